@@ -1,0 +1,320 @@
+//! What the benches share: servers as processes of their own, the kernel's account of what they
+//! used, and a database filled with as many users, torrents and sessions as a bench asks for.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// `--name value` after `--`; cargo adds a `--bench` of its own, which has no value.
+pub fn argument(name: &str) -> Option<String> {
+    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
+    arguments.find(|a| a == name)?;
+    let value = arguments.next();
+    Some(value.unwrap_or_else(|| panic!("{name} needs a value")))
+}
+
+pub fn number(name: &str, default: u64) -> u64 {
+    argument(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} needs a number, not {v}")))
+}
+
+/// A directory that goes when the bench ends.
+pub struct TempDir(pub PathBuf);
+
+impl TempDir {
+    pub fn new(name: &str) -> TempDir {
+        let path = std::env::temp_dir().join(format!("goat-bench-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        TempDir(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// What everybody announces: torrent i has the slots 0 to per_torrent - 1, and session number
+// s = i * per_torrent + slot belongs to user s % users. All of it follows from the number, so that
+// the generator needs no table of sessions.
+
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub users: u64,
+    pub torrents: u64,
+    pub per_torrent: u64,
+}
+
+impl Shape {
+    pub fn sessions(&self) -> u64 {
+        self.torrents * self.per_torrent
+    }
+    pub fn user(&self, session: u64) -> u64 {
+        session % self.users
+    }
+    pub fn torrent(&self, session: u64) -> u64 {
+        session / self.per_torrent
+    }
+    /// Every slot has a port of its own: some trackers tell peers apart by address and port alone.
+    pub fn port(&self, session: u64) -> u16 {
+        10_000 + (session % self.per_torrent) as u16
+    }
+    /// Every other slot seeds, so that a seeder and a leecher both find 50 peers among 100.
+    pub fn left(&self, session: u64) -> u64 {
+        (session % 2) * 700_000_000
+    }
+}
+
+/// The counters of all sessions begin here, so that they keep their number of digits.
+pub const FIRST_COUNTER: u64 = 1_000_000_000_000;
+
+/// splitmix64: well spread bytes out of a number.
+pub fn scramble(number: u64) -> u64 {
+    let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+pub fn info_hash(torrent: u64) -> [u8; 20] {
+    let mut hash = [0; 20];
+    for (i, part) in hash.chunks_mut(8).enumerate() {
+        part.copy_from_slice(&scramble(torrent * 3 + i as u64).to_be_bytes()[..part.len()]);
+    }
+    hash
+}
+
+pub fn passkey(user: u64) -> String {
+    format!("{:016x}{:016x}{:08x}", scramble(user ^ 0xaa55), scramble(user ^ 0x55aa), user)
+}
+
+pub fn peer_id(session: u64) -> String {
+    format!("-qB4600-{session:012}")
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A new database as a running tracker would have left it. `None` makes an empty one.
+pub fn populate(path: &Path, shape: Option<Shape>) {
+    let mut db = rusqlite::Connection::open(path).unwrap();
+    // Nobody mourns this file if the machine dies meanwhile.
+    db.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -262144;").unwrap();
+    db.execute_batch(include_str!("../../res/sqlite/schema.sql")).unwrap();
+    db.execute_batch(include_str!("../../res/sqlite/clients.sql")).unwrap();
+    let Some(shape) = shape else { return };
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    let rows = db.transaction().unwrap();
+    {
+        let mut user = rows.prepare("INSERT INTO users (id, username, passkey) VALUES (?, ?, ?)").unwrap();
+        for id in 0..shape.users {
+            // Nobody has id 0.
+            user.execute((id as i64 + 1, format!("user{id}"), passkey(id))).unwrap();
+        }
+        let mut file = rows.prepare("INSERT INTO files (id, info_hash, name, verified) VALUES (?, ?, ?, 1)").unwrap();
+        for id in 0..shape.torrents {
+            file.execute((id as i64 + 1, hex(&info_hash(id)), format!("torrent {id}"))).unwrap();
+        }
+        let mut peer = rows
+            .prepare(
+                "INSERT INTO peers (file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active,
+                    paused, completed, uploaded, downloaded, `left`, time)
+                 VALUES (?1, ?2, ?3, '127.0.0.1', ?4, ?8, '', 0, 0, 1, 0, ?5, ?6, ?6, ?7, ?8)",
+            )
+            .unwrap();
+        let mut total = rows
+            .prepare(
+                "INSERT INTO files_users (file_id, user_id, ip, active, completed, announced, uploaded,
+                    downloaded, `left`, time, seed_time)
+                 VALUES (?1, ?2, '127.0.0.1', 1, ?3, 1, ?4, ?4, ?5, ?6, 0)",
+            )
+            .unwrap();
+        for session in 0..shape.sessions() {
+            let (file, user) = (shape.torrent(session) as i64 + 1, shape.user(session) as i64 + 1);
+            let (left, counter) = (shape.left(session) as i64, FIRST_COUNTER as i64);
+            peer.execute((file, user, peer_id(session).as_bytes(), shape.port(session), left == 0, counter, left, now))
+                .unwrap();
+            total.execute((file, user, left == 0, counter, left, now)).unwrap();
+        }
+    }
+    // A running tracker has long seen all this.
+    rows.execute("DELETE FROM changes", ()).unwrap();
+    rows.commit().unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------
+// Servers.
+
+/// A server in a process of its own; it ends with this value.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+}
+
+/// A port nobody listens on, below those the kernel gives to outgoing connections.
+pub fn free_port() -> u16 {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    (first..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
+
+impl Server {
+    /// What the server prints goes to `log`.
+    pub fn start(command: &mut Command, port: u16, log: &Path) -> Server {
+        let output = File::create(log).unwrap();
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        // SAFETY: prctl is async-signal-safe. The server ends if the bench is killed.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+                Ok(())
+            })
+        };
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Server { child, port }
+    }
+
+    /// The built goat with a configuration and the database in `dir`.
+    pub fn goat(dir: &Path, udp: bool) -> Server {
+        let port = free_port();
+        let config = format!(
+            r#"{{
+                "Host": "127.0.0.1", "Port": {port}, "HTTP": {http}, "UDP": {udp}, "HTTPS": false, "API": false,
+                "Passkey": true, "Whitelist": true, "Verified": true, "Redis": false,
+                "Interval": 3600, "SlowDown": 0, "Workers": 256,
+                "DB": {{ "Driver": "sqlite", "Path": "goat.db" }}
+            }}"#,
+            http = !udp
+        );
+        fs::write(dir.join("config.json"), config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
+        Server::start(command.arg("--config").arg(dir.join("config.json")), port, &dir.join("log"))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks until the server answers with 200; returns that answer.
+    pub fn wait_for_answer(&mut self, request: &[u8], log: &Path) -> Vec<u8> {
+        let begin = Instant::now();
+        loop {
+            if let Ok(answer) = ask(self.port, request)
+                && answer.starts_with(b"HTTP/1.1 200")
+            {
+                return answer;
+            }
+            if self.child.try_wait().unwrap().is_some() || begin.elapsed() > Duration::from_secs(120) {
+                panic!("the server does not answer: {}", fs::read_to_string(log).unwrap_or_default());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGTERM, and the time until the process has gone.
+    pub fn stop(mut self) -> Duration {
+        let begin = Instant::now();
+        // SAFETY: our own child, not waited for yet.
+        unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
+        while self.child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        begin.elapsed()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One request over a connection of its own; everything up to the end of the connection.
+pub fn ask(port: u16, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+    connection.write_all(request)?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+// ---------------------------------------------------------------------------------------------
+// The kernel's account.
+
+/// What a process used up to now, in microseconds.
+#[derive(Default)]
+pub struct Cpu {
+    /// Exact, by the names of the threads.
+    by_thread: BTreeMap<String, f64>,
+    /// In ticks of 10 ms; only good for their proportion.
+    user: f64,
+    system: f64,
+}
+
+/// What a process used between two readings, in microseconds.
+#[derive(Clone, Copy, Default)]
+pub struct Used {
+    pub total: f64,
+    pub user: f64,
+    pub system: f64,
+    /// The thread that writes to the database; already in `total`.
+    pub keeper: f64,
+}
+
+impl Cpu {
+    pub fn of(pid: u32) -> Cpu {
+        let mut cpu = Cpu::default();
+        for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let path = task.unwrap().path();
+            let name = fs::read_to_string(path.join("comm")).unwrap_or_default().trim().to_string();
+            let run = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+            let run: f64 = run.split(' ').next().unwrap().parse().unwrap_or(0.0);
+            *cpu.by_thread.entry(name).or_default() += run / 1e3;
+        }
+        // The second field, the name, may hold spaces but ends with the last parenthesis.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        cpu.user = fields[11].parse().unwrap();
+        cpu.system = fields[12].parse().unwrap();
+        cpu
+    }
+
+    pub fn until(&self, later: &Cpu) -> Used {
+        let thread = |name| later.by_thread.get(name).unwrap_or(&0.0) - self.by_thread.get(name).unwrap_or(&0.0);
+        let total = later.by_thread.values().sum::<f64>() - self.by_thread.values().sum::<f64>();
+        let (user, system) = (later.user - self.user, later.system - self.system);
+        let ticks = (user + system).max(1.0);
+        Used { total, user: total * user / ticks, system: total * system / ticks, keeper: thread("keeper") }
+    }
+}
+
+/// The memory a process has, in bytes.
+pub fn rss(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+pub fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
+}
+
+/// The value that `share` (0 to 1) of the sorted values do not exceed.
+pub fn percentile<T: Copy + Default>(sorted: &[T], share: f64) -> T {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
+}
+
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 0.5)
+}

@@ -1,0 +1,363 @@
+//! THE RULES: who may announce and scrape, what they are told, and what is credited. Plain functions
+//! without I/O or a clock of their own, shared by HTTP and UDP.
+//!
+//! A listener first asks [`admit`] who is there, then reads the rest of the request into an [`Announce`]
+//! and calls [`announce`]. The order of the checks is the order in which an announce meets them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::access::{Access, User};
+use crate::config::Config;
+use crate::ledger::{First, Ledger, SessionKey, SessionRow, TotalKey, credit};
+use crate::random::Rng;
+use crate::swarm::{Addresses, Peers, Session, Shard, Swarm, Swarms, Want};
+use crate::torrent::{InfoHash, PeerId};
+
+/// What an announce wants to say beside its numbers (BEP 3, BEP 21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A regular announce, or an event that nobody knows.
+    None,
+    /// The first of a session.
+    Started,
+    /// The last of a session.
+    Stopped,
+    /// The download is complete.
+    Completed,
+    /// A partial seed: wants nothing more, though it has not everything.
+    Paused,
+}
+
+/// An announce, as HTTP and UDP both understand it.
+#[derive(Clone, Debug)]
+pub struct Announce {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The client's own id.
+    pub peer_id: PeerId,
+    /// Where it comes from; never an IPv4-mapped IPv6 address.
+    pub ip: IpAddr,
+    /// Where it listens; not 0.
+    pub port: u16,
+    /// Bytes uploaded since the client started.
+    pub uploaded: u64,
+    /// Bytes downloaded since the client started.
+    pub downloaded: u64,
+    /// Bytes still wanted.
+    pub left: u64,
+    /// What happened.
+    pub event: Event,
+    /// Which peers it asks for.
+    pub want: Want,
+}
+
+/// The answer to an announce, beside its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Seeders.
+    pub complete: usize,
+    /// Leechers.
+    pub incomplete: usize,
+    /// Snatches.
+    pub downloaded: u32,
+    /// Seconds until the next announce.
+    pub interval: u32,
+    /// Seconds that must pass before the next announce.
+    pub min_interval: u32,
+}
+
+/// What a scrape says of a torrent (BEP 48, BEP 21).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrape {
+    /// Seeders.
+    pub complete: usize,
+    /// Snatches.
+    pub downloaded: u32,
+    /// Leechers that are not partial seeds.
+    pub downloaders: usize,
+    /// Leechers.
+    pub incomplete: usize,
+}
+
+/// Why a request is refused. [`fmt::Display`] gives the words that the member's client shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The path is none of the tracker's.
+    Malformed,
+    /// No User-Agent.
+    NoAgent,
+    /// No approved row of `whitelist` fits.
+    NotWhitelisted,
+    /// The URL has no passkey.
+    NoPasskey,
+    /// The passkey's user is banned.
+    Banned,
+    /// Nobody in memory has the passkey: the database may know more. Worded like [`Refusal::Banned`].
+    UnknownPasskey,
+    /// A parameter is missing.
+    Missing(&'static str),
+    /// A number is not one, or out of range.
+    Integer(&'static str),
+    /// A parameter has a wrong length.
+    Parameter(&'static str),
+    /// More torrents in one scrape than [`MAX_SCRAPE`].
+    TooMany,
+    /// Memory does not have the torrent: the database may know more.
+    Unregistered,
+    /// No operator has approved the torrent.
+    Unverified,
+    /// The user would be on more torrents than allowed.
+    Limit {
+        /// How many it would be.
+        active: u32,
+        /// How many it may be.
+        limit: u32,
+    },
+    /// Too soon after the last announce, or too many clients on one torrent.
+    SlowDown,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Malformed => f.write_str("Malformed announce"),
+            Refusal::NoAgent => f.write_str("Your client is not identifying itself"),
+            Refusal::NotWhitelisted => f.write_str("Your client is not whitelisted"),
+            Refusal::NoPasskey => f.write_str("No passkey found in announce URL"),
+            Refusal::Banned | Refusal::UnknownPasskey => f.write_str("Invalid passkey"),
+            Refusal::Missing(name) => write!(f, "Missing required parameter: {name}"),
+            Refusal::Integer(name) => write!(f, "Invalid integer parameter: {name}"),
+            Refusal::Parameter(name) => write!(f, "Invalid parameter: {name}"),
+            Refusal::TooMany => write!(f, "Invalid parameter: info_hash (more than {MAX_SCRAPE})"),
+            Refusal::Unregistered => f.write_str("Unregistered torrent"),
+            Refusal::Unverified => f.write_str("Unverified torrent"),
+            Refusal::Limit { active, limit } => write!(f, "Exceeded active torrent limit: {active} > {limit}"),
+            Refusal::SlowDown => f.write_str("Slow down"),
+        }
+    }
+}
+
+impl Refusal {
+    /// Minutes after which another try makes sense (BEP 31), `None` for never.
+    pub fn retry_in(&self) -> Option<u32> {
+        match self {
+            Refusal::Unregistered | Refusal::Unverified | Refusal::Limit { .. } => Some(5),
+            Refusal::SlowDown => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// Peers sent to those who do not say how many they want.
+const NUMWANT: usize = 50;
+/// The most peers sent, over HTTP and over UDP with IPv4.
+pub const MAX_PEERS: usize = 200;
+/// The most torrents in one scrape: what fits a UDP packet (BEP 15).
+pub const MAX_SCRAPE: usize = 74;
+/// The most clients of one user on one torrent. More than anyone has, and it bounds what one member can
+/// make the tracker remember.
+const MAX_CLIENTS: usize = 32;
+/// The interval of leechers, and how far those of seeders are spread, in seconds.
+const SHORT_INTERVAL: u32 = 600;
+
+/// How many peers to send to one who asks for `numwant`, where `most` fit.
+pub fn peers_wanted(numwant: Option<i64>, most: usize) -> usize {
+    numwant.and_then(|n| usize::try_from(n).ok()).unwrap_or(NUMWANT).min(most)
+}
+
+/// Who is there: the first checks, which need nothing of the request but its path, its User-Agent (over
+/// UDP there is none) and its peer id.
+pub fn admit(
+    config: &Config,
+    access: &Access,
+    agent: Option<&[u8]>,
+    peer_id: Option<&[u8]>,
+    passkey: Option<&str>,
+) -> Result<Arc<User>, Refusal> {
+    let user = || match passkey {
+        _ if !config.passkey => Ok(access.anonymous()),
+        None => Err(Refusal::NoPasskey),
+        Some(passkey) => access.user(passkey),
+    };
+    if config.whitelist && !access.approves(agent, peer_id) {
+        // Only members may suggest clients, or anybody could fill the operator's list.
+        if let (Some(agent), Ok(_)) = (agent, user()) {
+            access.suggest_client(agent);
+        }
+        return Err(Refusal::NotWhitelisted);
+    }
+    user()
+}
+
+/// Answers an announce: changes the swarm, notes what the books must hold, and chooses peers.
+pub fn announce(
+    config: &Config,
+    swarms: &Swarms,
+    user: &User,
+    a: &Announce,
+    now: u32,
+    rng: &mut Rng,
+    peers: &mut Peers,
+) -> Result<Reply, Refusal> {
+    let mut shard = swarms.shard(&a.info_hash);
+    let Shard { torrents, ledger } = &mut *shard;
+    let torrent = torrents.get_mut(&a.info_hash).ok_or(Refusal::Unregistered)?;
+    if config.verified && !torrent.verified {
+        return Err(Refusal::Unverified);
+    }
+    let swarm = torrent.swarm.get_or_insert_default();
+    let slot = swarm.find(user.id, &a.peer_id);
+    let known = slot.and_then(|slot| swarm.get(slot)).map(|(session, at)| (*session, at));
+    let (interval, min_interval) = intervals(config.interval, a.left == 0, rng);
+    let family = usize::from(a.ip.is_ipv6());
+    match &known {
+        Some((last, _)) if matches!(a.event, Event::None | Event::Paused) => {
+            let pause = u64::from(min_interval) * u64::from(config.slow_down) / 100;
+            let since = u64::from(now.saturating_sub(last.seen[family]));
+            if last.seen[family] != 0 && since < pause {
+                return Err(Refusal::SlowDown);
+            }
+        }
+        None if a.event != Event::Stopped => match swarm.of_user(user.id, &a.peer_id).count() {
+            0 => user.enter().map_err(|(active, limit)| Refusal::Limit { active, limit })?,
+            MAX_CLIENTS.. => return Err(Refusal::SlowDown),
+            _ => {}
+        },
+        _ => {}
+    }
+
+    let key = SessionKey { file: torrent.id, user: user.id, peer_id: a.peer_id };
+    let counters = (a.uploaded, a.downloaded);
+    let started = a.event == Event::Started;
+    let before = known.map(|(session, _)| session);
+    let last = before.or_else(|| ledger.session(&key).copied());
+    let (uploaded, downloaded) = match last {
+        _ if user.id == 0 => (0, 0),
+        Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),
+        None => (0, 0), // See `First`.
+    };
+    let snatched = a.event == Event::Completed && a.left == 0 && !last.is_some_and(|s| s.completed);
+    let mut session = Session {
+        uploaded: a.uploaded,
+        downloaded: a.downloaded,
+        left: a.left,
+        seen: before.map_or([0, 0], |s| s.seen),
+        user: user.id,
+        peer_id: a.peer_id,
+        paused: a.event == Event::Paused && a.left > 0,
+        completed: snatched || last.is_some_and(|s| s.completed),
+    };
+    session.seen[family] = now;
+    let mut at = known.map_or(Addresses::NONE, |(_, at)| at);
+    at.set(a.ip, a.port);
+
+    let stopped = a.event == Event::Stopped;
+    let slot = if stopped {
+        if let Some(slot) = slot {
+            swarm.remove(slot);
+            if swarm.of_user(user.id, &a.peer_id).next().is_none() {
+                user.leave();
+            }
+        }
+        None
+    } else {
+        Some(swarm.put(slot, session, at))
+    };
+
+    let first = First { started, uploaded: a.uploaded, downloaded: a.downloaded, ip: a.ip };
+    let first = (last.is_none() && user.id != 0).then_some(first);
+    ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
+    let total = ledger.total(TotalKey { file: torrent.id, user: user.id, ip: a.ip });
+    total.uploaded = total.uploaded.saturating_add(uploaded);
+    total.downloaded = total.downloaded.saturating_add(downloaded);
+    total.announced = total.announced.saturating_add(1);
+    total.completed |= snatched;
+    if let Some(before) = before.filter(|before| before.left == 0) {
+        let seconds = now.saturating_sub(before.last_seen());
+        total.seed_time += u64::from(seconds.min(config.interval.saturating_mul(2)));
+    }
+    (total.left, total.time, total.active) = (a.left, now, true);
+    if stopped {
+        close_totals(ledger, torrent.id, swarm, &session, at);
+    }
+
+    if let Some(slot) = slot {
+        swarm.choose(slot, a.want, rng, peers);
+    }
+    let reply = Reply {
+        complete: swarm.seeders(),
+        incomplete: swarm.leechers(),
+        downloaded: torrent.snatches,
+        interval,
+        min_interval,
+    };
+    if swarm.is_empty() {
+        torrent.swarm = None;
+    }
+    Ok(reply)
+}
+
+/// (interval, min interval) in seconds. Seeders are spread so that they do not all come at once.
+fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
+    let chosen = if seeder {
+        // Half an interval at least: an Interval of 600 must not give a seeder 0.
+        let least = interval.saturating_sub(SHORT_INTERVAL).max(interval / 2);
+        least + rng.below((interval - least) as usize + 1) as u32
+    } else {
+        interval.min(SHORT_INTERVAL)
+    };
+    (chosen, chosen / 2)
+}
+
+/// Marks as inactive the totals of the addresses that a session has left, unless another session of the
+/// same user is still at one of them.
+fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, at: Addresses) {
+    for ip in at.ips() {
+        let others = swarm.of_user(gone.user, &gone.peer_id).filter_map(|slot| swarm.get(slot));
+        let active = others.map(|(_, at)| at).any(|at| at.ips().any(|other| other == ip));
+        let total = ledger.total(TotalKey { file, user: gone.user, ip });
+        (total.left, total.time) = (gone.left, gone.last_seen());
+        total.active = active;
+    }
+}
+
+/// Takes the sessions that have been silent for two Intervals out of one shard.
+pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32) {
+    let deadline = now.saturating_sub(config.interval.saturating_mul(2));
+    remove_where(access, shard, |swarm, gone| swarm.expire(deadline, gone));
+}
+
+/// Takes the sessions of one user out of one shard, as a ban or a removal demands.
+pub fn drop_user(access: &Access, shard: &mut Shard, user: u32) {
+    remove_where(access, shard, |swarm, gone| swarm.remove_user(user, gone));
+}
+
+fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses))) {
+    let Shard { torrents, ledger } = shard;
+    for torrent in torrents.values_mut() {
+        let Some(swarm) = &mut torrent.swarm else { continue };
+        let mut gone = Vec::new();
+        remove(swarm, &mut |session, at| gone.push((session, at)));
+        for (session, at) in gone {
+            ledger.note(torrent.id, SessionRow { session, at, active: false, first: None });
+            close_totals(ledger, torrent.id, swarm, &session, at);
+            if swarm.of_user(session.user, &session.peer_id).next().is_none() {
+                access.left(session.user);
+            }
+        }
+        if swarm.is_empty() {
+            torrent.swarm = None;
+        }
+    }
+}
+
+/// What a scrape says of one torrent; `None` where it may not be known.
+pub fn scrape(config: &Config, swarms: &Swarms, info_hash: &InfoHash) -> Option<Scrape> {
+    let shard = swarms.shard(info_hash);
+    let torrent = shard.torrents.get(info_hash).filter(|t| t.verified || !config.verified)?;
+    let counts = |swarm: &Swarm| (swarm.seeders(), swarm.downloaders(), swarm.leechers());
+    let (complete, downloaders, incomplete) = torrent.swarm.as_deref().map_or((0, 0, 0), counts);
+    Some(Scrape { complete, downloaded: torrent.snatches, downloaders, incomplete })
+}

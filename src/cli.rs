@@ -1,0 +1,386 @@
+//! The command line: `run`, `check`, and what an operator does to users, torrents and clients.
+//!
+//! Results go to stdout, errors to stderr. Exit status: 0 done, 1 could not, 2 wrong words or a wrong
+//! configuration.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use crate::config::{self, Config, Problem};
+use crate::log::clean;
+use crate::server::{announce_urls, database, run};
+use crate::store::{FileRow, Store};
+use crate::torrent::{self, InfoHash};
+
+/// What `goat help` prints.
+const HELP: &str = "\
+goat, a BitTorrent tracker for small private communities
+
+  goat [run]                              run the tracker
+  goat check                              check the configuration and the database
+  goat user add NAME [--torrent-limit N] [--admin] [--json]
+  goat user list [--json]
+  goat file add FILE.torrent|INFO_HASH [--json]
+  goat file list [--pending] [--json]
+  goat file approve INFO_HASH|--all
+  goat client list [--json]
+  goat client approve PREFIX              let in the clients whose User-Agent or peer id begins so
+  goat client deny PREFIX
+  goat help | --version
+
+  --config FILE                           instead of ~/.config/goat/config.json
+";
+
+/// Why a command ends with another status than 0.
+enum Failure {
+    /// Status 1.
+    Could(String),
+    /// Status 2: the words of the command.
+    Words(String),
+    /// Status 2: the configuration.
+    Config(Vec<Problem>),
+}
+
+impl From<crate::store::Error> for Failure {
+    fn from(error: crate::store::Error) -> Failure {
+        Failure::Could(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Could(format!("cannot write: {error}"))
+    }
+}
+
+/// The words after `goat`, taken one by one.
+struct Words {
+    words: Vec<String>,
+}
+
+impl Words {
+    /// Takes the next word that is no option.
+    fn next(&mut self, what: &str) -> Result<String, Failure> {
+        match self.words.iter().position(|word| !word.starts_with("--")) {
+            Some(at) => Ok(self.words.remove(at)),
+            None => Err(Failure::Words(format!("{what} is missing"))),
+        }
+    }
+
+    /// Takes an option without a value.
+    fn flag(&mut self, name: &str) -> bool {
+        let at = self.words.iter().position(|word| word == name);
+        at.map(|at| self.words.remove(at)).is_some()
+    }
+
+    /// Takes an option and its value.
+    fn option(&mut self, name: &str) -> Result<Option<String>, Failure> {
+        let Some(at) = self.words.iter().position(|word| word == name) else { return Ok(None) };
+        self.words.remove(at);
+        if at < self.words.len() {
+            return Ok(Some(self.words.remove(at)));
+        }
+        Err(Failure::Words(format!("{name} wants a value")))
+    }
+
+    /// Makes sure that nothing is left.
+    fn end(&self) -> Result<(), Failure> {
+        match self.words.first() {
+            None => Ok(()),
+            Some(word) => Err(Failure::Words(format!("{word} is one word too many"))),
+        }
+    }
+}
+
+/// Does what the command line says and returns the exit status.
+pub fn main(words: impl Iterator<Item = String>) -> u8 {
+    match command(Words { words: words.collect() }) {
+        Ok(()) => 0,
+        // Who reads our output has read enough, as in `goat user list | head`.
+        Err(Failure::Could(message)) => complain(&[format!("goat: {}", clean(&message))], 1),
+        Err(Failure::Words(message)) => {
+            complain(&[format!("goat: {}", clean(&message)), "`goat help` lists the commands".into()], 2)
+        }
+        Err(Failure::Config(problems)) => {
+            complain(&problems.iter().map(Problem::to_string).collect::<Vec<_>>(), 2)
+        }
+    }
+}
+
+fn complain(lines: &[String], status: u8) -> u8 {
+    for line in lines {
+        eprintln!("{line}");
+    }
+    status
+}
+
+fn command(mut words: Words) -> Result<(), Failure> {
+    if words.flag("--version") {
+        println!("goat {}", env!("CARGO_PKG_VERSION"));
+        return words.end();
+    }
+    let file = words.option("--config")?.map(PathBuf::from);
+    let json = words.flag("--json");
+    let first = words.next("command").unwrap_or_else(|_| "run".into());
+    let second = match first.as_str() {
+        "user" | "file" | "client" => words.next(&format!("what to do with a {first}"))?,
+        _ => String::new(),
+    };
+    let pair = (first.as_str(), second.as_str());
+    // Words are judged before anything is opened.
+    match pair {
+        ("help", "") => {
+            words.end()?;
+            print!("{HELP}");
+            Ok(())
+        }
+        ("run", "") => {
+            words.end()?;
+            run(configuration(file)?).map_err(Failure::Could)
+        }
+        ("check", "") => {
+            words.end()?;
+            check(file)
+        }
+        ("user", "add") => {
+            let name = words.next("NAME")?;
+            let limit = words.option("--torrent-limit")?.map_or(Ok(0), |limit| {
+                limit.parse().map_err(|_| Failure::Words(format!("--torrent-limit is {limit}, but must be a number from 0 to 4294967295")))
+            })?;
+            let admin = words.flag("--admin");
+            words.end()?;
+            let config = configuration(file)?;
+            user_add(&config, &name, limit, admin, json)
+        }
+        ("user", "list") => {
+            words.end()?;
+            user_list(&configuration(file)?, json)
+        }
+        ("file", "add") => {
+            let what = words.next("FILE.torrent or INFO_HASH")?;
+            words.end()?;
+            file_add(&configuration(file)?, &what, json)
+        }
+        ("file", "list") => {
+            let pending = words.flag("--pending");
+            words.end()?;
+            file_list(&configuration(file)?, pending, json)
+        }
+        ("file", "approve") => {
+            let hash = if words.flag("--all") { None } else { Some(info_hash(&words.next("INFO_HASH or --all")?)?) };
+            words.end()?;
+            file_approve(&configuration(file)?, hash)
+        }
+        ("client", "list") => {
+            words.end()?;
+            client_list(&configuration(file)?, json)
+        }
+        ("client", "approve" | "deny") => {
+            let prefix = words.next("PREFIX")?;
+            words.end()?;
+            if prefix.is_empty() || prefix.chars().count() > 128 {
+                return Err(Failure::Words("PREFIX has 1 to 128 characters".into()));
+            }
+            Ok(store(&configuration(file)?)?.set_client(&prefix, second == "approve")?)
+        }
+        _ => Err(Failure::Words(format!("there is no command `{}`", format!("{first} {second}").trim_end()))),
+    }
+}
+
+fn info_hash(text: &str) -> Result<InfoHash, Failure> {
+    text.parse().map_err(|e| Failure::Words(format!("{text}: {e}")))
+}
+
+/// Reads the configuration; makes the default one where there is none.
+fn configuration(file: Option<PathBuf>) -> Result<Config, Failure> {
+    let path = match file {
+        Some(path) => path,
+        None => {
+            let path = config::default_path().map_err(|problem| Failure::Config(vec![problem]))?;
+            if !path.exists() {
+                config::create(&path).map_err(|problem| Failure::Config(vec![problem]))?;
+                eprintln!("made the configuration {}", path.display());
+            }
+            path
+        }
+    };
+    let config = config::load(&path).map_err(Failure::Config)?;
+    let missing = unbuilt(&path, &config);
+    if missing.is_empty() { Ok(config) } else { Err(Failure::Config(missing)) }
+}
+
+/// What may be switched on, but is not built yet.
+fn unbuilt(path: &Path, config: &Config) -> Vec<Problem> {
+    let switches = [(config.https, "HTTPS"), (config.udp, "UDP"), (config.redis.is_some(), "Redis")];
+    let on = switches.into_iter().filter(|(on, _)| *on);
+    on.map(|(_, key)| Problem {
+        file: path.into(),
+        line: 0,
+        key: key.into(),
+        found: "true".into(),
+        allowed: "false, for this goat cannot do that yet".into(),
+    })
+    .collect()
+}
+
+fn store(config: &Config) -> Result<Store, Failure> {
+    Store::open(config).map_err(|e| Failure::Could(format!("{}: {e}", database(config))))
+}
+
+fn check(file: Option<PathBuf>) -> Result<(), Failure> {
+    let config = configuration(file)?;
+    store(&config)?.has_users()?;
+    println!("{}: good", config.file.display());
+    println!("{}: good", database(&config));
+    Ok(())
+}
+
+/// Sessions that announced since then are in their swarms.
+fn live_since(config: &Config) -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
+    u32::try_from(now).unwrap_or(u32::MAX).saturating_sub(config.interval.saturating_mul(2))
+}
+
+fn user_add(config: &Config, name: &str, limit: u32, admin: bool, json: bool) -> Result<(), Failure> {
+    let user = store(config)?.add_user(name, limit, admin)?;
+    let urls = announce_urls(config, &user.passkey);
+    let mut out = io::stdout().lock();
+    if json {
+        let user = json!({"id": user.id, "name": name, "passkey": user.passkey, "apiKey": user.api_key, "announce": urls});
+        writeln!(out, "{user}")?;
+    } else {
+        writeln!(out, "id       {}\nname     {name}\npasskey  {}\nAPI key  {}", user.id, user.passkey, user.api_key)?;
+        for url in urls {
+            writeln!(out, "announce {url}")?;
+        }
+        writeln!(out, "The API key is not shown again.")?;
+    }
+    Ok(())
+}
+
+/// Prints rows as one JSON array, a row a line, or as text; stops where nobody reads any more.
+struct List<W: Write> {
+    out: W,
+    json: bool,
+    rows: usize,
+    result: io::Result<()>,
+}
+
+impl<W: Write> List<W> {
+    fn new(out: W, json: bool, title: &str) -> List<W> {
+        let mut list = List { out, json, rows: 0, result: Ok(()) };
+        list.result = if json { write!(list.out, "[") } else { writeln!(list.out, "{title}") };
+        list
+    }
+
+    fn row(&mut self, json: impl FnOnce() -> serde_json::Value, text: impl FnOnce() -> String) {
+        if self.result.is_ok() {
+            let comma = if self.rows > 0 { "," } else { "" };
+            self.result = if self.json { write!(self.out, "{comma}\n{}", json()) } else { writeln!(self.out, "{}", text()) };
+            self.rows += 1;
+        }
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        if self.json && self.result.is_ok() {
+            self.result = writeln!(self.out, "\n]");
+        }
+        let result = self.result.and_then(|()| self.out.flush());
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}
+
+fn user_list(config: &Config, json: bool) -> Result<(), Failure> {
+    let title = format!("{:>6}  {:<20} {:>14} {:>14} {:>7} {:>8}", "id", "name", "uploaded", "downloaded", "seeding", "leeching");
+    let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, &title);
+    store(config)?.users(live_since(config), |user| {
+        list.row(
+            || {
+                json!({"id": user.id, "name": user.name, "admin": user.admin, "banned": user.banned,
+                    "torrentLimit": user.torrent_limit, "uploaded": user.uploaded, "downloaded": user.downloaded,
+                    "seeding": user.seeding, "leeching": user.leeching})
+            },
+            || {
+                let marks = [(user.admin, " admin"), (user.banned, " banned")];
+                let marks: String = marks.iter().filter(|(on, _)| *on).map(|(_, mark)| *mark).collect();
+                format!(
+                    "{:>6}  {:<20} {:>14} {:>14} {:>7} {:>8}{marks}",
+                    user.id, clean(&user.name), user.uploaded, user.downloaded, user.seeding, user.leeching
+                )
+            },
+        );
+    })?;
+    list.end()
+}
+
+fn file_json(file: &FileRow, seeders: u32, leechers: u32) -> serde_json::Value {
+    json!({"id": file.id, "infoHash": file.info_hash.to_string(), "name": file.name, "verified": file.verified,
+        "seeders": seeders, "leechers": leechers, "completed": file.completed})
+}
+
+fn file_add(config: &Config, what: &str, json: bool) -> Result<(), Failure> {
+    let (hash, name, size) = match what.parse::<InfoHash>() {
+        Ok(hash) => (hash, String::new(), 0),
+        Err(_) => {
+            let bytes = std::fs::read(what).map_err(|e| {
+                Failure::Could(format!("{what} is neither an info hash (40 or 64 hex digits) nor a file that can be read: {e}"))
+            })?;
+            let torrent = torrent::read(&bytes).map_err(|e| Failure::Could(format!("{what}: {e}")))?;
+            (torrent.info_hash, torrent.name, torrent.size)
+        }
+    };
+    let file = store(config)?.add_file(&hash, &name, size)?;
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", file_json(&file, 0, 0))?;
+    } else {
+        writeln!(out, "{}  {}  registered and verified", file.info_hash, clean(&file.name))?;
+    }
+    Ok(())
+}
+
+fn file_list(config: &Config, pending: bool, json: bool) -> Result<(), Failure> {
+    let title = format!("{:>6}  {:<40} {:<8} {:>7} {:>8} {:>9}  name", "id", "info_hash", "verified", "seeders", "leechers", "completed");
+    let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, &title);
+    store(config)?.files(pending, live_since(config), |file, seeders, leechers| {
+        list.row(
+            || file_json(&file, seeders, leechers),
+            || {
+                let verified = if file.verified { "yes" } else { "no" };
+                format!(
+                    "{:>6}  {} {verified:<8} {seeders:>7} {leechers:>8} {:>9}  {}",
+                    file.id, file.info_hash, file.completed, clean(&file.name)
+                )
+            },
+        );
+    })?;
+    list.end()
+}
+
+fn file_approve(config: &Config, hash: Option<InfoHash>) -> Result<(), Failure> {
+    let store = store(config)?;
+    if let Some(hash) = &hash
+        && store.file_by_hash(hash)?.is_none()
+    {
+        return Err(Failure::Could(format!("{hash} is not registered: `goat file add {hash}` registers and verifies it")));
+    }
+    println!("{} torrents approved", store.approve_files(hash.as_ref())?);
+    Ok(())
+}
+
+fn client_list(config: &Config, json: bool) -> Result<(), Failure> {
+    let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, "approved  client");
+    for row in store(config)?.clients()? {
+        list.row(
+            || json!({"client": row.client, "approved": row.approved}),
+            || format!("{:<8}  {}", if row.approved { "yes" } else { "no" }, clean(&row.client)),
+        );
+    }
+    list.end()
+}

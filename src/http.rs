@@ -1,0 +1,456 @@
+//! Announce and scrape over HTTP: a request line and headers become plain data, the reply becomes bencode.
+//! Knows no sockets: `net` hands it whole requests and sends what it writes.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use tiny_http::{HTTPVersion, Header, Response, StatusCode};
+
+use crate::access::Suggestion;
+use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, admit, announce, peers_wanted, scrape};
+use crate::bencode;
+use crate::random::Rng;
+use crate::server::Tracker;
+use crate::swarm::{Peers, Want};
+use crate::torrent::{InfoHash, PeerId};
+
+/// One whole request.
+pub struct Request<'a> {
+    /// GET, HEAD, POST, ...
+    pub method: &'a str,
+    /// The path and the query, as sent.
+    pub target: &'a str,
+    /// The headers, as sent.
+    pub headers: &'a [httparse::Header<'a>],
+    /// The address that it comes from.
+    pub peer: IpAddr,
+    /// Whether the connection stays open after the answer.
+    pub keep_alive: bool,
+}
+
+impl Request<'_> {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+
+    /// The address of the client: of the connection, unless that is a trusted proxy's. Then it is the last
+    /// entry of `X-Forwarded-For` that is not a trusted proxy itself.
+    fn client(&self, tracker: &Tracker) -> IpAddr {
+        let trusted = |ip: IpAddr| tracker.config.trusted_proxies.iter().any(|block| block.contains(ip));
+        let mut client = self.peer;
+        if !trusted(client) {
+            return client;
+        }
+        let headers = self.headers.iter().rev().filter(|h| h.name.eq_ignore_ascii_case("x-forwarded-for"));
+        let entries = headers.flat_map(|header| header.value.rsplit(|&byte| byte == b','));
+        for entry in entries {
+            let text = std::str::from_utf8(entry).unwrap_or_default().trim();
+            let ip = text.parse().or_else(|_| text.parse().map(|socket: std::net::SocketAddr| socket.ip()));
+            let Ok(ip) = ip else { break };
+            client = ip.to_canonical();
+            if !trusted(client) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// What a thread needs to answer requests, and uses again for the next.
+pub struct Scratch {
+    /// Random numbers.
+    pub rng: Rng,
+    peers: Peers,
+    body: Vec<u8>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch { rng: Rng::from_system(), peers: Peers::default(), body: Vec::new() }
+    }
+}
+
+/// Whether a request was answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The answer was written.
+    Written,
+    /// The database must be asked, for which the caller has no time: give it to [`answer_slowly`].
+    Slow,
+}
+
+/// Appends the answer to a request, without waiting for anything.
+pub fn answer(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) -> Answer {
+    let now = tracker.clock.now();
+    let done = track(tracker, request, now, scratch);
+    let unknown = matches!(done, Err(Refusal::UnknownPasskey | Refusal::Unregistered));
+    if unknown && tracker.access.may_look_up(now) {
+        return Answer::Slow;
+    }
+    finish(tracker, request, done, scratch, out);
+    Answer::Written
+}
+
+/// Appends the answer to a request that may be about a user or torrent just made, which only the database
+/// knows so far.
+pub fn answer_slowly(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) {
+    let now = tracker.clock.now();
+    let mut done = track(tracker, request, now, scratch);
+    if let (Err(Refusal::UnknownPasskey), Some((Some(passkey), _))) = (&done, route(request.target))
+        && tracker.look_up_user(passkey)
+    {
+        done = track(tracker, request, now, scratch);
+    }
+    if let (Err(Refusal::Unregistered), Some(info_hash)) = (&done, info_hash(request.target)) {
+        if tracker.look_up_torrent(&info_hash) {
+            done = track(tracker, request, now, scratch);
+        } else {
+            tracker.access.suggest(Suggestion::Torrent(info_hash));
+        }
+    }
+    finish(tracker, request, done, scratch, out);
+}
+
+/// What a path asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Announce,
+    Scrape,
+}
+
+/// Splits a request's target into its path and its query.
+fn split(target: &str) -> (&str, &str) {
+    // A proxy may send the whole URL (RFC 9112, section 3.2.2).
+    let rest = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    let target = rest.map_or(target, |rest| rest.find('/').map_or("", |slash| rest.get(slash..).unwrap_or("")));
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+/// The passkey in the path, and what the path asks for.
+fn route(target: &str) -> Option<(Option<&str>, Action)> {
+    let path = split(target).0.strip_prefix('/')?;
+    let (passkey, last) = path.split_once('/').map_or((None, path), |(passkey, last)| (Some(passkey), last));
+    let action = match last {
+        "announce" => Action::Announce,
+        "scrape" => Action::Scrape,
+        _ => return None,
+    };
+    (passkey != Some("")).then_some((passkey, action))
+}
+
+/// Checks and does what the request asks for, and leaves the bencoded answer in `scratch.body`.
+fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) -> Result<(), Refusal> {
+    let config = &tracker.config;
+    let (passkey, action) = route(request.target).ok_or(Refusal::Malformed)?;
+    let agent = request.header("User-Agent").filter(|agent| !agent.is_empty()).ok_or(Refusal::NoAgent)?;
+    let query = split(request.target).1;
+    scratch.body.clear();
+    match action {
+        Action::Announce => {
+            let params = Params::read(query);
+            let user = admit(config, &tracker.access, Some(agent), params.peer_id.whole(), passkey)?;
+            let a = params.announce(request.client(tracker))?;
+            scratch.peers.v4.clear();
+            scratch.peers.v6.clear();
+            scratch.peers.list.clear();
+            let reply = announce(config, &tracker.swarms, &user, &a, now, &mut scratch.rng, &mut scratch.peers)?;
+            tracker.stats.announced();
+            write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id);
+        }
+        Action::Scrape => {
+            admit(config, &tracker.access, Some(agent), None, passkey)?;
+            let hashes = scrape_hashes(query)?;
+            bencode_scrape(&mut scratch.body, hashes.iter().filter_map(|hash| Some((hash, scrape(config, &tracker.swarms, hash)?))));
+        }
+    }
+    Ok(())
+}
+
+/// A value of at most 20 bytes, decoded from a query.
+#[derive(Clone, Copy, Default)]
+struct Bytes20 {
+    bytes: [u8; 20],
+    len: usize,
+}
+
+impl Bytes20 {
+    fn whole(&self) -> Option<&[u8]> {
+        (self.len == 20).then_some(&self.bytes)
+    }
+
+    fn exact(&self, name: &'static str) -> Result<[u8; 20], Refusal> {
+        if self.len == 20 { Ok(self.bytes) } else { Err(Refusal::Parameter(name)) }
+    }
+}
+
+/// A parameter of a query: its first appearance counts, as in the original.
+#[derive(Clone, Copy, Default)]
+enum Param<T> {
+    #[default]
+    Absent,
+    Invalid,
+    Given(T),
+}
+
+impl<T: Copy> Param<T> {
+    fn take(&mut self, value: Option<T>) {
+        if let Param::Absent = self {
+            *self = value.map_or(Param::Invalid, Param::Given);
+        }
+    }
+
+    fn number(&self, name: &'static str) -> Result<T, Refusal> {
+        match self {
+            Param::Absent => Err(Refusal::Missing(name)),
+            Param::Invalid => Err(Refusal::Integer(name)),
+            Param::Given(value) => Ok(*value),
+        }
+    }
+}
+
+impl Param<Bytes20> {
+    fn whole(&self) -> Option<&[u8]> {
+        if let Param::Given(value) = self { value.whole() } else { None }
+    }
+
+    fn bytes(&self, name: &'static str) -> Result<[u8; 20], Refusal> {
+        match self {
+            Param::Absent => Err(Refusal::Missing(name)),
+            Param::Invalid => Err(Refusal::Parameter(name)),
+            Param::Given(value) => value.exact(name),
+        }
+    }
+}
+
+/// The parameters of an announce (BEP 3, 7, 23), read but not yet judged.
+#[derive(Default)]
+struct Params {
+    info_hash: Param<Bytes20>,
+    peer_id: Param<Bytes20>,
+    port: Param<u64>,
+    uploaded: Param<u64>,
+    downloaded: Param<u64>,
+    left: Param<u64>,
+    numwant: Param<i64>,
+    event: Option<Event>,
+    list: bool,
+    no_peer_id: bool,
+}
+
+impl Params {
+    fn read(query: &str) -> Params {
+        let mut params = Params::default();
+        for (name, value) in pairs(query) {
+            match name {
+                "info_hash" => params.info_hash.take(decode(value)),
+                "peer_id" => params.peer_id.take(decode(value)),
+                "port" => params.port.take(integer(value)),
+                "uploaded" => params.uploaded.take(integer(value)),
+                "downloaded" => params.downloaded.take(integer(value)),
+                "left" => params.left.take(integer(value)),
+                "numwant" => params.numwant.take(integer(value)),
+                "compact" => params.list = value == "0",
+                "no_peer_id" => params.no_peer_id = value == "1",
+                "event" if params.event.is_none() => {
+                    params.event = Some(match value {
+                        "started" => Event::Started,
+                        "stopped" => Event::Stopped,
+                        "completed" => Event::Completed,
+                        "paused" => Event::Paused,
+                        _ => Event::None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        params
+    }
+
+    fn announce(&self, ip: IpAddr) -> Result<Announce, Refusal> {
+        // First what is missing, then what is wrong: the order of the rules.
+        let (info_hash, peer_id) = (self.info_hash.bytes("info_hash"), self.peer_id.bytes("peer_id"));
+        let (port, left) = (self.port.number("port"), self.left.number("left"));
+        let (uploaded, downloaded) = (self.uploaded.number("uploaded"), self.downloaded.number("downloaded"));
+        let errors = [info_hash.err(), peer_id.err(), port.err(), uploaded.err(), downloaded.err(), left.err()];
+        if let Some(missing) = errors.into_iter().flatten().find(|e| matches!(e, Refusal::Missing(_))) {
+            return Err(missing);
+        }
+        let numwant = match self.numwant {
+            Param::Absent => None,
+            Param::Invalid => return Err(Refusal::Integer("numwant")),
+            Param::Given(n) => Some(n),
+        };
+        let port = u16::try_from(port?).ok().filter(|&port| port != 0).ok_or(Refusal::Integer("port"))?;
+        // The database's numbers end at 2^63 - 1, and nobody moves that many bytes.
+        let bytes = |n: u64| n.min(i64::MAX as u64);
+        Ok(Announce {
+            info_hash: InfoHash(info_hash?),
+            peer_id: PeerId(peer_id?),
+            ip,
+            port,
+            uploaded: bytes(uploaded?),
+            downloaded: bytes(downloaded?),
+            left: bytes(left?),
+            event: self.event.unwrap_or(Event::None),
+            want: Want { count: peers_wanted(numwant, MAX_PEERS), v4: true, v6: true, list: self.list },
+        })
+    }
+}
+
+/// The parameters of a query, still encoded.
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// Decodes at most 20 bytes; a longer value gets a length of 21 and so is none of 20.
+fn decode(value: &str) -> Option<Bytes20> {
+    let mut out = Bytes20::default();
+    let mut input = value.bytes();
+    while let Some(byte) = input.next() {
+        let byte = match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let (high, low) = (digit(input.next())?, digit(input.next())?);
+                (high * 16 + low) as u8
+            }
+            // As in the original: a plus sign is a space, as HTML forms write it.
+            b'+' => b' ',
+            byte => byte,
+        };
+        if let Some(place) = out.bytes.get_mut(out.len) {
+            *place = byte;
+        }
+        out.len = (out.len + 1).min(21);
+    }
+    Some(out)
+}
+
+/// A decimal number, without a plus sign.
+fn integer<T: std::str::FromStr>(value: &str) -> Option<T> {
+    if value.starts_with('+') { None } else { value.parse().ok() }
+}
+
+/// The torrent that an announce is about.
+fn info_hash(target: &str) -> Option<InfoHash> {
+    Params::read(split(target).1).info_hash.bytes("info_hash").ok().map(InfoHash)
+}
+
+/// The torrents that a scrape asks for, sorted, each once.
+fn scrape_hashes(query: &str) -> Result<Vec<InfoHash>, Refusal> {
+    let mut hashes = Vec::new();
+    for (_, value) in pairs(query).filter(|(name, _)| *name == "info_hash") {
+        if hashes.len() == MAX_SCRAPE {
+            return Err(Refusal::TooMany);
+        }
+        let value = decode(value).ok_or(Refusal::Parameter("info_hash"))?;
+        hashes.push(InfoHash(value.exact("info_hash")?));
+    }
+    if hashes.is_empty() {
+        return Err(Refusal::Missing("info_hash"));
+    }
+    hashes.sort_unstable();
+    hashes.dedup();
+    Ok(hashes)
+}
+
+/// Bencodes the answer to an announce, keys sorted (BEP 3, 7, 23, 24).
+fn write_reply(out: &mut Vec<u8>, reply: &Reply, a: &Announce, peers: &Peers, no_peer_id: bool) {
+    out.push(b'd');
+    bencode::entry(out, "complete", reply.complete as u64);
+    bencode::entry(out, "downloaded", u64::from(reply.downloaded));
+    bencode::bytes(out, b"external ip");
+    match a.ip {
+        IpAddr::V4(ip) => bencode::bytes(out, &ip.octets()),
+        IpAddr::V6(ip) => bencode::bytes(out, &ip.octets()),
+    }
+    bencode::entry(out, "incomplete", reply.incomplete as u64);
+    bencode::entry(out, "interval", u64::from(reply.interval));
+    bencode::entry(out, "min interval", u64::from(reply.min_interval));
+    bencode::bytes(out, b"peers");
+    if a.want.list {
+        out.push(b'l');
+        for (id, ip, port) in &peers.list {
+            out.push(b'd');
+            bencode::bytes(out, b"ip");
+            bencode::bytes(out, ip.to_string().as_bytes());
+            if !no_peer_id {
+                bencode::bytes(out, b"peer id");
+                bencode::bytes(out, &id.0);
+            }
+            bencode::entry(out, "port", u64::from(*port));
+            out.push(b'e');
+        }
+        out.push(b'e');
+    } else {
+        bencode::bytes(out, &peers.v4);
+        if !peers.v6.is_empty() {
+            bencode::bytes(out, b"peers6");
+            bencode::bytes(out, &peers.v6);
+        }
+    }
+    out.push(b'e');
+}
+
+/// Bencodes the answer to a scrape (BEP 48, BEP 21).
+fn bencode_scrape<'a>(out: &mut Vec<u8>, files: impl Iterator<Item = (&'a InfoHash, crate::announce::Scrape)>) {
+    out.push(b'd');
+    bencode::bytes(out, b"files");
+    out.push(b'd');
+    for (hash, counts) in files {
+        bencode::bytes(out, &hash.0);
+        out.push(b'd');
+        bencode::entry(out, "complete", counts.complete as u64);
+        bencode::entry(out, "downloaded", u64::from(counts.downloaded));
+        bencode::entry(out, "downloaders", counts.downloaders as u64);
+        bencode::entry(out, "incomplete", counts.incomplete as u64);
+        out.push(b'e');
+    }
+    out.extend_from_slice(b"ee");
+}
+
+/// Bencodes a refusal, keys sorted (BEP 3, BEP 31).
+fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, interval: u32) {
+    out.push(b'd');
+    bencode::bytes(out, b"failure reason");
+    bencode::bytes(out, refusal.to_string().as_bytes());
+    bencode::entry(out, "interval", u64::from(interval));
+    bencode::entry(out, "min interval", u64::from(interval / 2));
+    match refusal.retry_in() {
+        Some(minutes) => bencode::entry(out, "retry in", u64::from(minutes)),
+        None => {
+            bencode::bytes(out, b"retry in");
+            bencode::bytes(out, b"never");
+        }
+    }
+    out.push(b'e');
+}
+
+/// Appends the whole response. Announces and scrapes are status 200 even where they fail (BEP 3).
+fn finish(tracker: &Tracker, request: &Request, done: Result<(), Refusal>, scratch: &mut Scratch, out: &mut Vec<u8>) {
+    if let Err(refusal) = done {
+        scratch.body.clear();
+        write_refusal(&mut scratch.body, &refusal, tracker.config.interval);
+        tracker.stats.refused();
+    }
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
+    bencode::decimal(out, scratch.body.len() as u64);
+    out.extend_from_slice(if request.keep_alive { b"\r\n\r\n" } else { b"\r\nConnection: close\r\n\r\n" });
+    if request.method != "HEAD" {
+        out.extend_from_slice(&scratch.body);
+    }
+}
+
+/// The response to what is no request that can be answered; the connection is closed after it.
+pub fn error(status: u16, message: &str) -> Vec<u8> {
+    let close = Header::from_bytes("Connection", "close").ok();
+    let allow = Header::from_bytes("Allow", "GET, HEAD").ok().filter(|_| status == 405);
+    let mut response = Response::from_string(format!("{message}\n")).with_status_code(StatusCode(status));
+    for header in close.into_iter().chain(allow) {
+        response.add_header(header);
+    }
+    let mut out = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = response.raw_print(out.by_ref(), HTTPVersion(1, 1), &[], false, None);
+    out
+}

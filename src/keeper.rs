@@ -1,0 +1,303 @@
+//! The keeper: the one thread that writes the books, follows changes in the database, lets silent peers go
+//! and says how things are.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::access::Suggestion;
+use crate::announce::{drop_user, expire};
+use crate::config::Config;
+use crate::ledger::Batch;
+use crate::log::log;
+use crate::random::Rng;
+use crate::server::{Tracker, database};
+use crate::store::{Change, Error, Kind, Store};
+
+/// Between two batches.
+const WRITE: Duration = Duration::from_secs(1);
+/// Seconds between two looks for changes: half of what is promised, for a look may take a while.
+const CHANGES: u32 = 2;
+/// The most seconds between two searches for silent peers.
+const EXPIRE: u32 = 60;
+/// Seconds between two status lines.
+const STATUS: u32 = 300;
+/// Seconds between two clean-ups of batch numbers, and how old those may get.
+const FORGET: u32 = 3_600;
+const MAX_BATCH_AGE: u32 = 86_400;
+
+/// Does everything that takes time, apart from answering.
+pub struct Keeper {
+    tracker: Arc<Tracker>,
+    rng: Rng,
+    /// A batch whose fate is unknown: it must be settled before the next.
+    unsettled: Option<Batch>,
+    /// Since when the database has been away, in seconds since 1970.
+    away_since: Option<u32>,
+    /// Announces at the last status line.
+    announces: u64,
+}
+
+/// Something done every so many seconds.
+struct Every {
+    seconds: u32,
+    next: u32,
+}
+
+impl Every {
+    fn new(seconds: u32, now: u32) -> Every {
+        Every { seconds, next: now.saturating_add(seconds) }
+    }
+
+    fn due(&mut self, now: u32) -> bool {
+        let due = now >= self.next;
+        if due {
+            self.next = now.saturating_add(self.seconds);
+        }
+        due
+    }
+}
+
+impl Keeper {
+    /// A keeper that has nothing to write yet.
+    pub fn new(tracker: Arc<Tracker>) -> Keeper {
+        Keeper { tracker, rng: Rng::from_system(), unsettled: None, away_since: None, announces: 0 }
+    }
+
+    /// Keeps until something comes through `stop`.
+    pub fn run(&mut self, stop: &Receiver<()>) {
+        let now = self.tracker.clock.now();
+        let mut changes = Every::new(CHANGES, now);
+        let mut silent = Every::new(EXPIRE.min(self.tracker.config.interval), now);
+        let mut status = Every::new(STATUS, now);
+        let mut forget = Every::new(FORGET, now);
+        while stop.recv_timeout(WRITE) == Err(RecvTimeoutError::Timeout) {
+            let now = self.tracker.clock.now();
+            if silent.due(now) {
+                for mut shard in self.tracker.swarms.each() {
+                    expire(&self.tracker.config, &self.tracker.access, &mut shard, now);
+                }
+            }
+            let mut done = self.write(now);
+            if done.is_ok() && changes.due(now) {
+                done = self.follow_changes();
+            }
+            if done.is_ok() {
+                done = self.record_suggestions();
+            }
+            if done.is_ok() && forget.due(now) {
+                done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
+            }
+            self.report(done, now);
+            if status.due(now) {
+                self.status();
+            }
+        }
+    }
+
+    /// Writes everything that is unwritten, one batch after the other.
+    fn write(&mut self, now: u32) -> Result<(), Error> {
+        let tracker = self.tracker.clone();
+        let gathered = |rng: &mut Rng| {
+            let mut batch = Batch { number: rng.next() >> 1, ..Batch::default() };
+            tracker.swarms.each().for_each(|mut shard| batch.add(shard.ledger.take()));
+            batch.sessions.sort_unstable_by_key(|(key, _)| *key);
+            batch
+        };
+        loop {
+            let batch = self.unsettled.take().unwrap_or_else(|| gathered(&mut self.rng));
+            if batch.is_empty() {
+                self.count_unsaved();
+                return Ok(());
+            }
+            let again = self.away_since.is_some();
+            match self.tracker.store.write(&batch, now) {
+                Ok(snatched) => self.refresh(&snatched)?,
+                Err(e) => {
+                    self.unsettled = Some(batch);
+                    self.count_unsaved();
+                    return Err(e);
+                }
+            }
+            self.count_unsaved();
+            if !again {
+                return Ok(());
+            }
+            // After an outage also what has gathered meanwhile.
+            self.came_back(now);
+        }
+    }
+
+    /// Reads again the snatches of torrents that were just snatched.
+    fn refresh(&self, snatched: &[u32]) -> Result<(), Error> {
+        for id in snatched {
+            if let Some(file) = self.tracker.store.file_by_id(*id)? {
+                self.tracker.put_torrent(&file);
+            }
+        }
+        Ok(())
+    }
+
+    fn count_unsaved(&self) {
+        let unsettled = self.unsettled.as_ref().map_or(0, Batch::rows);
+        let ledgers: usize = self.tracker.swarms.each().map(|shard| shard.ledger.rows()).sum();
+        self.tracker.stats.unsaved.store((unsettled + ledgers) as u64, Relaxed);
+    }
+
+    /// Takes over what others have changed in the database.
+    fn follow_changes(&self) -> Result<(), Error> {
+        let tracker = &self.tracker;
+        for change in tracker.store.changes()? {
+            match change {
+                Change::User(user) => {
+                    let (id, banned) = (user.id, user.banned);
+                    tracker.access.put_user(user);
+                    if banned {
+                        self.drop_user(id);
+                    }
+                }
+                Change::UserGone(id) => {
+                    self.drop_user(id);
+                    tracker.access.remove_user(id);
+                }
+                Change::File(file) => tracker.put_torrent(&file),
+                Change::FileGone(hash) => tracker.remove_torrent(&hash),
+                Change::Clients(prefixes) => {
+                    tracker.access.set_clients(prefixes);
+                    tracker.access.forget_suggestions();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_user(&self, id: u32) {
+        self.tracker.swarms.each().for_each(|mut shard| drop_user(&self.tracker.access, &mut shard, id));
+    }
+
+    fn record_suggestions(&self) -> Result<(), Error> {
+        let suggestions = self.tracker.access.take_suggestions();
+        if suggestions.is_empty() {
+            return Ok(());
+        }
+        for suggestion in self.tracker.store.suggest(&suggestions)? {
+            log(match suggestion {
+                Suggestion::Client(agent) => {
+                    format!("a member uses the unknown client {agent:?}: `goat client approve PREFIX` lets it in")
+                }
+                Suggestion::Torrent(hash) => {
+                    format!("a member announced the unknown torrent {hash}: `goat file approve {hash}` lets it in")
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Says once that the database is away, and once that it is back.
+    fn report(&mut self, done: Result<(), Error>, now: u32) {
+        match done {
+            Ok(()) => self.came_back(now),
+            // Somebody else's lock, or another tracker's: the same again succeeds in a second.
+            Err(e) if matches!(e.kind, Kind::Busy | Kind::Exists) && self.away_since.is_none() => {}
+            Err(e) if self.away_since.is_none() => {
+                self.away_since = Some(now);
+                log(format!(
+                    "{} cannot be written: {e}. Announces are answered, {} rows are kept in memory until it can",
+                    database(&self.tracker.config),
+                    self.tracker.stats.unsaved.load(Relaxed)
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn came_back(&mut self, now: u32) {
+        if let Some(since) = self.away_since.take() {
+            let name = database(&self.tracker.config);
+            log(format!("{name} can be written again, after {} seconds", now.saturating_sub(since)));
+        }
+    }
+
+    fn status(&mut self) {
+        let stats = &self.tracker.stats;
+        let announces = stats.announces.load(Relaxed);
+        log(format!(
+            "status: {}, {} announces (+{}), {} refused, {} connections, {} unsaved rows",
+            counts(&self.tracker),
+            announces,
+            announces.saturating_sub(self.announces),
+            stats.refusals.load(Relaxed),
+            stats.connections.load(Relaxed),
+            stats.unsaved.load(Relaxed),
+        ));
+        self.announces = announces;
+    }
+
+    /// Writes what is unwritten for the last time: into the database, or else into a file that the next
+    /// start reads.
+    pub fn finish(mut self) -> Result<(), String> {
+        let now = self.tracker.clock.now();
+        let Err(e) = self.write(now) else { return Ok(()) };
+        let mut rest = Batch { number: self.rng.next() >> 1, ..Batch::default() };
+        self.tracker.swarms.each().for_each(|mut shard| rest.add(shard.ledger.take()));
+        let batches: Vec<Batch> = self.unsettled.take().into_iter().chain((!rest.is_empty()).then_some(rest)).collect();
+        let rows: usize = batches.iter().map(Batch::rows).sum();
+        let file = unwritten(&self.tracker.config);
+        let saved = serde_json::to_vec(&batches).map_err(std::io::Error::from).and_then(|json| {
+            let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
+            out.write_all(&json)?;
+            out.sync_all()
+        });
+        let name = database(&self.tracker.config);
+        match saved {
+            Ok(()) => {
+                log(format!("{name} cannot be written: {e}. The next start writes {rows} rows from {}", file.display()));
+                Ok(())
+            }
+            Err(e2) => Err(format!("{name} cannot be written: {e}; nor can {}: {e2}. {rows} rows are lost", file.display())),
+        }
+    }
+}
+
+/// Where batches wait that could not be written before goat had to stop.
+fn unwritten(config: &Config) -> PathBuf {
+    config.file.with_extension("unwritten.json")
+}
+
+/// Writes the batches that the last run could not write. Each is written once, however often this is
+/// interrupted: the database knows their numbers.
+pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {
+    let file = unwritten(config);
+    let text = match fs::read(&file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(|e| format!("cannot read {}, which holds accounts not yet written: {e}", file.display()))?,
+    };
+    let batches: Vec<Batch> = serde_json::from_slice(&text).map_err(|e| {
+        format!("{} holds accounts not yet written, but is damaged: {e}. To start without them, move it away", file.display())
+    })?;
+    for batch in &batches {
+        store.write(batch, now).map_err(|e| format!("cannot write the accounts in {}: {e}", file.display()))?;
+    }
+    fs::remove_file(&file).map_err(|e| format!("cannot remove {}, which has been written: {e}", file.display()))?;
+    let rows: usize = batches.iter().map(Batch::rows).sum();
+    log(format!("{rows} rows of the last run were written from {}", file.display()));
+    Ok(())
+}
+
+/// Users, torrents and peers, in words.
+pub fn counts(tracker: &Tracker) -> String {
+    let (mut torrents, mut seeders, mut leechers) = (0, 0, 0);
+    for shard in tracker.swarms.each() {
+        torrents += shard.torrents.len();
+        for swarm in shard.torrents.values().filter_map(|torrent| torrent.swarm.as_deref()) {
+            seeders += swarm.seeders();
+            leechers += swarm.leechers();
+        }
+    }
+    format!("{} users, {torrents} torrents, {seeders} seeders, {leechers} leechers", tracker.access.users())
+}

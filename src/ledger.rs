@@ -1,0 +1,169 @@
+//! What memory knows and the database does not yet. Each shard has a ledger, filled while announces are
+//! answered; once a second the keeper takes all of them as one batch, which the store writes in one
+//! transaction.
+//!
+//! A row that changes again before it is written stays one row, so that a ledger is bounded by the number
+//! of sessions and their addresses, however long the database is away.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::swarm::{Addresses, Session};
+use crate::torrent::PeerId;
+
+/// What makes a session: (torrent, user, peer_id).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionKey {
+    /// `files.id` of the torrent.
+    pub file: u32,
+    /// `users.id`, or 0.
+    pub user: u32,
+    /// The client's own id.
+    pub peer_id: PeerId,
+}
+
+/// A row of `peers` as it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// The counters and flags of the last announce.
+    pub session: Session,
+    /// Where it can be reached.
+    pub at: Addresses,
+    /// Whether it is in the swarm.
+    pub active: bool,
+    /// Set where memory did not know the session when it came.
+    pub first: Option<First>,
+}
+
+/// The first announce of a session that memory does not know. Whether the database knows it, and so what
+/// is to be credited, is found out when the batch is written: an announce never waits for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct First {
+    /// Its event was `started`.
+    pub started: bool,
+    /// Bytes uploaded, as sent.
+    pub uploaded: u64,
+    /// Bytes downloaded, as sent.
+    pub downloaded: u64,
+    /// Where it came from.
+    pub ip: IpAddr,
+}
+
+/// What makes a row of `files_users`: (torrent, user, IP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TotalKey {
+    /// `files.id` of the torrent.
+    pub file: u32,
+    /// `users.id`, or 0.
+    pub user: u32,
+    /// The address announced from.
+    pub ip: IpAddr,
+}
+
+/// What is to be added to a row of `files_users`, and the state of its last announce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Total {
+    /// Bytes to add.
+    pub uploaded: u64,
+    /// Bytes to add.
+    pub downloaded: u64,
+    /// Seconds of seeding to add.
+    pub seed_time: u64,
+    /// Bytes that the last announce still wanted.
+    pub left: u64,
+    /// Announces to add.
+    pub announced: u32,
+    /// The last announce, in seconds since 1970.
+    pub time: u32,
+    /// A session of this user is in the swarm from this address.
+    pub active: bool,
+    /// The download was completed.
+    pub completed: bool,
+}
+
+/// Everything unwritten of one shard.
+#[derive(Default)]
+pub struct Ledger {
+    sessions: HashMap<SessionKey, SessionRow>,
+    totals: HashMap<TotalKey, Total>,
+}
+
+impl Ledger {
+    /// An unwritten session: it may have left the swarm already.
+    pub fn session(&self, key: &SessionKey) -> Option<&Session> {
+        self.sessions.get(key).map(|row| &row.session)
+    }
+
+    /// Notes the state of a session.
+    pub fn note(&mut self, file: u32, mut row: SessionRow) {
+        let key = SessionKey { file, user: row.session.user, peer_id: row.session.peer_id };
+        if let Some(unwritten) = self.sessions.get(&key) {
+            row.first = unwritten.first;
+        }
+        self.sessions.insert(key, row);
+    }
+
+    /// The total to which an announce adds.
+    pub fn total(&mut self, key: TotalKey) -> &mut Total {
+        self.totals.entry(key).or_default()
+    }
+
+    /// How many rows are unwritten.
+    pub fn rows(&self) -> usize {
+        self.sessions.len() + self.totals.len()
+    }
+
+    /// Leaves an empty ledger with room for as much again.
+    pub fn take(&mut self) -> Ledger {
+        let room = |len: usize| len.min(1 << 16);
+        let empty = Ledger {
+            sessions: HashMap::with_capacity(room(self.sessions.len())),
+            totals: HashMap::with_capacity(room(self.totals.len())),
+        };
+        std::mem::replace(self, empty)
+    }
+}
+
+/// What one transaction writes.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Its number, one more than that of the batch before. Written with it, so that nobody writes it twice.
+    pub number: u64,
+    /// Rows of `peers`.
+    pub sessions: Vec<(SessionKey, SessionRow)>,
+    /// Additions to `files_users` and `users`.
+    pub totals: Vec<(TotalKey, Total)>,
+}
+
+impl Batch {
+    /// Adds all of a ledger.
+    pub fn add(&mut self, ledger: Ledger) {
+        self.sessions.extend(ledger.sessions);
+        self.totals.extend(ledger.totals);
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0
+    }
+
+    /// How many rows it writes.
+    pub fn rows(&self) -> usize {
+        self.sessions.len() + self.totals.len()
+    }
+}
+
+/// What a session is credited with, (uploaded, downloaded) in bytes.
+///
+/// `last` are the counters known of it. A counter that fell was started anew by the client. A session
+/// unknown so far is credited only if it says that it has just begun; else its counters are the baseline.
+pub fn credit(last: Option<(u64, u64)>, started: bool, now: (u64, u64)) -> (u64, u64) {
+    let grown = |last: u64, now: u64| now.checked_sub(last).unwrap_or(now);
+    match last {
+        Some(last) => (grown(last.0, now.0), grown(last.1, now.1)),
+        None if started => now,
+        None => (0, 0),
+    }
+}

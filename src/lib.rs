@@ -1,0 +1,27 @@
+//! goat is a BitTorrent tracker for small private communities.
+//!
+//! **The tour.** An announce comes through [`net`] (TCP), which reads a whole request and
+//! hands it to [`http`]. That makes plain data of it, asks [`announce`] (the rules), and writes what comes
+//! back as bencode. The rules know [`access`] (who may) and [`swarm`] (who is there), and note in the
+//! [`ledger`] what the books must hold; none of them waits for anything. The [`keeper`] writes the ledger
+//! into the [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`]
+//! builds all this from the [`config`] and stops it; [`cli`] is the command line.
+
+#![deny(unsafe_code)]
+
+pub mod access;
+pub mod announce;
+pub mod bencode;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod keeper;
+pub mod ledger;
+pub mod log;
+pub mod net;
+pub mod random;
+pub mod server;
+pub mod store;
+pub mod swarm;
+mod sys;
+pub mod torrent;

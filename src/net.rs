@@ -1,0 +1,629 @@
+//! TCP: sockets, limits and deadlines. Reads whole requests, has `http` answer them, and sends the answers.
+//!
+//! **Why not tiny_http's server.** Its messages are used (`tiny_http::Response`), its listener is not, for
+//! one request can take it down (version 0.12.0, the newest, release build, four workers): a
+//! `Content-Length` of 4611686018427387904 aborts the process, because the body reader allocates it when
+//! it is dropped; eight requests that announce a body and send none block every worker for good; reaching
+//! the limit on open files once ends the accepting thread for good; a header line of 100 MB is kept in
+//! memory; idle connections are never closed; each connection costs a thread without bound; and its TLS is
+//! rustls 0.20 (RUSTSEC-2024-0336).
+//!
+//! **How it works here.** One thread for each processor waits with epoll for its own connections, and all
+//! of them for new ones. A request is answered by the thread that read it, from memory, in microseconds;
+//! so a slow or silent client costs its socket and a few bytes, never a thread. A request that must wait
+//! for the database is handed, with its connection, to one of the `Workers`, blocking threads that answer
+//! it and close. A connection that sends its request at once is answered and closed without ever being
+//! registered with epoll: that is accept, read, write, close, the same calls as a bare responder makes.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::http::{self, Answer, Request, Scratch};
+use crate::log::log;
+use crate::server::Tracker;
+use crate::swarm::lock;
+use crate::sys::{Events, Interest, Poll};
+
+/// A request must be whole this long after its first byte, and an answer taken this long after it was
+/// made.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may stay open between two requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long bytes that nobody asked for are read and thrown away after an error, so that the client gets
+/// to read why (closing at once would reset the connection).
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long open connections are served after the order to stop.
+const STOP: Duration = Duration::from_secs(3);
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 8 * 1024;
+/// The longest body of a request, in bytes.
+const MAX_BODY: u64 = 64 * 1024;
+/// The most headers of a request.
+const MAX_HEADERS: usize = 64;
+/// The most connections from one IPv4 address or IPv6 network at a time.
+const MAX_PER_ADDRESS: u32 = 32;
+/// The most connections at a time, if the limit on open files allows as many.
+const MAX_CONNECTIONS: usize = 16_384;
+/// Files that are not connections: databases, certificates, the log.
+const OTHER_FILES: usize = 128;
+/// The most requests that wait for a worker.
+const MAX_WAITING: usize = 1_024;
+/// Seconds after which the kernel hands over a connection that says nothing.
+const DEFER: u32 = 5;
+/// The connections that may wait for accept().
+const BACKLOG: u32 = 4_096;
+/// What one read can take.
+const READ_SIZE: usize = 16 * 1024;
+
+/// Connections open now: in all, and by address.
+struct Gate {
+    most: usize,
+    open: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// A connection's place among those of its address; gives it back when dropped.
+struct Place {
+    gate: Arc<Gate>,
+    /// Absent for addresses that may have any number.
+    address: Option<IpAddr>,
+}
+
+impl Gate {
+    /// Counts a connection in, or says no.
+    fn enter(self: &Arc<Gate>, config: &Config, ip: IpAddr) -> Option<Place> {
+        let exempt = ip == IpAddr::from([127, 0, 0, 1])
+            || ip == IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
+            || config.trusted_proxies.iter().any(|block| block.contains(ip));
+        let address = (!exempt).then(|| network(ip));
+        if let Some(address) = address {
+            let mut by_address = lock(&self.by_address);
+            let count = by_address.entry(address).or_insert(0);
+            if *count >= MAX_PER_ADDRESS {
+                return None;
+            }
+            *count += 1;
+        }
+        self.open.fetch_add(1, Relaxed);
+        Some(Place { gate: self.clone(), address })
+    }
+
+    /// So many connections that none should be kept without need.
+    fn crowded(&self) -> bool {
+        self.open.load(Relaxed) > self.most / 4 * 3
+    }
+
+    fn full(&self) -> bool {
+        self.open.load(Relaxed) >= self.most
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.open.fetch_sub(1, Relaxed);
+        let Some(address) = self.address else { return };
+        let mut by_address = lock(&self.gate.by_address);
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// What one client can choose addresses from: an IPv4 address, or an IPv6 network of 64 bits.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
+    }
+}
+
+/// One connection.
+struct Connection {
+    stream: TcpStream,
+    peer: IpAddr,
+    _place: Place,
+    /// What was read and is not a whole request yet.
+    input: Vec<u8>,
+    /// What could not be written yet.
+    output: Vec<u8>,
+    state: State,
+    deadline: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Between two requests.
+    Idle,
+    /// In a request.
+    Reading,
+    /// An answer waits to be written; then the connection is closed, or not.
+    Writing { close: bool },
+    /// Everything was said; what still comes is thrown away.
+    Draining,
+}
+
+/// What becomes of a connection after its turn.
+enum Next {
+    Keep,
+    Close,
+    /// Give it to a worker, with the request that ends after this many bytes of its input.
+    Work(usize),
+}
+
+/// A request that waits for a worker.
+struct Job {
+    connection: Connection,
+    request: usize,
+}
+
+/// The threads that serve HTTP.
+pub struct Listeners {
+    threads: Vec<JoinHandle<()>>,
+    wake: UnixStream,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Listeners {
+    /// Starts the threads that serve `listener`.
+    pub fn start(tracker: &Arc<Tracker>, listener: TcpListener, files: u64) -> io::Result<Listeners> {
+        crate::sys::tune_listener(&listener, DEFER, BACKLOG)?;
+        listener.set_nonblocking(true)?;
+        let listener = Arc::new(listener);
+        let (wake, woken) = UnixStream::pair()?;
+        let woken = Arc::new(woken);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS);
+        let gate = Arc::new(Gate { most, open: AtomicUsize::new(0), by_address: Mutex::default() });
+        let (jobs, waiting) = sync_channel(MAX_WAITING);
+        let mut threads = Vec::new();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for i in 0..tracker.config.workers {
+            let (tracker, waiting) = (tracker.clone(), waiting.clone());
+            // A request needs little stack; 256 workers that wait should cost little memory.
+            let thread = std::thread::Builder::new().name(format!("worker {i}")).stack_size(256 * 1024);
+            threads.push(thread.spawn(move || work(&tracker, &waiting))?);
+        }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        for i in 0..processors {
+            let poll = Poll::new()?;
+            poll.add(&*listener, Interest::Accept, LISTENER)?;
+            poll.add(&*woken, Interest::Read, WAKE)?;
+            let mut serving = Serving {
+                tracker: tracker.clone(),
+                listener: listener.clone(),
+                listening: true,
+                gate: gate.clone(),
+                jobs: jobs.clone(),
+                poll,
+                connections: Vec::new(),
+                free: Vec::new(),
+                scratch: Scratch::default(),
+                buffer: vec![0; READ_SIZE],
+                out: Vec::new(),
+                stopping: stopping.clone(),
+                _woken: woken.clone(),
+            };
+            threads.push(std::thread::Builder::new().name(format!("http {i}")).spawn(move || serving.run())?);
+        }
+        Ok(Listeners { threads, wake, stopping })
+    }
+
+    /// Stops accepting, answers what is in flight, and waits for the threads to end.
+    pub fn stop(mut self) {
+        self.stopping.store(true, Relaxed);
+        // Nobody reads this byte: it wakes every thread, however often they look.
+        let _ = self.wake.write_all(&[0]);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log("a thread of the HTTP listener had ended by a defect of goat: please report it");
+            }
+        }
+    }
+}
+
+/// Answers requests that wait for the database, until no thread hands over any more.
+fn work(tracker: &Tracker, waiting: &Mutex<Receiver<Job>>) {
+    let mut scratch = None;
+    loop {
+        let Ok(Job { mut connection, request }) = lock(waiting).recv() else { return };
+        let mut out = Vec::new();
+        let input = connection.input.get(..request).unwrap_or_default();
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
+            let request = Request { keep_alive: false, ..request };
+            http::answer_slowly(tracker, &request, scratch.get_or_insert_default(), &mut out);
+        }
+        connection.output.append(&mut out);
+        let stream = &mut connection.stream;
+        let sent = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(DEADLINE)));
+        // Who does not read their answer does not get it.
+        let _ = sent.and_then(|()| stream.write_all(&connection.output));
+    }
+}
+
+const LISTENER: u64 = u64::MAX;
+const WAKE: u64 = u64::MAX - 1;
+
+/// One thread that serves connections.
+struct Serving {
+    tracker: Arc<Tracker>,
+    listener: Arc<TcpListener>,
+    listening: bool,
+    gate: Arc<Gate>,
+    jobs: SyncSender<Job>,
+    poll: Poll,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    scratch: Scratch,
+    buffer: Vec<u8>,
+    out: Vec<u8>,
+    stopping: Arc<AtomicBool>,
+    _woken: Arc<UnixStream>,
+}
+
+impl Serving {
+    fn run(&mut self) {
+        let mut events = Events::new(64);
+        let mut ready = Vec::new();
+        let mut swept = Instant::now();
+        let mut stop_at = None;
+        loop {
+            let resting = self.listening && self.free.len() == self.connections.len();
+            ready.extend(self.poll.wait(&mut events, if resting { -1 } else { 250 }));
+            let now = Instant::now();
+            for token in ready.drain(..) {
+                match token {
+                    LISTENER => self.accept(now),
+                    WAKE => {}
+                    token => self.turn(token as usize, now),
+                }
+            }
+            if now.duration_since(swept) > Duration::from_millis(200) {
+                swept = now;
+                self.sweep(now);
+                if !self.listening && stop_at.is_none() {
+                    self.listening = self.poll.add(&*self.listener, Interest::Accept, LISTENER).is_ok();
+                }
+            }
+            if self.stopping.load(Relaxed) {
+                let stop_at = *stop_at.get_or_insert_with(|| {
+                    let _ = self.poll.remove(&*self.listener);
+                    let _ = self.poll.remove(&*self._woken);
+                    self.listening = false;
+                    now + STOP
+                });
+                let idle = |c: &Connection| matches!(c.state, State::Idle | State::Draining);
+                for slot in 0..self.connections.len() {
+                    if self.connections.get(slot).and_then(Option::as_ref).is_some_and(idle) {
+                        self.close(slot);
+                    }
+                }
+                if self.free.len() == self.connections.len() || now > stop_at {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        if self.connections.get_mut(slot).and_then(Option::take).is_some() {
+            self.free.push(slot);
+        }
+    }
+
+    /// Accepts what waits, but not for ever: those that are connected want to be answered too.
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..16 {
+            match self.listener.accept() {
+                Ok((stream, from)) => self.welcome(stream, from.ip().to_canonical(), now),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOBUFS), Some(libc::ENOMEM)].contains(&e.raw_os_error()) => {
+                    // No descriptor to be had: close the connection that is needed least, else look away
+                    // until the next sweep. The client waits in the kernel meanwhile.
+                    if !self.close_idle() {
+                        let _ = self.poll.remove(&*self.listener);
+                        self.listening = false;
+                        return;
+                    }
+                }
+                // The client has gone before it was its turn, or the network says so: the next one.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Closes the idle connection that would end first. Returns whether there was one.
+    fn close_idle(&mut self) -> bool {
+        let open = self.connections.iter().enumerate().filter_map(|(slot, c)| Some((slot, c.as_ref()?)));
+        let idle = open.filter(|(_, c)| matches!(c.state, State::Idle | State::Draining));
+        let Some((slot, _)) = idle.min_by_key(|(_, c)| c.deadline) else { return false };
+        self.close(slot);
+        true
+    }
+
+    /// Serves a new connection, and keeps it only if it has not said everything yet.
+    fn welcome(&mut self, stream: TcpStream, peer: IpAddr, now: Instant) {
+        if self.gate.full() && !self.close_idle() {
+            return;
+        }
+        let Some(place) = self.gate.enter(&self.tracker.config, peer) else { return };
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        self.tracker.stats.connections.fetch_add(1, Relaxed);
+        let mut connection = Connection {
+            stream,
+            peer,
+            _place: place,
+            input: Vec::new(),
+            output: Vec::new(),
+            state: State::Idle,
+            deadline: now + DEADLINE,
+        };
+        match self.read(&mut connection, now) {
+            Next::Close => {}
+            Next::Work(request) => self.hand_over(connection, request),
+            Next::Keep => {
+                let slot = self.free.pop().unwrap_or(self.connections.len());
+                let interest = if matches!(connection.state, State::Writing { .. }) { Interest::Write } else { Interest::Read };
+                if self.poll.add(&connection.stream, interest, slot as u64).is_err() {
+                    self.free.push(slot);
+                    self.connections.resize_with(self.connections.len().max(slot + 1), || None);
+                    return;
+                }
+                match self.connections.get_mut(slot) {
+                    Some(place) => *place = Some(connection),
+                    None => self.connections.push(Some(connection)),
+                }
+            }
+        }
+    }
+
+    /// Lets a connection do what it is ready for.
+    fn turn(&mut self, slot: usize, now: Instant) {
+        // Out of its place while it is used, so that the rest of `self` is free.
+        let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
+        let writing = matches!(connection.state, State::Writing { .. });
+        let mut next = match connection.state {
+            State::Idle | State::Reading => self.read(&mut connection, now),
+            State::Writing { .. } => self.flush(&mut connection, now),
+            State::Draining => drain(&mut connection, &mut self.buffer),
+        };
+        if matches!(next, Next::Keep) && writing != matches!(connection.state, State::Writing { .. }) {
+            let interest = if writing { Interest::Read } else { Interest::Write };
+            if self.poll.change(&connection.stream, interest, slot as u64).is_err() {
+                next = Next::Close;
+            }
+        }
+        match next {
+            Next::Keep => {
+                if let Some(place) = self.connections.get_mut(slot) {
+                    *place = Some(connection);
+                }
+            }
+            Next::Close => self.free.push(slot),
+            Next::Work(request) => {
+                self.free.push(slot);
+                let _ = self.poll.remove(&connection.stream);
+                self.hand_over(connection, request);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, connection: Connection, request: usize) {
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = self.jobs.try_send(Job { connection, request }) {
+            let mut connection = job.connection;
+            let _ = connection.stream.write(&http::error(503, "Too busy: try again in a minute"));
+        }
+    }
+
+    /// Reads what there is, answers every whole request in it, and writes the answers at once.
+    fn read(&mut self, connection: &mut Connection, now: Instant) -> Next {
+        let read = match connection.stream.read(&mut self.buffer) {
+            Ok(0) => return Next::Close,
+            Ok(read) => read,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Next::Keep,
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Next::Keep,
+            Err(_) => return Next::Close,
+        };
+        if connection.state == State::Idle {
+            connection.deadline = now + DEADLINE;
+        }
+        // Most requests come in one piece, and are answered from where they were read.
+        let mut input = std::mem::take(&mut connection.input);
+        let kept = !input.is_empty();
+        let buffer = std::mem::take(&mut self.buffer);
+        let data = buffer.get(..read).unwrap_or_default();
+        let next = if kept {
+            input.extend_from_slice(data);
+            self.answer(connection, &input, now)
+        } else {
+            self.answer(connection, data, now)
+        };
+        let data = if kept { &input } else { data };
+        let (used, next) = next;
+        let rest = data.get(used..).unwrap_or_default();
+        if !rest.is_empty() && !matches!(next, Next::Close) {
+            connection.input = rest.to_vec();
+        }
+        self.buffer = buffer;
+        next
+    }
+
+    /// Answers the whole requests at the start of `data`; returns how many bytes they were.
+    fn answer(&mut self, connection: &mut Connection, data: &[u8], now: Instant) -> (usize, Next) {
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let (mut used, mut close, mut work) = (0, false, None);
+        let mut failed = None;
+        while !close && work.is_none() && used < data.len() {
+            let rest = data.get(used..).unwrap_or_default();
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            match parse(rest, connection.peer, &mut headers) {
+                Parsed::Partial => break,
+                Parsed::Bad(status, message) => {
+                    failed = Some(http::error(status, message));
+                    close = true;
+                }
+                Parsed::Whole { mut request, size } => {
+                    request.keep_alive &= !self.gate.crowded() && !self.stopping.load(Relaxed);
+                    match http::answer(&self.tracker, &request, &mut self.scratch, &mut out) {
+                        Answer::Written => {
+                            close = !request.keep_alive;
+                            used += size;
+                        }
+                        Answer::Slow => work = Some(size),
+                    }
+                }
+            }
+        }
+        if let Some(error) = &failed {
+            out.extend_from_slice(error);
+        }
+        let partial = used < data.len();
+        connection.state = if partial { State::Reading } else { State::Idle };
+        if used > 0 {
+            connection.deadline = now + if partial { DEADLINE } else { KEEP_ALIVE };
+        }
+        let next = match work {
+            Some(size) => {
+                connection.output.extend_from_slice(&out);
+                Next::Work(size)
+            }
+            None => send(connection, &out, close, failed.is_some(), now),
+        };
+        self.out = out;
+        (used, next)
+    }
+
+    /// Writes what could not be written before.
+    fn flush(&mut self, connection: &mut Connection, now: Instant) -> Next {
+        let State::Writing { close } = connection.state else { return Next::Keep };
+        let output = std::mem::take(&mut connection.output);
+        match send(connection, &output, close, false, now) {
+            Next::Keep if connection.output.is_empty() => {
+                // Requests may have come meanwhile, which no event will tell of again.
+                connection.state = if connection.input.is_empty() { State::Idle } else { State::Reading };
+                let input = std::mem::take(&mut connection.input);
+                let (used, next) = self.answer(connection, &input, now);
+                connection.input = input.get(used..).unwrap_or_default().to_vec();
+                next
+            }
+            next => next,
+        }
+    }
+
+    /// Ends the connections whose time is up; who is in the middle of a request is told why.
+    fn sweep(&mut self, now: Instant) {
+        for slot in 0..self.connections.len() {
+            let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { continue };
+            if connection.deadline <= now {
+                if connection.state == State::Reading {
+                    let _ = connection.stream.write(&http::error(408, "The request was not whole after 10 seconds"));
+                }
+                self.close(slot);
+            }
+        }
+    }
+}
+
+/// Writes `out` as far as the socket takes it, and keeps the rest for later.
+fn send(connection: &mut Connection, mut out: &[u8], close: bool, failed: bool, now: Instant) -> Next {
+    while !out.is_empty() {
+        match connection.stream.write(out) {
+            Ok(written @ 1..) => out = out.get(written..).unwrap_or_default(),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                connection.output = out.to_vec();
+                connection.state = State::Writing { close };
+                connection.deadline = now + DEADLINE;
+                return Next::Keep;
+            }
+            _ => return Next::Close,
+        }
+    }
+    if failed && connection.stream.shutdown(Shutdown::Write).is_ok() {
+        connection.state = State::Draining;
+        connection.deadline = now + DRAIN;
+        return Next::Keep;
+    }
+    if close { Next::Close } else { Next::Keep }
+}
+
+/// Throws away what still comes.
+fn drain(connection: &mut Connection, buffer: &mut [u8]) -> Next {
+    match connection.stream.read(buffer) {
+        Ok(1..) => Next::Keep,
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Next::Keep,
+        _ => Next::Close,
+    }
+}
+
+/// What some bytes are.
+enum Parsed<'a> {
+    /// The beginning of a request.
+    Partial,
+    /// No request that can be answered: a status and what is wrong.
+    Bad(u16, &'static str),
+    /// A request, and how many bytes it has with its body.
+    Whole { request: Request<'a>, size: usize },
+}
+
+/// Reads one request. Its body is waited for and left alone: no request of the tracker's has one.
+fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Parsed<'a> {
+    let mut parser = httparse::Request::new(headers);
+    let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
+        Ok(httparse::Status::Complete(head)) => head,
+        Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Parsed::Partial,
+        Ok(httparse::Status::Partial) => return Parsed::Bad(431, "The head of a request may have 8 KiB"),
+        Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(431, "A request may have 64 headers"),
+        Err(_) => return Parsed::Bad(400, "This is no HTTP/1.1 request"),
+    };
+    let (Some(method), Some(target), Some(version)) = (parser.method, parser.path, parser.version) else {
+        return Parsed::Bad(400, "This is no HTTP/1.1 request");
+    };
+    let (mut body, mut keep_alive, mut close) = (None, version == 1, false);
+    for header in &*parser.headers {
+        let name = header.name;
+        if name.eq_ignore_ascii_case("Content-Length") {
+            let length = std::str::from_utf8(header.value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            match length.map(str::parse::<u64>) {
+                _ if body.is_some() => return Parsed::Bad(400, "There may be one Content-Length"),
+                Some(Ok(length @ 0..=MAX_BODY)) => body = Some(length as usize),
+                Some(_) if length != Some("") => return Parsed::Bad(413, "The body of a request may have 64 KiB"),
+                _ => return Parsed::Bad(400, "Content-Length is a number of bytes"),
+            }
+        } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
+            return Parsed::Bad(501, "Transfer-Encoding is not supported: send a Content-Length");
+        } else if name.eq_ignore_ascii_case("Connection") {
+            for token in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                if token.eq_ignore_ascii_case(b"close") {
+                    close = true;
+                } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                    keep_alive = true;
+                }
+            }
+        }
+    }
+    match method {
+        "GET" | "HEAD" => {}
+        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => return Parsed::Bad(405, "Only GET and HEAD are allowed here"),
+        _ => return Parsed::Bad(501, "This method is not known: use GET"),
+    }
+    let size = head + body.unwrap_or(0);
+    if data.len() < size {
+        return Parsed::Partial;
+    }
+    Parsed::Whole { request: Request { method, target, headers: parser.headers, peer, keep_alive: keep_alive && !close }, size }
+}

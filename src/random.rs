@@ -1,0 +1,47 @@
+//! Random numbers: secrets from the operating system, and a fast generator for everything that is not
+//! secret, which tests can seed.
+
+use std::hash::{BuildHasher, RandomState};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// A fast generator (SplitMix64) for the choice of peers and intervals. Never for secrets.
+pub struct Rng(u64);
+
+impl Rng {
+    /// A generator that gives the same numbers for the same seed.
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    /// A generator that nobody can foresee at its start.
+    pub fn from_system() -> Rng {
+        Rng(RandomState::new().hash_one(0))
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number from 0 to `bound` - 1, or 0 where `bound` is 0. The bias is below 2^-32 for any swarm.
+    pub fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+    }
+}
+
+/// `BYTES` random bytes from the operating system as hex digits, for passkeys and API keys.
+pub fn secret<const BYTES: usize>() -> Result<String, String> {
+    let mut bytes = [0; BYTES];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    filled.map_err(|_| "the operating system gives no random numbers".to_string())?;
+    Ok(hex(&bytes))
+}
+
+/// Lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,265 @@
+//! Builds the tracker from its configuration, starts its threads, and stops them.
+//!
+//! Locks: a shard of the swarms, the tables of `access`, the idle connections of the store, and the counts
+//! of connections in `net`. None is asked for while another is held, and none is held across I/O, so no
+//! two threads can wait for each other.
+
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::access::Access;
+use crate::config::{Config, Driver};
+use crate::keeper::Keeper;
+use crate::log::log;
+use crate::net::Listeners;
+use crate::store::{FileRow, Loaded, Store};
+use crate::swarm::{Swarms, Torrent};
+use crate::torrent::InfoHash;
+
+/// The time of day, which never jumps while goat runs: it is read once and then counted on.
+pub struct Clock {
+    since: u64,
+    start: Instant,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
+        Clock { since, start: Instant::now() }
+    }
+
+    /// Seconds since 1970.
+    pub fn now(&self) -> u32 {
+        u32::try_from(self.since + self.start.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What is counted while the tracker runs.
+#[derive(Default)]
+pub struct Stats {
+    /// TCP connections accepted.
+    pub connections: AtomicU64,
+    /// Announces answered.
+    pub announces: AtomicU64,
+    /// Announces and scrapes refused.
+    pub refusals: AtomicU64,
+    /// Rows that the database does not have yet.
+    pub unsaved: AtomicU64,
+}
+
+impl Stats {
+    /// Counts an announce that was answered.
+    pub fn announced(&self) {
+        self.announces.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an announce or scrape that was refused.
+    pub fn refused(&self) {
+        self.refusals.fetch_add(1, Relaxed);
+    }
+}
+
+/// Everything that the threads share.
+pub struct Tracker {
+    /// How it is to behave.
+    pub config: Config,
+    /// Who is let in.
+    pub access: Access,
+    /// Who has what.
+    pub swarms: Swarms,
+    /// The database.
+    pub store: Store,
+    /// What was counted.
+    pub stats: Stats,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Tracker {
+    /// Connects to the database, writes what an earlier run could not, and loads what it holds.
+    pub fn load(config: Config) -> Result<Tracker, String> {
+        let whose = database(&config);
+        let failed = |e: crate::store::Error| format!("{whose}: {e}");
+        let store = Store::open(&config).map_err(failed)?;
+        let clock = Clock::new();
+        crate::keeper::replay(&config, &store, clock.now())?;
+        let (access, swarms) = (Access::default(), Swarms::default());
+        let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
+        let tracker = Tracker { config, access, swarms, store, stats: Stats::default(), clock };
+        let mut hashes = std::collections::HashMap::new();
+        let loading = |row: Loaded| match row {
+            Loaded::User(user) => tracker.access.put_user(user),
+            Loaded::File(file) => {
+                hashes.insert(file.id, file.info_hash);
+                tracker.put_torrent(&file);
+            }
+            Loaded::Session(file, session, at) => {
+                let Some(hash) = hashes.get(&file) else { return };
+                let mut shard = tracker.swarms.shard(hash);
+                let Some(torrent) = shard.torrents.get_mut(hash) else { return };
+                let swarm = torrent.swarm.get_or_insert_default();
+                let user = tracker.access.by_id(session.user);
+                if session.user != 0 && !user.as_ref().is_some_and(|user| !user.banned) {
+                    return;
+                }
+                if let Some(user) = user.filter(|user| swarm.of_user(user.id, &session.peer_id).next().is_none()) {
+                    user.come_back();
+                }
+                swarm.put(None, session, at);
+            }
+        };
+        tracker.store.close_sessions(since).map_err(failed)?;
+        tracker.store.load(since, loading).map_err(failed)?;
+        tracker.access.set_clients(tracker.store.approved_clients().map_err(failed)?);
+        Ok(tracker)
+    }
+
+    /// Looks a passkey up in the database, for a user made a moment ago. Returns whether there is one.
+    pub fn look_up_user(&self, passkey: &str) -> bool {
+        match self.store.user_by_passkey(passkey) {
+            Ok(Some(user)) => self.access.put_user(user),
+            Ok(None) => return false,
+            Err(e) => {
+                log(format!("could not look up a passkey: {e}"));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Looks a torrent up in the database, for one registered a moment ago. Returns whether there is one.
+    pub fn look_up_torrent(&self, info_hash: &InfoHash) -> bool {
+        match self.store.file_by_hash(info_hash) {
+            Ok(Some(file)) => self.put_torrent(&file),
+            Ok(None) => return false,
+            Err(e) => {
+                log(format!("could not look up torrent {info_hash}: {e}"));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Forgets a torrent and its swarm. What was moved until now is still written.
+    pub fn remove_torrent(&self, info_hash: &InfoHash) {
+        let gone = self.swarms.shard(info_hash).torrents.remove(info_hash);
+        let swarm = gone.and_then(|torrent| torrent.swarm).unwrap_or_default();
+        let mut users: Vec<u32> = swarm.iter().map(|(session, _)| session.user).collect();
+        users.sort_unstable();
+        users.dedup();
+        users.into_iter().for_each(|user| self.access.left(user));
+    }
+
+    /// Stores a torrent as the database has it; its swarm stays.
+    pub fn put_torrent(&self, file: &FileRow) {
+        let mut shard = self.swarms.shard(&file.info_hash);
+        let torrent: &mut Torrent = shard.torrents.entry(file.info_hash).or_default();
+        (torrent.id, torrent.snatches, torrent.verified) = (file.id, file.completed, file.verified);
+    }
+}
+
+/// The database in words, without secrets.
+pub fn database(config: &Config) -> String {
+    match config.db.driver {
+        Driver::Sqlite => format!("SQLite {}", config.db.path.display()),
+        Driver::Mysql => format!("MySQL database {} at {}", config.db.database, config.db.host),
+    }
+}
+
+/// The URLs for a member's torrents and client.
+pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
+    let host = match config.host.as_str() {
+        "" => "localhost".to_string(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_string(),
+    };
+    let path = if config.passkey { format!("/{passkey}/announce") } else { "/announce".into() };
+    let listeners = [
+        (config.https, "https", config.ssl.port),
+        (config.http, "http", config.port),
+        (config.udp, "udp", config.port),
+    ];
+    let on = listeners.into_iter().filter(|(on, ..)| *on);
+    on.map(|(_, scheme, port)| format!("{scheme}://{host}:{port}{path}")).collect()
+}
+
+/// Opens a listening socket: on the configured host, or on every address, IPv6 and IPv4 on one socket.
+fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
+    let addresses: Vec<SocketAddr> = if host.is_empty() {
+        vec![(IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into()]
+    } else {
+        let found = (host, port).to_socket_addrs().map_err(|e| format!("cannot find Host {host}: {e}"))?;
+        found.collect()
+    };
+    // The second is for machines without IPv6.
+    TcpListener::bind(addresses.as_slice()).map_err(|e| format!("cannot listen on port {port} of {}: {e}", shown(host)))
+}
+
+fn shown(host: &str) -> &str {
+    if host.is_empty() { "every address" } else { host }
+}
+
+/// Says, once and only to a person, who the first user is; makes that user.
+fn first_user(tracker: &Tracker) -> Result<(), String> {
+    let failed = |e| format!("{}: {e}", database(&tracker.config));
+    if !tracker.config.passkey || tracker.store.has_users().map_err(failed)? {
+        return Ok(());
+    }
+    if !std::io::stdout().is_terminal() {
+        log("there are no users yet: make the first with `goat user add NAME --admin`");
+        return Ok(());
+    }
+    let user = tracker.store.add_user("admin", 0, true).map_err(failed)?;
+    println!("\nThe first user, admin, was made. This is shown once:");
+    for url in announce_urls(&tracker.config, &user.passkey) {
+        println!("  announce URL  {url}");
+    }
+    println!("  API key       {}\n", user.api_key);
+    Ok(())
+}
+
+/// Runs the tracker until Ctrl-C or SIGTERM.
+pub fn run(config: Config) -> Result<(), String> {
+    let stop = signals()?;
+    log(format!("goat {} with {}", env!("CARGO_PKG_VERSION"), config.file.display()));
+    let files = crate::sys::raise_file_limit().map_err(|e| format!("cannot raise the limit on open files: {e}"))?;
+    // First the port, so that a second goat stops before it touches the database.
+    let listener = if config.http { Some(listen(&config.host, config.port)?) } else { None };
+    let tracker = Arc::new(Tracker::load(config)?);
+    log(format!("{}: {}", database(&tracker.config), crate::keeper::counts(&tracker)));
+    first_user(&tracker)?;
+    let started = |e: std::io::Error| format!("cannot start the threads of the HTTP listener: {e}");
+    let mut listeners = Vec::new();
+    if let Some(listener) = listener {
+        let at = listener.local_addr().map_err(started)?;
+        listeners.push(Listeners::start(&tracker, listener, files).map_err(started)?);
+        log(format!("listening for HTTP on {at}"));
+    }
+    let mut keeper = Keeper::new(tracker.clone());
+    keeper.run(&stop);
+    log("stopping");
+    listeners.into_iter().for_each(Listeners::stop);
+    keeper.finish()?;
+    log("stopped");
+    Ok(())
+}
+
+/// Receives something at the first Ctrl-C or SIGTERM; the second ends the process.
+fn signals() -> Result<Receiver<()>, String> {
+    let (sender, receiver) = channel();
+    let mut seen = false;
+    let handler = move || {
+        if std::mem::replace(&mut seen, true) {
+            log("stopped at once by a second signal");
+            std::process::exit(1);
+        }
+        // The receiver is gone only where goat is about to end anyway.
+        let _ = sender.send(());
+    };
+    ctrlc::set_handler(handler).map_err(|e| format!("cannot handle signals: {e}"))?;
+    Ok(receiver)
+}

@@ -1,0 +1,201 @@
+//! Writing the books: one batch, one transaction.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Connection, Error, Store, Value, big};
+use crate::ledger::{Batch, First, SessionKey, SessionRow, Total, TotalKey, credit};
+use crate::swarm::{ip4, ip6, port};
+use crate::torrent::PeerId;
+
+/// How many rows one statement writes: the largest that fits, so that few different statements are made
+/// and each is prepared once. 512 rows of 16 values are well below every limit on placeholders.
+const ROWS: [usize; 4] = [512, 64, 8, 1];
+
+const PEER_COLUMNS: &str = "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, completed, uploaded, downloaded, `left`, time";
+const TOTAL_COLUMNS: &str =
+    "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time";
+
+/// Cuts `rows` into pieces of the sizes in [`ROWS`].
+fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = ROWS.into_iter().find(|&size| size <= rows.len())?;
+        let (piece, rest) = rows.split_at_checked(size)?;
+        rows = rest;
+        Some(piece)
+    })
+}
+
+/// `(?, ?), (?, ?)`: placeholders for `rows` rows of `columns` values.
+fn placeholders(rows: usize, columns: usize) -> String {
+    let row = format!("({})", vec!["?"; columns].join(", "));
+    vec![row; rows].join(", ")
+}
+
+impl Store {
+    /// Writes a batch in one transaction, unless it is there already, and returns the ids of the torrents
+    /// that were snatched. After an error the same batch must be given again before any other.
+    pub fn write(&self, batch: &Batch, now: u32) -> Result<Vec<u32>, Error> {
+        let number = big(batch.number);
+        self.transaction(|c| {
+            let mut written = false;
+            c.query("SELECT number FROM batches WHERE number = ?", &[number], &mut |_| written = true)?;
+            if written {
+                return Ok(batch.totals.iter().filter(|(_, total)| total.completed).map(|(key, _)| key.file).collect());
+            }
+            let totals = settle(c, batch)?;
+            self.write_sessions(c, batch)?;
+            self.write_totals(c, &totals)?;
+            self.write_users(c, &totals)?;
+            let snatched = write_snatches(c, &totals)?;
+            c.execute("INSERT INTO batches (number, time) VALUES (?, ?)", &[number, Value::Int(now.into())])?;
+            Ok(snatched)
+        })
+    }
+
+    /// Forgets the numbers of batches written before `before` (seconds since 1970).
+    pub fn forget_batches(&self, before: u32) -> Result<(), Error> {
+        self.with(|c| c.execute("DELETE FROM batches WHERE time < ?", &[Value::Int(before.into())]).map(drop))
+    }
+
+    fn write_sessions(&self, c: &mut dyn Connection, batch: &Batch) -> Result<(), Error> {
+        let upsert = self.dialect.upsert(
+            "file_id, user_id, peer_id",
+            "ipv4 = NEW(ipv4), port4 = NEW(port4), time4 = NEW(time4), ipv6 = NEW(ipv6), port6 = NEW(port6), time6 = NEW(time6),
+             active = NEW(active), paused = NEW(paused), completed = GREATEST(completed, NEW(completed)),
+             uploaded = NEW(uploaded), downloaded = NEW(downloaded), `left` = NEW(`left`), time = NEW(time)",
+        );
+        let none = String::new();
+        for rows in pieces(&batch.sessions) {
+            let ips: Vec<(String, String)> = rows
+                .iter()
+                .map(|(_, row)| {
+                    let v4 = if port(&row.at.v4) == 0 { none.clone() } else { ip4(&row.at.v4).to_string() };
+                    let v6 = if port(&row.at.v6) == 0 { none.clone() } else { ip6(&row.at.v6).to_string() };
+                    (v4, v6)
+                })
+                .collect();
+            let values = rows.iter().zip(&ips).flat_map(|((key, SessionRow { session: s, at, active, .. }), (v4, v6))| {
+                [
+                    Value::Int(key.file.into()),
+                    Value::Int(key.user.into()),
+                    Value::Blob(&key.peer_id.0),
+                    Value::Text(v4),
+                    Value::Int(port(&at.v4).into()),
+                    Value::Int(s.seen[0].into()),
+                    Value::Text(v6),
+                    Value::Int(port(&at.v6).into()),
+                    Value::Int(s.seen[1].into()),
+                    Value::Int((*active).into()),
+                    Value::Int(s.paused.into()),
+                    Value::Int(s.completed.into()),
+                    big(s.uploaded),
+                    big(s.downloaded),
+                    big(s.left),
+                    Value::Int(s.last_seen().into()),
+                ]
+            });
+            let values: Vec<Value> = values.collect();
+            let sql = format!("INSERT INTO peers ({PEER_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 16));
+            c.execute(&sql, &values)?;
+        }
+        Ok(())
+    }
+
+    fn write_totals(&self, c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<(), Error> {
+        // `completed` is left to `write_snatches`, which must see it turn.
+        let upsert = self.dialect.upsert(
+            "file_id, user_id, ip",
+            "active = NEW(active), announced = announced + NEW(announced), `left` = NEW(`left`), time = NEW(time),
+             uploaded = uploaded + LEAST(NEW(uploaded), 9223372036854775807 - uploaded),
+             downloaded = downloaded + LEAST(NEW(downloaded), 9223372036854775807 - downloaded),
+             seed_time = seed_time + NEW(seed_time)",
+        );
+        for rows in pieces(totals) {
+            let ips: Vec<String> = rows.iter().map(|(key, _)| key.ip.to_string()).collect();
+            let values = rows.iter().zip(&ips).flat_map(|((key, t), ip)| {
+                [
+                    Value::Int(key.file.into()),
+                    Value::Int(key.user.into()),
+                    Value::Text(ip),
+                    Value::Int(t.active.into()),
+                    Value::Int(0),
+                    Value::Int(t.announced.into()),
+                    big(t.uploaded),
+                    big(t.downloaded),
+                    big(t.left),
+                    Value::Int(t.time.into()),
+                    big(t.seed_time),
+                ]
+            });
+            let values: Vec<Value> = values.collect();
+            let sql = format!("INSERT INTO files_users ({TOTAL_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 11));
+            c.execute(&sql, &values)?;
+        }
+        Ok(())
+    }
+
+    fn write_users(&self, c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<(), Error> {
+        let mut users: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        for (key, total) in totals.iter().filter(|(_, total)| total.uploaded > 0 || total.downloaded > 0) {
+            let sums = users.entry(key.user).or_default();
+            *sums = (sums.0.saturating_add(total.uploaded), sums.1.saturating_add(total.downloaded));
+        }
+        let least = self.dialect.least();
+        let sql = format!(
+            "UPDATE users SET uploaded = uploaded + {least}(?, 9223372036854775807 - uploaded),
+             downloaded = downloaded + {least}(?, 9223372036854775807 - downloaded) WHERE id = ?"
+        );
+        for (id, (uploaded, downloaded)) in users {
+            c.execute(&sql, &[big(uploaded), big(downloaded), Value::Int(id.into())])?;
+        }
+        Ok(())
+    }
+}
+
+/// Credits the sessions that memory did not know when they came, by what the database knows of them; and
+/// sorts the totals by key, so that neighbours are written together and locks are taken in one order.
+fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)>, Error> {
+    let mut totals: BTreeMap<TotalKey, Total> = batch.totals.iter().copied().collect();
+    let firsts: Vec<(SessionKey, First)> =
+        batch.sessions.iter().filter_map(|(key, row)| Some((*key, row.first?))).collect();
+    for rows in pieces(&firsts) {
+        let mut last: HashMap<SessionKey, (u64, u64)> = HashMap::new();
+        let one = "(file_id = ? AND user_id = ? AND peer_id = ?)";
+        let sql = format!(
+            "SELECT file_id, user_id, peer_id, uploaded, downloaded FROM peers WHERE {}",
+            vec![one; rows.len()].join(" OR ")
+        );
+        let values = rows.iter().flat_map(|(key, _)| {
+            [Value::Int(key.file.into()), Value::Int(key.user.into()), Value::Blob(&key.peer_id.0)]
+        });
+        c.query(&sql, &values.collect::<Vec<_>>(), &mut |row| {
+            let [file, user, peer_id, uploaded, downloaded, ..] = row else { return };
+            if let Ok(peer_id) = peer_id.bytes().try_into() {
+                let key = SessionKey { file: file.small(), user: user.small(), peer_id: PeerId(peer_id) };
+                last.insert(key, (uploaded.small(), downloaded.small()));
+            }
+        })?;
+        for (key, first) in rows {
+            let (uploaded, downloaded) =
+                credit(last.get(key).copied(), first.started, (first.uploaded, first.downloaded));
+            let total = totals.entry(TotalKey { file: key.file, user: key.user, ip: first.ip }).or_default();
+            total.uploaded = total.uploaded.saturating_add(uploaded);
+            total.downloaded = total.downloaded.saturating_add(downloaded);
+        }
+    }
+    Ok(totals.into_iter().collect())
+}
+
+/// Counts a snatch for each row of `files_users` whose `completed` turns true, and returns their torrents.
+fn write_snatches(c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<Vec<u32>, Error> {
+    let mut snatched = Vec::new();
+    for (key, _) in totals.iter().filter(|(_, total)| total.completed) {
+        let file = Value::Int(key.file.into());
+        let sql = "UPDATE files_users SET completed = 1 WHERE file_id = ? AND user_id = ? AND ip = ? AND completed = 0";
+        if c.execute(sql, &[file, Value::Int(key.user.into()), Value::Text(&key.ip.to_string())])? > 0 {
+            c.execute("UPDATE files SET completed = completed + 1 WHERE id = ?", &[file])?;
+            snatched.push(key.file);
+        }
+    }
+    Ok(snatched)
+}

@@ -1,0 +1,411 @@
+//! The database: what goat asks of it, in SQL that SQLite and MySQL share. `sqlite` and `mysql` each turn
+//! statements and values into their library's calls; here are the statements.
+//!
+//! Every function may wait for the disk or the network, so none is called while an announce is answered,
+//! but for the look-up of a user or torrent that memory does not have.
+
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+mod admin;
+mod books;
+
+pub use admin::{ClientRow, FileRow, NewUser, UserRow};
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
+
+use crate::access::User;
+use crate::config::{Config, Driver};
+use crate::swarm::{Addresses, Session, addr4, addr6, lock};
+use crate::torrent::{InfoHash, PeerId};
+
+/// A value that goes into a statement or comes out of a row.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// NULL, or something that goat never stores.
+    Null,
+    /// A number. Counters are cut at 2^63 - 1 before they come here.
+    Int(i64),
+    /// Text.
+    Text(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl Value<'_> {
+    fn int(&self) -> i64 {
+        match self {
+            Value::Int(n) => *n,
+            Value::Text(text) => text.parse().unwrap_or(0), // MySQL's sums are decimals.
+            _ => 0,
+        }
+    }
+
+    /// A number that must fit: 0 is no id, port or time of anything.
+    fn small<T: TryFrom<i64> + Default>(&self) -> T {
+        T::try_from(self.int()).unwrap_or_default()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Value::Text(text) => text.as_bytes(),
+            Value::Blob(bytes) => bytes,
+            _ => &[],
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    fn parse<T: std::str::FromStr>(&self) -> Option<T> {
+        std::str::from_utf8(self.bytes()).ok()?.parse().ok()
+    }
+}
+
+/// A counter as the database can hold it.
+fn big(n: u64) -> Value<'static> {
+    Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// What went wrong with a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// There is no connection: whether the last statement took effect is unknown.
+    Lost,
+    /// Somebody else holds a lock: the same again will succeed.
+    Busy,
+    /// A row with the same unique key exists.
+    Exists,
+    /// Anything else.
+    Other,
+}
+
+/// An error of a database, with its own words.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What kind.
+    pub kind: Kind,
+    /// The database's words.
+    pub message: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error {
+    fn other(message: impl Into<String>) -> Error {
+        Error { kind: Kind::Other, message: message.into() }
+    }
+}
+
+/// One connection to a database.
+trait Connection: Send {
+    /// Runs a statement and returns how many rows it changed.
+    fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error>;
+    /// Runs a query and calls `row` for each row of its result.
+    fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error>;
+    /// Creates tables, triggers and clients where they are missing.
+    fn create_schema(&mut self) -> Result<(), Error>;
+    /// The id of the row that was inserted last.
+    fn last_id(&mut self) -> u32;
+}
+
+/// The words in which the two databases differ. Statements are written as for MySQL, with `NEW(column)` for
+/// the value that an upsert brings.
+struct Dialect {
+    driver: Driver,
+}
+
+impl Dialect {
+    fn insert_ignore(&self) -> &'static str {
+        match self.driver {
+            Driver::Sqlite => "INSERT OR IGNORE",
+            Driver::Mysql => "INSERT IGNORE",
+        }
+    }
+
+    /// The end of an INSERT that updates the row if its `key` exists.
+    fn upsert(&self, key: &str, set: &str) -> String {
+        match self.driver {
+            Driver::Sqlite => {
+                let set = set.replace("NEW(", "(excluded.").replace("LEAST(", "MIN(").replace("GREATEST(", "MAX(");
+                format!("ON CONFLICT ({key}) DO UPDATE SET {set}")
+            }
+            Driver::Mysql => format!("ON DUPLICATE KEY UPDATE {}", set.replace("NEW(", "VALUES(")),
+        }
+    }
+
+    fn least(&self) -> &'static str {
+        match self.driver {
+            Driver::Sqlite => "MIN",
+            Driver::Mysql => "LEAST",
+        }
+    }
+
+    fn begin(&self) -> &'static str {
+        match self.driver {
+            // Take the write lock at once: a transaction that begins by reading could not get it later.
+            Driver::Sqlite => "BEGIN IMMEDIATE",
+            Driver::Mysql => "START TRANSACTION",
+        }
+    }
+}
+
+/// The most connections open at a time; who finds none free opens one and closes it again.
+const MAX_IDLE: usize = 8;
+
+/// A database, and connections to it that wait to be used again.
+pub struct Store {
+    config: Config,
+    dialect: Dialect,
+    idle: Mutex<Vec<Box<dyn Connection>>>,
+}
+
+/// Something that changed in the database.
+#[derive(Debug)]
+pub enum Change {
+    /// A user is new or different.
+    User(User),
+    /// A user is gone.
+    UserGone(u32),
+    /// A torrent is new or different.
+    File(FileRow),
+    /// A torrent is gone.
+    FileGone(InfoHash),
+    /// The approved clients are these.
+    Clients(Vec<Box<[u8]>>),
+}
+
+/// What is read when the tracker starts, in this order.
+pub enum Loaded {
+    /// A user.
+    User(User),
+    /// A torrent.
+    File(FileRow),
+    /// A live session of the torrent with this id.
+    Session(u32, Session, Addresses),
+}
+
+const USER_COLUMNS: &str = "id, passkey, torrent_limit, banned";
+const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed";
+
+fn user(row: &[Value]) -> Option<User> {
+    let [id, passkey, limit, banned, ..] = row else { return None };
+    let id: u32 = id.small();
+    (id != 0).then(|| User::new(id, &passkey.text(), limit.small(), banned.int() != 0))
+}
+
+fn file(row: &[Value]) -> Option<FileRow> {
+    let [id, info_hash, name, size, verified, completed, ..] = row else { return None };
+    let (id, info_hash) = (id.small(), info_hash.parse()?);
+    let verified = verified.int() != 0;
+    (id != 0).then(|| FileRow { id, info_hash, name: name.text(), size: size.small(), verified, completed: completed.small() })
+}
+
+fn session(row: &[Value]) -> Option<Loaded> {
+    let [file, user, peer_id, ipv4, port4, time4, ipv6, port6, time6, paused, completed, uploaded, downloaded, left, ..] = row
+    else {
+        return None;
+    };
+    let mut at = Addresses::NONE;
+    if let (Some(ip), port @ 1..) = (ipv4.parse::<Ipv4Addr>(), port4.small()) {
+        at.v4 = addr4(ip, port);
+    }
+    if let (Some(ip), port @ 1..) = (ipv6.parse::<Ipv6Addr>(), port6.small()) {
+        at.v6 = addr6(ip, port);
+    }
+    let session = Session {
+        uploaded: uploaded.small(),
+        downloaded: downloaded.small(),
+        left: left.small(),
+        seen: [time4.small(), time6.small()],
+        user: user.small(),
+        peer_id: PeerId(peer_id.bytes().try_into().ok()?),
+        paused: paused.int() != 0,
+        completed: completed.int() != 0,
+    };
+    Some(Loaded::Session(file.small(), session, at))
+}
+
+impl Store {
+    /// Connects to the configured database, and creates what is missing in it.
+    pub fn open(config: &Config) -> Result<Store, Error> {
+        let store = Store {
+            config: config.clone(),
+            dialect: Dialect { driver: config.db.driver },
+            idle: Mutex::default(),
+        };
+        store.with(|c| c.create_schema())?;
+        let mut version = None;
+        store.with(|c| c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| version = row.first().map(Value::int)))?;
+        match version {
+            Some(SCHEMA) => Ok(store),
+            Some(other) => Err(Error::other(format!(
+                "the database has tables of version {other}, this goat knows version {SCHEMA}: use the goat that made them, or a newer one"
+            ))),
+            None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
+        }
+    }
+
+    fn connect(&self) -> Result<Box<dyn Connection>, Error> {
+        match self.config.db.driver {
+            #[cfg(feature = "sqlite")]
+            Driver::Sqlite => Ok(Box::new(sqlite::Sqlite::open(&self.config.db.path)?)),
+            #[cfg(feature = "mysql")]
+            Driver::Mysql => Ok(Box::new(mysql::Mysql::open(&self.config.db)?)),
+            #[allow(unreachable_patterns)] // Reached where one of the two is not compiled in.
+            driver => Err(Error::other(format!("this goat was built without {driver:?}"))),
+        }
+    }
+
+    /// Runs `f` on a connection, and keeps that for later unless it is lost. Where a kept connection turns
+    /// out to be lost, tries once more on a new one: `f` must not mind.
+    fn with<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let kept = lock(&self.idle).pop();
+        if let Some(mut connection) = kept {
+            match f(connection.as_mut()) {
+                Err(Error { kind: Kind::Lost, .. }) => lock(&self.idle).clear(),
+                done => {
+                    self.keep(connection);
+                    return done;
+                }
+            }
+        }
+        let mut connection = self.connect()?;
+        let done = f(connection.as_mut());
+        if !matches!(done, Err(Error { kind: Kind::Lost, .. })) {
+            self.keep(connection);
+        }
+        done
+    }
+
+    fn keep(&self, connection: Box<dyn Connection>) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < MAX_IDLE {
+            idle.push(connection);
+        }
+    }
+
+    /// Runs `f` in one transaction.
+    fn transaction<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
+        self.with(|c| {
+            c.execute(self.dialect.begin(), &[])?;
+            let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
+            if done.is_err() {
+                // Where this fails too the connection is lost, and the transaction with it.
+                let _ = c.execute("ROLLBACK", &[]);
+            }
+            done
+        })
+    }
+
+    /// Reads users, torrents, and the sessions that announced since `since` (seconds since 1970).
+    pub fn load(&self, since: u32, mut sink: impl FnMut(Loaded)) -> Result<(), Error> {
+        self.with(|c| {
+            // What changed before this moment is about to be read.
+            c.execute("DELETE FROM changes", &[])?;
+            c.query(&format!("SELECT {USER_COLUMNS} FROM users"), &[], &mut |row| {
+                user(row).map(Loaded::User).into_iter().for_each(&mut sink);
+            })?;
+            c.query(&format!("SELECT {FILE_COLUMNS} FROM files"), &[], &mut |row| {
+                file(row).map(Loaded::File).into_iter().for_each(&mut sink);
+            })?;
+            let sql = "SELECT file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, paused, completed,
+                       uploaded, downloaded, `left` FROM peers WHERE active = 1 AND time >= ?";
+            c.query(sql, &[Value::Int(since.into())], &mut |row| session(row).into_iter().for_each(&mut sink))
+        })
+    }
+
+    /// Marks as inactive the sessions that were silent for too long while no tracker ran.
+    pub fn close_sessions(&self, before: u32) -> Result<(), Error> {
+        let before = [Value::Int(before.into())];
+        self.with(|c| {
+            c.execute("UPDATE peers SET active = 0 WHERE active = 1 AND time < ?", &before)?;
+            c.execute("UPDATE files_users SET active = 0 WHERE active = 1 AND time < ?", &before).map(drop)
+        })
+    }
+
+    /// The approved prefixes of User-Agents and peer ids.
+    pub fn approved_clients(&self) -> Result<Vec<Box<[u8]>>, Error> {
+        let mut prefixes = Vec::new();
+        self.with(|c| {
+            prefixes.clear();
+            let sql = "SELECT client FROM whitelist WHERE approved = 1";
+            c.query(sql, &[], &mut |row| prefixes.extend(row.first().map(|v| v.bytes().into()).filter(|p: &Box<[u8]>| !p.is_empty())))
+        })?;
+        Ok(prefixes)
+    }
+
+    /// The user with a passkey.
+    pub fn user_by_passkey(&self, passkey: &str) -> Result<Option<User>, Error> {
+        let sql = format!("SELECT {USER_COLUMNS} FROM users WHERE passkey = ?");
+        self.one(&sql, &[Value::Text(passkey)], user)
+    }
+
+    /// The torrent with an info hash.
+    pub fn file_by_hash(&self, info_hash: &InfoHash) -> Result<Option<FileRow>, Error> {
+        let sql = format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash = ?");
+        self.one(&sql, &[Value::Text(&info_hash.to_string())], file)
+    }
+
+    /// The torrent with an id.
+    pub fn file_by_id(&self, id: u32) -> Result<Option<FileRow>, Error> {
+        let sql = format!("SELECT {FILE_COLUMNS} FROM files WHERE id = ?");
+        self.one(&sql, &[Value::Int(id.into())], file)
+    }
+
+    fn one<T>(&self, sql: &str, values: &[Value], read: impl Fn(&[Value]) -> Option<T>) -> Result<Option<T>, Error> {
+        let mut found = None;
+        self.with(|c| c.query(sql, values, &mut |row| found = read(row)))?;
+        Ok(found)
+    }
+
+    /// What has changed since the last call, at most about a thousand things. It asks for the rows of a
+    /// table that is empty if nothing has changed, so it costs the same however many torrents there are.
+    pub fn changes(&self) -> Result<Vec<Change>, Error> {
+        let mut rows: Vec<(i64, String, String)> = Vec::new();
+        self.with(|c| {
+            rows.clear();
+            c.query("SELECT id, what, which FROM changes ORDER BY id LIMIT 1000", &[], &mut |row| {
+                if let [id, what, which, ..] = row {
+                    rows.push((id.int(), what.text(), which.text()));
+                }
+            })
+        })?;
+        let mut keys: Vec<(&str, &str)> = rows.iter().map(|(_, what, which)| (what.as_str(), which.as_str())).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut changes = Vec::new();
+        for (what, which) in keys {
+            match (what, which.parse::<u32>(), which.parse::<InfoHash>()) {
+                ("user", Ok(id), _) => {
+                    let sql = format!("SELECT {USER_COLUMNS} FROM users WHERE id = ?");
+                    let found = self.one(&sql, &[Value::Int(id.into())], user)?;
+                    changes.push(found.map_or(Change::UserGone(id), Change::User));
+                }
+                ("file", _, Ok(hash)) => {
+                    changes.push(self.file_by_hash(&hash)?.map_or(Change::FileGone(hash), Change::File));
+                }
+                ("client", ..) => changes.push(Change::Clients(self.approved_clients()?)),
+                _ => {}
+            }
+        }
+        // By their ids, not up to the last: a transaction that began earlier may still bring a lower one.
+        for chunk in rows.chunks(100) {
+            let ids: Vec<String> = chunk.iter().map(|(id, ..)| id.to_string()).collect();
+            self.with(|c| c.execute(&format!("DELETE FROM changes WHERE id IN ({})", ids.join(", ")), &[]))?;
+        }
+        Ok(changes)
+    }
+}
+
+/// The version of the tables in `res/`.
+const SCHEMA: i64 = 1;

@@ -1,0 +1,159 @@
+//! MySQL and MariaDB.
+
+use std::time::Duration;
+
+use mysql::consts::CapabilityFlags;
+use mysql::prelude::Queryable;
+use mysql::{Conn, OptsBuilder, Params};
+
+use super::{Connection, Error, Kind, Value};
+use crate::config::Db;
+
+/// A connection to a MySQL or MariaDB server.
+pub struct Mysql(Conn);
+
+/// How long a server may take to accept a connection, and to answer a statement.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Errors of the server: a unique key exists; a lock was not to be had; the server is going away.
+const DUPLICATE_ENTRY: u16 = 1062;
+const BUSY: [u16; 2] = [1205, 1213];
+const GONE: [u16; 4] = [1053, 1077, 1927, 4031];
+/// A trigger exists already; a trigger may not be created because of the binary log.
+const TRIGGER_EXISTS: u16 = 1359;
+const BINARY_LOG: u16 = 1419;
+
+impl From<mysql::Error> for Error {
+    fn from(error: mysql::Error) -> Error {
+        let kind = match &error {
+            mysql::Error::MySqlError(e) if e.code == DUPLICATE_ENTRY => Kind::Exists,
+            mysql::Error::MySqlError(e) if BUSY.contains(&e.code) => Kind::Busy,
+            mysql::Error::MySqlError(e) if GONE.contains(&e.code) => Kind::Lost,
+            mysql::Error::MySqlError(_) => Kind::Other,
+            _ => Kind::Lost,
+        };
+        Error { kind, message: error.to_string() }
+    }
+}
+
+impl Mysql {
+    /// Connects, and sets what goat relies on: strict mode, utf8mb4, reads that see what is committed.
+    pub fn open(db: &Db) -> Result<Mysql, Error> {
+        let mut options = OptsBuilder::new()
+            .user(Some(db.username.as_str()))
+            .pass(Some(db.password.as_str()))
+            .db_name(Some(db.database.as_str()))
+            .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
+            .read_timeout(Some(ANSWER_TIMEOUT))
+            .write_timeout(Some(ANSWER_TIMEOUT))
+            .tcp_nodelay(true)
+            .prefer_socket(false)
+            // An update to the same value counts as a changed row, as in SQLite.
+            .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
+            .stmt_cache_size(64)
+            .init(vec![
+                "SET NAMES utf8mb4",
+                "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1",
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            ]);
+        options = if db.host.starts_with('/') {
+            options.socket(Some(db.host.as_str()))
+        } else {
+            let (host, port) = host_and_port(&db.host);
+            options.ip_or_hostname(Some(host)).tcp_port(port)
+        };
+        let connection = Conn::new(options).map_err(|e| {
+            let e = Error::from(e);
+            Error { message: format!("cannot connect to {} as {}: {}", db.host, db.username, e.message), ..e }
+        })?;
+        Ok(Mysql(connection))
+    }
+}
+
+/// Splits `host`, `host:port` and `[address]:port`.
+fn host_and_port(text: &str) -> (&str, u16) {
+    const PORT: u16 = 3306;
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().unwrap_or(PORT)),
+        _ => (text, PORT),
+    };
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
+}
+
+fn params(values: &[Value]) -> Params {
+    let own = |value: &Value| match *value {
+        Value::Null => mysql::Value::NULL,
+        Value::Int(n) => mysql::Value::Int(n),
+        Value::Text(text) => mysql::Value::Bytes(text.into()),
+        Value::Blob(bytes) => mysql::Value::Bytes(bytes.into()),
+    };
+    if values.is_empty() { Params::Empty } else { Params::Positional(values.iter().map(own).collect()) }
+}
+
+impl Connection for Mysql {
+    fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error> {
+        match params(values) {
+            Params::Empty => self.0.query_drop(sql)?,
+            params => self.0.exec_drop(sql, params)?,
+        }
+        Ok(self.0.affected_rows())
+    }
+
+    fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error> {
+        // Always prepared: then numbers come as numbers.
+        let mut rows = self.0.exec_iter(sql, params(values))?;
+        for found in rows.by_ref() {
+            let found = found?.unwrap_raw();
+            let values: Vec<Value> = found.iter().map(|value| value.as_ref().map_or(Value::Null, borrow)).collect();
+            row(&values);
+        }
+        Ok(())
+    }
+
+    fn create_schema(&mut self) -> Result<(), Error> {
+        let clients: Option<String> = self.0.query_first("SHOW TABLES LIKE 'whitelist'")?;
+        for sql in statements(include_str!("../../res/mysql/schema.sql")) {
+            self.0.query_drop(sql)?;
+        }
+        if clients.is_none() {
+            self.0.query_drop(include_str!("../../res/mysql/clients.sql"))?;
+        }
+        let triggers: Vec<String> =
+            self.0.query("SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()")?;
+        for sql in statements(include_str!("../../res/mysql/triggers.sql")) {
+            let name = sql.split_once("CREATE TRIGGER ").and_then(|(_, rest)| rest.split(' ').next());
+            if name.is_some_and(|name| triggers.iter().any(|trigger| trigger == name)) {
+                continue;
+            }
+            match self.0.query_drop(sql) {
+                Err(mysql::Error::MySqlError(e)) if e.code == TRIGGER_EXISTS => {}
+                Err(mysql::Error::MySqlError(e)) if e.code == BINARY_LOG => {
+                    return Err(Error::other(format!(
+                        "{e}: let an administrator import res/mysql/triggers.sql, or set log_bin_trust_function_creators = 1"
+                    )));
+                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    fn last_id(&mut self) -> u32 {
+        u32::try_from(self.0.last_insert_id()).unwrap_or_default()
+    }
+}
+
+/// The statements of one of our files, in which a semicolon ends a line only where it ends a statement.
+fn statements(file: &str) -> impl Iterator<Item = &str> {
+    file.split(";\n").filter(|sql| sql.lines().any(|line| !line.trim().is_empty() && !line.starts_with("--")))
+}
+
+fn borrow(value: &mysql::Value) -> Value<'_> {
+    match value {
+        mysql::Value::Int(n) => Value::Int(*n),
+        mysql::Value::UInt(n) => Value::Int(i64::try_from(*n).unwrap_or(i64::MAX)),
+        mysql::Value::Bytes(bytes) => std::str::from_utf8(bytes).map_or(Value::Blob(bytes), Value::Text),
+        _ => Value::Null,
+    }
+}

@@ -1,0 +1,103 @@
+//! SQLite: the embedded database, one file beside the configuration.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::ffi::ErrorCode;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{ToSql, params_from_iter};
+
+use super::{Connection, Error, Kind, Value};
+
+/// A connection to a SQLite file.
+pub struct Sqlite(rusqlite::Connection);
+
+/// How long to wait for somebody else's write. The command line's are short; a backup may take a while.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Statements kept prepared: a batch uses about a dozen, in a few sizes.
+const STATEMENTS: usize = 64;
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match *self {
+            Value::Null => ValueRef::Null,
+            Value::Int(n) => ValueRef::Integer(n),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        let kind = match error.sqlite_error() {
+            Some(e) if matches!(e.code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
+            Some(e) if e.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE => Kind::Exists,
+            Some(e) if e.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY => Kind::Exists,
+            _ => Kind::Other,
+        };
+        Error { kind, message: error.to_string() }
+    }
+}
+
+impl Sqlite {
+    /// Opens the file, and creates it where it is missing.
+    pub fn open(path: &Path) -> Result<Sqlite, Error> {
+        let in_words = |e: &dyn std::fmt::Display| Error::other(format!("cannot open {}: {e}", path.display()));
+        // It holds passkeys: for nobody but its owner. Its journal gets the same mode.
+        let created = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        created.map_err(|e| in_words(&e))?;
+        let connection = rusqlite::Connection::open(path).map_err(|e| in_words(&e))?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        // WAL: readers and one writer do not wait for each other, and kill -9 loses no commit. NORMAL: a
+        // power cut may lose the last second, never the consistency.
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| in_words(&e))?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(Sqlite(connection))
+    }
+}
+
+impl Connection for Sqlite {
+    fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error> {
+        Ok(self.0.prepare_cached(sql)?.execute(params_from_iter(values))? as u64)
+    }
+
+    fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error> {
+        let mut statement = self.0.prepare_cached(sql)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(found) = rows.next()? {
+            let mut values = [Value::Null; MAX_COLUMNS];
+            for (i, value) in values.iter_mut().enumerate().take(columns) {
+                *value = match found.get_ref(i)? {
+                    ValueRef::Integer(n) => Value::Int(n),
+                    ValueRef::Text(bytes) => std::str::from_utf8(bytes).map_or(Value::Blob(bytes), Value::Text),
+                    ValueRef::Blob(bytes) => Value::Blob(bytes),
+                    ValueRef::Null | ValueRef::Real(_) => Value::Null,
+                };
+            }
+            row(values.get(..columns).unwrap_or(&values));
+        }
+        Ok(())
+    }
+
+    fn create_schema(&mut self) -> Result<(), Error> {
+        let clients = self.0.query_row("SELECT 1 FROM sqlite_master WHERE name = 'whitelist'", [], |_| Ok(()));
+        self.0.execute_batch("BEGIN IMMEDIATE")?;
+        let done = self.0.execute_batch(include_str!("../../res/sqlite/schema.sql")).and_then(|()| {
+            if clients.is_err() { self.0.execute_batch(include_str!("../../res/sqlite/clients.sql")) } else { Ok(()) }
+        });
+        self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        Ok(done?)
+    }
+
+    fn last_id(&mut self) -> u32 {
+        u32::try_from(self.0.last_insert_rowid()).unwrap_or_default()
+    }
+}
+
+/// The most columns that a query of ours has.
+const MAX_COLUMNS: usize = 16;

@@ -1,0 +1,440 @@
+//! Torrents and their sessions in memory. Owns who is in which swarm and hands out random peers; knows
+//! nothing of rules, credits, sockets or databases.
+//!
+//! A swarm keeps its peers in parallel columns, seeders first, so that a choice of peers reads only the
+//! few bytes it sends: 6 bytes of IPv4 address and port each. A table of slots finds a session by user.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::sync::{LazyLock, Mutex, MutexGuard};
+
+use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::Ledger;
+use crate::random::Rng;
+use crate::torrent::{InfoHash, PeerId};
+
+/// An IPv4 address and a port as they travel in `peers` (BEP 23). Port 0 stands for "none".
+pub type Addr4 = [u8; 6];
+/// An IPv6 address and a port as they travel in `peers6` (BEP 7). Port 0 stands for "none".
+pub type Addr6 = [u8; 18];
+
+/// "None" in a column of IPv4 addresses.
+pub const NO_ADDR4: Addr4 = [0; 6];
+/// "None" in a column of IPv6 addresses.
+pub const NO_ADDR6: Addr6 = [0; 18];
+
+/// One client of one user on one torrent, apart from its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Bytes uploaded, as the client sent last.
+    pub uploaded: u64,
+    /// Bytes downloaded, as the client sent last.
+    pub downloaded: u64,
+    /// Bytes that the client still wants; 0 makes it a seeder.
+    pub left: u64,
+    /// When it announced last over IPv4 and over IPv6, in seconds since 1970; 0 is never.
+    pub seen: [u32; 2],
+    /// Whose it is; 0 is the anonymous user.
+    pub user: u32,
+    /// The id that the client gave itself.
+    pub peer_id: PeerId,
+    /// A partial seed (BEP 21).
+    pub paused: bool,
+    /// Has sent `completed`.
+    pub completed: bool,
+}
+
+impl Session {
+    /// When it announced last, in seconds since 1970.
+    pub fn last_seen(&self) -> u32 {
+        self.seen[0].max(self.seen[1])
+    }
+}
+
+/// Where a session can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// IPv4 address and port.
+    pub v4: Addr4,
+    /// IPv6 address and port.
+    pub v6: Addr6,
+}
+
+impl Addresses {
+    /// Reachable nowhere.
+    pub const NONE: Addresses = Addresses { v4: NO_ADDR4, v6: NO_ADDR6 };
+
+    /// Sets the address of one family and leaves the other.
+    pub fn set(&mut self, ip: IpAddr, port: u16) {
+        match ip {
+            IpAddr::V4(ip) => self.v4 = addr4(ip, port),
+            IpAddr::V6(ip) => self.v6 = addr6(ip, port),
+        }
+    }
+
+    /// The IP addresses, of which there are none, one or two.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = (self.v4 != NO_ADDR4).then(|| ip4(&self.v4).into());
+        let v6 = (self.v6 != NO_ADDR6).then(|| ip6(&self.v6).into());
+        v4.into_iter().chain(v6)
+    }
+}
+
+/// An IPv4 address and port as they travel.
+pub fn addr4(ip: Ipv4Addr, port: u16) -> Addr4 {
+    let ([a, b, c, d], [p, q]) = (ip.octets(), port.to_be_bytes());
+    [a, b, c, d, p, q]
+}
+
+/// An IPv6 address and port as they travel.
+pub fn addr6(ip: Ipv6Addr, port: u16) -> Addr6 {
+    let mut out = NO_ADDR6;
+    out[..16].copy_from_slice(&ip.octets());
+    out[16..].copy_from_slice(&port.to_be_bytes());
+    out
+}
+
+/// The IPv4 address of a travelling one.
+pub fn ip4(&[a, b, c, d, ..]: &Addr4) -> Ipv4Addr {
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// The IPv6 address of a travelling one.
+pub fn ip6(addr: &Addr6) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&addr[..16]);
+    octets.into()
+}
+
+/// The port at the end of a travelling address.
+pub fn port(addr: &[u8]) -> u16 {
+    addr.last_chunk().map_or(0, |p| u16::from_be_bytes(*p))
+}
+
+/// The peers that an announce is answered with. Reused from answer to answer.
+#[derive(Default)]
+pub struct Peers {
+    /// Compact IPv4 peers, 6 bytes each (BEP 23).
+    pub v4: Vec<u8>,
+    /// Compact IPv6 peers, 18 bytes each (BEP 7).
+    pub v6: Vec<u8>,
+    /// With [`Want::list`], the same peers one by one, with their ids.
+    pub list: Vec<(PeerId, IpAddr, u16)>,
+}
+
+/// Which peers an announce asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// How many.
+    pub count: usize,
+    /// With IPv4 addresses.
+    pub v4: bool,
+    /// With IPv6 addresses.
+    pub v6: bool,
+    /// Fill [`Peers::list`] and not the compact forms.
+    pub list: bool,
+}
+
+/// The sessions of one torrent. Slots `0..seeders` seed, the others do not.
+#[derive(Default)]
+pub struct Swarm {
+    sessions: Vec<Session>,
+    v4: Vec<Addr4>,
+    /// Empty until the first IPv6 address comes, then as long as `sessions`.
+    v6: Vec<Addr6>,
+    /// Slots by the hash of their user (of their peer id, for the anonymous user).
+    index: HashTable<u32>,
+    seeders: usize,
+    paused: usize,
+}
+
+/// Hashes an index key under a secret drawn at start, so that nobody can choose peer ids that collide.
+fn hash(user: u32, peer_id: &PeerId) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    if user == 0 { KEY.hash_one(peer_id) } else { KEY.hash_one(user) }
+}
+
+/// Makes room for one more without doubling: a million sessions should not pay for two.
+fn push<T>(column: &mut Vec<T>, value: T) {
+    if column.len() == column.capacity() {
+        column.reserve_exact(column.len() / 8 + 1);
+    }
+    column.push(value);
+}
+
+impl Swarm {
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Sessions that have everything.
+    pub fn seeders(&self) -> usize {
+        self.seeders
+    }
+
+    /// Sessions that have not, partial seeds among them.
+    pub fn leechers(&self) -> usize {
+        self.len() - self.seeders
+    }
+
+    /// Leechers that are not partial seeds (BEP 21).
+    pub fn downloaders(&self) -> usize {
+        self.leechers() - self.paused
+    }
+
+    /// The slot of a session, valid until the swarm is changed.
+    pub fn find(&self, user: u32, peer_id: &PeerId) -> Option<usize> {
+        let same = |&slot: &u32| {
+            self.sessions.get(slot as usize).is_some_and(|s| s.user == user && s.peer_id == *peer_id)
+        };
+        self.index.find(hash(user, peer_id), same).map(|&slot| slot as usize)
+    }
+
+    /// The slots of all sessions of a user. For the anonymous user, only those with this peer id.
+    pub fn of_user<'a>(&'a self, user: u32, peer_id: &PeerId) -> impl Iterator<Item = usize> + 'a {
+        let slots = self.index.iter_hash(hash(user, peer_id)).map(|&slot| slot as usize);
+        slots.filter(move |&slot| self.sessions.get(slot).is_some_and(|s| s.user == user))
+    }
+
+    /// The session in a slot that [`Swarm::find`] gave, and its addresses.
+    pub fn get(&self, slot: usize) -> Option<(&Session, Addresses)> {
+        let v4 = *self.v4.get(slot)?;
+        let v6 = self.v6.get(slot).copied().unwrap_or(NO_ADDR6);
+        Some((self.sessions.get(slot)?, Addresses { v4, v6 }))
+    }
+
+    /// Stores a session, in the given slot if it has one, and returns its slot.
+    pub fn put(&mut self, slot: Option<usize>, session: Session, at: Addresses) -> usize {
+        let mut slot = match slot {
+            Some(slot) => {
+                self.paused -= usize::from(self.sessions[slot].paused);
+                self.sessions[slot] = session;
+                self.v4[slot] = at.v4;
+                slot
+            }
+            None => {
+                push(&mut self.sessions, session);
+                push(&mut self.v4, at.v4);
+                if !self.v6.is_empty() {
+                    push(&mut self.v6, NO_ADDR6);
+                }
+                let slot = self.sessions.len() - 1;
+                let sessions = &self.sessions;
+                self.index.insert_unique(hash(session.user, &session.peer_id), slot as u32, |&other| {
+                    hash(sessions[other as usize].user, &sessions[other as usize].peer_id)
+                });
+                slot
+            }
+        };
+        if at.v6 != NO_ADDR6 && self.v6.is_empty() {
+            self.v6.resize(self.sessions.len(), NO_ADDR6);
+        }
+        if let Some(v6) = self.v6.get_mut(slot) {
+            *v6 = at.v6;
+        }
+        self.paused += usize::from(session.paused);
+        if session.left == 0 && slot >= self.seeders {
+            self.swap(slot, self.seeders);
+            slot = self.seeders;
+            self.seeders += 1;
+        } else if session.left > 0 && slot < self.seeders {
+            self.seeders -= 1;
+            self.swap(slot, self.seeders);
+            slot = self.seeders;
+        }
+        slot
+    }
+
+    /// Takes the session in a slot out of the swarm.
+    pub fn remove(&mut self, mut slot: usize) -> (Session, Addresses) {
+        if slot < self.seeders {
+            self.seeders -= 1;
+            self.swap(slot, self.seeders);
+            slot = self.seeders;
+        }
+        self.swap(slot, self.sessions.len() - 1);
+        slot = self.sessions.len() - 1;
+        if let Some(entry) = self.entry(slot) {
+            self.index.find_entry(entry, |&other| other as usize == slot).map(|e| e.remove()).ok();
+        }
+        let at = self.get(slot).map_or(Addresses::NONE, |(_, at)| at);
+        let session = self.sessions.swap_remove(slot);
+        self.v4.swap_remove(slot);
+        if !self.v6.is_empty() {
+            self.v6.swap_remove(slot);
+        }
+        self.paused -= usize::from(session.paused);
+        (session, at)
+    }
+
+    /// The hash under which a slot is indexed.
+    fn entry(&self, slot: usize) -> Option<u64> {
+        self.sessions.get(slot).map(|s| hash(s.user, &s.peer_id))
+    }
+
+    /// Exchanges two slots, and what the index says of them.
+    fn swap(&mut self, a: usize, b: usize) {
+        if a == b {
+            return;
+        }
+        let (Some(hash_a), Some(hash_b)) = (self.entry(a), self.entry(b)) else { return };
+        // The first look-up must be over before the second: both may be on one chain, and after the
+        // first write two entries would hold the same slot.
+        let parked = u32::MAX;
+        if let Some(entry) = self.index.find_mut(hash_a, |&slot| slot as usize == a) {
+            *entry = parked;
+        }
+        if let Some(entry) = self.index.find_mut(hash_b, |&slot| slot as usize == b) {
+            *entry = a as u32;
+        }
+        if let Some(entry) = self.index.find_mut(hash_a, |&slot| slot == parked) {
+            *entry = b as u32;
+        }
+        self.sessions.swap(a, b);
+        self.v4.swap(a, b);
+        if !self.v6.is_empty() {
+            self.v6.swap(a, b);
+        }
+    }
+
+    /// Adds random peers to `peers`: leechers only where `slot`, the asker, is a seeder; never the asker,
+    /// nor anyone at the asker's own address. Takes time in proportion to `want.count`.
+    pub fn choose(&self, slot: usize, want: Want, rng: &mut Rng, peers: &mut Peers) {
+        let Some((me, at)) = self.get(slot) else { return };
+        let among = if me.left == 0 { self.seeders..self.len() } else { 0..self.len() };
+        let (want4, want6) = (want.v4, want.v6 && !self.v6.is_empty());
+        for slot in sample(among, slot, want.count, rng) {
+            let v4 = self.v4.get(slot).filter(|a| want4 && **a != NO_ADDR4 && **a != at.v4);
+            let v6 = if want6 { self.v6.get(slot) } else { None };
+            let v6 = v6.filter(|a| **a != NO_ADDR6 && **a != at.v6);
+            if !want.list {
+                peers.v4.extend_from_slice(v4.map_or(&[], |a| a));
+                peers.v6.extend_from_slice(v6.map_or(&[], |a| a));
+            } else if let Some(session) = self.sessions.get(slot) {
+                let id = session.peer_id;
+                peers.list.extend(v4.map(|a| (id, ip4(a).into(), port(a))));
+                peers.list.extend(v6.map(|a| (id, ip6(a).into(), port(a))));
+            }
+        }
+    }
+
+    /// Forgets addresses and sessions that have not announced since `deadline` (seconds since 1970), and
+    /// calls `gone` with each session that left.
+    pub fn expire(&mut self, deadline: u32, mut gone: impl FnMut(Session, Addresses)) {
+        for slot in (0..self.len()).rev() {
+            let Some((session, mut at)) = self.get(slot) else { continue };
+            if session.last_seen() < deadline {
+                let (session, at) = self.remove(slot);
+                gone(session, at);
+            } else if session.seen.iter().any(|&seen| seen != 0 && seen < deadline) {
+                let mut session = *session;
+                if session.seen[0] < deadline {
+                    (session.seen[0], at.v4) = (0, NO_ADDR4);
+                } else {
+                    (session.seen[1], at.v6) = (0, NO_ADDR6);
+                }
+                self.put(Some(slot), session, at);
+            }
+        }
+    }
+
+    /// Takes all sessions of a user out and calls `gone` with each.
+    pub fn remove_user(&mut self, user: u32, mut gone: impl FnMut(Session, Addresses)) {
+        for slot in (0..self.len()).rev() {
+            if self.sessions.get(slot).is_some_and(|session| session.user == user) {
+                let (session, at) = self.remove(slot);
+                gone(session, at);
+            }
+        }
+    }
+
+    /// All sessions and their addresses, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Session, Addresses)> {
+        (0..self.len()).filter_map(|slot| self.get(slot))
+    }
+}
+
+/// `count` different numbers of `among` without `skip`, each as likely as any other.
+///
+/// The range is laid out as a ring, turned by a random angle and cut into `count` arcs of (almost) equal
+/// length; each arc gives one. That needs no memory of what was given already, and walks forward.
+fn sample(among: Range<usize>, skip: usize, count: usize, rng: &mut Rng) -> impl Iterator<Item = usize> {
+    let skips = among.contains(&skip);
+    let size = among.len() - usize::from(skips);
+    let count = count.min(size);
+    let turn = rng.below(size);
+    (0..count).map(move |i| {
+        let (from, to) = (i * size / count, (i + 1) * size / count);
+        let mut at = from + rng.below(to - from) + turn;
+        if at >= size {
+            at -= size;
+        }
+        at += among.start;
+        if skips && at >= skip { at + 1 } else { at }
+    })
+}
+
+/// A torrent that the tracker knows.
+#[derive(Default)]
+pub struct Torrent {
+    /// Its `files.id`.
+    pub id: u32,
+    /// How often it was downloaded completely.
+    pub snatches: u32,
+    /// An operator has approved it.
+    pub verified: bool,
+    /// Who has it; boxed and absent for the many torrents that nobody is on at the moment.
+    pub swarm: Option<Box<Swarm>>,
+}
+
+/// What one lock guards: the torrents of one part of all info hashes, and what is not yet written of them.
+#[derive(Default)]
+pub struct Shard {
+    /// The torrents.
+    pub torrents: HashMap<InfoHash, Torrent>,
+    /// What the database does not know yet.
+    pub ledger: Ledger,
+}
+
+/// How many parts there are. At a million sessions a walk through one of them takes less than 1 ms.
+const SHARDS: usize = 256;
+
+/// All torrents.
+pub struct Swarms {
+    shards: Vec<Mutex<Shard>>,
+}
+
+impl Default for Swarms {
+    fn default() -> Self {
+        Swarms { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Swarms {
+    /// Locks the part that a torrent belongs to. No other lock may be asked for while it is held.
+    pub fn shard(&self, info_hash: &InfoHash) -> MutexGuard<'_, Shard> {
+        // Not the first byte: v2 hashes and SHA-1 are random anywhere, but tests like to count there.
+        let part = info_hash.0.iter().fold(0u8, |sum, byte| sum.rotate_left(1) ^ byte);
+        lock(&self.shards[usize::from(part) % SHARDS])
+    }
+
+    /// Locks one part after the other.
+    pub fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        self.shards.iter().map(lock)
+    }
+}
+
+/// Locks, also after a panic elsewhere: a shard is consistent between any two statements that can panic.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,494 @@
+//! Torrent files (BEP 3 and 52): what a tracker needs to know of one, and the ids of torrents and
+//! peers. Reads bytes, never files. Paths and piece hashes are the clients' business.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ring::digest;
+use serde::{Deserialize, Serialize};
+
+use crate::bencode::{self, Value};
+
+/// A torrent's identity, as clients announce it: the SHA-1 of its info dictionary (BEP 3), or the
+/// first 20 bytes of the SHA-256 (BEP 52).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InfoHash(pub [u8; 20]);
+
+/// What a client calls itself (BEP 3): any 20 bytes, usually new at each start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PeerId(pub [u8; 20]);
+
+impl fmt::Display for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for InfoHash {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8], f: &mut fmt::Formatter) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+impl FromStr for InfoHash {
+    type Err = String;
+
+    /// Takes 40 hexadecimal digits, or the 64 of a whole BEP 52 hash, of which the first 40 count.
+    fn from_str(text: &str) -> Result<InfoHash, String> {
+        if !matches!(text.len(), 40 | 64) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let start: String = text.chars().take(80).collect();
+            let rule = "40 hexadecimal digits (64 for BitTorrent v2)";
+            return Err(format!("an info_hash is {rule}, not {start:?}"));
+        }
+        let digit = |b: u8| char::from(b).to_digit(16).unwrap_or_default() as u8;
+        let (pairs, _) = text.as_bytes().as_chunks();
+        Ok(cut(pairs.iter().map(|[a, b]| digit(*a) << 4 | digit(*b))))
+    }
+}
+
+/// The first 20 bytes of a hash.
+fn cut(hash: impl Iterator<Item = u8>) -> InfoHash {
+    let mut start = [0; 20];
+    start.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+    InfoHash(start)
+}
+
+/// What a torrent file says, as far as a tracker cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torrent<'a> {
+    /// The one that clients announce first: v1's if the torrent has a v1 part, else v2's.
+    pub info_hash: InfoHash,
+    /// Of v2 and hybrid torrents. Clients announce a hybrid torrent under both hashes.
+    pub info_hash_v2: Option<InfoHash>,
+    /// For display: without control characters, but of any length.
+    pub name: String,
+    /// Bytes in all its files, without padding files (BEP 47). At most `i64::MAX`.
+    pub size: u64,
+    /// Whether clients are told to find peers through its trackers only (BEP 27).
+    pub private: bool,
+    /// The info dictionary as it stands in the file: the hashes are of these bytes.
+    pub info: &'a [u8],
+}
+
+/// Reads a torrent file: v1 (BEP 3), v2 (BEP 52) or hybrid. An error is a sentence for people.
+pub fn read(file: &[u8]) -> Result<Torrent<'_>, String> {
+    let root = bencode::parse(file).map_err(|problem| format!("not a torrent: {problem}"))?;
+    describe(&root).map_err(|problem| format!("not a torrent: {problem}"))
+}
+
+/// `read` of a parsed file.
+fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
+    let Some(info @ Value::Dict { raw, .. }) = root.get(b"info") else {
+        return Err("it has no info dictionary");
+    };
+    // First of all: in a later version, nothing else may be what it was (BEP 52).
+    let has_v2 = match info.get(b"meta version") {
+        None => false,
+        Some(Value::Int(2)) => true,
+        Some(_) => return Err("its meta version is not 2, the only one known"),
+    };
+    // Half a v1 part counts, and is then refused: some clients would announce its hash.
+    let v1_keys: [&[u8]; 3] = [b"pieces", b"length", b"files"];
+    let has_v1 = !has_v2 || v1_keys.iter().any(|key| info.get(key).is_some());
+
+    // Old torrents whose name is in another encoding often carry a second one.
+    let text = |key| info.get(key).and_then(Value::as_bytes);
+    let name = text(b"name.utf-8").or(text(b"name"));
+    let name = name.ok_or("it has no name")?;
+
+    let piece = info.get(b"piece length").and_then(Value::as_int);
+    let piece = piece.filter(|bytes| *bytes > 0);
+    let piece = piece.ok_or("its piece length is missing or not above 0")?;
+    if has_v2 && (piece < 16 * 1024 || piece.count_ones() != 1) {
+        return Err("its piece length is not a power of two from 16 KiB upwards");
+    }
+
+    let size_v1 = has_v1.then(|| size_v1(info)).transpose()?;
+    let size_v2 = has_v2.then(|| size_v2(info)).transpose()?;
+    if has_v1 && has_v2 && size_v1 != size_v2 {
+        return Err("its v1 and its v2 part differ in size");
+    }
+
+    let hash = |algorithm| cut(digest::digest(algorithm, raw).as_ref().iter().copied());
+    let hash_v1 = || hash(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    let hash_v2 = has_v2.then(|| hash(&digest::SHA256));
+    Ok(Torrent {
+        info_hash: hash_v2.filter(|_| !has_v1).unwrap_or_else(hash_v1),
+        info_hash_v2: hash_v2,
+        name: String::from_utf8_lossy(name).replace(char::is_control, "\u{fffd}"),
+        size: size_v1.or(size_v2).unwrap_or_default(),
+        private: info.get(b"private") == Some(&Value::Int(1)),
+        info: raw,
+    })
+}
+
+/// Bytes in the files of the v1 part (BEP 3).
+fn size_v1(info: &Value) -> Result<u64, &'static str> {
+    let pieces = info.get(b"pieces").and_then(Value::as_bytes);
+    if !pieces.ok_or("it has no pieces")?.len().is_multiple_of(20) {
+        return Err("its pieces are not a multiple of 20 bytes");
+    }
+    match (info.get(b"length"), info.get(b"files")) {
+        (Some(_), None) => file_size(info),
+        (None, Some(Value::List(files))) => add(files.iter().map(file_size)),
+        _ => Err("it must have either a length or a list of files"),
+    }
+}
+
+/// Bytes in the files of the v2 part (BEP 52).
+fn size_v2(info: &Value) -> Result<u64, &'static str> {
+    let tree = info.get(b"file tree").ok_or("it has no file tree")?;
+    match tree.get(b"") {
+        None => tree_size(tree),
+        Some(_) => Err("its file tree is itself a file"),
+    }
+}
+
+/// Bytes in a file or directory of a BEP 52 file tree. What it says of itself is under the empty
+/// name, and only a file has a length there. Recurses no deeper than the reader lets values nest.
+fn tree_size(node: &Value) -> Result<u64, &'static str> {
+    let Value::Dict { entries, .. } = node else {
+        return Err("its file tree is not made of dictionaries");
+    };
+    match node.get(b"").filter(|this| this.get(b"length").is_some()) {
+        Some(file) if entries.len() == 1 => file_size(file),
+        Some(_) => Err("its file tree has a file with files inside"),
+        None => {
+            let named = entries.iter().filter(|(name, _)| !name.is_empty());
+            add(named.map(|(_, node)| tree_size(node)))
+        }
+    }
+}
+
+/// Bytes in a file; 0 for a padding file, which nobody stores (BEP 47, `attr`).
+fn file_size(file: &Value) -> Result<u64, &'static str> {
+    let length = file.get(b"length").and_then(Value::as_int);
+    let length = u64::try_from(length.unwrap_or(-1));
+    let length = length.or(Err("a file's length is missing or negative"))?;
+    let attr = file.get(b"attr").and_then(Value::as_bytes);
+    let padding = attr.is_some_and(|attr| attr.contains(&b'p'));
+    Ok(if padding { 0 } else { length })
+}
+
+/// The sum, which must fit a database's signed 64 bits.
+fn add(mut sizes: impl Iterator<Item = Result<u64, &'static str>>) -> Result<u64, &'static str> {
+    sizes.try_fold(0, |sum: u64, size| {
+        let sum = sum.checked_add(size?).filter(|sum| *sum <= i64::MAX as u64);
+        sum.ok_or("its files add up to 2^63 bytes or more")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents");
+
+    /// Each line of the samples' table, with the torrent that it is about.
+    fn samples() -> Vec<(String, Vec<u8>)> {
+        let table = std::fs::read_to_string(format!("{SAMPLES}/expected.txt")).unwrap();
+        let lines = table.lines().filter(|line| !line.starts_with('#'));
+        let sample = |line: &str| {
+            let (file, rest) = line.split_once(' ').unwrap();
+            let file = std::fs::read(format!("{SAMPLES}/{file}")).unwrap();
+            (rest.to_string(), file)
+        };
+        lines.map(sample).collect()
+    }
+
+    /// What `read` says of a torrent with this info dictionary (in bencode) and nothing else.
+    fn read_info(info: &str) -> Result<(u64, String), String> {
+        let file = format!("d4:info{info}e");
+        read(file.as_bytes()).map(|torrent| (torrent.size, torrent.name))
+    }
+
+    /// The error for an info dictionary.
+    fn refusal(info: &str) -> String {
+        read_info(info).expect_err(info)
+    }
+
+    #[test]
+    fn torrents_of_other_programs_are_read_as_those_programs_read_them() {
+        let samples = samples();
+        assert_eq!(samples.len(), 9);
+        for (line, file) in samples {
+            let [v1, v2, private, size, name] =
+                line.splitn(5, ' ').collect::<Vec<_>>().try_into().unwrap();
+            let torrent = read(&file).unwrap();
+            let first = if v1 == "-" { v2 } else { v1 };
+            assert_eq!(Ok(torrent.info_hash), first.parse(), "{line}");
+            assert_eq!(torrent.info_hash_v2, v2.parse().ok(), "{line}");
+            assert_eq!(torrent.private, private == "yes", "{line}");
+            assert_eq!(torrent.size.to_string(), size, "{line}");
+            assert_eq!(torrent.name, name, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_info_hash_depends_on_the_info_dictionary_only() {
+        for (line, file) in samples() {
+            let before = read(&file).unwrap();
+            let mut out = b"d8:announce1:x4:info".to_vec();
+            out.extend_from_slice(before.info);
+            out.extend_from_slice(b"5:zzzzzlee");
+            assert_eq!(read(&out), Ok(before), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_torrent_that_was_cut_off_is_refused() {
+        for (line, file) in samples() {
+            for len in 0..file.len() {
+                let error = read(&file[..len]).expect_err(&line);
+                assert!(error.starts_with("not a torrent: expected "), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_torrent_with_unsorted_or_duplicate_keys_is_refused() {
+        let duplicate = "d6:lengthi1e4:name1:a4:name1:b12:piece lengthi1e6:pieces0:e";
+        let reason = "not a torrent: unsorted or duplicate key \"name\" at byte 28";
+        assert_eq!(refusal(duplicate), reason);
+        let unsorted = read(b"d4:infode8:announce1:xe").unwrap_err();
+        assert!(unsorted.ends_with("unsorted or duplicate key \"announce\" at byte 9"));
+    }
+
+    /// Info dictionaries, and why they are refused.
+    const BROKEN: &str = "
+        de => it has no name
+        d4:namei1ee => it has no name
+        d4:name1:ae => its piece length is missing or not above 0
+        d4:name1:a12:piece lengthi0ee => its piece length is missing or not above 0
+        d4:name1:a12:piece lengthi-1ee => its piece length is missing or not above 0
+        d6:lengthi1e4:name1:a12:piece lengthi1ee => it has no pieces
+        d4:name1:a12:piece lengthi1e6:pieces1:ae => its pieces are not a multiple of 20 bytes
+        d4:name1:a12:piece lengthi1e6:pieces0:e => it must have either a length or a list of files
+        d5:filesde4:name1:a12:piece lengthi1e6:pieces0:e => \
+            it must have either a length or a list of files
+        d5:filesle6:lengthi1e4:name1:a12:piece lengthi1e6:pieces0:e => \
+            it must have either a length or a list of files
+        d12:meta versioni2e4:name1:a12:piece lengthi16384ee => it has no file tree
+        d12:meta versioni2e4:name1:a12:piece lengthi16383ee => \
+            its piece length is not a power of two from 16 KiB upwards
+        d12:meta versioni1ee => its meta version is not 2, the only one known
+        d12:meta versioni3ee => its meta version is not 2, the only one known
+    ";
+
+    #[test]
+    fn what_a_torrent_must_have_is_named_when_it_is_missing() {
+        let missing = "not a torrent: it has no info dictionary";
+        assert_eq!(read(b"le"), Err(missing.to_string()));
+        assert_eq!(read(b"d4:infolee"), Err(missing.to_string()));
+        for line in BROKEN.trim().lines() {
+            let (info, reason) = line.trim().split_once(" => ").unwrap();
+            assert_eq!(refusal(info), format!("not a torrent: {reason}"), "{info}");
+        }
+    }
+
+    /// A v1 info dictionary with these files.
+    fn v1(files: &str) -> String {
+        format!("d5:filesl{files}e4:name1:a12:piece lengthi1e6:pieces0:e")
+    }
+
+    /// A v2 info dictionary with this file tree.
+    fn v2(tree: &str) -> String {
+        format!("d9:file tree{tree}12:meta versioni2e4:name1:a12:piece lengthi16384ee")
+    }
+
+    #[test]
+    fn a_size_is_the_sum_of_all_files_but_padding() {
+        let (a, b) = ("d6:lengthi1ee", "d4:attr1:x6:lengthi20ee");
+        let padding = "d4:attr2:xp6:lengthi300ee";
+        assert_eq!(
+            read_info(&v1(&format!("{a}{b}{padding}{a}"))).unwrap().0,
+            22
+        );
+        let tree = format!("d1:ad0:{a}e1:dd1:bd0:{b}e1:cd0:{padding}eee");
+        assert_eq!(read_info(&v2(&tree)).unwrap().0, 21);
+    }
+
+    #[test]
+    fn a_file_of_negative_or_no_length_is_refused() {
+        let reason = "not a torrent: a file's length is missing or negative";
+        for file in [
+            "d6:lengthi-1ee",
+            "d6:length1:1e",
+            "de",
+            "i1e",
+            "d4:attr1:p6:lengthi-1ee",
+        ] {
+            assert_eq!(refusal(&v1(file)), reason);
+        }
+        assert_eq!(refusal(&v2("d1:ad0:d6:lengthi-1eeee")), reason);
+    }
+
+    #[test]
+    fn a_size_that_no_database_can_store_is_refused() {
+        let most = "d6:lengthi9223372036854775807ee";
+        assert_eq!(read_info(&v1(most)).unwrap().0, i64::MAX as u64);
+        let reason = "not a torrent: its files add up to 2^63 bytes or more";
+        assert_eq!(refusal(&v1(&format!("{most}d6:lengthi1ee"))), reason);
+        assert_eq!(refusal(&v1(&format!("{most}{most}{most}"))), reason);
+    }
+
+    #[test]
+    fn a_file_tree_tells_files_from_directories_by_their_length() {
+        let file = "d6:lengthi5ee";
+        let described = format!("d3:dird0:d4:attr1:xe1:ad0:{file}eee");
+        assert_eq!(read_info(&v2(&described)).unwrap().0, 5);
+        for (tree, reason) in [
+            (format!("d0:{file}e"), "its file tree is itself a file"),
+            (
+                format!("d1:ad0:{file}1:bd0:{file}eee"),
+                "its file tree has a file with files inside",
+            ),
+            (
+                "d1:ai1ee".to_string(),
+                "its file tree is not made of dictionaries",
+            ),
+            (
+                "le".to_string(),
+                "its file tree is not made of dictionaries",
+            ),
+        ] {
+            assert_eq!(refusal(&v2(&tree)), format!("not a torrent: {reason}"));
+        }
+    }
+
+    #[test]
+    fn a_file_tree_of_60_directories_is_read_on_a_small_stack() {
+        let nested = |levels| "d1:a".repeat(levels) + "d0:d6:lengthi5eee" + &"e".repeat(levels);
+        let check = move || {
+            // The torrent, its info and the two dictionaries of the file are levels, too.
+            assert_eq!(read_info(&v2(&nested(60))).unwrap().0, 5);
+            assert!(refusal(&v2(&nested(61))).contains("nesting deeper than 64 levels"));
+        };
+        let small = std::thread::Builder::new().stack_size(128 * 1024);
+        small.spawn(check).unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_hybrid_whose_parts_differ_in_size_is_refused() {
+        let hybrid = |v1: u64, v2: u64| {
+            format!(
+                "d9:file treed1:ad0:d6:lengthi{v2}eeee6:lengthi{v1}e12:meta versioni2e\
+                 4:name1:a12:piece lengthi16384e6:pieces0:e"
+            )
+        };
+        assert_eq!(read_info(&hybrid(7, 7)).unwrap().0, 7);
+        assert_eq!(
+            refusal(&hybrid(7, 8)),
+            "not a torrent: its v1 and its v2 part differ in size"
+        );
+    }
+
+    #[test]
+    fn a_v2_torrent_with_half_a_v1_part_is_refused() {
+        let half = |key| {
+            let info = "12:meta versioni2e4:name1:a12:piece lengthi16384e";
+            refusal(&format!("d9:file treed1:ad0:d6:lengthi7eeee{key}{info}e"))
+        };
+        assert_eq!(half("6:lengthi7e"), "not a torrent: it has no pieces");
+        assert_eq!(half("5:filesle"), "not a torrent: it has no pieces");
+    }
+
+    #[test]
+    fn a_name_is_fit_for_display() {
+        let named = |name: &str| {
+            let len = name.len();
+            read_info(&format!(
+                "d6:lengthi1e4:name{len}:{name}12:piece lengthi1e6:pieces0:e"
+            ))
+        };
+        assert_eq!(named("Gr\u{f6}\u{df}e").unwrap().1, "Gr\u{f6}\u{df}e");
+        assert_eq!(
+            named("a\x1b[2J\n\u{9b}b").unwrap().1,
+            "a\u{fffd}[2J\u{fffd}\u{fffd}b"
+        );
+        let file = b"d4:infod6:lengthi1e4:name2:a\xff12:piece lengthi1e6:pieces0:ee";
+        assert_eq!(read(file).unwrap().name, "a\u{fffd}");
+        let file = b"d4:infod6:lengthi1e4:name1:\xff10:name.utf-81:b12:piece lengthi1e6:pieces0:ee";
+        assert_eq!(read(file).unwrap().name, "b");
+    }
+
+    #[test]
+    fn only_private_1_is_private() {
+        for (private, expected) in [("", false), ("i0e", false), ("i1e", true), ("i2e", false)] {
+            let key = if private.is_empty() { "" } else { "7:private" };
+            let info = format!("d6:lengthi1e4:name1:a12:piece lengthi1e6:pieces0:{key}{private}e");
+            let file = format!("d4:info{info}7:privatei1ee");
+            assert_eq!(read(file.as_bytes()).unwrap().private, expected);
+        }
+    }
+
+    #[test]
+    fn an_info_hash_is_written_in_lower_case_and_read_in_either() {
+        let hash = InfoHash(*b"\x00\x01\x0f\x10\x7f\x80\x9a\xbc\xde\xff0123456789");
+        let text = "00010f107f809abcdeff30313233343536373839";
+        assert_eq!(hash.to_string(), text);
+        assert_eq!(format!("{hash:?}"), text);
+        assert_eq!(format!("{:?}", PeerId(hash.0)), text);
+        assert_eq!(text.parse(), Ok(hash));
+        assert_eq!(text.to_uppercase().parse(), Ok(hash));
+        assert_eq!(format!("{text}{}", "e".repeat(24)).parse(), Ok(hash));
+    }
+
+    #[test]
+    fn what_is_no_info_hash_is_refused_with_the_rule() {
+        let (short, long) = ("a".repeat(39), "a".repeat(41));
+        let (sign, umlauts) = (format!("+{short}"), "\u{e4}".repeat(20));
+        let cut_off = format!("{}g", "a".repeat(63));
+        let huge = "\u{e4}".repeat(1000);
+        for text in ["", &short, &long, &sign, &umlauts, &cut_off, &huge] {
+            let error = text.parse::<InfoHash>().unwrap_err();
+            assert!(
+                error.starts_with("an info_hash is 40 hexadecimal digits"),
+                "{error}"
+            );
+            assert!(error.len() < 300, "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_torrent_never_panics(
+            sample in 0..9_usize,
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let (_, mut file) = samples().swap_remove(sample);
+            for (at, byte) in damage {
+                let at = at.index(file.len());
+                file[at] = byte;
+            }
+            if let Ok(torrent) = read(&file) {
+                prop_assert!(!torrent.name.contains(char::is_control));
+                prop_assert!(torrent.size <= i64::MAX as u64);
+            }
+        }
+
+        #[test]
+        fn an_info_hash_reads_back_as_it_was_written(bytes in any::<[u8; 20]>()) {
+            let hash = InfoHash(bytes);
+            prop_assert_eq!(hash.to_string().parse(), Ok(hash));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The databases that goat is tested on: SQLite, and a MariaDB server that the test starts for itself.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{Folder, Process, free_port, installed, skip, wait_for};
+
+/// A database for one goat, empty at first. The same test runs on both kinds.
+pub enum Database {
+    Sqlite(Folder),
+    MariaDb(MariaDb),
+}
+
+impl Database {
+    pub fn sqlite() -> Database {
+        Database::Sqlite(Folder::new())
+    }
+
+    /// None if there is no MariaDB on this machine (a failure where nothing may be skipped).
+    pub fn mariadb(test: &str) -> Option<Database> {
+        MariaDb::start(test).map(Database::MariaDb)
+    }
+
+    /// An empty database of each kind.
+    pub fn each(test: &str) -> Vec<Database> {
+        [Some(Database::sqlite()), Database::mariadb(test)].into_iter().flatten().collect()
+    }
+
+    /// The "DB" part of goat's configuration.
+    pub fn config(&self) -> Value {
+        match self {
+            Database::Sqlite(folder) => json!({ "Driver": "sqlite", "Path": folder.join("goat.db") }),
+            Database::MariaDb(server) => server.config(),
+        }
+    }
+
+    /// Runs SQL past goat, with the database's own shell. A row is a list of texts; write `hex(column)`
+    /// to read bytes.
+    pub fn sql(&self, sql: &str) -> Vec<Vec<String>> {
+        match self {
+            Database::Sqlite(folder) => table(
+                Command::new("sqlite3")
+                    .args(["-batch", "-noheader", "-separator", "\t", "-cmd", ".timeout 30000"])
+                    .arg(folder.join("goat.db"))
+                    .arg(sql),
+            ),
+            Database::MariaDb(server) => server.sql(sql),
+        }
+    }
+
+    /// The only value that the SQL gives, as a number.
+    pub fn number(&self, sql: &str) -> i64 {
+        let rows = self.sql(sql);
+        assert!(rows.len() == 1 && rows[0].len() == 1, "{sql} gave {rows:?}");
+        rows[0][0].parse().unwrap_or_else(|_| panic!("{sql} gave {rows:?}"))
+    }
+}
+
+/// A MariaDB server with a database "goat" and a user "goat" (password "goat"), on a socket and on a
+/// port of 127.0.0.1. It has nothing to do with a server that the system runs.
+pub struct MariaDb {
+    process: Option<Process>,
+    folder: Folder,
+    port: u16,
+}
+
+impl MariaDb {
+    pub fn start(test: &str) -> Option<MariaDb> {
+        if !installed("mariadbd") {
+            skip(test, "no mariadbd");
+            return None;
+        }
+        let mut server = MariaDb { process: None, folder: Folder::new(), port: free_port() };
+        let output = Command::new("mariadb-install-db")
+            .args(server.options())
+            .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "mariadb-install-db: {output:?}");
+        server.launch();
+        server.run(
+            "root",
+            "CREATE DATABASE goat CHARACTER SET utf8mb4;
+             CREATE USER goat@localhost IDENTIFIED BY 'goat';
+             CREATE USER goat@'127.0.0.1' IDENTIFIED BY 'goat';
+             GRANT ALL ON goat.* TO goat@localhost;
+             GRANT ALL ON goat.* TO goat@'127.0.0.1';",
+        );
+        Some(server)
+    }
+
+    /// Starts the server (again), on the same data, socket and port.
+    pub fn launch(&mut self) {
+        let socket = self.socket();
+        let mut command = Command::new("mariadbd");
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(self.options()).args([
+            format!("--socket={}", socket.display()),
+            format!("--port={}", self.port),
+            "--skip-networking=0".into(),
+            "--bind-address=127.0.0.1".into(),
+            "--skip-name-resolve".into(),
+            "--innodb-buffer-pool-size=64M".into(),
+        ]);
+        let log = self.folder.join("mariadb.log");
+        let process = self.process.insert(Process::start("mariadbd", &mut command, log));
+        wait_for("mariadbd", || {
+            process.assert_running();
+            UnixStream::connect(&socket).ok()
+        });
+    }
+
+    /// Ends the server in good order; `launch` starts it again.
+    pub fn stop(&mut self) {
+        self.process.take().expect("mariadbd runs").terminate();
+    }
+
+    /// Ends the server at once, as a loss of power would.
+    pub fn kill(&mut self) {
+        self.process.take().expect("mariadbd runs").kill();
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("mariadb.sock")
+    }
+
+    /// "127.0.0.1:PORT".
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The "DB" part of goat's configuration. The socket is used because it can be reached from every
+    /// network namespace; put `address()` into "Host" to test TCP.
+    pub fn config(&self) -> Value {
+        json!({ "Driver": "mysql", "Host": self.socket(),
+                "Database": "goat", "Username": "goat", "Password": "goat" })
+    }
+
+    pub fn sql(&self, sql: &str) -> Vec<Vec<String>> {
+        self.run("goat", sql)
+    }
+
+    fn run(&self, user: &str, sql: &str) -> Vec<Vec<String>> {
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
+        command.arg("--socket").arg(self.socket()).arg(format!("--user={user}"));
+        if user == "goat" {
+            command.args(["--password=goat", "goat"]);
+        }
+        table(command.args(["--execute", sql]))
+    }
+
+    fn options(&self) -> Vec<String> {
+        let mut options = vec![
+            "--no-defaults".into(),
+            format!("--datadir={}", self.folder.join("data").display()),
+            "--innodb-log-file-size=10M".into(),
+        ];
+        if unsafe { libc::geteuid() } == 0 {
+            options.push("--user=root".into()); // it refuses to be root unless told
+        }
+        options
+    }
+}
+
+/// Runs a shell that prints one row a line and a tab between two values.
+fn table(command: &mut Command) -> Vec<Vec<String>> {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.split('\t').map(String::from).collect()).collect()
+}
