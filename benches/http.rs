@@ -22,28 +22,46 @@
 
 mod common;
 
-use common::{Cpu, FIRST_COUNTER, Server, Shape, TempDir, Used, argument, median, megabytes, number, percentile, rss};
+use common::{
+    Cpu, FIRST_COUNTER, Server, Shape, TempDir, argument, median, megabytes, number, percentile,
+    rss,
+};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-const SHAPE: Shape = Shape { users: 1_000, torrents: 10_000, per_torrent: 100 };
+const SHAPE: Shape = Shape {
+    users: 1_000,
+    torrents: 10_000,
+    per_torrent: 100,
+};
 const IN_FLIGHT: usize = 50;
 const OPENTRACKER: &str = "/usr/bin/opentracker";
 
 fn main() {
     if let Some(size) = argument("--floor") {
-        return floor(size.parse().unwrap(), argument("--mode").as_deref() == Some("keep"), number("--port", 0) as u16);
+        return floor(
+            size.parse().unwrap(),
+            argument("--mode").as_deref() == Some("keep"),
+            number("--port", 0) as u16,
+        );
     }
+    let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "load average before: {}; figures of a busy machine are too high",
+        busy.split(' ').next().unwrap_or("?")
+    );
     let part = |name| argument("--part").is_none_or(|part| part == name);
     let mut idle = 0;
     if wanted("goat") {
         idle = idle_rss();
-        println!("goat: {:.1} MB with an empty database (goal 8)", megabytes(idle));
+        println!(
+            "goat: {:.1} MB with an empty database (goal 8)",
+            megabytes(idle)
+        );
     }
     if part("load") {
         load(idle);
@@ -65,7 +83,11 @@ enum Mode {
 
 impl Mode {
     fn name(self) -> &'static str {
-        if self == Mode::Keep { "keep-alive" } else { "one each" }
+        if self == Mode::Keep {
+            "keep-alive"
+        } else {
+            "one each"
+        }
     }
 }
 
@@ -75,15 +97,18 @@ impl Mode {
 struct Contender {
     name: &'static str,
     mode: Mode,
-    server: Rc<Server>,
+    port: u16,
+    pid: u32,
     requests: Requests,
     rounds: Vec<Round>,
+    /// Good answers of all rounds, and of what does not count as one.
+    answered: u64,
 }
 
 /// One measurement, times in microseconds.
 struct Round {
     per_second: f64,
-    used: Used,
+    used: Cpu,
     p50: f64,
     p99: f64,
     /// Of an answer, in bytes.
@@ -97,32 +122,38 @@ fn load(idle: u64) {
     let (seconds, rounds) = (number("--seconds", 8), number("--rounds", 3));
     let dir = TempDir::new("load");
     let mut contenders: Vec<Contender> = Vec::new();
+    let (mut goat, mut others) = (None, Vec::new());
     let mut loaded = 0;
     // Of goat's answer; without goat, what it is expected to be.
-    let mut size = 480;
+    let mut size = 500;
 
     if wanted("goat") {
         common::populate(&dir.0.join("goat.db"), Some(SHAPE));
-        let server = Rc::new(start_goat(&dir.0));
+        let (server, answer) = start_goat(&dir.0);
         loaded = rss(server.pid());
-        size = common::ask(server.port, Requests::new(server.port, Mode::Close, true).build(1)).unwrap().len();
+        size = answer.len();
         for mode in [Mode::Keep, Mode::Close] {
             contenders.push(Contender::new("goat", mode, &server, true));
         }
+        goat = Some(server);
     }
     if wanted("opentracker") {
-        match opentracker(&dir.0) {
-            Some(server) => contenders.push(Contender::new("opentracker", Mode::Close, &Rc::new(server), false)),
-            None => println!("opentracker: not installed"),
+        if let Some(server) = opentracker(&dir.0) {
+            contenders.push(Contender::new("opentracker", Mode::Close, &server, false));
+            others.push(server);
+        } else {
+            println!("opentracker: not installed");
         }
     }
     if wanted("floor") {
         for mode in [Mode::Keep, Mode::Close] {
-            contenders.push(Contender::new("floor", mode, &Rc::new(start_floor(&dir.0, mode, size)), false));
+            let server = start_floor(&dir.0, mode, size);
+            contenders.push(Contender::new("floor", mode, &server, false));
+            others.push(server);
         }
     }
 
-    println!("{rounds} rounds of {seconds} s, answers of {size} bytes");
+    println!("{rounds} rounds of {seconds} s");
     for _ in 0..rounds {
         for contender in &mut contenders {
             // Each begins with a second that does not count, when everything is warm and the one
@@ -133,38 +164,67 @@ fn load(idle: u64) {
         }
     }
     print_table(&contenders);
-    if let Some(goat) = contenders.iter().find(|c| c.name == "goat") {
-        for (when, rss) in [("start", loaded), ("load", rss(goat.server.pid()))] {
-            let each = (rss - idle) / SHAPE.sessions();
-            println!("goat after the {when}: {:.1} MB, {each} bytes a session (goal 128)", megabytes(rss));
+    if let Some(goat) = goat {
+        // The last batch is written.
+        thread::sleep(Duration::from_secs(3));
+        for (when, rss) in [("start", loaded), ("load", rss(goat.pid()))] {
+            let each = rss.saturating_sub(idle) / SHAPE.sessions();
+            println!(
+                "goat after the {when}: {:.1} MB, {each} bytes a session (goal 128)",
+                megabytes(rss)
+            );
         }
+        goat.stop();
+        let answered: u64 = contenders
+            .iter()
+            .filter(|c| c.name == "goat")
+            .map(|c| c.answered)
+            .sum();
+        check_books(&dir.0.join("goat.db"), answered + 1);
     }
 }
 
+/// Whether the database counts as many announces as were answered.
+fn check_books(path: &Path, answered: u64) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    let sum = |row: &rusqlite::Row| row.get::<_, i64>(0);
+    let counted = db
+        .query_row("SELECT SUM(announced) FROM files_users", (), sum)
+        .unwrap() as u64;
+    // The sessions began with one announce each.
+    let written = counted - SHAPE.sessions();
+    let loud = if written == answered { "" } else { "!!! " };
+    println!("{loud}goat's books: {answered} announces answered, {written} written");
+}
+
 impl Contender {
-    fn new(name: &'static str, mode: Mode, server: &Rc<Server>, accounts: bool) -> Contender {
+    fn new(name: &'static str, mode: Mode, server: &Server, accounts: bool) -> Contender {
         let requests = Requests::new(server.port, mode, accounts);
-        Contender { name, mode, server: server.clone(), requests, rounds: Vec::new() }
+        Contender {
+            name,
+            mode,
+            port: server.port,
+            pid: server.pid(),
+            requests,
+            rounds: Vec::new(),
+            answered: 0,
+        }
     }
 
     fn round(&mut self, time: Duration) -> Round {
-        let mut generator = Generator::new(self.server.port, self.mode);
-        let (before, own_before) = (Cpu::of(self.server.pid()), Cpu::of(std::process::id()));
+        let mut generator = Generator::new(self.port, self.mode);
+        let (before, own_before) = (Cpu::of(self.pid), Cpu::of(std::process::id()));
         let begin = Instant::now();
         generator.run(&mut self.requests, begin + time, u64::MAX);
         let elapsed = begin.elapsed().as_secs_f64();
-        let used = before.until(&Cpu::of(self.server.pid()));
-        let own = own_before.until(&Cpu::of(std::process::id()));
+        let used = Cpu::of(self.pid).since(&before);
+        let own = Cpu::of(std::process::id()).since(&own_before);
+        self.answered += generator.times.len() as u64;
         let count = generator.times.len() as f64;
         generator.times.sort_unstable();
         Round {
             per_second: count / elapsed,
-            used: Used {
-                total: used.total / count,
-                user: used.user / count,
-                system: used.system / count,
-                keeper: used.keeper / count,
-            },
+            used: used.each(count),
             p50: f64::from(percentile(&generator.times, 0.50)) / 1e3,
             p99: f64::from(percentile(&generator.times, 0.99)) / 1e3,
             size: generator.bytes as f64 / count,
@@ -176,11 +236,22 @@ impl Contender {
     fn median(&self, value: impl Fn(&Round) -> f64) -> f64 {
         median(self.rounds.iter().map(value))
     }
+
+    /// The share of the thread that writes to the database. The others have none.
+    fn books(&self) -> f64 {
+        if self.name == "goat" {
+            self.median(|r| r.used.main)
+        } else {
+            0.0
+        }
+    }
 }
 
 fn print_table(contenders: &[Contender]) {
     println!("\n                                 CPU us a request                answer");
-    println!("                           req/s    all   user system  books   p50 us   p99 us  bytes  generator");
+    println!(
+        "                           req/s    all   user system  books   p50 us   p99 us  bytes  generator"
+    );
     for c in contenders {
         println!(
             "{:<11} {:<10} {:>9.0} {:>6.1} {:>6.1} {:>6.1} {:>6.1} {:>8.0} {:>8.0} {:>6.0} {:>8.0} %",
@@ -190,7 +261,7 @@ fn print_table(contenders: &[Contender]) {
             c.median(|r| r.used.total),
             c.median(|r| r.used.user),
             c.median(|r| r.used.system),
-            c.median(|r| r.used.keeper),
+            c.books(),
             c.median(|r| r.p50),
             c.median(|r| r.p99),
             c.median(|r| r.size),
@@ -210,15 +281,25 @@ fn print_table(contenders: &[Contender]) {
     }
     // With the books, and without.
     let cpu = |name: &str, mode: Mode| {
-        let c = contenders.iter().find(|c| c.name == name && c.mode == mode)?;
-        Some((c.median(|r| r.used.total), c.median(|r| r.used.total - r.used.keeper)))
+        let c = contenders
+            .iter()
+            .find(|c| c.name == name && c.mode == mode)?;
+        Some((
+            c.median(|r| r.used.total),
+            c.median(|r| r.used.total) - c.books(),
+        ))
     };
-    for (of, other, goal) in
-        [(Mode::Keep, "floor", 2.0), (Mode::Close, "floor", 1.15), (Mode::Close, "opentracker", 1.0)]
-    {
+    for (of, other, goal) in [
+        (Mode::Keep, "floor", 2.0),
+        (Mode::Close, "floor", 1.15),
+        (Mode::Close, "opentracker", 1.0),
+    ] {
         if let (Some((all, answers)), Some((theirs, _))) = (cpu("goat", of), cpu(other, of)) {
             let (all, answers) = (all / theirs, answers / theirs);
-            println!("CPU, {}: goat / {other} = {all:.2}, without the books {answers:.2} (goal {goal})", of.name());
+            println!(
+                "CPU, {}: goat / {other} = {all:.2}, without the books {answers:.2} (goal {goal})",
+                of.name()
+            );
         }
     }
 }
@@ -229,18 +310,38 @@ fn opentracker(dir: &Path) -> Option<Server> {
     if !Path::new(OPENTRACKER).exists() {
         return None;
     }
-    let hashes: Vec<String> = (0..SHAPE.torrents).map(|t| common::hex(&common::info_hash(t))).collect();
+    let hashes: Vec<String> = (0..SHAPE.torrents)
+        .map(|t| common::hex(&common::info_hash(t)))
+        .collect();
     fs::write(dir.join("whitelist.txt"), hashes.join("\n") + "\n").unwrap();
     let (port, log) = (common::free_port(), dir.join("opentracker.log"));
     let mut command = Command::new(OPENTRACKER);
-    command.args(["-i", "127.0.0.1", "-p", &port.to_string(), "-w", "whitelist.txt", "-d"]).arg(dir);
+    command
+        .args([
+            "-i",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-w",
+            "whitelist.txt",
+            "-d",
+        ])
+        .arg(dir);
     let mut server = Server::start(&mut command, port, &log);
     let mut requests = Requests::new(port, Mode::Close, false);
     server.wait_for_answer(requests.build(0), &log);
     // One round through all sessions.
     let mut generator = Generator::new(port, Mode::Close);
-    generator.run(&mut requests, Instant::now() + Duration::from_secs(300), SHAPE.sessions());
-    println!("opentracker: filled with {} peers, {:.1} MB", generator.times.len(), megabytes(rss(server.pid())));
+    generator.run(
+        &mut requests,
+        Instant::now() + Duration::from_secs(300),
+        SHAPE.sessions(),
+    );
+    println!(
+        "opentracker: filled with {} peers, {:.1} MB",
+        generator.times.len(),
+        megabytes(rss(server.pid()))
+    );
     Some(server)
 }
 
@@ -275,7 +376,11 @@ impl Requests {
             }
             text + "&peer_id=-qB4600-"
         };
-        let connection = if mode == Mode::Keep { "keep-alive" } else { "close" };
+        let connection = if mode == Mode::Keep {
+            "keep-alive"
+        } else {
+            "close"
+        };
         Requests {
             starts: (0..SHAPE.users).map(start).collect(),
             hashes: (0..SHAPE.torrents).map(hash).collect(),
@@ -311,7 +416,11 @@ impl Requests {
         out.extend_from_slice(b"&downloaded=");
         digits(out, counter, 13);
         out.extend_from_slice(b"&left=");
-        digits(out, SHAPE.left(session), if SHAPE.left(session) == 0 { 1 } else { 9 });
+        digits(
+            out,
+            SHAPE.left(session),
+            if SHAPE.left(session) == 0 { 1 } else { 9 },
+        );
         out.extend_from_slice(self.end.as_bytes());
         out
     }
@@ -355,13 +464,31 @@ struct Slot {
 impl Generator {
     fn new(port: u16, mode: Mode) -> Generator {
         // SAFETY: no pointers; zero is a valid sockaddr_in.
-        let (epoll, mut address) = unsafe { (libc::epoll_create1(0), std::mem::zeroed::<libc::sockaddr_in>()) };
+        let (epoll, mut address) = unsafe {
+            (
+                libc::epoll_create1(0),
+                std::mem::zeroed::<libc::sockaddr_in>(),
+            )
+        };
         address.sin_family = libc::AF_INET as u16;
         address.sin_port = port.to_be();
         address.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
-        let slot = |_| Slot { socket: -1, sent: Instant::now(), buffer: Box::new([0; 4096]), filled: 0 };
+        let slot = |_| Slot {
+            socket: -1,
+            sent: Instant::now(),
+            buffer: Box::new([0; 4096]),
+            filled: 0,
+        };
         let slots = (0..IN_FLIGHT).map(slot).collect();
-        Generator { epoll, address, mode, slots, times: Vec::with_capacity(1 << 21), bytes: 0, failures: 0 }
+        Generator {
+            epoll,
+            address,
+            mode,
+            slots,
+            times: Vec::with_capacity(1 << 21),
+            bytes: 0,
+            failures: 0,
+        }
     }
 
     /// Until `end`, or until `count` requests were sent; then waits for the answers under way.
@@ -376,7 +503,9 @@ impl Generator {
         let mut events = [unsafe { std::mem::zeroed::<libc::epoll_event>() }; IN_FLIGHT];
         while under_way > 0 {
             // SAFETY: the array has room for that many.
-            let ready = unsafe { libc::epoll_wait(self.epoll, events.as_mut_ptr(), IN_FLIGHT as i32, 5_000) };
+            let ready = unsafe {
+                libc::epoll_wait(self.epoll, events.as_mut_ptr(), IN_FLIGHT as i32, 5_000)
+            };
             if ready <= 0 {
                 // Nothing for five seconds: what is under way will not come.
                 self.failures += under_way;
@@ -390,10 +519,11 @@ impl Generator {
                 };
                 let now = Instant::now();
                 if good {
-                    self.times.push((now - self.slots[slot].sent).as_nanos() as u32);
+                    self.times
+                        .push((now - self.slots[slot].sent).as_nanos() as u32);
                     self.bytes += self.slots[slot].filled as u64;
                 } else {
-                    self.failures += 1;
+                    self.fail(slot);
                 }
                 if self.mode == Mode::Close || !good {
                     self.close(slot);
@@ -418,14 +548,29 @@ impl Generator {
             if slot.socket < 0 {
                 slot.socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
                 // A connect over loopback is done when it returns, unless the server's queue is full.
-                let (address, size) = (&raw const self.address, size_of::<libc::sockaddr_in>() as u32);
-                assert_eq!(libc::connect(slot.socket, address.cast(), size), 0, "{}", io::Error::last_os_error());
-                let mut event =
-                    libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLRDHUP) as u32, u64: slot_number };
+                let (address, size) = (
+                    &raw const self.address,
+                    size_of::<libc::sockaddr_in>() as u32,
+                );
+                assert_eq!(
+                    libc::connect(slot.socket, address.cast(), size),
+                    0,
+                    "{}",
+                    io::Error::last_os_error()
+                );
+                let mut event = libc::epoll_event {
+                    events: (libc::EPOLLIN | libc::EPOLLRDHUP) as u32,
+                    u64: slot_number,
+                };
                 libc::epoll_ctl(self.epoll, libc::EPOLL_CTL_ADD, slot.socket, &mut event);
             }
             // What cannot be sent is not answered, and so is counted.
-            libc::send(slot.socket, request.as_ptr().cast(), request.len(), libc::MSG_NOSIGNAL);
+            libc::send(
+                slot.socket,
+                request.as_ptr().cast(),
+                request.len(),
+                libc::MSG_NOSIGNAL,
+            );
         }
     }
 
@@ -435,14 +580,35 @@ impl Generator {
         let slot = &mut self.slots[slot];
         let free = &mut slot.buffer[slot.filled..];
         // SAFETY: the kernel writes into `free` only.
-        let read = unsafe { libc::recv(slot.socket, free.as_mut_ptr().cast(), free.len(), libc::MSG_DONTWAIT) };
-        let ended = ended || read == 0 || read < 0 && io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock;
+        let read = unsafe {
+            libc::recv(
+                slot.socket,
+                free.as_mut_ptr().cast(),
+                free.len(),
+                libc::MSG_DONTWAIT,
+            )
+        };
+        let ended = ended
+            || read == 0
+            || read < 0 && io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock;
         slot.filled += read.max(0) as usize;
         match check(&slot.buffer[..slot.filled]) {
             Some(good) if ended || self.mode == Mode::Keep => Some(good),
             None if ended => Some(false),
             _ => None,
         }
+    }
+
+    /// Counts a bad answer, and shows the first one.
+    fn fail(&mut self, slot: usize) {
+        if self.failures == 0 {
+            let slot = &self.slots[slot];
+            println!(
+                "!!! a wrong answer: {:?}",
+                String::from_utf8_lossy(&slot.buffer[..slot.filled])
+            );
+        }
+        self.failures += 1;
     }
 
     fn close(&mut self, slot: usize) {
@@ -468,14 +634,27 @@ impl Drop for Generator {
 fn check(answer: &[u8]) -> Option<bool> {
     let (head, body) = answer.split_at(find(answer, b"\r\n\r\n")? + 4);
     let length = &head[find(head, b"\r\nContent-Length: ")? + 18..];
-    let length = length.iter().take_while(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + usize::from(b - b'0'));
-    let good = || head.starts_with(b"HTTP/1.1 200 ") && body[0] == b'd' && find(body, b"5:peers").is_some();
-    (body.len() >= length).then(|| body.len() == length && good() && !body.starts_with(b"d14:failure reason"))
+    let length = length
+        .iter()
+        .take_while(|b| b.is_ascii_digit())
+        .fold(0, |n, b| n * 10 + usize::from(b - b'0'));
+    let good = || {
+        head.starts_with(b"HTTP/1.1 200 ") && body[0] == b'd' && find(body, b"5:peers").is_some()
+    };
+    (body.len() >= length)
+        .then(|| body.len() == length && good() && !body.starts_with(b"d14:failure reason"))
 }
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     // SAFETY: both slices are live; the result is null or within `text`.
-    let at = unsafe { libc::memmem(text.as_ptr().cast(), text.len(), what.as_ptr().cast(), what.len()) };
+    let at = unsafe {
+        libc::memmem(
+            text.as_ptr().cast(),
+            text.len(),
+            what.as_ptr().cast(),
+            what.len(),
+        )
+    };
     (!at.is_null()).then(|| at as usize - text.as_ptr() as usize)
 }
 
@@ -506,13 +685,25 @@ fn floor(size: usize, keep: bool, port: u16) {
     let mut respond = |socket| unsafe {
         let read = libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), 0);
         if read > 0 {
-            libc::send(socket, answer.as_ptr().cast(), answer.len(), libc::MSG_NOSIGNAL);
+            libc::send(
+                socket,
+                answer.as_ptr().cast(),
+                answer.len(),
+                libc::MSG_NOSIGNAL,
+            );
         }
         if read <= 0 || !keep {
             libc::close(socket);
         }
     };
-    let accept = || unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    let accept = || unsafe {
+        libc::accept4(
+            listener,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC,
+        )
+    };
     if !keep {
         loop {
             respond(accept());
@@ -520,7 +711,10 @@ fn floor(size: usize, keep: bool, port: u16) {
     }
     let epoll = unsafe { libc::epoll_create1(0) };
     let watch = |socket| {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: socket as u64 };
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: socket as u64,
+        };
         unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &mut event) };
     };
     watch(listener);
@@ -543,27 +737,31 @@ fn floor(size: usize, keep: bool, port: u16) {
 fn idle_rss() -> u64 {
     let dir = TempDir::new("idle");
     common::populate(&dir.0.join("goat.db"), None);
-    let server = start_goat(&dir.0);
+    let (server, _) = start_goat(&dir.0);
     // All threads are there, and every regular job of the first seconds was done.
     thread::sleep(Duration::from_secs(7));
     rss(server.pid())
 }
 
-/// Starts goat and returns when it answers an announce, be it with a failure.
-fn start_goat(dir: &Path) -> Server {
+/// Starts goat and returns when it answers an announce, be it with a failure; returns that, too.
+fn start_goat(dir: &Path) -> (Server, Vec<u8>) {
     let mut server = Server::goat(dir, false);
     let mut requests = Requests::new(server.port, Mode::Close, true);
-    server.wait_for_answer(requests.build(1), &dir.join("log"));
-    server
+    let answer = server.wait_for_answer(requests.build(1), &dir.join("log"));
+    (server, answer)
 }
 
 /// Start, and idleness, with a large database.
 fn large() {
     let dir = TempDir::new("large");
-    let shape = Shape { users: 100_000, torrents: 1_000_000, per_torrent: 1 };
+    let shape = Shape {
+        users: 100_000,
+        torrents: 1_000_000,
+        per_torrent: 1,
+    };
     common::populate(&dir.0.join("goat.db"), Some(shape));
     let begin = Instant::now();
-    let server = start_goat(&dir.0);
+    let (server, _) = start_goat(&dir.0);
     let start = begin.elapsed().as_secs_f64();
     println!(
         "start with {} users, {} torrents, {} sessions: {start:.1} s (goal 10), {:.1} MB",
@@ -575,7 +773,7 @@ fn large() {
     thread::sleep(Duration::from_secs(7));
     let before = Cpu::of(server.pid());
     thread::sleep(Duration::from_secs(30));
-    let used = before.until(&Cpu::of(server.pid()));
+    let used = Cpu::of(server.pid()).since(&before);
     println!(
         "with nothing to do: {:.1} ms CPU a minute, {:.1} MB",
         used.total / 1e3 * 2.0,

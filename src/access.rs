@@ -32,7 +32,8 @@ impl User {
 
     /// Counts one more active torrent, or says (how many it would be, how many it may be).
     pub fn enter(&self) -> Result<(), (u32, u32)> {
-        let room = |active: u32| (self.torrent_limit == 0 || active < self.torrent_limit).then(|| active.saturating_add(1));
+        let room =
+            |active: u32| (self.torrent_limit == 0 || active < self.torrent_limit).then(|| active.saturating_add(1));
         let entered = self.active.fetch_update(Relaxed, Relaxed, room);
         entered.map(drop).map_err(|active| (active.saturating_add(1), self.torrent_limit))
     }
@@ -166,7 +167,8 @@ impl Access {
 
     /// Suggests a member's client to the operator, unless it is a browser or a crawler.
     pub fn suggest_client(&self, agent: &[u8]) {
-        let name: String = String::from_utf8_lossy(agent).chars().filter(|c| !c.is_control()).take(MAX_CLIENT).collect();
+        let name: String =
+            String::from_utf8_lossy(agent).chars().filter(|c| !c.is_control()).take(MAX_CLIENT).collect();
         let lower = name.to_lowercase();
         let foreign = ["mozilla", "opera/", "bot", "crawl", "spider"];
         if !name.is_empty() && !foreign.iter().any(|word| lower.contains(word)) {

@@ -133,7 +133,9 @@ impl fmt::Display for Refusal {
             Refusal::TooMany => write!(f, "Invalid parameter: info_hash (more than {MAX_SCRAPE})"),
             Refusal::Unregistered => f.write_str("Unregistered torrent"),
             Refusal::Unverified => f.write_str("Unverified torrent"),
-            Refusal::Limit { active, limit } => write!(f, "Exceeded active torrent limit: {active} > {limit}"),
+            Refusal::Limit { active, limit } => {
+                write!(f, "Exceeded active torrent limit: {active} > {limit}")
+            }
             Refusal::SlowDown => f.write_str("Slow down"),
         }
     }
@@ -337,7 +339,9 @@ pub fn drop_user(access: &Access, shard: &mut Shard, user: u32) {
 fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses))) {
     let Shard { torrents, ledger } = shard;
     for torrent in torrents.values_mut() {
-        let Some(swarm) = &mut torrent.swarm else { continue };
+        let Some(swarm) = &mut torrent.swarm else {
+            continue;
+        };
         let mut gone = Vec::new();
         remove(swarm, &mut |session, at| gone.push((session, at)));
         for (session, at) in gone {

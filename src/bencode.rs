@@ -196,16 +196,10 @@ mod tests {
 
     fn trees() -> impl Strategy<Value = Tree> {
         let text = || prop::collection::vec(any::<u8>(), 0..12);
-        let leaf = prop_oneof![
-            any::<i64>().prop_map(Tree::Int),
-            text().prop_map(Tree::Bytes)
-        ];
+        let leaf = prop_oneof![any::<i64>().prop_map(Tree::Int), text().prop_map(Tree::Bytes)];
         leaf.prop_recursive(8, 64, 8, move |inner| {
             let dict = prop::collection::btree_map(text(), inner.clone(), 0..8);
-            prop_oneof![
-                prop::collection::vec(inner, 0..8).prop_map(Tree::List),
-                dict.prop_map(Tree::Dict),
-            ]
+            prop_oneof![prop::collection::vec(inner, 0..8).prop_map(Tree::List), dict.prop_map(Tree::Dict),]
         })
     }
 
@@ -321,16 +315,10 @@ mod tests {
     fn what_is_not_canonical_is_refused_and_says_where() {
         let integer = "expected an integer of 64 bits without leading zeros, found";
         for (input, error) in [
-            (
-                "",
-                "expected a value, found the end of the input at byte 0".to_string(),
-            ),
+            ("", "expected a value, found the end of the input at byte 0".to_string()),
             ("x", "expected a value, found \"x\" at byte 0".to_string()),
             ("e", "expected a value, found \"e\" at byte 0".to_string()),
-            (
-                "\n",
-                "expected a value, found \"\\n\" at byte 0".to_string(),
-            ),
+            ("\n", "expected a value, found \"\\n\" at byte 0".to_string()),
             ("ie", format!("{integer} \"e\" at byte 1")),
             ("i-e", format!("{integer} \"-e\" at byte 1")),
             ("i-0e", format!("{integer} \"-0e\" at byte 1")),
@@ -340,46 +328,16 @@ mod tests {
             ("i+3e", format!("{integer} \"+3e\" at byte 1")),
             ("i 3e", format!("{integer} \" 3e\" at byte 1")),
             ("i3", format!("{integer} \"3\" at byte 1")),
-            (
-                "i9223372036854775808e",
-                format!("{integer} \"9223372036854775808e\" at byte 1"),
-            ),
-            (
-                "i1ei2e",
-                "expected the end of the input, found \"i2e\" at byte 3".to_string(),
-            ),
-            (
-                "3:ab",
-                "expected a string of 3 bytes, found the end of the input at byte 4".to_string(),
-            ),
-            (
-                "03:abc",
-                "expected a value, found \"03:abc\" at byte 0".to_string(),
-            ),
-            (
-                "-1:a",
-                "expected a value, found \"-1:a\" at byte 0".to_string(),
-            ),
-            (
-                "3abc",
-                "expected a value, found \"3abc\" at byte 0".to_string(),
-            ),
-            (
-                "99999999999999999999999:",
-                "expected a value, found \"99999999999999999999\" at byte 0".to_string(),
-            ),
-            (
-                "li1e",
-                "expected a value, found the end of the input at byte 4".to_string(),
-            ),
-            (
-                "di1ei2ee",
-                "expected a key, found \"i1ei2ee\" at byte 1".to_string(),
-            ),
-            (
-                "d1:ae",
-                "expected a value, found \"e\" at byte 4".to_string(),
-            ),
+            ("i9223372036854775808e", format!("{integer} \"9223372036854775808e\" at byte 1")),
+            ("i1ei2e", "expected the end of the input, found \"i2e\" at byte 3".to_string()),
+            ("3:ab", "expected a string of 3 bytes, found the end of the input at byte 4".to_string()),
+            ("03:abc", "expected a value, found \"03:abc\" at byte 0".to_string()),
+            ("-1:a", "expected a value, found \"-1:a\" at byte 0".to_string()),
+            ("3abc", "expected a value, found \"3abc\" at byte 0".to_string()),
+            ("99999999999999999999999:", "expected a value, found \"99999999999999999999\" at byte 0".to_string()),
+            ("li1e", "expected a value, found the end of the input at byte 4".to_string()),
+            ("di1ei2ee", "expected a key, found \"i1ei2ee\" at byte 1".to_string()),
+            ("d1:ae", "expected a value, found \"e\" at byte 4".to_string()),
         ] {
             assert_eq!(parse(input.as_bytes()), Err(error), "{input}");
         }
@@ -410,20 +368,11 @@ mod tests {
     fn a_value_is_found_by_its_key() {
         let value = parse(b"d1:ai1e2:bb3:abc1:cd1:ai2eee").unwrap();
         assert_eq!(value.get(b"a").and_then(Value::as_int), Some(1));
-        assert_eq!(
-            value.get(b"bb").and_then(Value::as_bytes),
-            Some(&b"abc"[..])
-        );
+        assert_eq!(value.get(b"bb").and_then(Value::as_bytes), Some(&b"abc"[..]));
         assert_eq!(value.get(b"b"), None);
         let inner = value.get(b"c").unwrap();
         assert_eq!(inner.get(b"a"), Some(&Value::Int(2)));
-        assert!(matches!(
-            inner,
-            Value::Dict {
-                raw: b"d1:ai2ee",
-                ..
-            }
-        ));
+        assert!(matches!(inner, Value::Dict { raw: b"d1:ai2ee", .. }));
         assert_eq!(Value::Int(1).get(b"a"), None);
         assert_eq!((inner.as_int(), inner.as_bytes()), (None, None));
     }

@@ -78,7 +78,9 @@ impl Words {
 
     /// Takes an option and its value.
     fn option(&mut self, name: &str) -> Result<Option<String>, Failure> {
-        let Some(at) = self.words.iter().position(|word| word == name) else { return Ok(None) };
+        let Some(at) = self.words.iter().position(|word| word == name) else {
+            return Ok(None);
+        };
         self.words.remove(at);
         if at < self.words.len() {
             return Ok(Some(self.words.remove(at)));
@@ -104,9 +106,7 @@ pub fn main(words: impl Iterator<Item = String>) -> u8 {
         Err(Failure::Words(message)) => {
             complain(&[format!("goat: {}", clean(&message)), "`goat help` lists the commands".into()], 2)
         }
-        Err(Failure::Config(problems)) => {
-            complain(&problems.iter().map(Problem::to_string).collect::<Vec<_>>(), 2)
-        }
+        Err(Failure::Config(problems)) => complain(&problems.iter().map(Problem::to_string).collect::<Vec<_>>(), 2),
     }
 }
 
@@ -148,7 +148,9 @@ fn command(mut words: Words) -> Result<(), Failure> {
         ("user", "add") => {
             let name = words.next("NAME")?;
             let limit = words.option("--torrent-limit")?.map_or(Ok(0), |limit| {
-                limit.parse().map_err(|_| Failure::Words(format!("--torrent-limit is {limit}, but must be a number from 0 to 4294967295")))
+                limit.parse().map_err(|_| {
+                    Failure::Words(format!("--torrent-limit is {limit}, but must be a number from 0 to 4294967295"))
+                })
             })?;
             let admin = words.flag("--admin");
             words.end()?;
@@ -249,7 +251,8 @@ fn user_add(config: &Config, name: &str, limit: u32, admin: bool, json: bool) ->
     let urls = announce_urls(config, &user.passkey);
     let mut out = io::stdout().lock();
     if json {
-        let user = json!({"id": user.id, "name": name, "passkey": user.passkey, "apiKey": user.api_key, "announce": urls});
+        let user =
+            json!({"id": user.id, "name": name, "passkey": user.passkey, "apiKey": user.api_key, "announce": urls});
         writeln!(out, "{user}")?;
     } else {
         writeln!(out, "id       {}\nname     {name}\npasskey  {}\nAPI key  {}", user.id, user.passkey, user.api_key)?;
@@ -279,7 +282,8 @@ impl<W: Write> List<W> {
     fn row(&mut self, json: impl FnOnce() -> serde_json::Value, text: impl FnOnce() -> String) {
         if self.result.is_ok() {
             let comma = if self.rows > 0 { "," } else { "" };
-            self.result = if self.json { write!(self.out, "{comma}\n{}", json()) } else { writeln!(self.out, "{}", text()) };
+            self.result =
+                if self.json { write!(self.out, "{comma}\n{}", json()) } else { writeln!(self.out, "{}", text()) };
             self.rows += 1;
         }
     }
@@ -297,7 +301,10 @@ impl<W: Write> List<W> {
 }
 
 fn user_list(config: &Config, json: bool) -> Result<(), Failure> {
-    let title = format!("{:>6}  {:<20} {:>14} {:>14} {:>7} {:>8}", "id", "name", "uploaded", "downloaded", "seeding", "leeching");
+    let title = format!(
+        "{:>6}  {:<20} {:>14} {:>14} {:>7} {:>8}",
+        "id", "name", "uploaded", "downloaded", "seeding", "leeching"
+    );
     let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, &title);
     store(config)?.users(live_since(config), |user| {
         list.row(
@@ -311,7 +318,12 @@ fn user_list(config: &Config, json: bool) -> Result<(), Failure> {
                 let marks: String = marks.iter().filter(|(on, _)| *on).map(|(_, mark)| *mark).collect();
                 format!(
                     "{:>6}  {:<20} {:>14} {:>14} {:>7} {:>8}{marks}",
-                    user.id, clean(&user.name), user.uploaded, user.downloaded, user.seeding, user.leeching
+                    user.id,
+                    clean(&user.name),
+                    user.uploaded,
+                    user.downloaded,
+                    user.seeding,
+                    user.leeching
                 )
             },
         );
@@ -329,7 +341,9 @@ fn file_add(config: &Config, what: &str, json: bool) -> Result<(), Failure> {
         Ok(hash) => (hash, String::new(), 0),
         Err(_) => {
             let bytes = std::fs::read(what).map_err(|e| {
-                Failure::Could(format!("{what} is neither an info hash (40 or 64 hex digits) nor a file that can be read: {e}"))
+                Failure::Could(format!(
+                    "{what} is neither an info hash (40 or 64 hex digits) nor a file that can be read: {e}"
+                ))
             })?;
             let torrent = torrent::read(&bytes).map_err(|e| Failure::Could(format!("{what}: {e}")))?;
             (torrent.info_hash, torrent.name, torrent.size)
@@ -346,7 +360,10 @@ fn file_add(config: &Config, what: &str, json: bool) -> Result<(), Failure> {
 }
 
 fn file_list(config: &Config, pending: bool, json: bool) -> Result<(), Failure> {
-    let title = format!("{:>6}  {:<40} {:<8} {:>7} {:>8} {:>9}  name", "id", "info_hash", "verified", "seeders", "leechers", "completed");
+    let title = format!(
+        "{:>6}  {:<40} {:<8} {:>7} {:>8} {:>9}  name",
+        "id", "info_hash", "verified", "seeders", "leechers", "completed"
+    );
     let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, &title);
     store(config)?.files(pending, live_since(config), |file, seeders, leechers| {
         list.row(
@@ -355,7 +372,10 @@ fn file_list(config: &Config, pending: bool, json: bool) -> Result<(), Failure> 
                 let verified = if file.verified { "yes" } else { "no" };
                 format!(
                     "{:>6}  {} {verified:<8} {seeders:>7} {leechers:>8} {:>9}  {}",
-                    file.id, file.info_hash, file.completed, clean(&file.name)
+                    file.id,
+                    file.info_hash,
+                    file.completed,
+                    clean(&file.name)
                 )
             },
         );
@@ -368,7 +388,9 @@ fn file_approve(config: &Config, hash: Option<InfoHash>) -> Result<(), Failure> 
     if let Some(hash) = &hash
         && store.file_by_hash(hash)?.is_none()
     {
-        return Err(Failure::Could(format!("{hash} is not registered: `goat file add {hash}` registers and verifies it")));
+        return Err(Failure::Could(format!(
+            "{hash} is not registered: `goat file add {hash}` registers and verifies it"
+        )));
     }
     println!("{} torrents approved", store.approve_files(hash.as_ref())?);
     Ok(())

@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Display, Formatter, Write as _};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv6Addr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddrV6};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 use std::{env, mem, str::FromStr};
 
 use json5::char::{is_json5_line_terminator, is_json5_whitespace};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// The configuration that goat ships with: every key, explained.
@@ -24,58 +24,59 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Brackets within brackets, at most: json5 overflows the stack on deep nesting.
 const MAX_DEPTH: usize = 16;
 /// What a configuration file is.
-const FORMAT: &str = "JSON with comments: one object, in UTF-8 without NUL, at most 1 MiB, nested \
-    at most 16 deep";
+const FORMAT: &str = "one JSON object, with comments, in UTF-8, at most 1 MiB and 16 levels deep";
 /// Keys that hold further keys.
 const SECTIONS: [&str; 2] = ["SSL", "DB"];
 /// Keys whose value may hold a password, so that it is never shown.
 const SECRETS: [&str; 3] = ["Redis", "DB", "DB.Password"];
 
-const HOME: &str = "HOME or XDG_CONFIG_HOME set, or --config FILE";
 const FLAG: &str = "true or false";
-const OBJECT: &str = "an object { ... }";
-const PORT: &str = "a whole number from 1 to 65535";
+const HOST: &str = r#""", an IP address or a host name, without a port"#;
+const INTERVAL: &str = "whole seconds, 600 to 86400";
 const NAME: &str = "a text, not empty";
-const INTERVAL: &str = "whole seconds from 600 to 86400";
-const LIST: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
+const OBJECT: &str = "an object { ... }";
+const PORT: &str = "a whole number, 1 to 65535";
+const PROXIES: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
 const REDIS: &str = "true, false or redis://[:password@]host[:port][/db]";
 const SERVER: &str = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
-const PEM: &str = "a PEM file that can be read; to make both: openssl req -x509 -newkey ec -pkeyopt \
-    ec_paramgen_curve:P-256 -nodes -days 365 -keyout goat.key -out goat.crt -subj /CN=HOST";
+const PEM: &str = "a PEM file that can be read; to make both: openssl req -x509 -newkey ec \
+    -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout goat.key \
+    -out goat.crt -subj /CN=HOST";
 
-/// Each key, its default as JSON, what it accepts, and that in words.
+/// A key, its default as JSON, which values it accepts, and that in words.
+type Key = (&'static str, &'static str, fn(&Value) -> bool, &'static str);
+
 #[rustfmt::skip]
-const KEYS: [(&str, &str, fn(&Value) -> bool, &str); 25] = [
-    ("Host", r#""""#, |v| v == "" || is(host, v), r#""", an IP address or a host name; no port"#),
-    ("Port", "8080", |v| is_number(v, 1, 65535), PORT),
-    ("Passkey", "true", Value::is_boolean, FLAG),
-    ("Whitelist", "true", Value::is_boolean, FLAG),
-    ("Verified", "true", Value::is_boolean, FLAG),
-    ("Interval", "3600", |v| is_number(v, 1, 86400), INTERVAL),
-    ("SlowDown", "33", |v| is_number(v, 0, 100), "a whole number from 0 to 100"),
-    ("HTTP", "true", Value::is_boolean, FLAG),
-    ("HTTPS", "false", Value::is_boolean, FLAG),
-    ("API", "true", Value::is_boolean, FLAG),
-    ("UDP", "false", Value::is_boolean, FLAG),
-    ("Redis", "false", |v| v.is_boolean() || is(redis, v), REDIS),
-    ("TrustedProxies", "[]", |v| Vec::<Cidr>::deserialize(v).is_ok(), LIST),
-    ("Workers", "256", |v| is_number(v, 1, 4096), "a whole number from 1 to 4096"),
-    ("SSL", "{}", Value::is_object, OBJECT),
-    ("SSL.Port", "8443", |v| is_number(v, 1, 65535), PORT),
-    ("SSL.Certificate", r#""goat.crt""#, |v| is(name, v), NAME),
-    ("SSL.Key", r#""goat.key""#, |v| is(name, v), NAME),
-    ("DB", "{}", Value::is_object, OBJECT),
-    ("DB.Driver", r#""mysql""#, |v| v == "mysql" || v == "sqlite", r#""mysql" or "sqlite""#),
-    ("DB.Database", r#""goat""#, |v| is(name, v), NAME),
-    ("DB.Username", r#""goat""#, |v| is(|_| true, v), "a text"),
-    ("DB.Password", r#""goat""#, |v| is(|_| true, v), "a text"),
-    ("DB.Host", r#""localhost:3306""#, |v| is(server, v), SERVER),
-    ("DB.Path", r#""goat.db""#, |v| is(name, v), NAME),
+const KEYS: [Key; 25] = [
+    ("Host",            "''",               |v| v == "" || is(host, v), HOST),
+    ("Port",            "8080",             |v| is_number(v, 1, 65535), PORT),
+    ("Passkey",         "true",             Value::is_boolean, FLAG),
+    ("Whitelist",       "true",             Value::is_boolean, FLAG),
+    ("Verified",        "true",             Value::is_boolean, FLAG),
+    ("Interval",        "3600",             |v| is_number(v, 1, 86400), INTERVAL),
+    ("SlowDown",        "33",               |v| is_number(v, 0, 100), "whole percents, 0 to 100"),
+    ("HTTP",            "true",             Value::is_boolean, FLAG),
+    ("HTTPS",           "false",            Value::is_boolean, FLAG),
+    ("API",             "true",             Value::is_boolean, FLAG),
+    ("UDP",             "false",            Value::is_boolean, FLAG),
+    ("Redis",           "false",            |v| v.is_boolean() || is(redis, v), REDIS),
+    ("TrustedProxies",  "[]",               |v| proxies(v).is_some(), PROXIES),
+    ("Workers",         "256",              |v| is_number(v, 1, 4096), "a whole number, 1 to 4096"),
+    ("SSL",             "{}",               Value::is_object, OBJECT),
+    ("SSL.Port",        "8443",             |v| is_number(v, 1, 65535), PORT),
+    ("SSL.Certificate", "'goat.crt'",       |v| is(name, v), NAME),
+    ("SSL.Key",         "'goat.key'",       |v| is(name, v), NAME),
+    ("DB",              "{}",               Value::is_object, OBJECT),
+    ("DB.Driver",       "'mysql'",          |v| v == "mysql" || v == "sqlite", "mysql or sqlite"),
+    ("DB.Database",     "'goat'",           |v| is(name, v), NAME),
+    ("DB.Username",     "'goat'",           |v| is(|_| true, v), "a text"),
+    ("DB.Password",     "'goat'",           |v| is(|_| true, v), "a text"),
+    ("DB.Host",         "'localhost:3306'", |v| is(server, v), SERVER),
+    ("DB.Path",         "'goat.db'",        |v| is(name, v), NAME),
 ];
 
 /// What the operator wants: every value is within its range, every path absolute.
 #[derive(Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
 pub struct Config {
     /// Where this was read from.
     #[serde(skip)]
@@ -93,31 +94,25 @@ pub struct Config {
     /// Seconds between two announces of a client, about.
     pub interval: u32,
     /// Percent of the minimum interval that a client must let pass; 0 never refuses.
+    #[serde(rename = "slowdown")]
     pub slow_down: u32,
-    #[serde(rename = "HTTP")]
     pub http: bool,
-    #[serde(rename = "HTTPS")]
     pub https: bool,
-    #[serde(rename = "API")]
     pub api: bool,
-    #[serde(rename = "UDP")]
     pub udp: bool,
     /// URL of the Redis server, if one is used: `redis://[:password@]host[:port][/db]`.
-    #[serde(deserialize_with = "redis_url")]
     pub redis: Option<String>,
     /// Whose `X-Forwarded-For` is believed.
+    #[serde(skip)]
     pub trusted_proxies: Vec<Cidr>,
     /// Threads that answer HTTP and HTTPS.
     pub workers: usize,
-    #[serde(rename = "SSL")]
     pub ssl: Ssl,
-    #[serde(rename = "DB")]
     pub db: Db,
 }
 
 /// HTTPS: its port, and its certificate and private key as PEM files.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
 pub struct Ssl {
     pub port: u16,
     pub certificate: PathBuf,
@@ -126,7 +121,6 @@ pub struct Ssl {
 
 /// Where the books are kept. `path` is for SQLite; all else for MySQL.
 #[derive(Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
 pub struct Db {
     pub driver: Driver,
     pub database: String,
@@ -167,15 +161,16 @@ pub struct Problem {
 /// Where the configuration is when nobody names a file: `goat/config.json` in the user's folder
 /// for configurations.
 pub fn default_path() -> Result<PathBuf, Problem> {
-    let path = |variable, file| {
-        let path = Path::new(&env::var_os(variable)?).join(file);
-        // The XDG specification: a relative folder is to be ignored.
-        path.is_absolute().then_some(path)
+    // The XDG specification: a relative folder is to be ignored.
+    let folder = |name| {
+        let folder = PathBuf::from(env::var_os(name)?);
+        folder.is_absolute().then_some(folder)
     };
-    let file = "goat/config.json";
-    path("XDG_CONFIG_HOME", file)
-        .or_else(|| path("HOME", ".config/goat/config.json"))
-        .ok_or_else(|| Problem::new(file.as_ref(), 0, "", "no folder for it", HOME))
+    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
+    let file = Path::new("goat/config.json");
+    let allowed = "HOME or XDG_CONFIG_HOME set to a folder, or --config FILE";
+    let config = config.ok_or_else(|| Problem::new(file, 0, "", "no folder for it", allowed))?;
+    Ok(config.join(file))
 }
 
 /// Writes [`TEMPLATE`] to `path`, for its owner's eyes only; never over a file that exists.
@@ -184,11 +179,7 @@ pub fn create(path: &Path) -> Result<(), Problem> {
     new.write(true).create_new(true).mode(0o600);
     fs::create_dir_all(path.parent().unwrap_or(path))
         .and_then(|()| new.open(path))
-        .and_then(|mut file| {
-            let written = file.write_all(TEMPLATE.as_bytes());
-            // Half a file would pass for the owner's own at the next start.
-            written.inspect_err(|_| _ = fs::remove_file(path))
-        })
+        .and_then(|mut file| file.write_all(TEMPLATE.as_bytes()))
         .map_err(|e| Problem::new(path, 0, "", e, "a new file in a folder that can be written"))
 }
 
@@ -198,62 +189,69 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
     File::open(path)
         .and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text))
         .map_err(|e| vec![Problem::new(path, 0, "", e, FORMAT)])?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(vec![Problem::new(path, 0, "", "more than 1 MiB", FORMAT)]);
+    }
     parse(path, &text)
 }
 
 /// As [`load`], of a `text` that was read from `path`.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
-    let (keys, mut values) =
-        read(text).map_err(|(line, found)| vec![Problem::new(path, line, "", found, FORMAT)])?;
+    let fail = |line, found: &str| vec![Problem::new(path, line, "", found, FORMAT)];
+    let keys = keys(text).map_err(|(line, found)| fail(line, found))?;
+    let values: Map<String, Value> = json5::from_str(text).map_err(|e| {
+        // json5 gives no position where there is no object at all.
+        let line = e.position().map_or(0, |position| 1 + position.line);
+        fail(line, &format!("broken JSON: {e}"))
+    })?;
+
     let mut problems = Vec::new();
     let mut lines = HashMap::new();
     for (line, key) in &keys {
-        let known = KEYS.iter().any(|(known, ..)| known == key);
-        let (found, allowed) = match lines.insert(key.as_str(), *line) {
-            _ if !known => ("an unknown key".to_string(), advice(key)),
-            Some(first) => (
-                format!("it again after line {first}"),
-                "each key once".to_string(),
-            ),
-            None => continue,
-        };
-        problems.push(Problem::new(path, *line, key, found, &allowed));
+        let first = lines.insert(key.as_str(), *line);
+        if !KEYS.iter().any(|(known, ..)| known == key) {
+            let found = "an unknown key";
+            problems.push(Problem::new(path, *line, key, found, &advice(key)));
+        } else if let Some(first) = first {
+            let found = format!("it again after line {first}");
+            problems.push(Problem::new(path, *line, key, found, "each key once"));
+        }
     }
+
     let mut complain = |key: &str, line_of: &str, found: String, allowed: &str| {
         let line = lines.get(key).or(lines.get(line_of)).copied().unwrap_or(0);
         problems.push(Problem::new(path, line, key, found, allowed));
     };
+    // In lower case the keys are the names of the fields.
+    let (values, mut fields) = (Value::Object(values), Value::Null);
     for (key, default, accepts, allowed) in KEYS {
-        match values.pointer(&format!("/{}", key.replace('.', "/"))) {
-            Some(value) if accepts(value) => continue,
-            Some(value) => complain(key, "", shown(key, value), allowed),
-            None => {}
+        let value = values.pointer(&format!("/{}", key.replace('.', "/")));
+        let accepted = value.filter(|value| accepts(value)).cloned();
+        if let (Some(value), None) = (value, &accepted) {
+            complain(key, "", shown(key, value), allowed);
         }
-        let default = serde_json::from_str(default).unwrap_or_default();
-        match key.split_once('.') {
-            Some((section, name)) => values[section][name] = default,
-            None => values[key] = default,
+        let value = accepted.or_else(|| json5::from_str(default).ok());
+        match key.to_lowercase().split_once('.') {
+            Some((section, name)) => fields[section][name] = value.into(),
+            None => fields[key.to_lowercase()] = value.into(),
         }
     }
-    // Cannot fail: every value is one that its key accepts.
-    let mut config =
-        Config::deserialize(values).map_err(|e| vec![Problem::new(path, 0, "", e, FORMAT)])?;
+    if let Value::Bool(on) = fields["redis"] {
+        fields["redis"] = on.then_some("redis://localhost:6379").into();
+    }
+
+    // Cannot fail: each value is one that its key accepts.
+    let mut config = Config::deserialize(fields).map_err(|e| fail(0, &e.to_string()))?;
+    config.trusted_proxies = proxies(&values["TrustedProxies"]).unwrap_or_default();
     config.file = path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let folder = config.file.parent().unwrap_or(path);
-    for file in [
-        &mut config.ssl.certificate,
-        &mut config.ssl.key,
-        &mut config.db.path,
-    ] {
+    let (ssl, db) = (&mut config.ssl, &mut config.db);
+    for file in [&mut ssl.certificate, &mut ssl.key, &mut db.path] {
         *file = folder.join(&file);
     }
     conflicts(&config, complain);
     problems.sort_by_key(|problem| problem.line);
-    if problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(problems)
-    }
+    problems.is_empty().then_some(config).ok_or(problems)
 }
 
 impl Cidr {
@@ -272,24 +270,19 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Cidr, ()> {
         let (ip, prefix) = text.split_once('/').unzip();
         let ip: IpAddr = ip.unwrap_or(text).parse().map_err(drop)?;
-        let prefix = prefix.map_or(Ok(width(ip)), str::parse).map_err(drop)?;
-        let free = width(ip).checked_sub(prefix).ok_or(())?;
-        let block = bits(ip).trailing_zeros() >= free;
+        let width: u32 = if ip.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(width), str::parse).map_err(drop)?;
+        let free = width.checked_sub(prefix).ok_or(())?;
         let ip = ip.to_canonical();
-        block.then_some(Cidr { ip, free }).ok_or(())
+        let ends = bits(ip).trailing_zeros() >= free;
+        ends.then_some(Cidr { ip, free }).ok_or(())
     }
 }
 
 impl Display for Cidr {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "{}/{}", self.ip, width(self.ip) - self.free)
-    }
-}
-
-impl<'de> Deserialize<'de> for Cidr {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cidr, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|()| D::Error::custom("no address"))
+        let width = if self.ip.is_ipv4() { 32 } else { 128 };
+        write!(f, "{}/{}", self.ip, width - self.free)
     }
 }
 
@@ -308,21 +301,13 @@ impl Debug for Db {
 }
 
 impl Problem {
-    fn new(
-        file: &Path,
-        line: usize,
-        key: &str,
-        found: impl Display,
-        allowed: impl Display,
-    ) -> Problem {
-        let (file, key) = (file.to_path_buf(), shorten(key));
-        let (found, allowed) = (found.to_string(), allowed.to_string());
+    fn new(file: &Path, line: usize, key: &str, found: impl Display, allowed: &str) -> Problem {
         Problem {
-            file,
+            file: file.to_path_buf(),
             line,
-            key,
-            found,
-            allowed,
+            key: format!("{key:.60}"),
+            found: found.to_string(),
+            allowed: allowed.to_string(),
         }
     }
 }
@@ -338,45 +323,36 @@ impl Display for Problem {
             (line, key) => format!("{file}:{line}: {key}:"),
         };
         for c in format!("{place} found {}; allowed: {}", self.found, self.allowed).chars() {
-            match c {
-                // These end a line, or turn the direction of writing.
-                '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                    write!(f, "{}", c.escape_default())?
-                }
-                c if c.is_control() => write!(f, "{}", c.escape_default())?,
-                c => f.write_char(c)?,
+            // Nothing that ends the line, moves the cursor or turns the direction of writing.
+            let harmful = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if harmful || c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                f.write_char(c)?;
             }
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Problem {}
-
 /// Finds what is wrong though each value is right by itself. `complain` takes the key, the key in
 /// whose line the problem is if that one is left out, what was found and what is allowed.
 fn conflicts(config: &Config, mut complain: impl FnMut(&str, &str, String, &str)) {
-    let Config {
-        http,
-        https,
-        udp,
-        ssl,
-        ..
-    } = config;
+    let (http, https, ssl) = (config.http, config.https, &config.ssl);
     let testing = env::var_os("GOAT_TEST_INTERVAL").is_some_and(|value| value == "1");
     if config.interval < 600 && !testing {
         complain("Interval", "", config.interval.to_string(), INTERVAL);
     }
-    if !(*http || *https || *udp) {
+    if !(http || https || config.udp) {
         let found = "HTTP, HTTPS and UDP all false".to_string();
         complain("HTTP", "", found, "at least one of them true");
     }
-    if *http && *https && config.port == ssl.port {
+    if http && https && config.port == ssl.port {
         let found = format!("the Port of HTTP, {}", ssl.port);
         complain("SSL.Port", "Port", found, "another port");
     }
     for (key, path) in [("SSL.Certificate", &ssl.certificate), ("SSL.Key", &ssl.key)] {
-        if *https && let Err(e) = can_read(path) {
+        if https && let Err(e) = fs::read(path) {
             complain(key, "HTTPS", format!("{}: {e}", path.display()), PEM);
         }
     }
@@ -390,38 +366,11 @@ fn conflicts(config: &Config, mut complain: impl FnMut(&str, &str, String, &str)
     }
 }
 
-fn can_read(path: &Path) -> io::Result<()> {
-    // Not opened before it is known to be a file: opening a pipe would wait for its writer.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a file"));
-    }
-    File::open(path).map(drop)
-}
-
-/// The line and name of each key, and the values; or the line where `text` is no configuration,
-/// and what is found there.
-fn read(text: &str) -> Result<(Vec<(usize, String)>, Value), (usize, String)> {
-    let line_at = |offset| 1 + json5::Position::from_offset(offset, text).line;
-    if text.len() as u64 > MAX_FILE {
-        return Err((0, "more than 1 MiB".to_string()));
-    }
-    if let Some(offset) = text.find('\0') {
-        return Err((line_at(offset), "a NUL byte".to_string()));
-    }
-    let keys = keys(text)?;
-    let values: Map<String, Value> = json5::from_str(text).map_err(|e| {
-        // json5 gives no position where the text ends too early.
-        let line = e.position().map(|position| 1 + position.line);
-        let line = line.unwrap_or_else(|| line_at(text.trim_end().len()));
-        (line, format!("broken JSON: {e}"))
-    })?;
-    Ok((keys, Value::Object(values)))
-}
-
-/// The line and name of each key, in the order of the file and with duplicates: json5 tells neither.
+/// The line and name of each key, in the order of the file and with duplicates, or the line where
+/// it is not worth going on. json5 tells neither lines nor duplicates.
 ///
 /// Skips comments, and takes what stands before a colon for a key. What is not JSON5, json5 finds.
-fn keys(text: &str) -> Result<Vec<(usize, String)>, (usize, String)> {
+fn keys(text: &str) -> Result<Vec<(usize, String)>, (usize, &'static str)> {
     let (mut keys, mut section, mut token) = (Vec::new(), String::new(), String::new());
     let (mut line, mut token_line, mut depth) = (1, 1, 0_usize);
     // What a character is in: a text (its quote), a comment ('/' or '*') or neither.
@@ -432,6 +381,7 @@ fn keys(text: &str) -> Result<Vec<(usize, String)>, (usize, String)> {
         let ends_line = is_json5_line_terminator(c);
         line += usize::from(ends_line && (c, next) != ('\r', Some('\n')));
         match (within, c, next) {
+            (_, '\0', _) => return Err((line, "a NUL byte")),
             (Some('/'), ..) if ends_line => within = None,
             (Some('*'), '*', Some('/')) => (_, within) = (chars.next(), None),
             (Some('/' | '*'), ..) => {}
@@ -449,9 +399,7 @@ fn keys(text: &str) -> Result<Vec<(usize, String)>, (usize, String)> {
             (None, ':', _) if depth == 2 && SECTIONS.contains(&section.as_str()) => {
                 keys.push((token_line, format!("{section}.{token}")));
             }
-            (None, '{' | '[', _) if depth == MAX_DEPTH => {
-                return Err((line, "deeper nesting".to_string()));
-            }
+            (None, '{' | '[', _) if depth == MAX_DEPTH => return Err((line, "deeper nesting")),
             (None, '{' | '[' | ',' | ']' | '}', _) => {
                 token.clear();
                 depth += usize::from(matches!(c, '{' | '['));
@@ -473,9 +421,7 @@ fn is_number(value: &Value, low: u64, high: u64) -> bool {
 
 /// Whether it is a text and that is `right`. Neither file names nor databases can hold a NUL.
 fn is(right: fn(&str) -> bool, value: &Value) -> bool {
-    value
-        .as_str()
-        .is_some_and(|text| !text.contains('\0') && right(text))
+    value.as_str().is_some_and(|text| !text.contains('\0') && right(text))
 }
 
 fn name(text: &str) -> bool {
@@ -483,45 +429,25 @@ fn name(text: &str) -> bool {
 }
 
 fn host(text: &str) -> bool {
-    let in_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    // 253: the longest name that fits the 255 bytes of RFC 1035.
-    let is_name = (1..=253).contains(&text.len()) && text.chars().all(in_names);
-    is_name || text.parse::<IpAddr>().is_ok()
+    let in_names = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    text.parse::<IpAddr>().is_ok() || !text.is_empty() && text.chars().all(in_names)
 }
 
-/// A host and perhaps a port; an IPv6 address is in brackets.
-fn host_and_port(text: &str) -> bool {
-    let end = text.find(']').map(|end| end + 1).or_else(|| text.find(':'));
-    let (name, port) = text.split_at(end.unwrap_or(text.len()));
-    let in_brackets = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'));
-    let is_host = in_brackets.map_or(host(name), |ip| ip.parse::<Ipv6Addr>().is_ok());
-    let port = port.strip_prefix(':').map_or(port.is_empty(), |port| {
-        port.parse().is_ok_and(|port: u16| port > 0)
-    });
-    is_host && port
-}
-
+/// An IPv6 address is in brackets, so that its colons are not taken for that before the port.
 fn server(text: &str) -> bool {
-    text.starts_with('/') || host_and_port(text)
+    let ipv6 = |text: &str| text.parse::<SocketAddrV6>().is_ok();
+    let (name, port) = text.split_once(':').unwrap_or((text, "1"));
+    let named = host(name) && port.parse().is_ok_and(|port: u16| port > 0);
+    named || ipv6(text) || ipv6(&format!("{text}:1")) || text.starts_with('/')
 }
 
 fn redis(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("redis://") else {
         return false;
     };
-    let (password, server) = rest.rsplit_once('@').unwrap_or((":", rest));
-    let (host, db) = server.split_once('/').unwrap_or((server, "0"));
-    password.starts_with(':') && host_and_port(host) && db.parse::<u32>().is_ok()
-}
-
-fn redis_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(url) => Some(url),
-        Value::Bool(true) => Some("redis://localhost:6379".to_string()),
-        _ => None,
-    })
+    let (password, rest) = rest.rsplit_once('@').unwrap_or((":", rest));
+    let (host, db) = rest.split_once('/').unwrap_or((rest, "0"));
+    password.starts_with(':') && server(host) && db.parse::<u32>().is_ok()
 }
 
 /// IPv4 as IPv6 (`::ffff:10.0.0.1`), so that all addresses are compared alike.
@@ -532,23 +458,23 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-fn width(ip: IpAddr) -> u32 {
-    if ip.is_ipv4() { 32 } else { 128 }
+fn proxy(block: &Value) -> Option<Cidr> {
+    block.as_str()?.parse().ok()
+}
+
+fn proxies(list: &Value) -> Option<Vec<Cidr>> {
+    list.as_array()?.iter().map(proxy).collect()
 }
 
 /// How a wrong value appears in a [`Problem`]. Before an @, too, there may be a password.
 fn shown(key: &str, value: &Value) -> String {
-    let text = value.to_string();
-    let secret = SECRETS.contains(&key) || text.contains('@');
-    if secret {
-        "something else (not shown)".to_string()
-    } else {
-        shorten(&text)
+    let proxies = value.as_array().filter(|_| key == "TrustedProxies");
+    let wrong = proxies.and_then(|list| list.iter().find(|item| proxy(item).is_none()));
+    let mut text = wrong.unwrap_or(value).to_string();
+    if SECRETS.contains(&key) || text.contains('@') {
+        text = "something else (not shown)".to_string();
     }
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(60).collect()
+    format!("{text:.60}")
 }
 
 /// The known key that looks most like `key`, or all of them.
@@ -563,12 +489,544 @@ fn advice(key: &str) -> String {
 /// How many letters of the longer key are neither in the common beginning nor the common end.
 fn difference(a: &str, b: &str) -> usize {
     let same = |(x, y): &(u8, u8)| x.eq_ignore_ascii_case(y);
-    let begin = a.bytes().zip(b.bytes()).take_while(same).count();
-    let end = a
-        .bytes()
-        .rev()
-        .zip(b.bytes().rev())
-        .take_while(same)
-        .count();
-    a.len().max(b.len()) - a.len().min(b.len()).min(begin + end)
+    let begins = a.bytes().zip(b.bytes());
+    let ends = a.bytes().rev().zip(b.bytes().rev());
+    let alike = begins.take_while(same).count() + ends.take_while(same).count();
+    a.len().max(b.len()) - a.len().min(b.len()).min(alike)
+}
+
+#[cfg(all(test, feature = "mysql", feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    const EXAMPLE: &str = include_str!("../tests/data/goat-example.json");
+
+    fn config(text: &str) -> Config {
+        parse(Path::new("/etc/goat/config.json"), text).unwrap()
+    }
+
+    /// "LINE: KEY: found X; allowed: Y" for each problem.
+    fn problems(text: &str) -> Vec<String> {
+        let problems = parse(Path::new("config.json"), text).unwrap_err();
+        let lines = problems.iter().map(|problem| problem.to_string());
+        lines.map(|line| line.strip_prefix("config.json:").unwrap().trim().to_string()).collect()
+    }
+
+    /// The only problem of a file that is `{`, the given lines, and `}`.
+    fn problem(lines: &str) -> String {
+        let [problem] = problems(&format!("{{\n{lines}\n}}")).try_into().unwrap();
+        problem
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = env::temp_dir().join(format!("goat-config-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// Runs one test of this file in a process of its own, where `variables` are set.
+    fn run_with(test: &str, variables: &[(&str, &str)]) {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.env_remove("HOME").env_remove("XDG_CONFIG_HOME").env("IN_CHILD", "1");
+        let test = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+        let child = command.args(["--exact", &test]).envs(variables.iter().copied()).output();
+        let child = child.unwrap();
+        let printed = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && printed.contains("1 passed"), "{printed}");
+    }
+
+    #[test]
+    fn the_example_of_goat_means_what_it_says() {
+        let folder = folder("example");
+        for file in ["goat.crt", "goat.key"] {
+            fs::write(folder.join(file), "PEM").unwrap();
+        }
+        let file = folder.join("config.json");
+        fs::write(&file, EXAMPLE).unwrap();
+        let expected = Config {
+            file: file.clone(),
+            host: String::new(),
+            port: 8080,
+            passkey: true,
+            whitelist: true,
+            verified: true,
+            interval: 3600,
+            slow_down: 33,
+            http: true,
+            https: true,
+            api: true,
+            udp: false,
+            redis: Some("redis://localhost:6379".to_string()),
+            trusted_proxies: vec![],
+            workers: 256,
+            ssl: Ssl { port: 8443, certificate: folder.join("goat.crt"), key: folder.join("goat.key") },
+            db: Db {
+                driver: Driver::Mysql,
+                database: "goat".to_string(),
+                username: "goat".to_string(),
+                password: "goat".to_string(),
+                host: "localhost:3306".to_string(),
+                path: folder.join("goat.db"),
+            },
+        };
+        assert!(load(&file).unwrap() == expected);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_example_of_goat_needs_its_certificate() {
+        let advice = "allowed: a PEM file that can be read; to make both: openssl req -x509 \
+            -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout goat.key \
+            -out goat.crt -subj /CN=HOST";
+        let found = |file| format!("/nowhere/{file}: No such file or directory (os error 2)");
+        let problems = parse(Path::new("/nowhere/config.json"), EXAMPLE).unwrap_err();
+        let [certificate, key]: [Problem; 2] = problems.try_into().unwrap();
+        let start = "/nowhere/config.json:42: SSL.Certificate";
+        assert_eq!(certificate.to_string(), format!("{start}: found {}; {advice}", found("goat.crt")));
+        let start = "/nowhere/config.json:45: SSL.Key";
+        assert_eq!(key.to_string(), format!("{start}: found {}; {advice}", found("goat.key")));
+    }
+
+    #[test]
+    fn a_certificate_left_to_its_default_is_missed_in_the_line_of_https() {
+        let problems = problems("{\n\n  HTTPS: true,\n}");
+        assert!(problems[0].starts_with("3: SSL.Certificate: found "), "{problems:?}");
+        assert!(problems[1].starts_with("3: SSL.Key: found "), "{problems:?}");
+        let ssl = "HTTPS: true, SSL: { Certificate: '/dev', Key: '/dev/null' }";
+        assert!(problem(ssl).starts_with("2: SSL.Certificate: found /dev: Is a directory"));
+    }
+
+    #[test]
+    fn the_shipped_file_sets_every_key_to_its_default_but_for_the_driver() {
+        let mut defaults = config("{}");
+        assert_eq!(defaults.db.driver, Driver::Mysql);
+        defaults.db.driver = Driver::Sqlite;
+        assert!(config(TEMPLATE) == defaults);
+        let set: Vec<String> = keys(TEMPLATE).unwrap().into_iter().map(|(_, key)| key).collect();
+        for (key, ..) in KEYS {
+            assert!(set.iter().any(|set| set == key), "{key} is not explained");
+        }
+    }
+
+    #[test]
+    fn every_key_can_be_set() {
+        let config = config(
+            r#"{
+                Host: "::1", Port: 1, Passkey: false, Whitelist: false, Verified: false,
+                Interval: 600, SlowDown: 0, HTTP: false, HTTPS: false, API: false, UDP: true,
+                Redis: "redis://:secret@[::1]:6380/2", Workers: 4096,
+                TrustedProxies: ["10.0.0.0/8", "::1"],
+                SSL: { Port: 65535, Certificate: "/tls/crt", Key: "tls/key" },
+                DB: {
+                    Driver: "sqlite", Database: "tracker", Username: "", Password: "p@ss\nword",
+                    Host: "/run/mysqld.sock", Path: "../books.db",
+                },
+            }"#,
+        );
+        assert_eq!(config.file, Path::new("/etc/goat/config.json"));
+        assert_eq!((config.host.as_str(), config.port), ("::1", 1));
+        assert!(!config.passkey && !config.whitelist && !config.verified);
+        assert!(!config.http && !config.https && !config.api && config.udp);
+        assert_eq!((config.interval, config.slow_down, config.workers), (600, 0, 4096));
+        assert_eq!(config.redis.as_deref(), Some("redis://:secret@[::1]:6380/2"));
+        let proxies: Vec<String> = config.trusted_proxies.iter().map(Cidr::to_string).collect();
+        assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);
+        assert_eq!(config.ssl.port, 65535);
+        assert_eq!(config.ssl.certificate, Path::new("/tls/crt"));
+        assert_eq!(config.ssl.key, Path::new("/etc/goat/tls/key"));
+        let Db { driver, database, username, password, host, path } = config.db;
+        assert_eq!((driver, host.as_str()), (Driver::Sqlite, "/run/mysqld.sock"));
+        assert_eq!((database.as_str(), username.as_str()), ("tracker", ""));
+        assert_eq!((password.as_str(), path.as_path()), ("p@ss\nword", Path::new("/etc/goat/../books.db")));
+    }
+
+    #[test]
+    fn a_relative_file_is_made_absolute() {
+        let config = parse(Path::new("conf/goat.json"), "{}").unwrap();
+        assert_eq!(config.file, env::current_dir().unwrap().join("conf/goat.json"));
+        assert_eq!(config.db.path, env::current_dir().unwrap().join("conf/goat.db"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_line_key_and_what_is_allowed() {
+        let port = "a whole number, 1 to 65535";
+        let server = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
+        let redis = "true, false or redis://[:password@]host[:port][/db]";
+        for (line, key, found, allowed) in [
+            ("Port: 80800", "Port", "80800", port),
+            ("Port: 0", "Port", "0", port),
+            ("Port: -1", "Port", "-1", port),
+            ("Port: 1.5", "Port", "1.5", port),
+            ("Port: 1e300", "Port", "1e+300", port),
+            ("Port: NaN", "Port", "null", port),
+            ("Port: '8080'", "Port", "\"8080\"", port),
+            ("Port: null", "Port", "null", port),
+            ("Port: [8080]", "Port", "[8080]", port),
+            ("SSL: { Port: 99999 }", "SSL.Port", "99999", port),
+            ("Passkey: 'yes'", "Passkey", "\"yes\"", "true or false"),
+            ("UDP: 1", "UDP", "1", "true or false"),
+            ("Interval: 599", "Interval", "599", "whole seconds, 600 to 86400"),
+            ("Interval: 86401", "Interval", "86401", "whole seconds, 600 to 86400"),
+            ("SlowDown: 101", "SlowDown", "101", "whole percents, 0 to 100"),
+            ("Workers: 0", "Workers", "0", "a whole number, 1 to 4096"),
+            ("Workers: 4097", "Workers", "4097", "a whole number, 1 to 4096"),
+            ("SSL: true", "SSL", "true", "an object { ... }"),
+            ("SSL: { Key: '' }", "SSL.Key", "\"\"", "a text, not empty"),
+            ("DB: { Path: 'a\\0b' }", "DB.Path", "\"a\\u0000b\"", "a text, not empty"),
+            ("DB: { Driver: 'ql' }", "DB.Driver", "\"ql\"", "mysql or sqlite"),
+            ("DB: { Host: 'a:b' }", "DB.Host", "\"a:b\"", server),
+            ("DB: { Host: '::1' }", "DB.Host", "\"::1\"", server),
+            ("DB: { Host: 'h:0' }", "DB.Host", "\"h:0\"", server),
+            ("DB: { Host: '' }", "DB.Host", "\"\"", server),
+            ("Redis: 6379", "Redis", "something else (not shown)", redis),
+        ] {
+            let expected = format!("2: {key}: found {found}; allowed: {allowed}");
+            assert_eq!(problem(line), expected);
+        }
+        for host in ["localhost:80", "[::1]", "a b", "::1/128", "ä", "http://a"] {
+            let problem = problem(&format!("Host: '{host}'"));
+            assert!(problem.ends_with("an IP address or a host name, without a port"), "{problem}");
+        }
+        for (list, found) in
+            [("'10.0.0.1'", "\"10.0.0.1\""), ("[1]", "1"), ("['::1', '10.0.0.1/8', '10.0.0.0/8']", "\"10.0.0.1/8\"")]
+        {
+            let problem = problem(&format!("TrustedProxies: {list}"));
+            let expected = format!("2: TrustedProxies: found {found}; allowed: a list such as ");
+            assert!(problem.starts_with(&expected), "{problem}");
+        }
+    }
+
+    #[test]
+    fn servers_are_named_as_documented() {
+        for host in ["db", "db.example", "10.0.0.1:3306", "[::1]:3306", "[::1]", "/run/mysqld.sock"] {
+            assert_eq!(config(&format!("{{ DB: {{ Host: '{host}' }} }}")).db.host, host);
+        }
+        for url in ["redis://r", "redis://r:1", "redis://:p@r", "redis://:p:/@x@[::1]:1/15"] {
+            assert_eq!(config(&format!("{{ Redis: '{url}' }}")).redis.unwrap(), url);
+        }
+        for url in ["", "r:1", "http://r", "redis://", "redis://user:p@r", "redis://r/x", "redis://r:0"] {
+            assert!(problem(&format!("Redis: '{url}'")).starts_with("2: Redis: found "), "{url}");
+        }
+        assert_eq!(config("{}").redis, None);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_one() {
+        for (line, key, near) in [
+            ("Prot: 1", "Prot", "Port"),
+            ("port: 1", "port", "Port"),
+            ("Intervall: 1", "Intervall", "Interval"),
+            ("Whitlist: 1", "Whitlist", "Whitelist"),
+            ("Htps: 1", "Htps", "HTTPS"),
+            ("SSL: { Crtificate: 1 }", "SSL.Crtificate", "SSL.Certificate"),
+            ("Certificate: 1", "Certificate", "SSL.Certificate"),
+            ("DB: { pasword: 'secret' }", "DB.pasword", "DB.Password"),
+            ("Db: { Password: 'secret' }", "Db", "DB"),
+            ("'SSL.Port': 1", "SSL\\.Port", "SSL.Port"),
+        ] {
+            let expected = format!("2: {key}: found an unknown key; allowed: did you mean {near}?");
+            assert_eq!(problem(line), expected);
+        }
+        for line in ["Colour: 'red'", "'P\\u006frt': 1"] {
+            let problem = problem(line);
+            assert!(problem.contains("an unknown key; allowed: one of Host, Port, "), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_be_set_once() {
+        let again = "found it again after line 2; allowed: each key once";
+        assert_eq!(problem("Port: 1,\n'Port': 1"), format!("3: Port: {again}"));
+        assert_eq!(problem("SSL: {},\nSSL: {}"), format!("3: SSL: {again}"));
+        assert_eq!(problem("DB: { Path: 'a',\nPath: 'a' }"), format!("3: DB.Path: {again}"));
+    }
+
+    #[test]
+    fn broken_json_is_refused_with_its_line() {
+        for (text, line) in [
+            ("", 0),
+            ("\n\n  ", 0),
+            ("[]", 1),
+            ("{\n\"Port\": 80\n\"UDP\": true }", 3),
+            ("{\n\n", 1),
+            ("{\n  Port: 80,\n  DB: { /* never closed\n\n", 3),
+            ("{\n  Host: 'a\nb' }", 2),
+            ("{\n} x", 2),
+            ("{\n  Port: 08 }", 2),
+        ] {
+            let problem = parse(Path::new("c"), text).unwrap_err().remove(0);
+            assert_eq!((problem.line, problem.key.as_str()), (line, ""), "{problem}");
+            assert!(problem.found.starts_with("broken JSON: "), "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_its_line() {
+        assert_eq!(
+            problems("{\n\n Host: 'a\0' }"),
+            ["3: found a NUL byte; allowed: one JSON object, with comments, in UTF-8, at most 1 MiB \
+                and 16 levels deep"]
+        );
+        let deep = |n| format!("{{\nPort: {}{} }}", "[".repeat(n), "]".repeat(n));
+        assert!(problems(&deep(15))[0].starts_with("2: Port: found [[[["));
+        assert!(problems(&deep(16))[0].starts_with("2: found deeper nesting; "));
+        assert!(problems(&deep(500_000))[0].starts_with("2: found deeper nesting; "));
+        let hidden = "{a:/*}}}}*/[/*]*/{b:'}]}]'".repeat(100_000);
+        assert!(problems(&hidden)[0].starts_with("1: found deeper nesting; "));
+    }
+
+    #[test]
+    fn several_problems_are_all_listed_in_order_of_line() {
+        let problems = problems(
+            r#"// a comment
+            {
+                "DB": { "Driver": "ql", "Pathh": "x" },
+                "Port": 80800,
+                "HTTP": false,
+                "Redis": "x",
+                "Nonsense": { "Port": 1 },
+                "Port": 80,
+            }"#,
+        );
+        let expected = [
+            "3: DB.Pathh: found an unknown key; allowed: did you mean DB.Path?",
+            "3: DB.Driver: found \"ql\"; allowed: mysql or sqlite",
+            "5: HTTP: found HTTP, HTTPS and UDP all false; allowed: at least one of them true",
+            "6: Redis: found something else (not shown); allowed: true, false or \
+                redis://[:password@]host[:port][/db]",
+            "7: Nonsense: found an unknown key; allowed: one of Host, ",
+            "8: Port: found it again after line 4; allowed: each key once",
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, expected) in problems.iter().zip(expected) {
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+    }
+
+    #[test]
+    fn two_listeners_may_not_share_a_port() {
+        let expected = "SSL.Port: found the Port of HTTP, 8443; allowed: another port";
+        let pem = "Certificate: '/dev/null', Key: '/dev/null'";
+        let text = format!("HTTPS: true,\nPort: 8443, SSL: {{ {pem} }}");
+        assert_eq!(problem(&text), format!("3: {expected}"));
+        let text = format!("HTTPS: true, Port: 8443,\nSSL: {{ {pem},\nPort: 8443 }}");
+        assert_eq!(problem(&text), format!("4: {expected}"));
+        config(&format!("{{ HTTP: false, HTTPS: true, Port: 8443, SSL: {{ {pem} }} }}"));
+        config("{ Port: 8443 }");
+    }
+
+    #[test]
+    fn what_looks_like_a_key_in_comments_and_texts_moves_no_line() {
+        let text = "// Port: 1, { \" '\r\n\
+            /* Port: 2, {\n * // */\n\
+            { /* : */ // :\r\
+            'Host': 'a:{\\'b // \\\n /* \\\\', /**/ DB // :\u{2028}\
+            : { /* } */ Path: \"}]'{:\\\"\", /*/ x: */ Password /*\n*/ : 1, },\n\
+            }";
+        let problems = problems(text);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("5: Host: found "), "{problems:?}");
+        assert!(problems[1].starts_with("7: DB.Password: found "), "{problems:?}");
+    }
+
+    #[test]
+    fn passwords_are_never_shown() {
+        for text in [
+            "{ DB: { Password: 50123 } }",
+            "{ DB: { Password: ['50123'] } }",
+            "{ DB: { Pasword: '50123', Host: 'goat:50123@db' } }",
+            "{ DB: 'mysql://goat:50123@db' }",
+            "{ Password: '50123' }",
+            "{ Redis: 'redis://user:50123@host' }",
+            "{ Redis: 'redis:50123' }",
+            "{ Redis: { Password: '50123' } }",
+            "{ Redis: 'redis://:50123@host', DB: { Password: '50123' }, Port: 0 }",
+            "{ DB: { Password: '50123 } }",
+        ] {
+            for problem in parse(Path::new("config.json"), text).unwrap_err() {
+                assert!(!format!("{problem} {problem:?}").contains("50123"), "{problem}");
+            }
+        }
+        let config = config("{ Redis: 'redis://:50123@host', DB: { Password: '50123' } }");
+        assert!(!format!("{config:?} {:?}", config.db).contains("50123"));
+    }
+
+    #[test]
+    fn a_problem_is_one_line_without_control_characters() {
+        let path = Path::new("a\u{1b}[31m\nb");
+        let text = "{ 'Po\u{2028}\u{1b}rt': 1, Host: '\\n\u{9b}\u{202e}' }";
+        for problem in parse(path, text).unwrap_err() {
+            let line = problem.to_string();
+            assert!(line.starts_with("a\\u{1b}[31m\\nb:"), "{line}");
+            assert!(!line.contains(['\n', '\u{1b}', '\u{9b}', '\u{2028}', '\u{202e}']), "{line:?}");
+        }
+        let long = parse(path, &format!("{{ '{0}': '{0}' }}", "x".repeat(9999))).unwrap_err();
+        assert!(long[0].to_string().len() < 500);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_problem_without_a_line() {
+        let folder = folder("unreadable");
+        let file = folder.join("config.json");
+        let found = |file: &Path| {
+            let [problem]: [Problem; 1] = load(file).unwrap_err().try_into().unwrap();
+            assert_eq!((problem.file.as_path(), problem.line), (file, 0));
+            problem.found
+        };
+        assert_eq!(found(&file), "No such file or directory (os error 2)");
+        assert_eq!(found(&folder), "Is a directory (os error 21)");
+        assert_eq!(found(Path::new("/dev/zero")), "more than 1 MiB");
+        fs::write(&file, b"{ Host: '\xff' }").unwrap();
+        assert_eq!(found(&file), "stream did not contain valid UTF-8");
+        fs::write(&file, format!("{{}}{}", " ".repeat(1024 * 1024 - 2))).unwrap();
+        assert!(load(&file).is_ok());
+        fs::write(&file, format!("{{}}{}", " ".repeat(1024 * 1024 - 1))).unwrap();
+        assert_eq!(found(&file), "more than 1 MiB");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_new_file_is_for_its_owner_and_an_old_one_is_kept() {
+        let folder = folder("create");
+        let file = folder.join("deep/er/config.json");
+        create(&file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(load(&file).unwrap().db.path, folder.join("deep/er/goat.db"));
+        fs::write(&file, "mine").unwrap();
+        assert_eq!(create(&file).unwrap_err().found, "File exists (os error 17)");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_short_interval_is_for_tests_only() {
+        if env::var_os("IN_CHILD").is_none() {
+            return run_with("a_short_interval_is_for_tests_only", &[("GOAT_TEST_INTERVAL", "1")]);
+        }
+        assert_eq!(config("{ Interval: 1 }").interval, 1);
+        assert!(problem("Interval: 0").starts_with("2: Interval: found 0;"));
+    }
+
+    #[test]
+    fn the_default_path_is_in_the_xdg_folder_if_that_is_absolute() {
+        let test = "the_default_path_is_in_the_xdg_folder_if_that_is_absolute";
+        let Some(expected) = env::var_os("EXPECTED") else {
+            let home = ("HOME", "/home/g");
+            let home_file = "/home/g/.config/goat/config.json";
+            run_with(test, &[home, ("XDG_CONFIG_HOME", "/x"), ("EXPECTED", "/x/goat/config.json")]);
+            run_with(test, &[home, ("XDG_CONFIG_HOME", "x"), ("EXPECTED", home_file)]);
+            run_with(test, &[home, ("XDG_CONFIG_HOME", ""), ("EXPECTED", home_file)]);
+            run_with(test, &[home, ("EXPECTED", home_file)]);
+            run_with(test, &[("HOME", ""), ("EXPECTED", "")]);
+            return run_with(test, &[("EXPECTED", "")]);
+        };
+        let path = default_path().map_err(|problem| problem.allowed);
+        let advice = "HOME or XDG_CONFIG_HOME set to a folder, or --config FILE".to_string();
+        let nothing = expected.is_empty();
+        assert_eq!(path, if nothing { Err(advice) } else { Ok(PathBuf::from(expected)) });
+    }
+
+    #[test]
+    fn a_block_holds_its_addresses_only() {
+        let holds = |block: &str, ip: &str| block.parse::<Cidr>().unwrap().contains(ip.parse().unwrap());
+        for (block, ip) in [
+            ("10.0.0.0/8", "10.255.0.1"),
+            ("10.0.0.0/8", "::ffff:10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "10.1.2.3"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("0.0.0.0/0", "255.1.2.3"),
+            ("::1", "::1"),
+            ("2001:db8::/32", "2001:db8:ffff::1"),
+            ("::/0", "ffff::1"),
+        ] {
+            assert!(holds(block, ip), "{block} {ip}");
+        }
+        for (block, ip) in [
+            ("10.0.0.0/8", "11.0.0.0"),
+            ("192.0.2.7", "192.0.2.6"),
+            ("192.0.2.6/31", "192.0.2.8"),
+            ("0.0.0.0/0", "::1"),
+            ("::/0", "10.0.0.1"),
+            ("::/0", "::ffff:10.0.0.1"),
+            ("::1", "::2"),
+            ("2001:db8::/32", "2001:db9::"),
+        ] {
+            assert!(!holds(block, ip), "{block} {ip}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_written_as_it_is_read() {
+        for (text, shown) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("::1", "::1/128"),
+            ("::/0", "::/0"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ] {
+            assert_eq!(text.parse::<Cidr>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/-1",
+            "10.0.0.1/8",
+            "::ffff:0:0/90",
+            "localhost",
+            "10.0.0.0/8/8",
+        ] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".*") {
+            _ = parse(Path::new("config.json"), &text);
+        }
+
+        #[test]
+        fn no_change_to_a_good_file_makes_it_panic(at in 0..TEMPLATE.len(), len in 0..9_usize, new in "[\\PC\n]{0,4}") {
+            let mut bytes = TEMPLATE.as_bytes().to_vec();
+            bytes.splice(at..bytes.len().min(at + len), new.bytes());
+            _ = parse(Path::new("config.json"), &String::from_utf8_lossy(&bytes));
+        }
+
+        #[test]
+        fn brackets_and_quotes_never_panic(text in "[{}\\[\\]:,/*'\"\\\\a \n]{0,60}") {
+            _ = parse(Path::new("config.json"), &text);
+        }
+
+        #[test]
+        fn a_key_is_found_in_its_line(before in 0..5_usize, after in 0..5_usize, quote in "['\"]", value in "[a-z{}\\[\\]:,/* ]{0,9}") {
+            let (before, after) = ("\n".repeat(before), "\n".repeat(after));
+            let text = format!("{{{before}Host: {quote}{value}{quote},{after}//{value}\nPort: 0 }}");
+            let problems = parse(Path::new("config.json"), &text).unwrap_err();
+            let line = 2 + before.len() + after.len();
+            prop_assert_eq!(problems.last().map(|p| (p.line, p.key.as_str())), Some((line, "Port")));
+        }
+    }
+}
+
+#[cfg(all(test, not(feature = "mysql")))]
+mod tests_without_mysql {
+    use super::*;
+
+    #[test]
+    fn mysql_is_refused_where_it_is_not_built_in() {
+        let problems = parse(Path::new("c"), "{\n\nDB: {} }").unwrap_err();
+        let [problem]: [Problem; 1] = problems.try_into().unwrap();
+        assert_eq!((problem.line, problem.key.as_str()), (3, "DB.Driver"));
+        let found = "mysql, but this goat was built without mysql";
+        assert_eq!(problem.found, found);
+        let shipped = parse(Path::new("c"), TEMPLATE);
+        assert_eq!(shipped.is_ok(), cfg!(feature = "sqlite"));
+    }
 }

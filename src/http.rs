@@ -1,39 +1,18 @@
 //! Announce and scrape over HTTP: a request line and headers become plain data, the reply becomes bencode.
 //! Knows no sockets: `net` hands it whole requests and sends what it writes.
 
-use std::io::Write;
 use std::net::IpAddr;
-
-use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 use crate::access::Suggestion;
 use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, admit, announce, peers_wanted, scrape};
 use crate::bencode;
+use crate::message::Request;
 use crate::random::Rng;
 use crate::server::Tracker;
 use crate::swarm::{Peers, Want};
 use crate::torrent::{InfoHash, PeerId};
 
-/// One whole request.
-pub struct Request<'a> {
-    /// GET, HEAD, POST, ...
-    pub method: &'a str,
-    /// The path and the query, as sent.
-    pub target: &'a str,
-    /// The headers, as sent.
-    pub headers: &'a [httparse::Header<'a>],
-    /// The address that it comes from.
-    pub peer: IpAddr,
-    /// Whether the connection stays open after the answer.
-    pub keep_alive: bool,
-}
-
 impl Request<'_> {
-    /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
-    }
-
     /// The address of the client: of the connection, unless that is a trusted proxy's. Then it is the last
     /// entry of `X-Forwarded-For` that is not a trusted proxy itself.
     fn client(&self, tracker: &Tracker) -> IpAddr {
@@ -161,7 +140,10 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
         Action::Scrape => {
             admit(config, &tracker.access, Some(agent), None, passkey)?;
             let hashes = scrape_hashes(query)?;
-            bencode_scrape(&mut scratch.body, hashes.iter().filter_map(|hash| Some((hash, scrape(config, &tracker.swarms, hash)?))));
+            bencode_scrape(
+                &mut scratch.body,
+                hashes.iter().filter_map(|hash| Some((hash, scrape(config, &tracker.swarms, hash)?))),
+            );
         }
     }
     Ok(())
@@ -439,18 +421,4 @@ fn finish(tracker: &Tracker, request: &Request, done: Result<(), Refusal>, scrat
     if request.method != "HEAD" {
         out.extend_from_slice(&scratch.body);
     }
-}
-
-/// The response to what is no request that can be answered; the connection is closed after it.
-pub fn error(status: u16, message: &str) -> Vec<u8> {
-    let close = Header::from_bytes("Connection", "close").ok();
-    let allow = Header::from_bytes("Allow", "GET, HEAD").ok().filter(|_| status == 405);
-    let mut response = Response::from_string(format!("{message}\n")).with_status_code(StatusCode(status));
-    for header in close.into_iter().chain(allow) {
-        response.add_header(header);
-    }
-    let mut out = Vec::new();
-    // Writing to a Vec cannot fail.
-    let _ = response.raw_print(out.by_ref(), HTTPVersion(1, 1), &[], false, None);
-    out
 }

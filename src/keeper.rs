@@ -104,7 +104,7 @@ impl Keeper {
     fn write(&mut self, now: u32) -> Result<(), Error> {
         let tracker = self.tracker.clone();
         let gathered = |rng: &mut Rng| {
-            let mut batch = Batch { number: rng.next() >> 1, ..Batch::default() };
+            let mut batch = Batch { number: rng.bits() >> 1, ..Batch::default() };
             tracker.swarms.each().for_each(|mut shard| batch.add(shard.ledger.take()));
             batch.sessions.sort_unstable_by_key(|(key, _)| *key);
             batch
@@ -242,8 +242,10 @@ impl Keeper {
     /// start reads.
     pub fn finish(mut self) -> Result<(), String> {
         let now = self.tracker.clock.now();
-        let Err(e) = self.write(now) else { return Ok(()) };
-        let mut rest = Batch { number: self.rng.next() >> 1, ..Batch::default() };
+        let Err(e) = self.write(now) else {
+            return Ok(());
+        };
+        let mut rest = Batch { number: self.rng.bits() >> 1, ..Batch::default() };
         self.tracker.swarms.each().for_each(|mut shard| rest.add(shard.ledger.take()));
         let batches: Vec<Batch> = self.unsettled.take().into_iter().chain((!rest.is_empty()).then_some(rest)).collect();
         let rows: usize = batches.iter().map(Batch::rows).sum();
@@ -256,10 +258,15 @@ impl Keeper {
         let name = database(&self.tracker.config);
         match saved {
             Ok(()) => {
-                log(format!("{name} cannot be written: {e}. The next start writes {rows} rows from {}", file.display()));
+                log(format!(
+                    "{name} cannot be written: {e}. The next start writes {rows} rows from {}",
+                    file.display()
+                ));
                 Ok(())
             }
-            Err(e2) => Err(format!("{name} cannot be written: {e}; nor can {}: {e2}. {rows} rows are lost", file.display())),
+            Err(e2) => {
+                Err(format!("{name} cannot be written: {e}; nor can {}: {e2}. {rows} rows are lost", file.display()))
+            }
         }
     }
 }
@@ -275,10 +282,15 @@ pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {
     let file = unwritten(config);
     let text = match fs::read(&file) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        read => read.map_err(|e| format!("cannot read {}, which holds accounts not yet written: {e}", file.display()))?,
+        read => {
+            read.map_err(|e| format!("cannot read {}, which holds accounts not yet written: {e}", file.display()))?
+        }
     };
     let batches: Vec<Batch> = serde_json::from_slice(&text).map_err(|e| {
-        format!("{} holds accounts not yet written, but is damaged: {e}. To start without them, move it away", file.display())
+        format!(
+            "{} holds accounts not yet written, but is damaged: {e}. To start without them, move it away",
+            file.display()
+        )
     })?;
     for batch in &batches {
         store.write(batch, now).map_err(|e| format!("cannot write the accounts in {}: {e}", file.display()))?;

@@ -1,7 +1,7 @@
 //! goat is a BitTorrent tracker for small private communities.
 //!
-//! **The tour.** An announce comes through [`net`] (TCP), which reads a whole request and
-//! hands it to [`http`]. That makes plain data of it, asks [`announce`] (the rules), and writes what comes
+//! **The tour.** An announce comes through [`net`] (TCP), which reads a whole request
+//! ([`message`]) and hands it to [`http`]. That makes plain data of it, asks [`announce`] (the rules), and writes what comes
 //! back as bencode. The rules know [`access`] (who may) and [`swarm`] (who is there), and note in the
 //! [`ledger`] what the books must hold; none of them waits for anything. The [`keeper`] writes the ledger
 //! into the [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`]
@@ -14,10 +14,12 @@ pub mod announce;
 pub mod bencode;
 pub mod cli;
 pub mod config;
+pub mod gate;
 pub mod http;
 pub mod keeper;
 pub mod ledger;
 pub mod log;
+pub mod message;
 pub mod net;
 pub mod random;
 pub mod server;

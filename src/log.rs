@@ -10,7 +10,9 @@ pub fn log(message: impl AsRef<str>) {
 
 /// Text with its control characters escaped, so that it stays one line and moves no cursor.
 pub fn clean(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    let escape = |c: char| {
+        if c.is_control() { c.escape_default().collect() } else { String::from(c) }
+    };
     text.chars().map(escape).collect()
 }
 

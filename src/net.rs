@@ -15,7 +15,6 @@
 //! it and close. A connection that sends its request at once is answered and closed without ever being
 //! registered with epoll: that is accept, read, write, close, the same calls as a bare responder makes.
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -25,9 +24,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
-use crate::http::{self, Answer, Request, Scratch};
+use crate::gate::{Gate, Place};
+use crate::http::{self, Answer, Scratch};
 use crate::log::log;
+use crate::message::{self, MAX_HEADERS, Parsed, Request, parse};
 use crate::server::Tracker;
 use crate::swarm::lock;
 use crate::sys::{Events, Interest, Poll};
@@ -42,14 +42,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long open connections are served after the order to stop.
 const STOP: Duration = Duration::from_secs(3);
-/// The longest head of a request, in bytes.
-const MAX_HEAD: usize = 8 * 1024;
-/// The longest body of a request, in bytes.
-const MAX_BODY: u64 = 64 * 1024;
-/// The most headers of a request.
-const MAX_HEADERS: usize = 64;
-/// The most connections from one IPv4 address or IPv6 network at a time.
-const MAX_PER_ADDRESS: u32 = 32;
 /// The most connections at a time, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 16_384;
 /// Files that are not connections: databases, certificates, the log.
@@ -60,73 +52,10 @@ const MAX_WAITING: usize = 1_024;
 const DEFER: u32 = 5;
 /// The connections that may wait for accept().
 const BACKLOG: u32 = 4_096;
+/// A request needs little stack, and many workers should cost little memory.
+const WORKER_STACK: usize = 256 * 1024;
 /// What one read can take.
 const READ_SIZE: usize = 16 * 1024;
-
-/// Connections open now: in all, and by address.
-struct Gate {
-    most: usize,
-    open: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, u32>>,
-}
-
-/// A connection's place among those of its address; gives it back when dropped.
-struct Place {
-    gate: Arc<Gate>,
-    /// Absent for addresses that may have any number.
-    address: Option<IpAddr>,
-}
-
-impl Gate {
-    /// Counts a connection in, or says no.
-    fn enter(self: &Arc<Gate>, config: &Config, ip: IpAddr) -> Option<Place> {
-        let exempt = ip == IpAddr::from([127, 0, 0, 1])
-            || ip == IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-            || config.trusted_proxies.iter().any(|block| block.contains(ip));
-        let address = (!exempt).then(|| network(ip));
-        if let Some(address) = address {
-            let mut by_address = lock(&self.by_address);
-            let count = by_address.entry(address).or_insert(0);
-            if *count >= MAX_PER_ADDRESS {
-                return None;
-            }
-            *count += 1;
-        }
-        self.open.fetch_add(1, Relaxed);
-        Some(Place { gate: self.clone(), address })
-    }
-
-    /// So many connections that none should be kept without need.
-    fn crowded(&self) -> bool {
-        self.open.load(Relaxed) > self.most / 4 * 3
-    }
-
-    fn full(&self) -> bool {
-        self.open.load(Relaxed) >= self.most
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.gate.open.fetch_sub(1, Relaxed);
-        let Some(address) = self.address else { return };
-        let mut by_address = lock(&self.gate.by_address);
-        if let Some(count) = by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
-            }
-        }
-    }
-}
-
-/// What one client can choose addresses from: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
-    }
-}
 
 /// One connection.
 struct Connection {
@@ -167,16 +96,68 @@ struct Job {
     request: usize,
 }
 
+/// The blocking threads, started as they are needed.
+struct Workers {
+    tracker: Arc<Tracker>,
+    waiting: Mutex<Receiver<Job>>,
+    queued: AtomicUsize,
+    idle: AtomicUsize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Workers {
+    /// Starts one more, unless one is idle for each request that waits, or there are enough.
+    fn staff(self: &Arc<Workers>) {
+        let mut threads = lock(&self.threads);
+        if self.idle.load(Relaxed) >= self.queued.load(Relaxed) || threads.len() >= self.tracker.config.workers {
+            return;
+        }
+        let workers = self.clone();
+        let thread = std::thread::Builder::new().name("worker".into()).stack_size(WORKER_STACK);
+        match thread.spawn(move || workers.work()) {
+            Ok(thread) => threads.push(thread),
+            Err(e) => log(format!("cannot start a worker, {} have to do: {e}", threads.len())),
+        }
+    }
+
+    /// Answers requests that wait for the database, until no thread hands over any more.
+    fn work(&self) {
+        let mut scratch = Scratch::default();
+        loop {
+            self.idle.fetch_add(1, Relaxed);
+            let job = lock(&self.waiting).recv();
+            self.idle.fetch_sub(1, Relaxed);
+            self.queued.fetch_sub(usize::from(job.is_ok()), Relaxed);
+            let Ok(Job { mut connection, request }) = job else {
+                return;
+            };
+            let mut out = Vec::new();
+            let input = connection.input.get(..request).unwrap_or_default();
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
+                let request = Request { keep_alive: false, ..request };
+                http::answer_slowly(&self.tracker, &request, &mut scratch, &mut out);
+            }
+            connection.output.append(&mut out);
+            let stream = &mut connection.stream;
+            let sent = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(DEADLINE)));
+            // Who does not read their answer does not get it.
+            let _ = sent.and_then(|()| stream.write_all(&connection.output));
+        }
+    }
+}
+
 /// The threads that serve HTTP.
 pub struct Listeners {
     threads: Vec<JoinHandle<()>>,
+    workers: Arc<Workers>,
     wake: UnixStream,
     stopping: Arc<AtomicBool>,
 }
 
 impl Listeners {
     /// Starts the threads that serve `listener`.
-    pub fn start(tracker: &Arc<Tracker>, listener: TcpListener, files: u64) -> io::Result<Listeners> {
+    pub fn start(tracker: &Arc<Tracker>, listener: TcpListener, files: libc::rlim_t) -> io::Result<Listeners> {
         crate::sys::tune_listener(&listener, DEFER, BACKLOG)?;
         listener.set_nonblocking(true)?;
         let listener = Arc::new(listener);
@@ -184,16 +165,16 @@ impl Listeners {
         let woken = Arc::new(woken);
         let stopping = Arc::new(AtomicBool::new(false));
         let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS);
-        let gate = Arc::new(Gate { most, open: AtomicUsize::new(0), by_address: Mutex::default() });
+        let gate = Arc::new(Gate::new(most));
         let (jobs, waiting) = sync_channel(MAX_WAITING);
         let mut threads = Vec::new();
-        let waiting = Arc::new(Mutex::new(waiting));
-        for i in 0..tracker.config.workers {
-            let (tracker, waiting) = (tracker.clone(), waiting.clone());
-            // A request needs little stack; 256 workers that wait should cost little memory.
-            let thread = std::thread::Builder::new().name(format!("worker {i}")).stack_size(256 * 1024);
-            threads.push(thread.spawn(move || work(&tracker, &waiting))?);
-        }
+        let workers = Arc::new(Workers {
+            tracker: tracker.clone(),
+            waiting: Mutex::new(waiting),
+            queued: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            threads: Mutex::default(),
+        });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         for i in 0..processors {
             let poll = Poll::new()?;
@@ -205,6 +186,7 @@ impl Listeners {
                 listening: true,
                 gate: gate.clone(),
                 jobs: jobs.clone(),
+                workers: workers.clone(),
                 poll,
                 connections: Vec::new(),
                 free: Vec::new(),
@@ -216,7 +198,7 @@ impl Listeners {
             };
             threads.push(std::thread::Builder::new().name(format!("http {i}")).spawn(move || serving.run())?);
         }
-        Ok(Listeners { threads, wake, stopping })
+        Ok(Listeners { threads, workers, wake, stopping })
     }
 
     /// Stops accepting, answers what is in flight, and waits for the threads to end.
@@ -224,31 +206,14 @@ impl Listeners {
         self.stopping.store(true, Relaxed);
         // Nobody reads this byte: it wakes every thread, however often they look.
         let _ = self.wake.write_all(&[0]);
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log("a thread of the HTTP listener had ended by a defect of goat: please report it");
-            }
+        // The workers end when those are gone who hand requests over.
+        let serving = self.threads.drain(..);
+        let ended = serving.map(JoinHandle::join).filter(Result::is_err).count();
+        let workers = std::mem::take(&mut *lock(&self.workers.threads));
+        let ended = ended + workers.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+        if ended > 0 {
+            log(format!("{ended} threads had ended by a defect of goat: please report it"));
         }
-    }
-}
-
-/// Answers requests that wait for the database, until no thread hands over any more.
-fn work(tracker: &Tracker, waiting: &Mutex<Receiver<Job>>) {
-    let mut scratch = None;
-    loop {
-        let Ok(Job { mut connection, request }) = lock(waiting).recv() else { return };
-        let mut out = Vec::new();
-        let input = connection.input.get(..request).unwrap_or_default();
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
-            let request = Request { keep_alive: false, ..request };
-            http::answer_slowly(tracker, &request, scratch.get_or_insert_default(), &mut out);
-        }
-        connection.output.append(&mut out);
-        let stream = &mut connection.stream;
-        let sent = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(DEADLINE)));
-        // Who does not read their answer does not get it.
-        let _ = sent.and_then(|()| stream.write_all(&connection.output));
     }
 }
 
@@ -262,6 +227,7 @@ struct Serving {
     listening: bool,
     gate: Arc<Gate>,
     jobs: SyncSender<Job>,
+    workers: Arc<Workers>,
     poll: Poll,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -328,7 +294,10 @@ impl Serving {
             match self.listener.accept() {
                 Ok((stream, from)) => self.welcome(stream, from.ip().to_canonical(), now),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOBUFS), Some(libc::ENOMEM)].contains(&e.raw_os_error()) => {
+                Err(e)
+                    if [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOBUFS), Some(libc::ENOMEM)]
+                        .contains(&e.raw_os_error()) =>
+                {
                     // No descriptor to be had: close the connection that is needed least, else look away
                     // until the next sweep. The client waits in the kernel meanwhile.
                     if !self.close_idle() {
@@ -347,7 +316,9 @@ impl Serving {
     fn close_idle(&mut self) -> bool {
         let open = self.connections.iter().enumerate().filter_map(|(slot, c)| Some((slot, c.as_ref()?)));
         let idle = open.filter(|(_, c)| matches!(c.state, State::Idle | State::Draining));
-        let Some((slot, _)) = idle.min_by_key(|(_, c)| c.deadline) else { return false };
+        let Some((slot, _)) = idle.min_by_key(|(_, c)| c.deadline) else {
+            return false;
+        };
         self.close(slot);
         true
     }
@@ -357,7 +328,9 @@ impl Serving {
         if self.gate.full() && !self.close_idle() {
             return;
         }
-        let Some(place) = self.gate.enter(&self.tracker.config, peer) else { return };
+        let Some(place) = self.gate.enter(&self.tracker.config, peer) else {
+            return;
+        };
         if stream.set_nonblocking(true).is_err() {
             return;
         }
@@ -376,7 +349,8 @@ impl Serving {
             Next::Work(request) => self.hand_over(connection, request),
             Next::Keep => {
                 let slot = self.free.pop().unwrap_or(self.connections.len());
-                let interest = if matches!(connection.state, State::Writing { .. }) { Interest::Write } else { Interest::Read };
+                let interest =
+                    if matches!(connection.state, State::Writing { .. }) { Interest::Write } else { Interest::Read };
                 if self.poll.add(&connection.stream, interest, slot as u64).is_err() {
                     self.free.push(slot);
                     self.connections.resize_with(self.connections.len().max(slot + 1), || None);
@@ -393,7 +367,9 @@ impl Serving {
     /// Lets a connection do what it is ready for.
     fn turn(&mut self, slot: usize, now: Instant) {
         // Out of its place while it is used, so that the rest of `self` is free.
-        let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
+        let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
         let writing = matches!(connection.state, State::Writing { .. });
         let mut next = match connection.state {
             State::Idle | State::Reading => self.read(&mut connection, now),
@@ -422,9 +398,14 @@ impl Serving {
     }
 
     fn hand_over(&mut self, connection: Connection, request: usize) {
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = self.jobs.try_send(Job { connection, request }) {
-            let mut connection = job.connection;
-            let _ = connection.stream.write(&http::error(503, "Too busy: try again in a minute"));
+        self.workers.queued.fetch_add(1, Relaxed);
+        match self.jobs.try_send(Job { connection, request }) {
+            Ok(()) => self.workers.staff(),
+            Err(TrySendError::Full(mut job) | TrySendError::Disconnected(mut job)) => {
+                self.workers.queued.fetch_sub(1, Relaxed);
+                let busy = message::error(503, "Too busy: try again in a minute");
+                let _ = job.connection.stream.write(&busy);
+            }
         }
     }
 
@@ -473,7 +454,7 @@ impl Serving {
             match parse(rest, connection.peer, &mut headers) {
                 Parsed::Partial => break,
                 Parsed::Bad(status, message) => {
-                    failed = Some(http::error(status, message));
+                    failed = Some(message::error(status, message));
                     close = true;
                 }
                 Parsed::Whole { mut request, size } => {
@@ -509,7 +490,9 @@ impl Serving {
 
     /// Writes what could not be written before.
     fn flush(&mut self, connection: &mut Connection, now: Instant) -> Next {
-        let State::Writing { close } = connection.state else { return Next::Keep };
+        let State::Writing { close } = connection.state else {
+            return Next::Keep;
+        };
         let output = std::mem::take(&mut connection.output);
         match send(connection, &output, close, false, now) {
             Next::Keep if connection.output.is_empty() => {
@@ -527,10 +510,12 @@ impl Serving {
     /// Ends the connections whose time is up; who is in the middle of a request is told why.
     fn sweep(&mut self, now: Instant) {
         for slot in 0..self.connections.len() {
-            let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { continue };
+            let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else {
+                continue;
+            };
             if connection.deadline <= now {
                 if connection.state == State::Reading {
-                    let _ = connection.stream.write(&http::error(408, "The request was not whole after 10 seconds"));
+                    let _ = connection.stream.write(&message::error(408, "The request was not whole after 10 seconds"));
                 }
                 self.close(slot);
             }
@@ -568,62 +553,4 @@ fn drain(connection: &mut Connection, buffer: &mut [u8]) -> Next {
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Next::Keep,
         _ => Next::Close,
     }
-}
-
-/// What some bytes are.
-enum Parsed<'a> {
-    /// The beginning of a request.
-    Partial,
-    /// No request that can be answered: a status and what is wrong.
-    Bad(u16, &'static str),
-    /// A request, and how many bytes it has with its body.
-    Whole { request: Request<'a>, size: usize },
-}
-
-/// Reads one request. Its body is waited for and left alone: no request of the tracker's has one.
-fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Parsed<'a> {
-    let mut parser = httparse::Request::new(headers);
-    let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
-        Ok(httparse::Status::Complete(head)) => head,
-        Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Parsed::Partial,
-        Ok(httparse::Status::Partial) => return Parsed::Bad(431, "The head of a request may have 8 KiB"),
-        Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(431, "A request may have 64 headers"),
-        Err(_) => return Parsed::Bad(400, "This is no HTTP/1.1 request"),
-    };
-    let (Some(method), Some(target), Some(version)) = (parser.method, parser.path, parser.version) else {
-        return Parsed::Bad(400, "This is no HTTP/1.1 request");
-    };
-    let (mut body, mut keep_alive, mut close) = (None, version == 1, false);
-    for header in &*parser.headers {
-        let name = header.name;
-        if name.eq_ignore_ascii_case("Content-Length") {
-            let length = std::str::from_utf8(header.value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-            match length.map(str::parse::<u64>) {
-                _ if body.is_some() => return Parsed::Bad(400, "There may be one Content-Length"),
-                Some(Ok(length @ 0..=MAX_BODY)) => body = Some(length as usize),
-                Some(_) if length != Some("") => return Parsed::Bad(413, "The body of a request may have 64 KiB"),
-                _ => return Parsed::Bad(400, "Content-Length is a number of bytes"),
-            }
-        } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
-            return Parsed::Bad(501, "Transfer-Encoding is not supported: send a Content-Length");
-        } else if name.eq_ignore_ascii_case("Connection") {
-            for token in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                if token.eq_ignore_ascii_case(b"close") {
-                    close = true;
-                } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                    keep_alive = true;
-                }
-            }
-        }
-    }
-    match method {
-        "GET" | "HEAD" => {}
-        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => return Parsed::Bad(405, "Only GET and HEAD are allowed here"),
-        _ => return Parsed::Bad(501, "This method is not known: use GET"),
-    }
-    let size = head + body.unwrap_or(0);
-    if data.len() < size {
-        return Parsed::Partial;
-    }
-    Parsed::Whole { request: Request { method, target, headers: parser.headers, peer, keep_alive: keep_alive && !close }, size }
 }

@@ -98,12 +98,16 @@ impl Tracker {
                 tracker.put_torrent(&file);
             }
             Loaded::Session(file, session, at) => {
-                let Some(hash) = hashes.get(&file) else { return };
+                let Some(hash) = hashes.get(&file) else {
+                    return;
+                };
                 let mut shard = tracker.swarms.shard(hash);
-                let Some(torrent) = shard.torrents.get_mut(hash) else { return };
+                let Some(torrent) = shard.torrents.get_mut(hash) else {
+                    return;
+                };
                 let swarm = torrent.swarm.get_or_insert_default();
                 let user = tracker.access.by_id(session.user);
-                if session.user != 0 && !user.as_ref().is_some_and(|user| !user.banned) {
+                if session.user != 0 && user.as_ref().is_none_or(|user| user.banned) {
                     return;
                 }
                 if let Some(user) = user.filter(|user| swarm.of_user(user.id, &session.peer_id).next().is_none()) {

@@ -194,9 +194,8 @@ impl Swarm {
 
     /// The slot of a session, valid until the swarm is changed.
     pub fn find(&self, user: u32, peer_id: &PeerId) -> Option<usize> {
-        let same = |&slot: &u32| {
-            self.sessions.get(slot as usize).is_some_and(|s| s.user == user && s.peer_id == *peer_id)
-        };
+        let same =
+            |&slot: &u32| self.sessions.get(slot as usize).is_some_and(|s| s.user == user && s.peer_id == *peer_id);
         self.index.find(hash(user, peer_id), same).map(|&slot| slot as usize)
     }
 
@@ -287,7 +286,9 @@ impl Swarm {
         if a == b {
             return;
         }
-        let (Some(hash_a), Some(hash_b)) = (self.entry(a), self.entry(b)) else { return };
+        let (Some(hash_a), Some(hash_b)) = (self.entry(a), self.entry(b)) else {
+            return;
+        };
         // The first look-up must be over before the second: both may be on one chain, and after the
         // first write two entries would hold the same slot.
         let parked = u32::MAX;
@@ -310,7 +311,9 @@ impl Swarm {
     /// Adds random peers to `peers`: leechers only where `slot`, the asker, is a seeder; never the asker,
     /// nor anyone at the asker's own address. Takes time in proportion to `want.count`.
     pub fn choose(&self, slot: usize, want: Want, rng: &mut Rng, peers: &mut Peers) {
-        let Some((me, at)) = self.get(slot) else { return };
+        let Some((me, at)) = self.get(slot) else {
+            return;
+        };
         let among = if me.left == 0 { self.seeders..self.len() } else { 0..self.len() };
         let (want4, want6) = (want.v4, want.v6 && !self.v6.is_empty());
         for slot in sample(among, slot, want.count, rng) {
@@ -332,7 +335,9 @@ impl Swarm {
     /// calls `gone` with each session that left.
     pub fn expire(&mut self, deadline: u32, mut gone: impl FnMut(Session, Addresses)) {
         for slot in (0..self.len()).rev() {
-            let Some((session, mut at)) = self.get(slot) else { continue };
+            let Some((session, mut at)) = self.get(slot) else {
+                continue;
+            };
             if session.last_seen() < deadline {
                 let (session, at) = self.remove(slot);
                 gone(session, at);

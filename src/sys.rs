@@ -30,14 +30,14 @@ pub fn tune_listener(listener: &TcpListener, defer: u32, backlog: u32) -> io::Re
 }
 
 /// Raises the limit on open files as far as it may be, and returns it.
-pub fn raise_file_limit() -> io::Result<u64> {
+pub fn raise_file_limit() -> io::Result<libc::rlim_t> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live rlimit, which the kernel fills.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the pointer is to a live rlimit, which the kernel only reads.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
-    Ok(limit.rlim_cur as u64)
+    Ok(limit.rlim_cur)
 }
 
 /// Waits for many sockets at once.

@@ -230,8 +230,7 @@ mod tests {
         let samples = samples();
         assert_eq!(samples.len(), 9);
         for (line, file) in samples {
-            let [v1, v2, private, size, name] =
-                line.splitn(5, ' ').collect::<Vec<_>>().try_into().unwrap();
+            let [v1, v2, private, size, name] = line.splitn(5, ' ').collect::<Vec<_>>().try_into().unwrap();
             let torrent = read(&file).unwrap();
             let first = if v1 == "-" { v2 } else { v1 };
             assert_eq!(Ok(torrent.info_hash), first.parse(), "{line}");
@@ -318,10 +317,7 @@ mod tests {
     fn a_size_is_the_sum_of_all_files_but_padding() {
         let (a, b) = ("d6:lengthi1ee", "d4:attr1:x6:lengthi20ee");
         let padding = "d4:attr2:xp6:lengthi300ee";
-        assert_eq!(
-            read_info(&v1(&format!("{a}{b}{padding}{a}"))).unwrap().0,
-            22
-        );
+        assert_eq!(read_info(&v1(&format!("{a}{b}{padding}{a}"))).unwrap().0, 22);
         let tree = format!("d1:ad0:{a}e1:dd1:bd0:{b}e1:cd0:{padding}eee");
         assert_eq!(read_info(&v2(&tree)).unwrap().0, 21);
     }
@@ -329,13 +325,7 @@ mod tests {
     #[test]
     fn a_file_of_negative_or_no_length_is_refused() {
         let reason = "not a torrent: a file's length is missing or negative";
-        for file in [
-            "d6:lengthi-1ee",
-            "d6:length1:1e",
-            "de",
-            "i1e",
-            "d4:attr1:p6:lengthi-1ee",
-        ] {
+        for file in ["d6:lengthi-1ee", "d6:length1:1e", "de", "i1e", "d4:attr1:p6:lengthi-1ee"] {
             assert_eq!(refusal(&v1(file)), reason);
         }
         assert_eq!(refusal(&v2("d1:ad0:d6:lengthi-1eeee")), reason);
@@ -357,18 +347,9 @@ mod tests {
         assert_eq!(read_info(&v2(&described)).unwrap().0, 5);
         for (tree, reason) in [
             (format!("d0:{file}e"), "its file tree is itself a file"),
-            (
-                format!("d1:ad0:{file}1:bd0:{file}eee"),
-                "its file tree has a file with files inside",
-            ),
-            (
-                "d1:ai1ee".to_string(),
-                "its file tree is not made of dictionaries",
-            ),
-            (
-                "le".to_string(),
-                "its file tree is not made of dictionaries",
-            ),
+            (format!("d1:ad0:{file}1:bd0:{file}eee"), "its file tree has a file with files inside"),
+            ("d1:ai1ee".to_string(), "its file tree is not made of dictionaries"),
+            ("le".to_string(), "its file tree is not made of dictionaries"),
         ] {
             assert_eq!(refusal(&v2(&tree)), format!("not a torrent: {reason}"));
         }
@@ -395,10 +376,7 @@ mod tests {
             )
         };
         assert_eq!(read_info(&hybrid(7, 7)).unwrap().0, 7);
-        assert_eq!(
-            refusal(&hybrid(7, 8)),
-            "not a torrent: its v1 and its v2 part differ in size"
-        );
+        assert_eq!(refusal(&hybrid(7, 8)), "not a torrent: its v1 and its v2 part differ in size");
     }
 
     #[test]
@@ -415,15 +393,10 @@ mod tests {
     fn a_name_is_fit_for_display() {
         let named = |name: &str| {
             let len = name.len();
-            read_info(&format!(
-                "d6:lengthi1e4:name{len}:{name}12:piece lengthi1e6:pieces0:e"
-            ))
+            read_info(&format!("d6:lengthi1e4:name{len}:{name}12:piece lengthi1e6:pieces0:e"))
         };
         assert_eq!(named("Gr\u{f6}\u{df}e").unwrap().1, "Gr\u{f6}\u{df}e");
-        assert_eq!(
-            named("a\x1b[2J\n\u{9b}b").unwrap().1,
-            "a\u{fffd}[2J\u{fffd}\u{fffd}b"
-        );
+        assert_eq!(named("a\x1b[2J\n\u{9b}b").unwrap().1, "a\u{fffd}[2J\u{fffd}\u{fffd}b");
         let file = b"d4:infod6:lengthi1e4:name2:a\xff12:piece lengthi1e6:pieces0:ee";
         assert_eq!(read(file).unwrap().name, "a\u{fffd}");
         let file = b"d4:infod6:lengthi1e4:name1:\xff10:name.utf-81:b12:piece lengthi1e6:pieces0:ee";
@@ -460,10 +433,7 @@ mod tests {
         let huge = "\u{e4}".repeat(1000);
         for text in ["", &short, &long, &sign, &umlauts, &cut_off, &huge] {
             let error = text.parse::<InfoHash>().unwrap_err();
-            assert!(
-                error.starts_with("an info_hash is 40 hexadecimal digits"),
-                "{error}"
-            );
+            assert!(error.starts_with("an info_hash is 40 hexadecimal digits"), "{error}");
             assert!(error.len() < 300, "{error}");
         }
     }

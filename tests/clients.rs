@@ -7,47 +7,74 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Database, Folder, Goat, Host, Lab, Process, User, http_post, wait_for};
+use common::{
+    Database, Folder, Goat, Host, Lab, Process, User, http_post, installed, skip, wait_for,
+    wait_until,
+};
 use serde_json::{Value, json};
 
 #[test]
 fn clients_share_files_and_the_books_agree_with_them_on_sqlite() {
-    Lab::run("clients on SQLite", |lab| share_in_a_ring(lab, &Database::sqlite()));
+    in_lab("clients on SQLite", |lab| {
+        share_in_a_ring(lab, &Database::sqlite())
+    });
 }
 
 #[test]
 fn clients_share_files_and_the_books_agree_with_them_on_mariadb() {
     let test = "clients on MariaDB";
     if let Some(database) = Database::mariadb(test) {
-        Lab::run(test, |lab| share_in_a_ring(lab, &database));
+        in_lab(test, |lab| share_in_a_ring(lab, &database));
     }
 }
 
 #[test]
 fn a_swarm_survives_a_restart_of_goat() {
-    for database in Database::each("clients across a restart") {
-        Lab::run("clients across a restart", |lab| share_across_a_restart(lab, &database));
+    let test = "clients across a restart";
+    for database in Database::each(test) {
+        in_lab(test, |lab| share_across_a_restart(lab, &database));
     }
 }
 
 #[test]
 fn a_client_with_an_unknown_passkey_gets_no_peers() {
-    Lab::run("a client with an unknown passkey", |lab| {
+    in_lab("a client with an unknown passkey", |lab| {
         let database = Database::sqlite();
         let goat = start_goat(&database);
         let file = File::new(&goat);
         let seeder = Member::join(lab, &goat, Kind::Libtorrent, &file, true);
-        wait_for("the seeder", || (database.number(SEEDERS) == 1).then_some(()));
+        wait_until("the seeder", || database.number(SEEDERS) == 1);
 
         let torrent = file.torrent(&goat, &"0123456789".repeat(4));
         let mut stranger = Client::start(lab.host(), Kind::Libtorrent, &torrent, None);
-        wait_for("goat to refuse", || stranger.process.output().contains("Invalid passkey").then_some(()));
+        wait_until("goat to refuse", || {
+            stranger.process.output().contains("Invalid passkey")
+        });
 
-        let totals = stranger.finish();
+        let totals = stranger.stop_sharing();
         assert_eq!((totals.downloaded, totals.left), (0, SIZE));
-        assert_eq!(database.sql("SELECT DISTINCT user_id FROM peers"), [[seeder.user.id.to_string()]]);
-        assert_eq!(database.sql("SELECT DISTINCT user_id FROM files_users"), [[seeder.user.id.to_string()]]);
+        for table in ["peers", "files_users"] {
+            let rows = database.sql(&format!("SELECT user_id FROM {table}"));
+            assert_eq!(rows, [[seeder.user.id.to_string()]], "{table}");
+        }
     });
+}
+
+/// Runs a test in a network of its own.
+fn in_lab(test: &str, body: impl FnOnce(&Lab) + Send) {
+    let mut programs = "ip aria2c transmission-daemon mktorrent sqlite3".split(' ');
+    if let Some(program) = programs.find(|program| !installed(program)) {
+        return skip(test, &format!("no {program}"));
+    }
+    let mut python = Command::new(PYTHON);
+    if !python
+        .args(["-c", "import libtorrent"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return skip(test, "no libtorrent for Python");
+    }
+    Lab::run(test, body);
 }
 
 /// Every client once as the seeder and once as the leecher of a file.
@@ -61,19 +88,21 @@ fn share_in_a_ring(lab: &Lab, database: &Database) {
     let files: Vec<File> = ring.iter().map(|_| File::new(&goat)).collect();
     let pairs = || files.iter().zip(ring);
 
-    let seeders: Vec<Member> =
-        pairs().map(|(file, (kind, _))| Member::join(lab, &goat, kind, file, true)).collect();
-    wait_for("the seeders", || (database.number(SEEDERS) == 3).then_some(()));
-    let mut leechers: Vec<Member> =
-        pairs().map(|(file, (_, kind))| Member::join(lab, &goat, kind, file, false)).collect();
+    let seeders: Vec<Member> = pairs()
+        .map(|(file, (kind, _))| Member::join(lab, &goat, kind, file, true))
+        .collect();
+    wait_until("the seeders", || database.number(SEEDERS) == 3);
+    let mut leechers: Vec<Member> = pairs()
+        .map(|(file, (_, kind))| Member::join(lab, &goat, kind, file, false))
+        .collect();
     for leecher in &mut leechers {
         leecher.wait_until_complete();
     }
-    wait_for("the snatches", || (database.number(SNATCHES) == 3).then_some(()));
+    wait_until("the snatches", || database.number(SNATCHES) == 3);
 
-    let leechers: Vec<Left> = leechers.into_iter().map(Member::leave).collect();
-    let seeders: Vec<Left> = seeders.into_iter().map(Member::leave).collect();
-    wait_for("the goodbyes", || (database.number(ACTIVE) == 0).then_some(()));
+    let leave = |members: Vec<Member>| members.into_iter().map(|member| member.leave(database));
+    let leechers: Vec<Report> = leave(leechers).collect();
+    let seeders: Vec<Report> = leave(seeders).collect();
     for (file, (seeder, leecher)) in files.iter().zip(seeders.iter().zip(&leechers)) {
         check_books(database, file, seeder, leecher);
     }
@@ -84,55 +113,68 @@ fn share_across_a_restart(lab: &Lab, database: &Database) {
     let mut goat = start_goat(database);
     let file = File::new(&goat);
     let seeder = Member::join(lab, &goat, Kind::Libtorrent, &file, true);
-    wait_for("the seeder", || (database.number(SEEDERS) == 1).then_some(()));
+    wait_until("the seeder", || database.number(SEEDERS) == 1);
 
     goat.restart();
     // The seeder has no reason to announce again for an hour.
     let mut leecher = Member::join(lab, &goat, Kind::Aria2, &file, false);
     leecher.wait_until_complete();
-    wait_for("the snatch", || (database.number(SNATCHES) == 1).then_some(()));
+    wait_until("the snatch", || database.number(SNATCHES) == 1);
 
-    let (leecher, seeder) = (leecher.leave(), seeder.leave());
-    wait_for("the goodbyes", || (database.number(ACTIVE) == 0).then_some(()));
+    let leecher = leecher.leave(database);
+    let seeder = seeder.leave(database);
     check_books(database, &file, &seeder, &leecher);
 }
 
 /// The database holds what the two clients say, and nothing else.
-fn check_books(database: &Database, file: &File, seeder: &Left, leecher: &Left) {
-    assert!(leecher.totals.downloaded >= SIZE && seeder.totals.uploaded >= SIZE, "{seeder:?} {leecher:?}");
+fn check_books(database: &Database, file: &File, seeder: &Report, leecher: &Report) {
+    assert!(seeder.totals.uploaded >= SIZE, "{seeder:?}");
+    assert!(leecher.totals.downloaded >= SIZE, "{leecher:?}");
     let id = file.id;
-    assert_eq!(database.number(&format!("SELECT completed FROM files WHERE id = {id}")), 1);
+    let snatches = database.number(&format!("SELECT completed FROM files WHERE id = {id}"));
+    assert_eq!(snatches, 1);
 
-    let expected = |member: &Left, completed: u8| {
-        let Totals { uploaded, downloaded, left } = member.totals;
-        [&member.user.id.to_string(), &member.address, "0", &completed.to_string()]
-            .map(String::from)
-            .into_iter()
-            .chain([uploaded, downloaded, left].map(|number| number.to_string()))
-            .collect::<Vec<String>>()
+    let expected = |Report {
+                        user,
+                        address,
+                        totals,
+                    }: &Report,
+                    completed: u8| {
+        let Totals {
+            uploaded,
+            downloaded,
+            left,
+        } = totals;
+        format!(
+            "{} {address} 0 {completed} {uploaded} {downloaded} {left}",
+            user.id
+        )
     };
-    let mut rows = [expected(seeder, 0), expected(leecher, 1)];
-    rows.sort();
-    let columns = "active, completed, uploaded, downloaded, `left`";
-    let mut totals =
-        database.sql(&format!("SELECT user_id, ip, {columns} FROM files_users WHERE file_id = {id}"));
-    totals.sort();
-    assert_eq!(totals, rows, "files_users: {seeder:?} {leecher:?}");
-    let mut sessions =
-        database.sql(&format!("SELECT user_id, ipv4, {columns} FROM peers WHERE file_id = {id}"));
-    sessions.sort();
-    assert_eq!(sessions, rows, "peers: {seeder:?} {leecher:?}");
+    let mut both = [expected(seeder, 0), expected(leecher, 1)];
+    both.sort();
+    for (table, address) in [("files_users", "ip"), ("peers", "ipv4")] {
+        let columns =
+            format!("user_id, {address}, active, completed, uploaded, downloaded, `left`");
+        let rows = database.sql(&format!(
+            "SELECT {columns} FROM {table} WHERE file_id = {id}"
+        ));
+        let mut rows: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
+        rows.sort();
+        assert_eq!(rows, both, "{table}");
+    }
 
-    for member in [seeder, leecher] {
-        let sql = format!("SELECT uploaded, downloaded FROM users WHERE id = {}", member.user.id);
-        let credited = [member.totals.uploaded, member.totals.downloaded].map(|number| number.to_string());
-        assert_eq!(database.sql(&sql), [credited], "users: {member:?}");
+    for Report { user, totals, .. } in [seeder, leecher] {
+        let sql = format!(
+            "SELECT uploaded, downloaded FROM users WHERE id = {}",
+            user.id
+        );
+        let credited = [totals.uploaded, totals.downloaded].map(|number| number.to_string());
+        assert_eq!(database.sql(&sql), [credited], "{}", user.name);
     }
 }
 
 // What the tests wait for.
 const SEEDERS: &str = "SELECT count(*) FROM peers WHERE active = 1 AND `left` = 0";
-const ACTIVE: &str = "SELECT count(*) FROM peers WHERE active = 1";
 const SNATCHES: &str = "SELECT sum(completed) FROM files";
 
 fn start_goat(database: &Database) -> Goat {
@@ -155,7 +197,11 @@ impl File {
         let mut random = std::fs::File::open("/dev/urandom").unwrap();
         std::io::Read::read_exact(&mut random, &mut content).unwrap();
         std::fs::write(folder.join("random.bin"), &content).unwrap();
-        let mut file = File { folder, content, id: 0 };
+        let mut file = File {
+            folder,
+            content,
+            id: 0,
+        };
         file.id = goat.add_torrent(file.torrent(goat, "passkey"));
         file
     }
@@ -169,7 +215,8 @@ impl File {
         let torrent = self.folder.join(&format!("{passkey}.torrent"));
         let announce = format!("http://{}/{passkey}/announce", goat.address());
         let output = Command::new("mktorrent")
-            .args(["--private", "--piece-length=16", "--announce", &announce, "--output"])
+            .args(["--private", "--piece-length=16", "--announce"])
+            .args([&announce, "--output"])
             .args([&torrent, &self.path()])
             .output()
             .expect("mktorrent is installed");
@@ -187,7 +234,7 @@ struct Member {
 
 /// A user who has shared a file, and what their client says it moved.
 #[derive(Debug)]
-struct Left {
+struct Report {
     user: User,
     address: String,
     totals: Totals,
@@ -200,7 +247,11 @@ impl Member {
         let torrent = file.torrent(goat, &user.passkey);
         let content = seeds.then(|| file.path());
         let client = Client::start(lab.host(), kind, &torrent, content.as_deref());
-        Member { user, client, content: file.content.clone() }
+        Member {
+            user,
+            client,
+            content: file.content.clone(),
+        }
     }
 
     fn wait_until_complete(&mut self) {
@@ -210,11 +261,26 @@ impl Member {
         });
     }
 
-    fn leave(mut self) -> Left {
-        let totals = self.client.finish();
+    fn leave(mut self, database: &Database) -> Report {
+        let totals = self.client.stop_sharing();
+        let active = format!(
+            "SELECT count(*) FROM peers WHERE active = 1 AND user_id = {}",
+            self.user.id
+        );
+        wait_until(&format!("the goodbye of {}", self.user.name), || {
+            database.number(&active) == 0
+        });
         let copy = std::fs::read(self.client.folder.join("random.bin")).unwrap();
-        assert!(copy == self.content, "{} has other bytes than the seeder", self.user.name);
-        Left { user: self.user, address: self.client.host.address.to_string(), totals }
+        assert!(
+            copy == self.content,
+            "{} has other bytes than the seeder",
+            self.user.name
+        );
+        Report {
+            user: self.user,
+            address: self.client.host.address.to_string(),
+            totals,
+        }
     }
 }
 
@@ -225,7 +291,10 @@ enum Kind {
     Libtorrent,
 }
 
-/// The figures that a client announces.
+/// The figures that a client announces, as it says itself.
+///
+/// They need not be the size of the file: Transmission counts the 13 bytes before every block as
+/// uploaded, and any client may be sent a block twice.
 #[derive(Clone, Copy, Debug)]
 struct Totals {
     uploaded: u64,
@@ -236,6 +305,7 @@ struct Totals {
 /// A running client, with a folder and a host of its own, and one torrent.
 struct Client {
     kind: Kind,
+    brought: u64,
     process: Process,
     host: Host,
     folder: Folder,
@@ -254,10 +324,23 @@ impl Client {
             Kind::Libtorrent => libtorrent(&host, torrent, &folder),
         };
         command.env("HOME", folder.path());
-        let process = Process::start(&format!("{kind:?}"), &mut command, folder.join("client.log"));
-        let client = Client { kind, process, host, folder };
+        let process = Process::start(
+            &format!("{kind:?}"),
+            &mut command,
+            folder.join("client.log"),
+        );
+        let brought = if content.is_some() { SIZE } else { 0 };
+        let client = Client {
+            kind,
+            brought,
+            process,
+            host,
+            folder,
+        };
         if let Kind::Transmission = kind {
-            wait_for("Transmission", || client.transmission("torrent-add", json!({ "filename": torrent })));
+            wait_for("Transmission", || {
+                client.transmission("torrent-add", json!({ "filename": torrent }))
+            });
         }
         client
     }
@@ -271,19 +354,28 @@ impl Client {
                 let completed = number("completedLength");
                 Some(Totals {
                     uploaded: number("uploadLength"),
-                    downloaded: completed,
+                    // What it brought along was not downloaded.
+                    downloaded: completed - self.brought,
                     left: number("totalLength") - completed,
                 })
             }
             Kind::Transmission => {
                 let fields = ["uploadedEver", "downloadedEver", "leftUntilDone"];
                 let answer = self.transmission("torrent-get", json!({ "fields": fields }))?;
-                let [uploaded, downloaded, left] = fields.map(|field| answer["torrents"][0][field].as_u64());
-                Some(Totals { uploaded: uploaded?, downloaded: downloaded?, left: left? })
+                let [uploaded, downloaded, left] =
+                    fields.map(|field| answer["torrents"][0][field].as_u64());
+                Some(Totals {
+                    uploaded: uploaded?,
+                    downloaded: downloaded?,
+                    left: left?,
+                })
             }
             Kind::Libtorrent => {
                 let output = self.process.output();
-                let line = output.lines().rev().find(|line| line.starts_with('{') && line.ends_with('}'))?;
+                let line = output
+                    .lines()
+                    .rev()
+                    .find(|line| line.starts_with('{') && line.ends_with('}'))?;
                 let status: Value = serde_json::from_str(line).unwrap();
                 let number = |key: &str| status[key].as_u64().unwrap();
                 (status["checked"] == true).then(|| Totals {
@@ -295,26 +387,31 @@ impl Client {
         }
     }
 
-    /// Ends the client in good order, so that it tells goat; gives what it moved in all.
-    fn finish(&mut self) -> Totals {
-        // libtorrent's script speaks to the end; the others must be asked before it.
-        let paused = match self.kind {
-            Kind::Aria2 => self.aria2("pause"),
-            Kind::Transmission => self.transmission("torrent-stop", json!({})),
-            Kind::Libtorrent => None,
+    /// Has the client stop sharing in good order, so that it tells goat; gives what it moved in all.
+    fn stop_sharing(&mut self) -> Totals {
+        let totals = match self.kind {
+            Kind::Aria2 => {
+                let totals = self.totals(); // it forgets them when it pauses
+                self.aria2("pause").and(totals)
+            }
+            Kind::Transmission => self
+                .transmission("torrent-stop", json!({}))
+                .and_then(|_| self.totals()),
+            Kind::Libtorrent => {
+                self.process.terminate();
+                self.totals()
+            }
         };
-        let totals = paused.and_then(|_| self.totals());
-        eprintln!("paused {totals:?} {:?}", self.kind);
-        self.process.terminate();
-        totals.or_else(|| self.totals()).unwrap()
+        totals.unwrap_or_else(|| panic!("{:?} does not stop", self.kind))
     }
 
     /// Calls a method of aria2 on the only download.
     fn aria2(&self, method: &str) -> Option<Value> {
-        let parameters = json!([GID]);
-        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": format!("aria2.{method}"), "params": parameters });
+        let method = format!("aria2.{method}");
+        let call =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [GID] }).to_string();
         let address = SocketAddr::from((self.host.address, 6800));
-        let (status, _, body) = http_post(address, "/jsonrpc", &[], call.to_string().as_bytes()).ok()?;
+        let (status, _, body) = http_post(address, "/jsonrpc", &[], call.as_bytes()).ok()?;
         assert_eq!(status, 200, "aria2: {}", String::from_utf8_lossy(&body));
         Some(serde_json::from_slice::<Value>(&body).unwrap()["result"].take())
     }
@@ -323,7 +420,9 @@ impl Client {
     fn transmission(&self, method: &str, arguments: Value) -> Option<Value> {
         let address = SocketAddr::from((self.host.address, 9091));
         let call = json!({ "method": method, "arguments": arguments }).to_string();
-        let post = |headers: &[(&str, &str)]| http_post(address, "/transmission/rpc", headers, call.as_bytes()).ok();
+        let post = |headers: &[(&str, &str)]| {
+            http_post(address, "/transmission/rpc", headers, call.as_bytes()).ok()
+        };
         // It wants to be told a number that it names when it refuses.
         const SESSION: &str = "x-transmission-session-id";
         let (_, headers, _) = post(&[])?;
@@ -335,23 +434,30 @@ impl Client {
     }
 }
 
+/// The name of aria2's only download.
 const GID: &str = "00000000000000aa";
 
+/// The one that Debian's packages install modules for.
+const PYTHON: &str = "/usr/bin/python3";
+
 fn aria2(host: &Host, torrent: &Path, folder: &Folder) -> Command {
+    let options = "--no-conf --check-integrity --file-allocation=none --seed-ratio=0 \
+        --enable-dht=false --enable-peer-exchange=false --bt-enable-lpd=false --listen-port=6881 \
+        --enable-rpc --rpc-listen-all --rpc-listen-port=6800 \
+        --show-console-readout=false --console-log-level=info";
     let mut command = host.command("aria2c");
     command
-        .args(["--no-conf", "--check-integrity", "--file-allocation=none", "--seed-ratio=0"])
-        .args(["--enable-dht=false", "--enable-peer-exchange=false", "--bt-enable-lpd=false"])
-        .args(["--listen-port=6881", "--enable-rpc", "--rpc-listen-all", "--rpc-listen-port=6800"])
-        .args(["--show-console-readout=false", "--console-log-level=info", "--gid", GID, "--dir"])
-        .args([folder.path(), torrent]);
+        .args(options.split(' '))
+        .args(["--gid", GID, "--dir"]);
+    command.args([folder.path(), torrent]);
     command
 }
 
 fn transmission(host: &Host, folder: &Folder) -> Command {
     let settings = json!({
         "download-dir": folder.path(), "incomplete-dir-enabled": false, "watch-dir-enabled": false,
-        "dht-enabled": false, "pex-enabled": false, "lpd-enabled": false, "port-forwarding-enabled": false,
+        "dht-enabled": false, "pex-enabled": false, "lpd-enabled": false,
+        "port-forwarding-enabled": false,
         "rpc-enabled": true, "rpc-bind-address": "0.0.0.0", "rpc-port": 9091,
         "rpc-whitelist-enabled": false, "rpc-host-whitelist-enabled": false,
         "rpc-authentication-required": false,
@@ -359,13 +465,17 @@ fn transmission(host: &Host, folder: &Folder) -> Command {
     });
     std::fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
     let mut command = host.command("transmission-daemon");
-    command.args(["--foreground", "--log-debug", "--config-dir"]).arg(folder.path());
+    command
+        .args(["--foreground", "--log-debug", "--config-dir"])
+        .arg(folder.path());
     command
 }
 
 fn libtorrent(host: &Host, torrent: &Path, folder: &Folder) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/lt_client.py");
-    let mut command = host.command("/usr/bin/python3");
-    command.args([&script, torrent, folder.path()]).arg(format!("{}:6881", host.address));
+    let mut command = host.command(PYTHON);
+    command
+        .args([&script, torrent, folder.path()])
+        .arg(format!("{}:6881", host.address));
     command
 }

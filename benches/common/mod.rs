@@ -1,7 +1,6 @@
 //! What the benches share: servers as processes of their own, the kernel's account of what they
 //! used, and a database filled with as many users, torrents and sessions as a bench asks for.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +18,10 @@ pub fn argument(name: &str) -> Option<String> {
 }
 
 pub fn number(name: &str, default: u64) -> u64 {
-    argument(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} needs a number, not {v}")))
+    argument(name).map_or(default, |v| {
+        v.parse()
+            .unwrap_or_else(|_| panic!("{name} needs a number, not {v}"))
+    })
 }
 
 /// A directory that goes when the bench ends.
@@ -91,7 +93,12 @@ pub fn info_hash(torrent: u64) -> [u8; 20] {
 }
 
 pub fn passkey(user: u64) -> String {
-    format!("{:016x}{:016x}{:08x}", scramble(user ^ 0xaa55), scramble(user ^ 0x55aa), user)
+    format!(
+        "{:016x}{:016x}{:08x}",
+        scramble(user ^ 0xaa55),
+        scramble(user ^ 0x55aa),
+        user
+    )
 }
 
 pub fn peer_id(session: u64) -> String {
@@ -106,21 +113,32 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn populate(path: &Path, shape: Option<Shape>) {
     let mut db = rusqlite::Connection::open(path).unwrap();
     // Nobody mourns this file if the machine dies meanwhile.
-    db.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -262144;").unwrap();
-    db.execute_batch(include_str!("../../res/sqlite/schema.sql")).unwrap();
-    db.execute_batch(include_str!("../../res/sqlite/clients.sql")).unwrap();
+    db.execute_batch(
+        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -262144;",
+    )
+    .unwrap();
+    db.execute_batch(include_str!("../../res/sqlite/schema.sql"))
+        .unwrap();
+    db.execute_batch(include_str!("../../res/sqlite/clients.sql"))
+        .unwrap();
     let Some(shape) = shape else { return };
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
     let rows = db.transaction().unwrap();
     {
-        let mut user = rows.prepare("INSERT INTO users (id, username, passkey) VALUES (?, ?, ?)").unwrap();
+        let mut user = rows
+            .prepare("INSERT INTO users (id, username, passkey) VALUES (?, ?, ?)")
+            .unwrap();
         for id in 0..shape.users {
             // Nobody has id 0.
-            user.execute((id as i64 + 1, format!("user{id}"), passkey(id))).unwrap();
+            user.execute((id as i64 + 1, format!("user{id}"), passkey(id)))
+                .unwrap();
         }
-        let mut file = rows.prepare("INSERT INTO files (id, info_hash, name, verified) VALUES (?, ?, ?, 1)").unwrap();
+        let mut file = rows
+            .prepare("INSERT INTO files (id, info_hash, name, verified) VALUES (?, ?, ?, 1)")
+            .unwrap();
         for id in 0..shape.torrents {
-            file.execute((id as i64 + 1, hex(&info_hash(id)), format!("torrent {id}"))).unwrap();
+            file.execute((id as i64 + 1, hex(&info_hash(id)), format!("torrent {id}")))
+                .unwrap();
         }
         let mut peer = rows
             .prepare(
@@ -137,11 +155,25 @@ pub fn populate(path: &Path, shape: Option<Shape>) {
             )
             .unwrap();
         for session in 0..shape.sessions() {
-            let (file, user) = (shape.torrent(session) as i64 + 1, shape.user(session) as i64 + 1);
+            let (file, user) = (
+                shape.torrent(session) as i64 + 1,
+                shape.user(session) as i64 + 1,
+            );
             let (left, counter) = (shape.left(session) as i64, FIRST_COUNTER as i64);
-            peer.execute((file, user, peer_id(session).as_bytes(), shape.port(session), left == 0, counter, left, now))
+            peer.execute((
+                file,
+                user,
+                peer_id(session).as_bytes(),
+                shape.port(session),
+                left == 0,
+                counter,
+                left,
+                now,
+            ))
+            .unwrap();
+            total
+                .execute((file, user, left == 0, counter, left, now))
                 .unwrap();
-            total.execute((file, user, left == 0, counter, left, now)).unwrap();
         }
     }
     // A running tracker has long seen all this.
@@ -161,14 +193,19 @@ pub struct Server {
 /// A port nobody listens on, below those the kernel gives to outgoing connections.
 pub fn free_port() -> u16 {
     let first = 20_000 + (std::process::id() % 10_000) as u16;
-    (first..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+    (first..32_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 impl Server {
     /// What the server prints goes to `log`.
     pub fn start(command: &mut Command, port: u16, log: &Path) -> Server {
         let output = File::create(log).unwrap();
-        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
         // SAFETY: prctl is async-signal-safe. The server ends if the bench is killed.
         unsafe {
             command.pre_exec(|| {
@@ -176,7 +213,9 @@ impl Server {
                 Ok(())
             })
         };
-        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Server { child, port }
     }
 
@@ -194,7 +233,11 @@ impl Server {
         );
         fs::write(dir.join("config.json"), config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
-        Server::start(command.arg("--config").arg(dir.join("config.json")), port, &dir.join("log"))
+        Server::start(
+            command.arg("--config").arg(dir.join("config.json")),
+            port,
+            &dir.join("log"),
+        )
     }
 
     pub fn pid(&self) -> u32 {
@@ -210,8 +253,13 @@ impl Server {
             {
                 return answer;
             }
-            if self.child.try_wait().unwrap().is_some() || begin.elapsed() > Duration::from_secs(120) {
-                panic!("the server does not answer: {}", fs::read_to_string(log).unwrap_or_default());
+            if self.child.try_wait().unwrap().is_some()
+                || begin.elapsed() > Duration::from_secs(120)
+            {
+                panic!(
+                    "the server does not answer: {}",
+                    fs::read_to_string(log).unwrap_or_default()
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -222,7 +270,8 @@ impl Server {
         let begin = Instant::now();
         // SAFETY: our own child, not waited for yet.
         unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
-        while self.child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(30) {
+        while self.child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(30)
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         begin.elapsed()
@@ -250,49 +299,68 @@ pub fn ask(port: u16, request: &[u8]) -> std::io::Result<Vec<u8>> {
 // The kernel's account.
 
 /// What a process used up to now, in microseconds.
-#[derive(Default)]
-pub struct Cpu {
-    /// Exact, by the names of the threads.
-    by_thread: BTreeMap<String, f64>,
-    /// In ticks of 10 ms; only good for their proportion.
-    user: f64,
-    system: f64,
-}
-
-/// What a process used between two readings, in microseconds.
 #[derive(Clone, Copy, Default)]
-pub struct Used {
+pub struct Cpu {
+    /// All threads, exact.
     pub total: f64,
+    /// The main thread, exact: goat's is the one that writes to the database.
+    pub main: f64,
+    /// Counted in ticks of 10 ms, which are only good for the proportion of the two.
     pub user: f64,
     pub system: f64,
-    /// The thread that writes to the database; already in `total`.
-    pub keeper: f64,
 }
 
 impl Cpu {
     pub fn of(pid: u32) -> Cpu {
         let mut cpu = Cpu::default();
         for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
-            let path = task.unwrap().path();
-            let name = fs::read_to_string(path.join("comm")).unwrap_or_default().trim().to_string();
-            let run = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
-            let run: f64 = run.split(' ').next().unwrap().parse().unwrap_or(0.0);
-            *cpu.by_thread.entry(name).or_default() += run / 1e3;
+            let task = task.unwrap();
+            // The first of three numbers: nanoseconds on a processor.
+            let schedstat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            let time = schedstat
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse::<f64>()
+                .unwrap_or(0.0)
+                / 1e3;
+            cpu.total += time;
+            if task.file_name().to_str() == Some(&pid.to_string()) {
+                cpu.main = time;
+            }
         }
         // The second field, the name, may hold spaces but ends with the last parenthesis.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        cpu.user = fields[11].parse().unwrap();
-        cpu.system = fields[12].parse().unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        (cpu.user, cpu.system) = (fields[11].parse().unwrap(), fields[12].parse().unwrap());
         cpu
     }
 
-    pub fn until(&self, later: &Cpu) -> Used {
-        let thread = |name| later.by_thread.get(name).unwrap_or(&0.0) - self.by_thread.get(name).unwrap_or(&0.0);
-        let total = later.by_thread.values().sum::<f64>() - self.by_thread.values().sum::<f64>();
-        let (user, system) = (later.user - self.user, later.system - self.system);
-        let ticks = (user + system).max(1.0);
-        Used { total, user: total * user / ticks, system: total * system / ticks, keeper: thread("keeper") }
+    pub fn since(&self, earlier: &Cpu) -> Cpu {
+        let (user, system) = (self.user - earlier.user, self.system - earlier.system);
+        let total = self.total - earlier.total;
+        let tick = total / (user + system).max(1.0);
+        Cpu {
+            total,
+            main: self.main - earlier.main,
+            user: user * tick,
+            system: system * tick,
+        }
+    }
+
+    /// Of this use, what each of `count` requests caused.
+    pub fn each(&self, count: f64) -> Cpu {
+        Cpu {
+            total: self.total / count,
+            main: self.main / count,
+            user: self.user / count,
+            system: self.system / count,
+        }
     }
 }
 
@@ -300,7 +368,12 @@ impl Cpu {
 pub fn rss(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * 1024
 }
 
 pub fn megabytes(bytes: u64) -> f64 {
@@ -310,7 +383,10 @@ pub fn megabytes(bytes: u64) -> f64 {
 /// The value that `share` (0 to 1) of the sorted values do not exceed.
 pub fn percentile<T: Copy + Default>(sorted: &[T], share: f64) -> T {
     let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
+    sorted
+        .get((last as f64 * share).round() as usize)
+        .copied()
+        .unwrap_or_default()
 }
 
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -74,26 +74,27 @@ impl Store {
                     (v4, v6)
                 })
                 .collect();
-            let values = rows.iter().zip(&ips).flat_map(|((key, SessionRow { session: s, at, active, .. }), (v4, v6))| {
-                [
-                    Value::Int(key.file.into()),
-                    Value::Int(key.user.into()),
-                    Value::Blob(&key.peer_id.0),
-                    Value::Text(v4),
-                    Value::Int(port(&at.v4).into()),
-                    Value::Int(s.seen[0].into()),
-                    Value::Text(v6),
-                    Value::Int(port(&at.v6).into()),
-                    Value::Int(s.seen[1].into()),
-                    Value::Int((*active).into()),
-                    Value::Int(s.paused.into()),
-                    Value::Int(s.completed.into()),
-                    big(s.uploaded),
-                    big(s.downloaded),
-                    big(s.left),
-                    Value::Int(s.last_seen().into()),
-                ]
-            });
+            let values =
+                rows.iter().zip(&ips).flat_map(|((key, SessionRow { session: s, at, active, .. }), (v4, v6))| {
+                    [
+                        Value::Int(key.file.into()),
+                        Value::Int(key.user.into()),
+                        Value::Blob(&key.peer_id.0),
+                        Value::Text(v4),
+                        Value::Int(port(&at.v4).into()),
+                        Value::Int(s.seen[0].into()),
+                        Value::Text(v6),
+                        Value::Int(port(&at.v6).into()),
+                        Value::Int(s.seen[1].into()),
+                        Value::Int((*active).into()),
+                        Value::Int(s.paused.into()),
+                        Value::Int(s.completed.into()),
+                        big(s.uploaded),
+                        big(s.downloaded),
+                        big(s.left),
+                        Value::Int(s.last_seen().into()),
+                    ]
+                });
             let values: Vec<Value> = values.collect();
             let sql = format!("INSERT INTO peers ({PEER_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 16));
             c.execute(&sql, &values)?;
@@ -128,7 +129,8 @@ impl Store {
                 ]
             });
             let values: Vec<Value> = values.collect();
-            let sql = format!("INSERT INTO files_users ({TOTAL_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 11));
+            let sql =
+                format!("INSERT INTO files_users ({TOTAL_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 11));
             c.execute(&sql, &values)?;
         }
         Ok(())
@@ -169,7 +171,9 @@ fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)
             [Value::Int(key.file.into()), Value::Int(key.user.into()), Value::Blob(&key.peer_id.0)]
         });
         c.query(&sql, &values.collect::<Vec<_>>(), &mut |row| {
-            let [file, user, peer_id, uploaded, downloaded, ..] = row else { return };
+            let [file, user, peer_id, uploaded, downloaded, ..] = row else {
+                return;
+            };
             if let Ok(peer_id) = peer_id.bytes().try_into() {
                 let key = SessionKey { file: file.small(), user: user.small(), peer_id: PeerId(peer_id) };
                 last.insert(key, (uploaded.small(), downloaded.small()));

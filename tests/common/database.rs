@@ -26,13 +26,18 @@ impl Database {
 
     /// An empty database of each kind.
     pub fn each(test: &str) -> Vec<Database> {
-        [Some(Database::sqlite()), Database::mariadb(test)].into_iter().flatten().collect()
+        [Some(Database::sqlite()), Database::mariadb(test)]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// The "DB" part of goat's configuration.
     pub fn config(&self) -> Value {
         match self {
-            Database::Sqlite(folder) => json!({ "Driver": "sqlite", "Path": folder.join("goat.db") }),
+            Database::Sqlite(folder) => {
+                json!({ "Driver": "sqlite", "Path": folder.join("goat.db") })
+            }
             Database::MariaDb(server) => server.config(),
         }
     }
@@ -43,7 +48,14 @@ impl Database {
         match self {
             Database::Sqlite(folder) => table(
                 Command::new("sqlite3")
-                    .args(["-batch", "-noheader", "-separator", "\t", "-cmd", ".timeout 30000"])
+                    .args([
+                        "-batch",
+                        "-noheader",
+                        "-separator",
+                        "\t",
+                        "-cmd",
+                        ".timeout 30000",
+                    ])
                     .arg(folder.join("goat.db"))
                     .arg(sql),
             ),
@@ -55,7 +67,9 @@ impl Database {
     pub fn number(&self, sql: &str) -> i64 {
         let rows = self.sql(sql);
         assert!(rows.len() == 1 && rows[0].len() == 1, "{sql} gave {rows:?}");
-        rows[0][0].parse().unwrap_or_else(|_| panic!("{sql} gave {rows:?}"))
+        rows[0][0]
+            .parse()
+            .unwrap_or_else(|_| panic!("{sql} gave {rows:?}"))
     }
 }
 
@@ -73,7 +87,11 @@ impl MariaDb {
             skip(test, "no mariadbd");
             return None;
         }
-        let mut server = MariaDb { process: None, folder: Folder::new(), port: free_port() };
+        let mut server = MariaDb {
+            process: None,
+            folder: Folder::new(),
+            port: free_port(),
+        };
         let output = Command::new("mariadb-install-db")
             .args(server.options())
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
@@ -96,16 +114,21 @@ impl MariaDb {
     pub fn launch(&mut self) {
         let socket = self.socket();
         let mut command = Command::new("mariadbd");
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(self.options()).args([
-            format!("--socket={}", socket.display()),
-            format!("--port={}", self.port),
-            "--skip-networking=0".into(),
-            "--bind-address=127.0.0.1".into(),
-            "--skip-name-resolve".into(),
-            "--innodb-buffer-pool-size=64M".into(),
-        ]);
+        command
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(self.options())
+            .args([
+                format!("--socket={}", socket.display()),
+                format!("--port={}", self.port),
+                "--skip-networking=0".into(),
+                "--bind-address=127.0.0.1".into(),
+                "--skip-name-resolve".into(),
+                "--innodb-buffer-pool-size=64M".into(),
+            ]);
         let log = self.folder.join("mariadb.log");
-        let process = self.process.insert(Process::start("mariadbd", &mut command, log));
+        let process = self
+            .process
+            .insert(Process::start("mariadbd", &mut command, log));
         wait_for("mariadbd", || {
             process.assert_running();
             UnixStream::connect(&socket).ok()
@@ -144,8 +167,16 @@ impl MariaDb {
 
     fn run(&self, user: &str, sql: &str) -> Vec<Vec<String>> {
         let mut command = Command::new("mariadb");
-        command.args(["--no-defaults", "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
-        command.arg("--socket").arg(self.socket()).arg(format!("--user={user}"));
+        command.args([
+            "--no-defaults",
+            "--batch",
+            "--skip-column-names",
+            "--default-character-set=utf8mb4",
+        ]);
+        command
+            .arg("--socket")
+            .arg(self.socket())
+            .arg(format!("--user={user}"));
         if user == "goat" {
             command.args(["--password=goat", "goat"]);
         }
@@ -167,8 +198,16 @@ impl MariaDb {
 
 /// Runs a shell that prints one row a line and a tab between two values.
 fn table(command: &mut Command) -> Vec<Vec<String>> {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| line.split('\t').map(String::from).collect()).collect()
+    text.lines()
+        .map(|line| line.split('\t').map(String::from).collect())
+        .collect()
 }

@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 
 use serde_json::{Value, json};
 
-use super::{Database, Folder, Process, free_port, wait_for};
+use super::{Database, Folder, Process, free_port, wait_until};
 
 /// A goat with a folder, a configuration and a port of its own. It is killed when it goes out of scope.
 pub struct Goat {
@@ -54,7 +54,12 @@ impl Goat {
         }
         let folder = Folder::new();
         std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-        Goat { process: None, folder, port, config }
+        Goat {
+            process: None,
+            folder,
+            port,
+            config,
+        }
     }
 
     /// Starts the tracker and waits until it listens.
@@ -64,12 +69,12 @@ impl Goat {
         let mut command = self.command(&["run"]);
         let mut process = Process::start("goat", &mut command, log);
         let on = |key: &str| self.config[key] == true;
-        wait_for("goat to listen", || {
+        wait_until("goat to listen", || {
             process.assert_running();
             let http = !on("HTTP") || TcpStream::connect(self.address()).is_ok();
             let https = !on("HTTPS") || TcpStream::connect(self.tls_address()).is_ok();
             let udp = !on("UDP") || process.output().contains("listening for UDP");
-            (http && https && udp).then_some(())
+            http && https && udp
         });
         self.process = Some(process);
     }
@@ -87,7 +92,11 @@ impl Goat {
     /// Stops it in good order and starts it again.
     pub fn restart(&mut self) {
         let status = self.stop();
-        assert!(status.success(), "goat ended with {status}:\n{}", self.log());
+        assert!(
+            status.success(),
+            "goat ended with {status}:\n{}",
+            self.log()
+        );
         self.launch();
     }
 
@@ -130,30 +139,54 @@ impl Goat {
     /// Runs a subcommand that must succeed, with --json, and gives what it printed.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let (status, stdout, stderr) = self.cli(&[arguments, &["--json"]].concat());
-        assert!(status.success(), "goat {arguments:?}: {status}\n{stdout}{stderr}");
-        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("goat {arguments:?}: {error}\n{stdout}"))
+        assert!(
+            status.success(),
+            "goat {arguments:?}: {status}\n{stdout}{stderr}"
+        );
+        serde_json::from_str(&stdout)
+            .unwrap_or_else(|error| panic!("goat {arguments:?}: {error}\n{stdout}"))
     }
 
     pub fn add_user(&self, name: &str) -> User {
         let user = self.json(&["user", "add", name]);
-        let text = |key: &str| user[key].as_str().unwrap_or_else(|| panic!("no {key} in {user}")).to_string();
-        let id = user["id"].as_i64().unwrap_or_else(|| panic!("no id in {user}"));
-        User { id, name: text("name"), passkey: text("passkey"), api_key: text("apiKey") }
+        let text = |key: &str| {
+            user[key]
+                .as_str()
+                .unwrap_or_else(|| panic!("no {key} in {user}"))
+                .to_string()
+        };
+        let id = user["id"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("no id in {user}"));
+        User {
+            id,
+            name: text("name"),
+            passkey: text("passkey"),
+            api_key: text("apiKey"),
+        }
     }
 
     /// Registers a .torrent file or an info_hash; gives the id of the torrent.
     pub fn add_torrent(&self, torrent: impl AsRef<Path>) -> i64 {
         let file = self.json(&["file", "add", torrent.as_ref().to_str().unwrap()]);
-        file["id"].as_i64().unwrap_or_else(|| panic!("no id in {file}"))
+        file["id"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("no id in {file}"))
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A subcommand on the same configuration, ready to be started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
-        command.args(arguments).arg("--config").arg(self.config_path());
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config_path());
         // Tests may want an Interval that is too short for the world.
         command.env("GOAT_TEST_INTERVAL", "1");
         // Nothing of the user who runs the tests is read or written.
-        command.env("HOME", self.folder.path()).env_remove("XDG_CONFIG_HOME");
+        command
+            .env("HOME", self.folder.path())
+            .env_remove("XDG_CONFIG_HOME");
         command
     }
 }

@@ -3,12 +3,14 @@
 //! Nothing here uses goat's own code, so that a mistake in it cannot hide itself.
 #![allow(dead_code, unused_imports)] // every test binary uses its own part of this
 
+mod announce;
 mod database;
 mod goat;
 mod lab;
 mod process;
 mod wire;
 
+pub use announce::{AGENT, Announce, info_hash, peer_id, scrape};
 pub use database::{Database, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
@@ -21,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take before the test gives up: far more than it needs anywhere.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` gives something, and fails with the name of what was waited for.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
@@ -30,9 +32,17 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(
+            Instant::now() < deadline,
+            "waited {PATIENCE:?} in vain for {what}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Waits until `condition` is true.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
 }
 
 /// True where everything a test needs must be there: a missing program is a failure then.
@@ -49,7 +59,8 @@ pub fn skip(test: &str, reason: &str) {
 /// True if a program of this name can be run.
 pub fn installed(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    path.split(':').any(|folder| Path::new(folder).join(program).is_file())
+    path.split(':')
+        .any(|folder| Path::new(folder).join(program).is_file())
 }
 
 /// A temporary folder, removed with everything in it when it goes out of scope.
@@ -86,7 +97,9 @@ pub fn free_port() -> u16 {
     loop {
         let offset = std::process::id() * 101 + NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 10_000 + (offset % 20_000) as u16;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
+        if TcpListener::bind(("0.0.0.0", port)).is_ok()
+            && UdpSocket::bind(("0.0.0.0", port)).is_ok()
+        {
             return port;
         }
     }

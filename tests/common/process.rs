@@ -16,14 +16,22 @@ pub struct Process {
 
 impl Process {
     pub fn start(name: &str, command: &mut Command, log: PathBuf) -> Process {
-        let output = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let output = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-        Process { name: name.into(), child, log }
+        Process {
+            name: name.into(),
+            child,
+            log,
+        }
     }
 
     pub fn id(&self) -> u32 {
@@ -68,7 +76,6 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        if std::env::var("KEEP").is_ok() { let _ = std::fs::copy(&self.log, format!("/tmp/logs/{}-{}", self.name, self.id())); }
         if std::thread::panicking() {
             let output = self.output();
             let lines: Vec<&str> = output.lines().collect();

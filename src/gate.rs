@@ -1,0 +1,83 @@
+//! Who may connect: how many connections are open, in all and from one address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use crate::config::Config;
+use crate::swarm::lock;
+
+/// The most connections from one IPv4 address or IPv6 network at a time.
+const MAX_PER_ADDRESS: u32 = 32;
+
+/// Connections open now: in all, and by address.
+pub struct Gate {
+    most: usize,
+    open: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// A connection's place among those of its address; gives it back when dropped.
+pub struct Place {
+    gate: Arc<Gate>,
+    /// Absent for addresses that may have any number.
+    address: Option<IpAddr>,
+}
+
+impl Gate {
+    /// Lets in at most so many connections in all.
+    pub fn new(most: usize) -> Gate {
+        Gate { most, open: AtomicUsize::new(0), by_address: Mutex::default() }
+    }
+
+    /// Counts a connection in, or says no.
+    pub fn enter(self: &Arc<Gate>, config: &Config, ip: IpAddr) -> Option<Place> {
+        let exempt = ip == Ipv4Addr::LOCALHOST
+            || ip == Ipv6Addr::LOCALHOST
+            || config.trusted_proxies.iter().any(|block| block.contains(ip));
+        let address = (!exempt).then(|| network(ip));
+        if let Some(address) = address {
+            let mut by_address = lock(&self.by_address);
+            let count = by_address.entry(address).or_insert(0);
+            if *count >= MAX_PER_ADDRESS {
+                return None;
+            }
+            *count += 1;
+        }
+        self.open.fetch_add(1, Relaxed);
+        Some(Place { gate: self.clone(), address })
+    }
+
+    /// So many connections that none should be kept without need.
+    pub fn crowded(&self) -> bool {
+        self.open.load(Relaxed) > self.most / 4 * 3
+    }
+
+    /// No room for another.
+    pub fn full(&self) -> bool {
+        self.open.load(Relaxed) >= self.most
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.open.fetch_sub(1, Relaxed);
+        let Some(address) = self.address else { return };
+        let mut by_address = lock(&self.gate.by_address);
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// What one client can choose addresses from: an IPv4 address, or an IPv6 network of 64 bits.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
+    }
+}

@@ -1,0 +1,122 @@
+//! HTTP messages: bytes become a request, a status becomes a response. Knows no sockets and no tracker.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use tiny_http::{HTTPVersion, Header, Response, StatusCode};
+
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 8 * 1024;
+/// The longest body of a request, in bytes.
+const MAX_BODY: u64 = 64 * 1024;
+/// The most headers of a request.
+pub const MAX_HEADERS: usize = 64;
+
+/// One whole request.
+pub struct Request<'a> {
+    /// GET, HEAD, POST, ...
+    pub method: &'a str,
+    /// The path and the query, as sent.
+    pub target: &'a str,
+    /// The headers, as sent.
+    pub headers: &'a [httparse::Header<'a>],
+    /// The address that it comes from.
+    pub peer: IpAddr,
+    /// Whether the connection stays open after the answer.
+    pub keep_alive: bool,
+}
+
+impl Request<'_> {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+}
+
+/// What some bytes are.
+pub enum Parsed<'a> {
+    /// The beginning of a request.
+    Partial,
+    /// No request that can be answered: a status and what is wrong.
+    Bad(u16, &'static str),
+    /// A request, and how many bytes it has with its body.
+    Whole {
+        /// The request.
+        request: Request<'a>,
+        /// In bytes.
+        size: usize,
+    },
+}
+
+/// Reads one request. Its body is waited for and left alone: no request of the tracker's has one.
+pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Parsed<'a> {
+    let mut parser = httparse::Request::new(headers);
+    let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
+        Ok(httparse::Status::Complete(head)) => head,
+        Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Parsed::Partial,
+        Ok(httparse::Status::Partial) => {
+            return Parsed::Bad(431, "The head of a request may have 8 KiB");
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            return Parsed::Bad(431, "A request may have 64 headers");
+        }
+        Err(_) => return Parsed::Bad(400, "This is no HTTP/1.1 request"),
+    };
+    let (Some(method), Some(target), Some(version)) = (parser.method, parser.path, parser.version) else {
+        return Parsed::Bad(400, "This is no HTTP/1.1 request");
+    };
+    let (mut body, mut keep_alive, mut close) = (None, version == 1, false);
+    for header in &*parser.headers {
+        let name = header.name;
+        if name.eq_ignore_ascii_case("Content-Length") {
+            let length = std::str::from_utf8(header.value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            match length.map(str::parse::<u64>) {
+                _ if body.is_some() => return Parsed::Bad(400, "There may be one Content-Length"),
+                Some(Ok(length @ 0..=MAX_BODY)) => body = Some(length as usize),
+                Some(_) if length != Some("") => {
+                    return Parsed::Bad(413, "The body of a request may have 64 KiB");
+                }
+                _ => return Parsed::Bad(400, "Content-Length is a number of bytes"),
+            }
+        } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
+            return Parsed::Bad(501, "Transfer-Encoding is not supported: send a Content-Length");
+        } else if name.eq_ignore_ascii_case("Connection") {
+            for token in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                if token.eq_ignore_ascii_case(b"close") {
+                    close = true;
+                } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                    keep_alive = true;
+                }
+            }
+        }
+    }
+    match method {
+        "GET" | "HEAD" => {}
+        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => {
+            return Parsed::Bad(405, "Only GET and HEAD are allowed here");
+        }
+        _ => return Parsed::Bad(501, "This method is not known: use GET"),
+    }
+    let size = head + body.unwrap_or(0);
+    if data.len() < size {
+        return Parsed::Partial;
+    }
+    Parsed::Whole {
+        request: Request { method, target, headers: parser.headers, peer, keep_alive: keep_alive && !close },
+        size,
+    }
+}
+
+/// The response to what is no request that can be answered; the connection is closed after it.
+pub fn error(status: u16, message: &str) -> Vec<u8> {
+    let close = Header::from_bytes("Connection", "close").ok();
+    let allow = Header::from_bytes("Allow", "GET, HEAD").ok().filter(|_| status == 405);
+    let mut response = Response::from_string(format!("{message}\n")).with_status_code(StatusCode(status));
+    for header in close.into_iter().chain(allow) {
+        response.add_header(header);
+    }
+    let mut out = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = response.raw_print(out.by_ref(), HTTPVersion(1, 1), &[], false, None);
+    out
+}
