@@ -216,7 +216,7 @@ fn configuration(file: Option<PathBuf>) -> Result<Config, Failure> {
 
 /// What may be switched on, but is not built yet.
 fn unbuilt(path: &Path, config: &Config) -> Vec<Problem> {
-    let switches = [(config.https, "HTTPS"), (config.udp, "UDP"), (config.redis.is_some(), "Redis")];
+    let switches = [(config.https, "HTTPS"), (config.redis.is_some(), "Redis")];
     let on = switches.into_iter().filter(|(on, _)| *on);
     on.map(|(_, key)| Problem {
         file: path.into(),

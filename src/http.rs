@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 
-use crate::access::Suggestion;
 use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, admit, announce, peers_wanted, scrape};
 use crate::bencode;
 use crate::message::Request;
@@ -75,19 +74,9 @@ pub fn answer(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: 
 /// knows so far.
 pub fn answer_slowly(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) {
     let now = tracker.clock.now();
-    let mut done = track(tracker, request, now, scratch);
-    if let (Err(Refusal::UnknownPasskey), Some((Some(passkey), _))) = (&done, route(request.target))
-        && tracker.look_up_user(passkey)
-    {
-        done = track(tracker, request, now, scratch);
-    }
-    if let (Err(Refusal::Unregistered), Some(info_hash)) = (&done, info_hash(request.target)) {
-        if tracker.look_up_torrent(&info_hash) {
-            done = track(tracker, request, now, scratch);
-        } else {
-            tracker.access.suggest(Suggestion::Torrent(info_hash));
-        }
-    }
+    let passkey = route(request.target).and_then(|(passkey, _)| passkey);
+    let info_hash = info_hash(request.target);
+    let done = tracker.learning(passkey, info_hash.as_ref(), || track(tracker, request, now, scratch));
     finish(tracker, request, done, scratch, out);
 }
 

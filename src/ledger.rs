@@ -129,7 +129,7 @@ impl Ledger {
 /// What one transaction writes.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Its number, one more than that of the batch before. Written with it, so that nobody writes it twice.
+    /// Its number, drawn at random below 2^63. Written with it, so that nobody writes it twice.
     pub number: u64,
     /// Rows of `peers`.
     pub sessions: Vec<(SessionKey, SessionRow)>,

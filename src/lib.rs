@@ -1,11 +1,11 @@
 //! goat is a BitTorrent tracker for small private communities.
 //!
-//! **The tour.** An announce comes through [`net`] (TCP), which reads a whole request
-//! ([`message`]) and hands it to [`http`]. That makes plain data of it, asks [`announce`] (the rules), and writes what comes
-//! back as bencode. The rules know [`access`] (who may) and [`swarm`] (who is there), and note in the
-//! [`ledger`] what the books must hold; none of them waits for anything. The [`keeper`] writes the ledger
-//! into the [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`]
-//! builds all this from the [`config`] and stops it; [`cli`] is the command line.
+//! **The tour.** An announce comes through [`net`] (TCP), which reads a whole request ([`message`]) and hands it to
+//! [`http`], or as a datagram to [`udp`]. These make plain data of it, ask [`announce`] (the rules), and write what
+//! comes back as bencode or bytes. The rules know [`access`] (who may) and [`swarm`] (who is there), and note in the
+//! [`ledger`] what the books must hold; none of them waits for anything. The [`keeper`] writes the ledger into the
+//! [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`] builds all this from
+//! the [`config`] and stops it; [`cli`] is the command line.
 
 #![deny(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod announce;
 pub mod bencode;
 pub mod cli;
 pub mod config;
+pub mod connection_id;
 pub mod gate;
 pub mod http;
 pub mod keeper;
@@ -27,3 +28,4 @@ pub mod store;
 pub mod swarm;
 mod sys;
 pub mod torrent;
+pub mod udp;

@@ -526,7 +526,7 @@ impl Serving {
 /// Writes `out` as far as the socket takes it, and keeps the rest for later.
 fn send(connection: &mut Connection, mut out: &[u8], close: bool, failed: bool, now: Instant) -> Next {
     while !out.is_empty() {
-        match connection.stream.write(out) {
+        match crate::sys::send(&connection.stream, out, close && !failed) {
             Ok(written @ 1..) => out = out.get(written..).unwrap_or_default(),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => {

@@ -4,14 +4,15 @@
 //! of connections in `net`. None is asked for while another is held, and none is held across I/O, so no
 //! two threads can wait for each other.
 
-use std::io::IsTerminal;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::io::{self, IsTerminal};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::access::Access;
+use crate::access::{Access, Suggestion};
+use crate::announce::Refusal;
 use crate::config::{Config, Driver};
 use crate::keeper::Keeper;
 use crate::log::log;
@@ -19,6 +20,7 @@ use crate::net::Listeners;
 use crate::store::{FileRow, Loaded, Store};
 use crate::swarm::{Swarms, Torrent};
 use crate::torrent::InfoHash;
+use crate::udp;
 
 /// The time of day, which never jumps while goat runs: it is read once and then counted on.
 pub struct Clock {
@@ -122,8 +124,31 @@ impl Tracker {
         Ok(tracker)
     }
 
-    /// Looks a passkey up in the database, for a user made a moment ago. Returns whether there is one.
-    pub fn look_up_user(&self, passkey: &str) -> bool {
+    /// Does what may be about a user or a torrent made a moment ago, which only the database knows so far.
+    pub fn learning<T>(
+        &self,
+        passkey: Option<&str>,
+        info_hash: Option<&InfoHash>,
+        mut attempt: impl FnMut() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut done = attempt();
+        if let (Err(Refusal::UnknownPasskey), Some(passkey)) = (&done, passkey)
+            && self.look_up_user(passkey)
+        {
+            done = attempt();
+        }
+        if let (Err(Refusal::Unregistered), Some(info_hash)) = (&done, info_hash) {
+            if self.look_up_torrent(info_hash) {
+                done = attempt();
+            } else {
+                self.access.suggest(Suggestion::Torrent(*info_hash));
+            }
+        }
+        done
+    }
+
+    /// Looks a passkey up in the database. Returns whether there is a user with it.
+    fn look_up_user(&self, passkey: &str) -> bool {
         match self.store.user_by_passkey(passkey) {
             Ok(Some(user)) => self.access.put_user(user),
             Ok(None) => return false,
@@ -135,8 +160,8 @@ impl Tracker {
         true
     }
 
-    /// Looks a torrent up in the database, for one registered a moment ago. Returns whether there is one.
-    pub fn look_up_torrent(&self, info_hash: &InfoHash) -> bool {
+    /// Looks a torrent up in the database. Returns whether it is there.
+    fn look_up_torrent(&self, info_hash: &InfoHash) -> bool {
         match self.store.file_by_hash(info_hash) {
             Ok(Some(file)) => self.put_torrent(&file),
             Ok(None) => return false,
@@ -191,8 +216,8 @@ pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
     on.map(|(_, scheme, port)| format!("{scheme}://{host}:{port}{path}")).collect()
 }
 
-/// Opens a listening socket: on the configured host, or on every address, IPv6 and IPv4 on one socket.
-fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
+/// Opens a socket with `bind`: on the configured host, or on every address, IPv6 and IPv4 on one socket.
+fn listen<T>(host: &str, port: u16, bind: impl Fn(&[SocketAddr]) -> io::Result<T>) -> Result<T, String> {
     let addresses: Vec<SocketAddr> = if host.is_empty() {
         vec![(IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into()]
     } else {
@@ -200,11 +225,8 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, String> {
         found.collect()
     };
     // The second is for machines without IPv6.
-    TcpListener::bind(addresses.as_slice()).map_err(|e| format!("cannot listen on port {port} of {}: {e}", shown(host)))
-}
-
-fn shown(host: &str) -> &str {
-    if host.is_empty() { "every address" } else { host }
+    let shown = if host.is_empty() { "every address" } else { host };
+    bind(&addresses).map_err(|e| format!("cannot listen on port {port} of {shown}: {e}"))
 }
 
 /// Says, once and only to a person, who the first user is; makes that user.
@@ -230,23 +252,31 @@ fn first_user(tracker: &Tracker) -> Result<(), String> {
 pub fn run(config: Config) -> Result<(), String> {
     let stop = signals()?;
     log(format!("goat {} with {}", env!("CARGO_PKG_VERSION"), config.file.display()));
+    crate::sys::share_one_heap();
     let files = crate::sys::raise_file_limit().map_err(|e| format!("cannot raise the limit on open files: {e}"))?;
-    // First the port, so that a second goat stops before it touches the database.
-    let listener = if config.http { Some(listen(&config.host, config.port)?) } else { None };
+    // First the ports, so that a second goat stops before it touches the database.
+    let tcp = config.http.then(|| listen(&config.host, config.port, |at| TcpListener::bind(at))).transpose()?;
+    let udp = config.udp.then(|| listen(&config.host, config.port, |at| UdpSocket::bind(at))).transpose()?;
     let tracker = Arc::new(Tracker::load(config)?);
     log(format!("{}: {}", database(&tracker.config), crate::keeper::counts(&tracker)));
     first_user(&tracker)?;
-    let started = |e: std::io::Error| format!("cannot start the threads of the HTTP listener: {e}");
-    let mut listeners = Vec::new();
-    if let Some(listener) = listener {
-        let at = listener.local_addr().map_err(started)?;
-        listeners.push(Listeners::start(&tracker, listener, files).map_err(started)?);
+    let failed = |e: io::Error| format!("cannot start to listen: {e}");
+    let (mut http, mut datagrams) = (None, None);
+    if let Some(listener) = tcp {
+        let at = listener.local_addr().map_err(failed)?;
+        http = Some(Listeners::start(&tracker, listener, files).map_err(failed)?);
         log(format!("listening for HTTP on {at}"));
+    }
+    if let Some(socket) = udp {
+        let at = socket.local_addr().map_err(failed)?;
+        datagrams = Some(udp::Listener::start(&tracker, socket).map_err(failed)?);
+        log(format!("listening for UDP on {at}"));
     }
     let mut keeper = Keeper::new(tracker.clone());
     keeper.run(&stop);
     log("stopping");
-    listeners.into_iter().for_each(Listeners::stop);
+    datagrams.into_iter().for_each(udp::Listener::stop);
+    http.into_iter().for_each(Listeners::stop);
     keeper.finish()?;
     log("stopped");
     Ok(())

@@ -316,10 +316,17 @@ impl Swarm {
         };
         let among = if me.left == 0 { self.seeders..self.len() } else { 0..self.len() };
         let (want4, want6) = (want.v4, want.v6 && !self.v6.is_empty());
-        for slot in sample(among, slot, want.count, rng) {
+        // Where some lack an address of the wanted family, more are drawn than are sent.
+        let draws = if want.v4 && want.v6 || self.v6.is_empty() { want.count } else { want.count * 4 };
+        let mut room = want.count;
+        for slot in sample(among, slot, draws, rng) {
+            if room == 0 {
+                break;
+            }
             let v4 = self.v4.get(slot).filter(|a| want4 && **a != NO_ADDR4 && **a != at.v4);
             let v6 = if want6 { self.v6.get(slot) } else { None };
             let v6 = v6.filter(|a| **a != NO_ADDR6 && **a != at.v6);
+            room -= usize::from(v4.is_some() || v6.is_some());
             if !want.list {
                 peers.v4.extend_from_slice(v4.map_or(&[], |a| a));
                 peers.v6.extend_from_slice(v6.map_or(&[], |a| a));

@@ -1,6 +1,8 @@
 //! What the benches share: servers as processes of their own, the kernel's account of what they
 //! used, and a database filled with as many users, torrents and sessions as a bench asks for.
 
+#![allow(dead_code)] // Each bench uses a part of it.
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

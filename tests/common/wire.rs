@@ -165,7 +165,7 @@ impl Bencode {
             &[]
         };
         assert!(
-            peers.len() % 6 == 0 && peers6.len() % 18 == 0,
+            peers.len().is_multiple_of(6) && peers6.len().is_multiple_of(18),
             "cut peers: {self:?}"
         );
         let port = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);

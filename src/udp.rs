@@ -1,0 +1,405 @@
+//! UDP (BEP 15) with passkeys (BEP 41): datagrams become plain data, replies become datagrams, on one
+//! thread of its own. Packets are read and written by functions that know neither sockets nor clocks.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{io, thread};
+
+use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, Scrape};
+use crate::announce::{admit, announce, peers_wanted, scrape};
+use crate::connection_id::ConnectionIds;
+use crate::log::log;
+use crate::random::Rng;
+use crate::server::Tracker;
+use crate::swarm::{Peers, Want};
+use crate::torrent::{InfoHash, PeerId};
+
+/// What begins a connect request (BEP 15).
+const PROTOCOL_ID: u64 = 0x417_2710_1980;
+const CONNECT: u32 = 0;
+const ANNOUNCE: u32 = 1;
+const SCRAPE: u32 = 2;
+const ERROR: u32 = 3;
+/// The most peers of an IPv6 answer: what keeps it within the smallest packet that every network carries
+/// whole.
+const MAX_PEERS6: usize = 74;
+/// The longest datagram read: more than any URL that has a passkey.
+const MAX_DATAGRAM: usize = 2048;
+/// How often the thread looks whether it is to end.
+const LOOK_UP: Duration = Duration::from_millis(500);
+/// The most datagrams that wait for the database.
+const MAX_WAITING: usize = 256;
+/// The most addresses whose scrapes are answered while passkeys are asked for.
+const MAX_SCRAPERS: usize = 1 << 20;
+
+/// A request, as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Packet<'a> {
+    /// Asks for a connection id.
+    Connect {
+        /// Repeated in the answer.
+        transaction: u32,
+    },
+    /// An announce.
+    Announce {
+        /// From the answer to a connect.
+        connection: u64,
+        /// Repeated in the answer.
+        transaction: u32,
+        /// What it says.
+        fields: Fields<'a>,
+    },
+    /// A scrape.
+    Scrape {
+        /// From the answer to a connect.
+        connection: u64,
+        /// Repeated in the answer.
+        transaction: u32,
+        /// The torrents, 20 bytes each.
+        hashes: &'a [[u8; 20]],
+    },
+}
+
+/// What an announce says. Its IP address is left out: the sender's counts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fields<'a> {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The client's own id.
+    pub peer_id: PeerId,
+    /// Bytes.
+    pub downloaded: u64,
+    /// Bytes.
+    pub left: u64,
+    /// Bytes.
+    pub uploaded: u64,
+    /// 0 none, 1 completed, 2 started, 3 stopped.
+    pub event: u32,
+    /// How many peers; negative for the tracker's choice.
+    pub numwant: i32,
+    /// Where the client listens.
+    pub port: u16,
+    /// What follows the announce: options (BEP 41).
+    pub options: &'a [u8],
+}
+
+/// Takes the first `N` bytes off `data`.
+fn take<const N: usize>(data: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = data.split_first_chunk()?;
+    *data = rest;
+    Some(*first)
+}
+
+fn take_u32(data: &mut &[u8]) -> Option<u32> {
+    take(data).map(u32::from_be_bytes)
+}
+
+fn take_u64(data: &mut &[u8]) -> Option<u64> {
+    take(data).map(u64::from_be_bytes)
+}
+
+/// Reads a datagram. `None` for whatever is no request: it is not answered.
+pub fn read(mut data: &[u8]) -> Option<Packet<'_>> {
+    let data = &mut data;
+    let connection = take_u64(data)?;
+    let (action, transaction) = (take_u32(data)?, take_u32(data)?);
+    match action {
+        CONNECT if connection == PROTOCOL_ID => Some(Packet::Connect { transaction }),
+        ANNOUNCE => {
+            let (info_hash, peer_id) = (InfoHash(take(data)?), PeerId(take(data)?));
+            let (downloaded, left, uploaded) = (take_u64(data)?, take_u64(data)?, take_u64(data)?);
+            let (event, _ip, _key) = (take_u32(data)?, take_u32(data)?, take_u32(data)?);
+            let (numwant, port) = (take(data).map(i32::from_be_bytes)?, take(data).map(u16::from_be_bytes)?);
+            let fields = Fields { info_hash, peer_id, downloaded, left, uploaded, event, numwant, port, options: data };
+            Some(Packet::Announce { connection, transaction, fields })
+        }
+        SCRAPE => {
+            // Bytes after the last whole hash are for extensions to come: "clients and trackers should not
+            // assume packets to be of a certain size".
+            let hashes = data.as_chunks().0;
+            let hashes = hashes.get(..MAX_SCRAPE).unwrap_or(hashes);
+            (!hashes.is_empty()).then_some(Packet::Scrape { connection, transaction, hashes })
+        }
+        _ => None,
+    }
+}
+
+/// The path and query that the options carry (BEP 41), joined if they are split. What cannot be read ends
+/// them; a URL longer than `url` has room for is none of the tracker's.
+pub fn url_data<'a>(mut options: &[u8], url: &'a mut [u8; 512]) -> &'a [u8] {
+    let mut len = 0;
+    while let Some((&kind, rest)) = options.split_first() {
+        options = rest;
+        match kind {
+            0 => break,
+            1 => continue,
+            _ => {}
+        }
+        let Some((&size, rest)) = options.split_first() else { break };
+        let Some((value, rest)) = rest.split_at_checked(size.into()) else { break };
+        options = rest;
+        if kind == 2 {
+            let Some(room) = url.get_mut(len..len + value.len()) else { break };
+            room.copy_from_slice(value);
+            len += value.len();
+        }
+    }
+    url.get(..len).unwrap_or_default()
+}
+
+/// The passkey in the path of an announce URL.
+fn passkey(url: &[u8]) -> Result<Option<&str>, Refusal> {
+    let url = std::str::from_utf8(url).map_err(|_| Refusal::Malformed)?;
+    let path = url.split_once('?').map_or(url, |(path, _)| path);
+    match path.trim_start_matches('/') {
+        "" | "announce" => Ok(None),
+        path => path.strip_suffix("/announce").filter(|key| !key.contains('/')).map(Some).ok_or(Refusal::Malformed),
+    }
+}
+
+fn head(out: &mut Vec<u8>, action: u32, transaction: u32) {
+    out.clear();
+    out.extend_from_slice(&action.to_be_bytes());
+    out.extend_from_slice(&transaction.to_be_bytes());
+}
+
+/// Writes the answer to a connect.
+pub fn write_connect(out: &mut Vec<u8>, transaction: u32, connection: u64) {
+    head(out, CONNECT, transaction);
+    out.extend_from_slice(&connection.to_be_bytes());
+}
+
+/// Writes the answer to an announce; only one of the kinds of peers is filled.
+pub fn write_announce(out: &mut Vec<u8>, transaction: u32, reply: &Reply, peers: &Peers) {
+    head(out, ANNOUNCE, transaction);
+    out.extend_from_slice(&reply.interval.to_be_bytes());
+    out.extend_from_slice(&(reply.incomplete as u32).to_be_bytes());
+    out.extend_from_slice(&(reply.complete as u32).to_be_bytes());
+    out.extend_from_slice(&peers.v4);
+    out.extend_from_slice(&peers.v6);
+}
+
+/// Writes the answer to a scrape: unknown torrents are zero.
+pub fn write_scrape(out: &mut Vec<u8>, transaction: u32, torrents: impl Iterator<Item = Scrape>) {
+    head(out, SCRAPE, transaction);
+    for counts in torrents {
+        out.extend_from_slice(&(counts.complete as u32).to_be_bytes());
+        out.extend_from_slice(&counts.downloaded.to_be_bytes());
+        out.extend_from_slice(&(counts.incomplete as u32).to_be_bytes());
+    }
+}
+
+/// Writes an error.
+pub fn write_error(out: &mut Vec<u8>, transaction: u32, message: &str) {
+    head(out, ERROR, transaction);
+    out.extend_from_slice(message.as_bytes());
+}
+
+/// What becomes of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer was written.
+    Answer,
+    /// It gets none.
+    Silence,
+    /// The database must be asked first.
+    Slow,
+}
+
+/// Answers datagrams, one after the other.
+pub struct Responder {
+    tracker: Arc<Tracker>,
+    ids: Arc<ConnectionIds>,
+    rng: Rng,
+    peers: Peers,
+    /// When an address announced last, for scrapes: they carry no passkey.
+    scrapers: HashMap<IpAddr, u32>,
+    cleaned: u32,
+}
+
+impl Responder {
+    /// A responder that has seen nobody yet.
+    pub fn new(tracker: Arc<Tracker>, ids: Arc<ConnectionIds>) -> Responder {
+        let (rng, peers) = (Rng::from_system(), Peers::default());
+        Responder { tracker, ids, rng, peers, scrapers: HashMap::new(), cleaned: 0 }
+    }
+
+    /// Answers a datagram from `ip` (never an IPv4-mapped address) into `out`. With `wait` it may ask the
+    /// database.
+    pub fn answer(&mut self, datagram: &[u8], ip: IpAddr, wait: bool, out: &mut Vec<u8>) -> Outcome {
+        let now = self.tracker.clock.now();
+        let Some(packet) = read(datagram) else { return Outcome::Silence };
+        let (connection, transaction) = match packet {
+            Packet::Connect { transaction } => {
+                write_connect(out, transaction, self.ids.make(ip, now));
+                return Outcome::Answer;
+            }
+            Packet::Announce { connection, transaction, .. } | Packet::Scrape { connection, transaction, .. } => {
+                (connection, transaction)
+            }
+        };
+        if !self.ids.check(connection, ip, now) {
+            // Shorter than the shortest scrape: whoever it is sent to gets no more than was sent.
+            write_error(out, transaction, "Invalid connection id");
+            return Outcome::Answer;
+        }
+        let done = match &packet {
+            Packet::Announce { fields, .. } => self.announce(transaction, fields, ip, now, wait, out),
+            Packet::Scrape { hashes, .. } => self.scrape(transaction, hashes, ip, now, out),
+            Packet::Connect { .. } => return Outcome::Silence,
+        };
+        if let Err(refusal) = done {
+            let unknown = matches!(refusal, Refusal::UnknownPasskey | Refusal::Unregistered);
+            if unknown && !wait && self.tracker.access.may_look_up(now) {
+                return Outcome::Slow;
+            }
+            self.tracker.stats.refused();
+            write_error(out, transaction, &refusal.to_string());
+        }
+        Outcome::Answer
+    }
+
+    fn announce(
+        &mut self,
+        transaction: u32,
+        fields: &Fields,
+        ip: IpAddr,
+        now: u32,
+        wait: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let (tracker, mut url) = (self.tracker.clone(), [0; 512]);
+        let config = &tracker.config;
+        let passkey = if config.passkey { passkey(url_data(fields.options, &mut url))? } else { None };
+        let (v4, most) = if ip.is_ipv4() { (true, MAX_PEERS) } else { (false, MAX_PEERS6) };
+        // The database's numbers end at 2^63 - 1, and nobody moves that many bytes.
+        let bytes = |n: u64| n.min(i64::MAX as u64);
+        let a = Announce {
+            info_hash: fields.info_hash,
+            peer_id: fields.peer_id,
+            ip,
+            port: fields.port,
+            uploaded: bytes(fields.uploaded),
+            downloaded: bytes(fields.downloaded),
+            left: bytes(fields.left),
+            event: match fields.event {
+                1 => Event::Completed,
+                2 => Event::Started,
+                3 => Event::Stopped,
+                _ => Event::None,
+            },
+            want: Want { count: peers_wanted(Some(fields.numwant.into()), most), v4, v6: !v4, list: false },
+        };
+        let mut attempt = || {
+            let user = admit(config, &tracker.access, None, Some(&a.peer_id.0), passkey)?;
+            if a.port == 0 {
+                return Err(Refusal::Integer("port"));
+            }
+            self.peers.v4.clear();
+            self.peers.v6.clear();
+            announce(config, &tracker.swarms, &user, &a, now, &mut self.rng, &mut self.peers)
+        };
+        let reply = if wait { tracker.learning(passkey, Some(&a.info_hash), attempt) } else { attempt() }?;
+        tracker.stats.announced();
+        write_announce(out, transaction, &reply, &self.peers);
+        if config.passkey {
+            self.remember(ip, now);
+        }
+        Ok(())
+    }
+
+    /// Notes that an address may scrape for an Interval.
+    fn remember(&mut self, ip: IpAddr, now: u32) {
+        let interval = self.tracker.config.interval;
+        if now.saturating_sub(self.cleaned) > interval {
+            self.cleaned = now;
+            self.scrapers.retain(|_, announced| now.saturating_sub(*announced) <= interval);
+        }
+        if self.scrapers.len() < MAX_SCRAPERS {
+            self.scrapers.insert(ip, now);
+        }
+    }
+
+    fn scrape(
+        &mut self,
+        transaction: u32,
+        hashes: &[[u8; 20]],
+        ip: IpAddr,
+        now: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let tracker = &self.tracker;
+        let announced = self.scrapers.get(&ip).is_some_and(|&at| now.saturating_sub(at) <= tracker.config.interval);
+        if tracker.config.passkey && !announced {
+            return Err(Refusal::NoPasskey);
+        }
+        let counts = |hash: &[u8; 20]| scrape(&tracker.config, &tracker.swarms, &InfoHash(*hash)).unwrap_or_default();
+        write_scrape(out, transaction, hashes.iter().map(counts));
+        Ok(())
+    }
+}
+
+/// The threads that serve UDP.
+pub struct Listener {
+    threads: Vec<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Listener {
+    /// Starts the thread that serves `socket`, and one that asks the database for it.
+    pub fn start(tracker: &Arc<Tracker>, socket: UdpSocket) -> io::Result<Listener> {
+        crate::sys::tune_udp(&socket)?;
+        socket.set_read_timeout(Some(LOOK_UP))?;
+        let socket = Arc::new(socket);
+        let ids = Arc::new(ConnectionIds::new().map_err(io::Error::other)?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (jobs, waiting) = sync_channel(MAX_WAITING);
+        let [fast, slow] = [(); 2].map(|()| (Responder::new(tracker.clone(), ids.clone()), socket.clone()));
+        let stop = stopping.clone();
+        let threads = vec![
+            thread::Builder::new().name("udp".into()).spawn(move || serve(fast.0, &fast.1, &jobs, &stop))?,
+            thread::Builder::new().name("udp look-ups".into()).spawn(move || look_up(slow.0, &slow.1, &waiting))?,
+        ];
+        Ok(Listener { threads, stopping })
+    }
+
+    /// Stops receiving, answers what is in hand, and waits for the threads to end.
+    pub fn stop(self) {
+        self.stopping.store(true, Relaxed);
+        if self.threads.into_iter().map(JoinHandle::join).any(|ended| ended.is_err()) {
+            log("a thread of the UDP listener had ended by a defect of goat: please report it");
+        }
+    }
+}
+
+/// A datagram that waits for the database, and where it came from.
+type Job = (Vec<u8>, SocketAddr);
+
+fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Job>, stop: &AtomicBool) {
+    let (mut datagram, mut out) = ([0; MAX_DATAGRAM], Vec::with_capacity(MAX_DATAGRAM));
+    while !stop.load(Relaxed) {
+        // An error is a timeout, or news of an earlier answer that could not be delivered: the next one.
+        let Ok((size, from)) = socket.recv_from(&mut datagram) else { continue };
+        let data = datagram.get(..size).unwrap_or_default();
+        match responder.answer(data, from.ip().to_canonical(), false, &mut out) {
+            // Where the network takes no more, the client asks again.
+            Outcome::Answer => drop(socket.send_to(&out, from)),
+            Outcome::Slow => drop(jobs.try_send((data.to_vec(), from))),
+            Outcome::Silence => {}
+        }
+    }
+}
+
+fn look_up(mut responder: Responder, socket: &UdpSocket, waiting: &Receiver<Job>) {
+    let mut out = Vec::new();
+    while let Ok((datagram, from)) = waiting.recv() {
+        if responder.answer(&datagram, from.ip().to_canonical(), true, &mut out) == Outcome::Answer {
+            let _ = socket.send_to(&out, from);
+        }
+    }
+}
