@@ -17,7 +17,7 @@ use crate::ledger::Batch;
 use crate::log::log;
 use crate::random::Rng;
 use crate::server::{Tracker, database};
-use crate::store::{Change, Error, Kind, Store};
+use crate::store::{Change, Error, Store};
 
 /// Between two batches.
 const WRITE: Duration = Duration::from_secs(1);
@@ -202,8 +202,6 @@ impl Keeper {
     fn report(&mut self, done: Result<(), Error>, now: u32) {
         match done {
             Ok(()) => self.came_back(now),
-            // Somebody else's lock, or another tracker's: the same again succeeds in a second.
-            Err(e) if matches!(e.kind, Kind::Busy | Kind::Exists) && self.away_since.is_none() => {}
             Err(e) if self.away_since.is_none() => {
                 self.away_since = Some(now);
                 log(format!(

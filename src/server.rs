@@ -147,30 +147,17 @@ impl Tracker {
         done
     }
 
-    /// Looks a passkey up in the database. Returns whether there is a user with it.
+    /// Looks a passkey up in the database. Returns whether there is a user with it. An error is not logged:
+    /// the keeper says when the database is away.
     fn look_up_user(&self, passkey: &str) -> bool {
-        match self.store.user_by_passkey(passkey) {
-            Ok(Some(user)) => self.access.put_user(user),
-            Ok(None) => return false,
-            Err(e) => {
-                log(format!("could not look up a passkey: {e}"));
-                return false;
-            }
-        }
-        true
+        let found = self.store.user_by_passkey(passkey).ok().flatten();
+        found.map(|user| self.access.put_user(user)).is_some()
     }
 
     /// Looks a torrent up in the database. Returns whether it is there.
     fn look_up_torrent(&self, info_hash: &InfoHash) -> bool {
-        match self.store.file_by_hash(info_hash) {
-            Ok(Some(file)) => self.put_torrent(&file),
-            Ok(None) => return false,
-            Err(e) => {
-                log(format!("could not look up torrent {info_hash}: {e}"));
-                return false;
-            }
-        }
-        true
+        let found = self.store.file_by_hash(info_hash).ok().flatten();
+        found.map(|file| self.put_torrent(&file)).is_some()
     }
 
     /// Forgets a torrent and its swarm. What was moved until now is still written.

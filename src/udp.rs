@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
@@ -16,7 +16,7 @@ use crate::connection_id::ConnectionIds;
 use crate::log::log;
 use crate::random::Rng;
 use crate::server::Tracker;
-use crate::swarm::{Peers, Want};
+use crate::swarm::{Peers, Want, lock};
 use crate::torrent::{InfoHash, PeerId};
 
 /// What begins a connect request (BEP 15).
@@ -217,16 +217,44 @@ pub struct Responder {
     ids: Arc<ConnectionIds>,
     rng: Rng,
     peers: Peers,
-    /// When an address announced last, for scrapes: they carry no passkey.
-    scrapers: HashMap<IpAddr, u32>,
+    scrapers: Arc<Mutex<Scrapers>>,
+}
+
+/// When an address announced last, for scrapes: they carry no passkey.
+#[derive(Default)]
+struct Scrapers {
+    announced: HashMap<IpAddr, u32>,
     cleaned: u32,
+}
+
+impl Scrapers {
+    /// Notes that an address may scrape for an Interval.
+    fn remember(&mut self, ip: IpAddr, now: u32, interval: u32) {
+        if now.saturating_sub(self.cleaned) > interval {
+            self.cleaned = now;
+            self.announced.retain(|_, announced| now.saturating_sub(*announced) <= interval);
+        }
+        if self.announced.len() < MAX_SCRAPERS {
+            self.announced.insert(ip, now);
+        }
+    }
+
+    fn may_scrape(&self, ip: IpAddr, now: u32, interval: u32) -> bool {
+        self.announced.get(&ip).is_some_and(|&at| now.saturating_sub(at) <= interval)
+    }
 }
 
 impl Responder {
     /// A responder that has seen nobody yet.
     pub fn new(tracker: Arc<Tracker>, ids: Arc<ConnectionIds>) -> Responder {
         let (rng, peers) = (Rng::from_system(), Peers::default());
-        Responder { tracker, ids, rng, peers, scrapers: HashMap::new(), cleaned: 0 }
+        Responder { tracker, ids, rng, peers, scrapers: Arc::default() }
+    }
+
+    /// Another responder that knows the same addresses and makes the same connection ids.
+    pub fn twin(&self) -> Responder {
+        let scrapers = self.scrapers.clone();
+        Responder { scrapers, ..Responder::new(self.tracker.clone(), self.ids.clone()) }
     }
 
     /// Answers a datagram from `ip` (never an IPv4-mapped address) into `out`. With `wait` it may ask the
@@ -308,21 +336,9 @@ impl Responder {
         tracker.stats.announced();
         write_announce(out, transaction, &reply, &self.peers);
         if config.passkey {
-            self.remember(ip, now);
+            lock(&self.scrapers).remember(ip, now, config.interval);
         }
         Ok(())
-    }
-
-    /// Notes that an address may scrape for an Interval.
-    fn remember(&mut self, ip: IpAddr, now: u32) {
-        let interval = self.tracker.config.interval;
-        if now.saturating_sub(self.cleaned) > interval {
-            self.cleaned = now;
-            self.scrapers.retain(|_, announced| now.saturating_sub(*announced) <= interval);
-        }
-        if self.scrapers.len() < MAX_SCRAPERS {
-            self.scrapers.insert(ip, now);
-        }
     }
 
     fn scrape(
@@ -334,8 +350,8 @@ impl Responder {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let tracker = &self.tracker;
-        let announced = self.scrapers.get(&ip).is_some_and(|&at| now.saturating_sub(at) <= tracker.config.interval);
-        if tracker.config.passkey && !announced {
+        let config = &tracker.config;
+        if config.passkey && !lock(&self.scrapers).may_scrape(ip, now, config.interval) {
             return Err(Refusal::NoPasskey);
         }
         let counts = |hash: &[u8; 20]| scrape(&tracker.config, &tracker.swarms, &InfoHash(*hash)).unwrap_or_default();
@@ -359,7 +375,8 @@ impl Listener {
         let ids = Arc::new(ConnectionIds::new().map_err(io::Error::other)?);
         let stopping = Arc::new(AtomicBool::new(false));
         let (jobs, waiting) = sync_channel(MAX_WAITING);
-        let [fast, slow] = [(); 2].map(|()| (Responder::new(tracker.clone(), ids.clone()), socket.clone()));
+        let fast = (Responder::new(tracker.clone(), ids), socket.clone());
+        let slow = (fast.0.twin(), socket);
         let stop = stopping.clone();
         let threads = vec![
             thread::Builder::new().name("udp".into()).spawn(move || serve(fast.0, &fast.1, &jobs, &stop))?,

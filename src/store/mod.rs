@@ -159,6 +159,8 @@ impl Dialect {
     }
 }
 
+/// How often a transaction is tried that others are in the way of: deadlocks and lock timeouts.
+const TRIES: usize = 3;
 /// The most connections open at a time; who finds none free opens one and closes it again.
 const MAX_IDLE: usize = 8;
 
@@ -322,17 +324,27 @@ impl Store {
         }
     }
 
-    /// Runs `f` in one transaction.
+    /// Runs `f` in one transaction; again where another transaction was in the way.
     fn transaction<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
-        self.with(|c| {
-            c.execute(self.dialect.begin(), &[])?;
-            let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
-            if done.is_err() {
-                // Where this fails too the connection is lost, and the transaction with it.
-                let _ = c.execute("ROLLBACK", &[]);
+        let mut once = || {
+            self.with(|c| {
+                c.execute(self.dialect.begin(), &[])?;
+                let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
+                if done.is_err() {
+                    // Where this fails too the connection is lost, and the transaction with it.
+                    let _ = c.execute("ROLLBACK", &[]);
+                }
+                done
+            })
+        };
+        let mut done = once();
+        for _ in 1..TRIES {
+            if !matches!(&done, Err(e) if e.kind == Kind::Busy) {
+                break;
             }
-            done
-        })
+            done = once();
+        }
+        done
     }
 
     /// Reads users, torrents, and the sessions that announced since `since` (seconds since 1970).

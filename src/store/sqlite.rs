@@ -14,8 +14,8 @@ use super::{Connection, Error, Kind, Value};
 /// A connection to a SQLite file.
 pub struct Sqlite(rusqlite::Connection);
 
-/// How long to wait for somebody else's write. The command line's are short; a backup may take a while.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for somebody else's write, each of [`super::TRIES`] times.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared: a batch uses about a dozen, in a few sizes.
 const STATEMENTS: usize = 64;
 
