@@ -344,9 +344,14 @@ fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, 
         };
         let mut gone = Vec::new();
         remove(swarm, &mut |session, at| gone.push((session, at)));
-        for (session, at) in gone {
-            ledger.note(torrent.id, SessionRow { session, at, active: false, first: None });
-            close_totals(ledger, torrent.id, swarm, &session, at);
+        for (session, at) in &gone {
+            ledger.note(torrent.id, SessionRow { session: *session, at: *at, active: false, first: None });
+            close_totals(ledger, torrent.id, swarm, session, *at);
+        }
+        // A user who had several clients here has left one torrent.
+        gone.sort_unstable_by_key(|(session, _)| session.user);
+        gone.dedup_by_key(|(session, _)| session.user);
+        for (session, _) in gone {
             if swarm.of_user(session.user, &session.peer_id).next().is_none() {
                 access.left(session.user);
             }

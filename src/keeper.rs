@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::access::Suggestion;
 use crate::announce::{drop_user, expire};
@@ -151,8 +151,18 @@ impl Keeper {
 
     /// Takes over what others have changed in the database.
     fn follow_changes(&self) -> Result<(), Error> {
+        let start = Instant::now();
+        // A second for changes, a second for the books: while somebody imports a million torrents too.
+        while self.follow_some()? && start.elapsed() < WRITE {}
+        Ok(())
+    }
+
+    /// Takes over some, and says whether there may be more.
+    fn follow_some(&self) -> Result<bool, Error> {
         let tracker = &self.tracker;
-        for change in tracker.store.changes()? {
+        let changes = tracker.store.changes()?;
+        let any = !changes.is_empty();
+        for change in changes {
             match change {
                 Change::User(user) => {
                     let (id, banned) = (user.id, user.banned);
@@ -173,7 +183,7 @@ impl Keeper {
                 }
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     fn drop_user(&self, id: u32) {
@@ -185,7 +195,10 @@ impl Keeper {
         if suggestions.is_empty() {
             return Ok(());
         }
-        for suggestion in self.tracker.store.suggest(&suggestions)? {
+        // What could not be written is suggested again by the next announce.
+        let written =
+            self.tracker.store.suggest(&suggestions).inspect_err(|_| self.tracker.access.forget_suggestions());
+        for suggestion in written? {
             log(match suggestion {
                 Suggestion::Client(agent) => {
                     format!("a member uses the unknown client {agent:?}: `goat client approve PREFIX` lets it in")

@@ -1,8 +1,9 @@
 //! Builds the tracker from its configuration, starts its threads, and stops them.
 //!
-//! Locks: a shard of the swarms, the tables of `access`, the idle connections of the store, and the counts
-//! of connections in `net`. None is asked for while another is held, and none is held across I/O, so no
-//! two threads can wait for each other.
+//! Locks: a shard of the swarms, the tables of `access`, the idle connections of the store, the counts of
+//! connections in `gate`, the workers in `net`, the scrapers in `udp`. While a shard is locked the tables of
+//! `access` may be asked for, never the other way round; all others are taken alone, and none is held
+//! across I/O. So no two threads can wait for each other.
 
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};

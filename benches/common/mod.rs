@@ -221,17 +221,16 @@ impl Server {
         Server { child, port }
     }
 
-    /// The built goat with a configuration and the database in `dir`.
+    /// The built goat with a configuration and the database in `dir`. It serves HTTP in any case.
     pub fn goat(dir: &Path, udp: bool) -> Server {
         let port = free_port();
         let config = format!(
             r#"{{
-                "Host": "127.0.0.1", "Port": {port}, "HTTP": {http}, "UDP": {udp}, "HTTPS": false, "API": false,
+                "Host": "127.0.0.1", "Port": {port}, "HTTP": true, "UDP": {udp}, "HTTPS": false, "API": false,
                 "Passkey": true, "Whitelist": true, "Verified": true, "Redis": false,
                 "Interval": 3600, "SlowDown": 0, "Workers": 256,
                 "DB": {{ "Driver": "sqlite", "Path": "goat.db" }}
-            }}"#,
-            http = !udp
+            }}"#
         );
         fs::write(dir.join("config.json"), config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
@@ -248,12 +247,18 @@ impl Server {
 
     /// Asks until the server answers with 200; returns that answer.
     pub fn wait_for_answer(&mut self, request: &[u8], log: &Path) -> Vec<u8> {
+        self.wait_for(log, |port| {
+            let answer = ask(port, request).ok()?;
+            answer.starts_with(b"HTTP/1.1 200").then_some(answer)
+        })
+    }
+
+    /// Tries something with the server's port until that succeeds.
+    pub fn wait_for<T>(&mut self, log: &Path, attempt: impl Fn(u16) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
-            if let Ok(answer) = ask(self.port, request)
-                && answer.starts_with(b"HTTP/1.1 200")
-            {
-                return answer;
+            if let Some(done) = attempt(self.port) {
+                return done;
             }
             if self.child.try_wait().unwrap().is_some()
                 || begin.elapsed() > Duration::from_secs(120)

@@ -1,0 +1,779 @@
+//! The end and the beginning: what goat knows survives a restart, a kill and the loss of its database, and
+//! nothing is counted twice or forgotten.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use common::{
+    AGENT, Announce, Bencode, Database, Goat, MariaDb, hex, info_hash, scrape, wait_for, wait_until,
+};
+use serde_json::json;
+
+macro_rules! on_each_database {
+    ($($rule:ident)*) => {
+        mod sqlite {
+            use super::Database;
+            $(#[test] fn $rule() { super::$rule(&Database::sqlite()); })*
+        }
+        mod mariadb {
+            use super::Database;
+            $(#[test] fn $rule() {
+                Database::mariadb(stringify!($rule)).iter().for_each(super::$rule);
+            })*
+        }
+    };
+}
+
+on_each_database! {
+    the_swarm_and_the_counters_survive_a_restart
+    the_swarm_and_the_counters_survive_a_kill
+    a_stop_leaves_nothing_unwritten_that_was_answered
+    totals_are_exact_however_often_goat_is_killed
+}
+
+fn the_swarm_and_the_counters_survive_a_restart(database: &Database) {
+    survive(database, Goat::restart);
+}
+
+fn the_swarm_and_the_counters_survive_a_kill(database: &Database) {
+    survive(database, |goat| {
+        goat.kill();
+        goat.launch();
+    });
+}
+
+fn survive(database: &Database, restart: impl Fn(&mut Goat)) {
+    let mut goat = prepare(database);
+    let member = |name: &str| goat.add_user(name).passkey;
+    let [anna, bert, carl, dora, emil] = ["anna", "bert", "carl", "dora", "emil"].map(member);
+    let limited = goat.json(&["user", "add", "fred", "--torrent-limit", "1"]);
+    let fred = limited["passkey"].as_str().unwrap().to_string();
+    goat.launch();
+
+    // A seeder; a leecher with two addresses; a partial seed; one who has just become a seeder; one who
+    // has gone; a leecher who may not be on a second torrent.
+    let announce = |passkey: &str, number: u16| {
+        let mut announce = Announce::new(passkey, info_hash(1), number);
+        announce.forwarded_for = Some(format!("203.0.113.{number}"));
+        announce
+    };
+    let mut seeder = announce(&anna, 1);
+    (seeder.left, seeder.uploaded) = (0, 100);
+    seeder.accepted(&goat);
+    let mut leecher = announce(&bert, 2);
+    (leecher.uploaded, leecher.downloaded) = (2_000, 3_000);
+    leecher.accepted(&goat);
+    leecher.forwarded_for = Some("2001:db8::2".into());
+    leecher.accepted(&goat);
+    leecher.forwarded_for = Some("203.0.113.2".into());
+    let mut paused = announce(&carl, 3);
+    paused.event = "paused";
+    paused.accepted(&goat);
+    let mut done = announce(&dora, 4);
+    done.accepted(&goat);
+    (done.left, done.downloaded, done.event) = (0, 1_000_000, "completed");
+    done.accepted(&goat);
+    let mut gone = announce(&emil, 5);
+    gone.accepted(&goat);
+    (gone.uploaded, gone.event) = (1_000, "stopped");
+    gone.accepted(&goat);
+    let one = announce(&fred, 6);
+    one.accepted(&goat);
+
+    let counts = Some([2, 1, 2, 3]);
+    wait_until("the snatch", || {
+        scrape(&goat, &anna, info_hash(1)) == counts
+    });
+    let uploaded = |name: &str| {
+        database.number(&format!(
+            "SELECT uploaded FROM users WHERE username = '{name}'"
+        ))
+    };
+    wait_until("the books", || {
+        database.number("SELECT count(*) FROM peers WHERE active = 1") == 5
+            && (uploaded("anna"), uploaded("bert"), uploaded("emil")) == (100, 2_000, 1_000)
+    });
+
+    restart(&mut goat);
+
+    assert_eq!(scrape(&goat, &anna, info_hash(1)), counts);
+    // The first announce, of somebody new.
+    let new = announce(&emil, 7);
+    let peers = new.accepted(&goat).peers();
+    let at =
+        |ip: &str, number: u16| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 10_000 + number);
+    let mut expected = vec![at("2001:db8::2", 2)];
+    expected.extend([1, 2, 3, 4, 6].map(|number| at(&format!("203.0.113.{number}"), number)));
+    expected.sort();
+    assert_eq!(peers, expected);
+
+    let mut second = one.clone();
+    second.info_hash = info_hash(2);
+    assert_eq!(
+        second.refusal(&goat),
+        "Exceeded active torrent limit: 2 > 1"
+    );
+    // Each is credited the difference to the last announce before; who has gone, too.
+    (seeder.uploaded, seeder.event) = (150, "");
+    seeder.accepted(&goat);
+    (leecher.uploaded, leecher.downloaded, leecher.event) = (2_007, 3_011, "");
+    leecher.accepted(&goat);
+    (gone.uploaded, gone.event) = (1_500, "started");
+    gone.accepted(&goat);
+    // A snatch is counted once.
+    done.accepted(&goat);
+    wait_until("the books", || {
+        (uploaded("anna"), uploaded("bert"), uploaded("emil")) == (150, 2_007, 1_500)
+    });
+    assert_eq!(
+        database.number("SELECT downloaded FROM users WHERE username = 'bert'"),
+        3_011
+    );
+    assert_eq!(
+        database.number("SELECT downloaded FROM users WHERE username = 'dora'"),
+        1_000_000
+    );
+    assert_eq!(
+        database.number("SELECT completed FROM files WHERE id = 1"),
+        1
+    );
+}
+
+fn a_stop_leaves_nothing_unwritten_that_was_answered(database: &Database) {
+    let mut goat = prepare(database);
+    let passkeys: Vec<String> = (0..4)
+        .map(|i| goat.add_user(&format!("user {i}")).passkey)
+        .collect();
+    goat.launch();
+    let address = goat.address();
+    let answered = std::thread::scope(|scope| {
+        let members = passkeys.iter().enumerate().map(|(i, passkey)| {
+            scope.spawn(move || {
+                let mut announce = Announce::new(passkey, info_hash(1), i as u16);
+                while announced(address, &announce) {
+                    announce.uploaded += 1_000;
+                }
+                // The last was not answered; whether it was taken nobody knows.
+                announce.uploaded
+            })
+        });
+        let members: Vec<_> = members.collect();
+        wait_until("announces to be written", || {
+            database.number("SELECT count(*) FROM peers WHERE uploaded > 100000") == 4
+        });
+        let status = goat.stop();
+        assert_eq!(status.code(), Some(0), "{}", goat.log());
+        let counters = members
+            .into_iter()
+            .map(|member| member.join().unwrap() as i64);
+        counters.collect::<Vec<i64>>()
+    });
+    let rows = database.sql(
+        "SELECT p.uploaded, u.uploaded FROM peers p, users u WHERE p.user_id = u.id ORDER BY u.id",
+    );
+    assert_eq!(rows.len(), 4);
+    for (row, next) in rows.iter().zip(answered) {
+        assert_eq!(row[0], row[1], "sessions and totals disagree");
+        let written: i64 = row[0].parse().unwrap();
+        assert!(
+            written == next || written == next - 1_000,
+            "{written} written, {} answered",
+            next - 1_000
+        );
+    }
+    assert!(goat.log().trim_end().ends_with("stopped"), "{}", goat.log());
+}
+
+fn totals_are_exact_however_often_goat_is_killed(database: &Database) {
+    let mut goat = prepare(database);
+    let passkeys: Vec<String> = (0..4)
+        .map(|i| goat.add_user(&format!("user {i}")).passkey)
+        .collect();
+    goat.launch();
+    let address = goat.address();
+    let mut members: Vec<Announce> = passkeys
+        .iter()
+        .map(|passkey| Announce::new(passkey, info_hash(1), 1))
+        .collect();
+    members
+        .iter()
+        .for_each(|announce| _ = announce.accepted(&goat));
+    wait_until("the sessions", || {
+        database.number("SELECT count(*) FROM peers") == 4
+    });
+
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stopping = SetOnDrop(&stop);
+        for announce in &mut members {
+            scope.spawn(|| {
+                announce.event = "";
+                while !stop.load(Relaxed) {
+                    // Where goat is away the next announce makes up for it.
+                    announce.uploaded += 1_000;
+                    announced(address, announce);
+                }
+            });
+        }
+        let mut before = 0;
+        for _ in 0..5 {
+            wait_until("more announces to be written", || {
+                let now = database.number("SELECT sum(uploaded) FROM users");
+                now > before && std::mem::replace(&mut before, now) < now
+            });
+            goat.kill();
+            goat.launch();
+        }
+    });
+    members
+        .iter()
+        .for_each(|announce| _ = announce.accepted(&goat));
+    let expected: Vec<String> = members
+        .iter()
+        .map(|announce| announce.uploaded.to_string())
+        .collect();
+    for table in [
+        "users ORDER BY id",
+        "peers ORDER BY user_id",
+        "files_users ORDER BY user_id",
+    ] {
+        let sql = format!("SELECT uploaded FROM {table}");
+        wait_until(&format!("{table}: {expected:?}"), || {
+            database.sql(&sql).concat() == expected
+        });
+    }
+}
+
+#[test]
+fn sigterm_and_ctrl_c_end_goat_with_status_0() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let database = Database::sqlite();
+        let mut goat = prepare(&database);
+        let passkey = goat.add_user("anna").passkey;
+        goat.launch();
+        Announce::new(&passkey, info_hash(1), 1).accepted(&goat);
+        // A connection that says nothing keeps nobody.
+        let mut idle = TcpStream::connect(goat.address()).unwrap();
+        goat.process().signal(signal);
+        assert_eq!(goat.process().wait().code(), Some(0), "{}", goat.log());
+        assert_eq!(database.number("SELECT count(*) FROM peers"), 1);
+        assert!(matches!(idle.read(&mut [0]), Ok(0) | Err(_)));
+    }
+}
+
+#[test]
+fn a_request_in_flight_is_answered_before_goat_stops() {
+    let (database, mut goat, passkey) = sqlite();
+    let request = request(&Announce::new(&passkey, info_hash(1), 1));
+    let mut client = TcpStream::connect(goat.address()).unwrap();
+    client.write_all(&request[..100]).unwrap();
+    wait_for_connections(&goat, 1);
+    goat.process().signal(libc::SIGTERM);
+    wait_until("goat to stop", || goat.log().contains("stopping"));
+    client.write_all(&request[100..]).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("incomplete"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+    assert_eq!(goat.process().wait().code(), Some(0));
+    assert_eq!(database.number("SELECT count(*) FROM peers"), 1);
+}
+
+#[test]
+fn a_second_signal_ends_goat_at_once() {
+    let (_database, mut goat, _) = sqlite();
+    // Half a request would be waited for.
+    let mut client = TcpStream::connect(goat.address()).unwrap();
+    client.write_all(b"GET /").unwrap();
+    wait_for_connections(&goat, 1);
+    goat.process().signal(libc::SIGTERM);
+    wait_until("goat to stop", || goat.log().contains("stopping"));
+    goat.process().signal(libc::SIGTERM);
+    let status = goat.process().wait();
+    assert_eq!(status.code(), Some(1), "{status}");
+    assert!(
+        !goat.log().trim_end().ends_with("stopped"),
+        "{}",
+        goat.log()
+    );
+}
+
+#[test]
+fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
+    let (database, mut goat, passkey) = sqlite();
+    let anna = Announce::new(&passkey, info_hash(1), 1);
+    anna.accepted(&goat);
+    wait_until("the session", || {
+        database.number("SELECT count(*) FROM peers") == 1
+    });
+    let lock = Lock::new(&database);
+    // One announce that goat tries to write, and, when it is at that, another.
+    Announce::new(&passkey, info_hash(1), 2).accepted(&goat);
+    std::thread::sleep(Duration::from_millis(2_000));
+    Announce::new(&passkey, info_hash(1), 3).accepted(&goat);
+    goat.process().signal(libc::SIGTERM);
+    wait_until("goat to stop", || goat.log().contains("stopping"));
+    lock.release();
+    assert_eq!(goat.process().wait().code(), Some(0));
+    let written = database
+        .sql("SELECT port4 FROM peers ORDER BY port4")
+        .concat();
+    let file = fs::read_to_string(unwritten(&goat)).unwrap_or_default();
+    assert_eq!(
+        written,
+        ["10001", "10002", "10003"],
+        "the rest is in no file either: {file:?}"
+    );
+}
+
+#[test]
+fn announces_are_answered_while_the_database_is_away_and_written_when_it_is_back() {
+    let Some((mut server, goat, [anna, bert, carl])) = mariadb("the database goes and comes back")
+    else {
+        return;
+    };
+    let mut seeder = Announce::new(&anna, info_hash(1), 1);
+    seeder.left = 0;
+    seeder.accepted(&goat);
+    wait_until("the session", || {
+        server.number("SELECT count(*) FROM peers") == 1
+    });
+
+    server.kill();
+    let mut leecher = Announce::new(&bert, info_hash(1), 2);
+    assert_eq!(leecher.accepted(&goat).peers().len(), 1);
+    wait_until("goat to notice", || {
+        goat.log().contains("cannot be written")
+    });
+    seeder.event = "";
+    for uploaded in 1..=50 {
+        seeder.uploaded = uploaded * 1_000;
+        seeder.accepted(&goat);
+    }
+    (leecher.downloaded, leecher.left, leecher.event) = (1_000_000, 0, "completed");
+    leecher.accepted(&goat);
+    let third = Announce::new(&carl, info_hash(1), 3);
+    assert_eq!(third.accepted(&goat).peers().len(), 2);
+    assert_eq!(
+        scrape(&goat, &anna, info_hash(1)).map(|counts| counts[0]),
+        Some(2)
+    );
+    server.launch();
+
+    wait_until("the books", || {
+        server.users("uploaded, downloaded") == ["50000 0", "0 1000000", "0 0"]
+    });
+    assert_eq!(server.number("SELECT completed FROM files WHERE id = 1"), 1);
+    assert_eq!(server.number("SELECT sum(announced) FROM files_users"), 54);
+    wait_until("goat to say so", || {
+        goat.log().contains("can be written again")
+    });
+    assert_eq!(database_lines(&goat).len(), 2, "{}", goat.log());
+    let path = unwritten(&goat);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_database_that_is_away_while_nobody_announces_is_one_line_in_the_log() {
+    let Some((mut server, goat, [anna, ..])) = mariadb("the database goes while goat is idle")
+    else {
+        return;
+    };
+    server.kill();
+    wait_until("goat to notice", || {
+        goat.log().contains("cannot be written")
+    });
+    // Several rounds of the keeper: that nothing happens cannot be awaited.
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!(database_lines(&goat).len(), 1, "{}", goat.log());
+    server.launch();
+    wait_until("goat to notice", || {
+        goat.log().contains("can be written again")
+    });
+    Announce::new(&anna, info_hash(1), 1).accepted(&goat);
+    wait_until("the session", || {
+        server.number("SELECT count(*) FROM peers") == 1
+    });
+    assert_eq!(database_lines(&goat).len(), 2, "{}", goat.log());
+}
+
+#[test]
+fn strangers_write_nothing_into_the_log_while_the_database_is_away() {
+    let Some((mut server, goat, [anna, ..])) = mariadb("strangers while the database is away")
+    else {
+        return;
+    };
+    server.kill();
+    Announce::new(&anna, info_hash(1), 1).accepted(&goat);
+    wait_until("goat to notice", || {
+        goat.log().contains("cannot be written")
+    });
+    let before = goat.log().lines().count();
+    for number in 0..50 {
+        let stranger = Announce::new(&format!("{number:040}"), info_hash(1), 1);
+        assert_eq!(stranger.refusal(&goat), "Invalid passkey");
+        let unknown = Announce::new(&anna, info_hash(100 + number), 1);
+        assert_eq!(unknown.refusal(&goat), "Unregistered torrent");
+    }
+    let log = goat.log();
+    let more: Vec<&str> = log.lines().skip(before).collect();
+    assert!(
+        more.len() <= 2,
+        "{} more lines, such as {}",
+        more.len(),
+        more[0]
+    );
+}
+
+#[test]
+fn totals_are_exact_however_often_the_database_dies() {
+    let Some((mut server, goat, passkeys)) = mariadb("the database dies again and again") else {
+        return;
+    };
+    let address = goat.address();
+    let mut members: Vec<Announce> = passkeys
+        .iter()
+        .map(|passkey| Announce::new(passkey, info_hash(1), 1))
+        .collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stopping = SetOnDrop(&stop);
+        for announce in &mut members {
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Relaxed) {
+                    assert!(announced(address, announce), "an announce was not answered");
+                    announce.event = "";
+                    announce.uploaded += 1_000;
+                }
+                announce.uploaded -= 1_000;
+            });
+        }
+        let mut before = 0;
+        for _ in 0..4 {
+            wait_until("more announces to be written", || {
+                let now = server.number("SELECT sum(uploaded) FROM users");
+                now > before && std::mem::replace(&mut before, now) < now
+            });
+            server.kill();
+            server.launch();
+        }
+    });
+    let expected: Vec<String> = members
+        .iter()
+        .map(|announce| format!("{}", announce.uploaded))
+        .collect();
+    wait_until(&format!("the books: {expected:?}"), || {
+        server.users("uploaded") == expected
+    });
+    let sessions = server
+        .0
+        .sql("SELECT uploaded FROM peers ORDER BY user_id")
+        .concat();
+    assert_eq!(sessions, expected);
+}
+
+#[test]
+fn what_could_not_be_written_is_written_once_by_the_next_start() {
+    let Some((mut server, mut goat, [anna, bert, carl])) = mariadb("the rest of a run") else {
+        return;
+    };
+    let mut first = Announce::new(&anna, info_hash(1), 1);
+    first.accepted(&goat);
+    let second = Announce::new(&bert, info_hash(1), 2);
+    second.accepted(&goat);
+    wait_until("the sessions", || {
+        server.number("SELECT count(*) FROM peers") == 2
+    });
+
+    server.kill();
+    (first.uploaded, first.event) = (1_000, "");
+    first.accepted(&goat);
+    wait_until("goat to notice", || {
+        goat.log().contains("cannot be written")
+    });
+    first.uploaded = 1_500;
+    first.accepted(&goat);
+    let mut third = Announce::new(&carl, info_hash(1), 3);
+    (third.downloaded, third.left, third.event) = (77, 0, "completed");
+    third.accepted(&goat);
+    let status = goat.stop();
+    assert_eq!(status.code(), Some(0), "{}", goat.log());
+
+    let path = unwritten(&goat);
+    assert!(
+        goat.log().contains(path.to_str().unwrap()),
+        "the log must say where the rest is: {}",
+        goat.log()
+    );
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let rest = fs::read_to_string(&path).unwrap();
+    assert!(
+        [&anna, &bert, &carl]
+            .iter()
+            .all(|passkey| !rest.contains(*passkey))
+    );
+
+    // A start without the database fails, and leaves it there.
+    let (status, _, stderr) = goat.cli(&["run"]);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), rest);
+
+    // Starts that are killed, each a bit later than the one before.
+    server.launch();
+    for milliseconds in (0..200).step_by(10) {
+        let mut start = goat
+            .command(&["run"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        start.kill().unwrap();
+        start.wait().unwrap();
+    }
+    goat.launch();
+    let books = || {
+        let users = server.users("uploaded, downloaded");
+        let announced = server
+            .0
+            .sql("SELECT announced FROM files_users ORDER BY user_id")
+            .concat();
+        (
+            users,
+            announced,
+            server.number("SELECT completed FROM files WHERE id = 1"),
+        )
+    };
+    let strings = |texts: [&str; 3]| texts.map(String::from).to_vec();
+    // `completed` as the first word of a session is not credited: its counters are the baseline.
+    let expected = (
+        strings(["1500 0", "0 0", "0 0"]),
+        strings(["3", "1", "1"]),
+        1,
+    );
+    wait_until("the file to be gone", || !path.exists());
+    assert_eq!(books(), expected);
+
+    // A start that was killed after it had written everything, but before it had removed the file.
+    goat.stop();
+    fs::write(&path, &rest).unwrap();
+    goat.launch();
+    wait_until("the file to be gone", || !path.exists());
+    assert_eq!(books(), expected);
+    assert_eq!(scrape(&goat, &anna, info_hash(1)), Some([1, 1, 2, 2]));
+    first.uploaded = 1_600;
+    first.accepted(&goat);
+    wait_until("the next announce", || {
+        server.users("uploaded") == ["1600", "0", "0"]
+    });
+}
+
+#[test]
+fn a_damaged_rest_of_a_run_is_an_error_and_stays_where_it_is() {
+    let (_database, mut goat, _) = sqlite();
+    goat.stop();
+    let path = unwritten(&goat);
+    for rest in ["", "[{\"number\": 5, \"sessions\"", "{}", "null", "[{}]"] {
+        fs::write(&path, rest).unwrap();
+        let (status, stdout, stderr) = goat.cli(&["run"]);
+        assert_eq!(
+            (status.code(), stdout.as_str()),
+            (Some(1), ""),
+            "{rest}: {stderr}"
+        );
+        assert!(stderr.contains(path.to_str().unwrap()), "{rest}: {stderr}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), rest);
+    }
+    fs::remove_file(&path).unwrap();
+    goat.launch();
+}
+
+// What the rules use.
+
+/// A goat that is not started yet, with two torrents, and this machine as a proxy that can play any host.
+fn prepare(database: &Database) -> Goat {
+    let goat = Goat::prepare(
+        database,
+        json!({ "SlowDown": 0, "TrustedProxies": ["127.0.0.1"] }),
+    );
+    for number in [1, 2] {
+        assert_eq!(goat.add_torrent(hex(&info_hash(number))), i64::from(number));
+    }
+    goat
+}
+
+/// A running goat on SQLite with one member.
+fn sqlite() -> (Database, Goat, String) {
+    let database = Database::sqlite();
+    let mut goat = prepare(&database);
+    let passkey = goat.add_user("anna").passkey;
+    goat.launch();
+    (database, goat, passkey)
+}
+
+/// A running goat on MariaDB with three members; None where there is no MariaDB.
+fn mariadb(test: &str) -> Option<(Server, Goat, [String; 3])> {
+    let database = Database::mariadb(test)?;
+    let mut goat = prepare(&database);
+    let passkeys = ["anna", "bert", "carl"].map(|name| goat.add_user(name).passkey);
+    goat.launch();
+    wait_until("goat to be ready", || {
+        goat.log().contains("listening for HTTP")
+    });
+    Some((Server(database), goat, passkeys))
+}
+
+/// A MariaDB that is killed and started again.
+struct Server(Database);
+
+impl Server {
+    fn server(&mut self) -> &mut MariaDb {
+        match &mut self.0 {
+            Database::MariaDb(server) => server,
+            Database::Sqlite(_) => unreachable!("made by mariadb()"),
+        }
+    }
+
+    fn kill(&mut self) {
+        self.server().kill();
+    }
+
+    fn launch(&mut self) {
+        self.server().launch();
+    }
+
+    fn number(&self, sql: &str) -> i64 {
+        self.0.number(sql)
+    }
+
+    /// These columns of all users, in one text each.
+    fn users(&self, columns: &str) -> Vec<String> {
+        let rows = self
+            .0
+            .sql(&format!("SELECT {columns} FROM users ORDER BY id"));
+        rows.iter().map(|row| row.join(" ")).collect()
+    }
+}
+
+/// Somebody else who is writing into a SQLite database, and keeps everybody waiting.
+struct Lock {
+    shell: Child,
+}
+
+impl Lock {
+    fn new(database: &Database) -> Lock {
+        let Database::Sqlite(folder) = database else {
+            panic!("not SQLite")
+        };
+        let mut shell = Command::new("sqlite3");
+        shell
+            .arg(folder.join("goat.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        let commands = b".timeout 30000\nBEGIN IMMEDIATE;\n.print locked\n";
+        shell.stdin.as_mut().unwrap().write_all(commands).unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "locked\n");
+        Lock { shell }
+    }
+
+    fn release(mut self) {
+        self.shell
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"ROLLBACK;\n")
+            .unwrap();
+        assert!(self.shell.wait().unwrap().success());
+    }
+}
+
+/// Sets a flag at the end of a block, however it ends.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+fn request(announce: &Announce) -> Vec<u8> {
+    let target = announce.target();
+    format!("GET {target} HTTP/1.1\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n")
+        .into_bytes()
+}
+
+/// Whether goat, which may be about to end, has answered an announce; it must not refuse it.
+fn announced(address: SocketAddr, announce: &Announce) -> bool {
+    let mut answer = Vec::new();
+    let exchange = TcpStream::connect(address).and_then(|mut stream| {
+        stream.set_read_timeout(Some(common::PATIENCE))?;
+        stream.write_all(&request(announce))?;
+        stream.read_to_end(&mut answer)
+    });
+    let body = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .map(|end| &answer[end + 4..]);
+    let (Ok(_), Some(body)) = (exchange, body) else {
+        return false;
+    };
+    let answer = Bencode::parse(body);
+    assert!(
+        answer.get("failure reason").is_none(),
+        "{announce:?}: {answer:?}"
+    );
+    true
+}
+
+/// Waits until goat has taken so many connections of clients.
+fn wait_for_connections(goat: &Goat, count: usize) {
+    let port = format!(":{:04X}", goat.port);
+    wait_for("goat to take the connection", || {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // Established, with nothing unread, and with a file: accepted.
+        let taken = rows.filter(|row| {
+            row[1].ends_with(&port)
+                && row[3] == "01"
+                && row[4].ends_with(":00000000")
+                && row[9] != "0"
+        });
+        (taken.count() >= count).then_some(())
+    });
+}
+
+/// Where goat leaves what it could not write.
+fn unwritten(goat: &Goat) -> PathBuf {
+    goat.folder.join("config.unwritten.json")
+}
+
+/// The lines of the log that say that the database cannot be written, or can again.
+fn database_lines(goat: &Goat) -> Vec<String> {
+    let log = goat.log();
+    let lines = log.lines().filter(|line| {
+        line.contains("cannot") || line.contains("can be") || line.contains("could not")
+    });
+    lines.map(String::from).collect()
+}
