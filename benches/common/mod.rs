@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -196,7 +196,10 @@ pub struct Server {
 pub fn free_port() -> u16 {
     let first = 20_000 + (std::process::id() % 10_000) as u16;
     (first..32_000)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|&port| {
+            let at = ("127.0.0.1", port);
+            TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
+        })
         .expect("a free port")
 }
 
