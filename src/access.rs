@@ -199,13 +199,20 @@ impl Access {
         seen.retain(|suggestion| queue.contains(suggestion));
     }
 
-    /// Whether the database may be asked for something once more in this second.
+    /// Whether the database may be asked for something more in this second.
     pub fn may_look_up(&self, now: u32) -> bool {
+        let lookups = lock(&self.lookups);
+        lookups.0 != now || lookups.1 < MAX_LOOKUPS
+    }
+
+    /// Counts one look-up in the database, unless there were enough in this second.
+    pub fn look_up(&self, now: u32) -> bool {
         let mut lookups = lock(&self.lookups);
         if lookups.0 != now {
             *lookups = (now, 0);
         }
-        lookups.1 += 1;
-        lookups.1 <= MAX_LOOKUPS
+        let may = lookups.1 < MAX_LOOKUPS;
+        lookups.1 += u32::from(may);
+        may
     }
 }

@@ -216,7 +216,9 @@ pub fn announce(
     let family = usize::from(a.ip.is_ipv6());
     match &known {
         Some((last, _)) if matches!(a.event, Event::None | Event::Paused) => {
-            let pause = u64::from(min_interval) * u64::from(config.slow_down) / 100;
+            // The shortest that it may have been told.
+            let told = shortest(config.interval, last.left == 0) / 2;
+            let pause = u64::from(told) * u64::from(config.slow_down) / 100;
             let since = u64::from(now.saturating_sub(last.seen[family]));
             if last.seen[family] != 0 && since < pause {
                 return Err(Refusal::SlowDown);
@@ -301,15 +303,16 @@ pub fn announce(
     Ok(reply)
 }
 
+/// The shortest interval that a peer is told, in seconds. A seeder's is half the configured one at least: an
+/// Interval of 600 must not give 0.
+fn shortest(interval: u32, seeder: bool) -> u32 {
+    if seeder { interval.saturating_sub(SHORT_INTERVAL).max(interval / 2) } else { interval.min(SHORT_INTERVAL) }
+}
+
 /// (interval, min interval) in seconds. Seeders are spread so that they do not all come at once.
 fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
-    let chosen = if seeder {
-        // Half an interval at least: an Interval of 600 must not give a seeder 0.
-        let least = interval.saturating_sub(SHORT_INTERVAL).max(interval / 2);
-        least + rng.below((interval - least) as usize + 1) as u32
-    } else {
-        interval.min(SHORT_INTERVAL)
-    };
+    let shortest = shortest(interval, seeder);
+    let chosen = if seeder { shortest + rng.below((interval - shortest) as usize + 1) as u32 } else { shortest };
     (chosen, chosen / 2)
 }
 

@@ -124,7 +124,7 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
             scratch.peers.list.clear();
             let reply = announce(config, &tracker.swarms, &user, &a, now, &mut scratch.rng, &mut scratch.peers)?;
             tracker.stats.announced();
-            write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id);
+            write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id == Some(true));
         }
         Action::Scrape => {
             admit(config, &tracker.access, Some(agent), None, passkey)?;
@@ -205,26 +205,30 @@ struct Params {
     left: Param<u64>,
     numwant: Param<i64>,
     event: Option<Event>,
-    list: bool,
-    no_peer_id: bool,
+    list: Option<bool>,
+    no_peer_id: Option<bool>,
 }
 
 impl Params {
     fn read(query: &str) -> Params {
         let mut params = Params::default();
         for (name, value) in pairs(query) {
+            let (mut name_bytes, mut value_bytes) = (Bytes20::default(), Bytes20::default());
+            // All but these two are short words and numbers.
+            let name = plain(name, &mut name_bytes);
+            let word = if matches!(name, "info_hash" | "peer_id") { "" } else { plain(value, &mut value_bytes) };
             match name {
                 "info_hash" => params.info_hash.take(decode(value)),
                 "peer_id" => params.peer_id.take(decode(value)),
-                "port" => params.port.take(integer(value)),
-                "uploaded" => params.uploaded.take(integer(value)),
-                "downloaded" => params.downloaded.take(integer(value)),
-                "left" => params.left.take(integer(value)),
-                "numwant" => params.numwant.take(integer(value)),
-                "compact" => params.list = value == "0",
-                "no_peer_id" => params.no_peer_id = value == "1",
+                "port" => params.port.take(integer(word)),
+                "uploaded" => params.uploaded.take(integer(word)),
+                "downloaded" => params.downloaded.take(integer(word)),
+                "left" => params.left.take(integer(word)),
+                "numwant" => params.numwant.take(integer(word)),
+                "compact" => params.list = params.list.or(Some(word == "0")),
+                "no_peer_id" => params.no_peer_id = params.no_peer_id.or(Some(word == "1")),
                 "event" if params.event.is_none() => {
-                    params.event = Some(match value {
+                    params.event = Some(match word {
                         "started" => Event::Started,
                         "stopped" => Event::Stopped,
                         "completed" => Event::Completed,
@@ -264,7 +268,7 @@ impl Params {
             downloaded: bytes(downloaded?),
             left: bytes(left?),
             event: self.event.unwrap_or(Event::None),
-            want: Want { count: peers_wanted(numwant, MAX_PEERS), v4: true, v6: true, list: self.list },
+            want: Want { count: peers_wanted(numwant, MAX_PEERS), v4: true, v6: true, list: self.list == Some(true) },
         })
     }
 }
@@ -272,6 +276,17 @@ impl Params {
 /// The parameters of a query, still encoded.
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// A name or a value as a word: itself, unless something in it is encoded. Longer than any word of ours, it
+/// is none.
+fn plain<'a>(text: &'a str, buffer: &'a mut Bytes20) -> &'a str {
+    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+        return text;
+    }
+    let Some(decoded) = decode(text) else { return "" };
+    *buffer = decoded;
+    std::str::from_utf8(buffer.bytes.get(..buffer.len).unwrap_or_default()).unwrap_or_default()
 }
 
 /// Decodes at most 20 bytes; a longer value gets a length of 21 and so is none of 20.
@@ -310,7 +325,11 @@ fn info_hash(target: &str) -> Option<InfoHash> {
 /// The torrents that a scrape asks for, sorted, each once.
 fn scrape_hashes(query: &str) -> Result<Vec<InfoHash>, Refusal> {
     let mut hashes = Vec::new();
-    for (_, value) in pairs(query).filter(|(name, _)| *name == "info_hash") {
+    for (name, value) in pairs(query) {
+        let mut buffer = Bytes20::default();
+        if plain(name, &mut buffer) != "info_hash" {
+            continue;
+        }
         if hashes.len() == MAX_SCRAPE {
             return Err(Refusal::TooMany);
         }

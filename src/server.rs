@@ -134,11 +134,14 @@ impl Tracker {
     ) -> Result<T, Refusal> {
         let mut done = attempt();
         if let (Err(Refusal::UnknownPasskey), Some(passkey)) = (&done, passkey)
+            && self.access.look_up(self.clock.now())
             && self.look_up_user(passkey)
         {
             done = attempt();
         }
-        if let (Err(Refusal::Unregistered), Some(info_hash)) = (&done, info_hash) {
+        if let (Err(Refusal::Unregistered), Some(info_hash)) = (&done, info_hash)
+            && self.access.look_up(self.clock.now())
+        {
             if self.look_up_torrent(info_hash) {
                 done = attempt();
             } else {

@@ -257,7 +257,7 @@ impl Server {
     }
 
     /// Tries something with the server's port until that succeeds.
-    pub fn wait_for<T>(&mut self, log: &Path, attempt: impl Fn(u16) -> Option<T>) -> T {
+    pub fn wait_for<T>(&mut self, log: &Path, mut attempt: impl FnMut(u16) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
             if let Some(done) = attempt(self.port) {
