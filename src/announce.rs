@@ -254,7 +254,8 @@ pub fn announce(
         completed: snatched || last.is_some_and(|s| s.completed),
     };
     session.seen[family] = now;
-    let mut at = known.map_or(Addresses::NONE, |(_, at)| at);
+    let before_at = known.map_or(Addresses::NONE, |(_, at)| at);
+    let mut at = before_at;
     at.set(a.ip, a.port);
 
     let stopped = a.event == Event::Stopped;
@@ -285,6 +286,8 @@ pub fn announce(
     (total.left, total.time, total.active) = (a.left, now, true);
     if stopped {
         close_totals(ledger, torrent.id, swarm, &session, at);
+    } else if before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip) {
+        close_totals(ledger, torrent.id, swarm, &session, before_at);
     }
 
     if let Some(slot) = slot {
@@ -316,15 +319,17 @@ fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
     (chosen, chosen / 2)
 }
 
-/// Marks as inactive the totals of the addresses that a session has left, unless another session of the
-/// same user is still at one of them.
+/// Marks as inactive the totals of the addresses that a session has left, unless a session of the same user
+/// is still at one of them.
 fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, at: Addresses) {
     for ip in at.ips() {
-        let others = swarm.of_user(gone.user, &gone.peer_id).filter_map(|slot| swarm.get(slot));
-        let active = others.map(|(_, at)| at).any(|at| at.ips().any(|other| other == ip));
+        let here = swarm.of_user(gone.user, &gone.peer_id).filter_map(|slot| swarm.get(slot));
+        let active = here.map(|(_, at)| at).any(|at| at.ips().any(|other| other == ip));
         let total = ledger.total(TotalKey { file, user: gone.user, ip });
-        (total.left, total.time) = (gone.left, gone.last_seen());
         total.active = active;
+        if gone.last_seen() >= total.time {
+            (total.left, total.time) = (gone.left, gone.last_seen());
+        }
     }
 }
 
@@ -348,7 +353,10 @@ fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, 
         let mut gone = Vec::new();
         remove(swarm, &mut |session, at| gone.push((session, at)));
         for (session, at) in &gone {
-            ledger.note(torrent.id, SessionRow { session: *session, at: *at, active: false, first: None });
+            // It may only have lost one of its two addresses.
+            let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
+            let (now, now_at, active) = still.map_or((session, *at, false), |(now, at)| (now, at, true));
+            ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
             close_totals(ledger, torrent.id, swarm, session, *at);
         }
         // A user who had several clients here has left one torrent.

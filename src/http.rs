@@ -425,7 +425,11 @@ fn finish(tracker: &Tracker, request: &Request, done: Result<(), Refusal>, scrat
     }
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
     bencode::decimal(out, scratch.body.len() as u64);
-    out.extend_from_slice(if request.keep_alive { b"\r\n\r\n" } else { b"\r\nConnection: close\r\n\r\n" });
+    out.extend_from_slice(match (request.keep_alive, request.old) {
+        (true, false) => b"\r\n\r\n",
+        (true, true) => b"\r\nConnection: keep-alive\r\n\r\n",
+        (false, _) => b"\r\nConnection: close\r\n\r\n",
+    });
     if request.method != "HEAD" {
         out.extend_from_slice(&scratch.body);
     }

@@ -162,6 +162,9 @@ impl Keeper {
         let tracker = &self.tracker;
         let changes = tracker.store.changes()?;
         let any = !changes.is_empty();
+        if changes.iter().any(|change| !matches!(change, Change::User(_) | Change::UserGone(_))) {
+            tracker.access.forget_suggestions();
+        }
         for change in changes {
             match change {
                 Change::User(user) => {
@@ -177,10 +180,7 @@ impl Keeper {
                 }
                 Change::File(file) => tracker.put_torrent(&file),
                 Change::FileGone(hash) => tracker.remove_torrent(&hash),
-                Change::Clients(prefixes) => {
-                    tracker.access.set_clients(prefixes);
-                    tracker.access.forget_suggestions();
-                }
+                Change::Clients(prefixes) => tracker.access.set_clients(prefixes),
             }
         }
         Ok(any)

@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub peer: IpAddr,
     /// Whether the connection stays open after the answer.
     pub keep_alive: bool,
+    /// Its client knows HTTP/1.0 only, and must be told that the connection stays open.
+    pub old: bool,
 }
 
 impl Request<'_> {
@@ -102,21 +104,31 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
         return Parsed::Partial;
     }
     Parsed::Whole {
-        request: Request { method, target, headers: parser.headers, peer, keep_alive: keep_alive && !close },
+        request: Request {
+            method,
+            target,
+            headers: parser.headers,
+            peer,
+            keep_alive: keep_alive && !close,
+            old: version == 0,
+        },
         size,
     }
 }
 
-/// The response to what is no request that can be answered; the connection is closed after it.
-pub fn error(status: u16, message: &str) -> Vec<u8> {
-    let close = Header::from_bytes("Connection", "close").ok();
-    let allow = Header::from_bytes("Allow", "GET, HEAD").ok().filter(|_| status == 405);
+/// The response to what is no request that can be answered, the beginning of which is `question`. The
+/// connection is closed after it.
+pub fn error(question: &[u8], status: u16, message: &str) -> Vec<u8> {
     let mut response = Response::from_string(format!("{message}\n")).with_status_code(StatusCode(status));
-    for header in close.into_iter().chain(allow) {
-        response.add_header(header);
+    if let (405, Ok(allow)) = (status, Header::from_bytes("Allow", "GET, HEAD")) {
+        response.add_header(allow);
     }
     let mut out = Vec::new();
     // Writing to a Vec cannot fail.
-    let _ = response.raw_print(out.by_ref(), HTTPVersion(1, 1), &[], false, None);
+    let _ = response.raw_print(out.by_ref(), HTTPVersion(1, 1), &[], question.starts_with(b"HEAD "), None);
+    // tiny_http leaves this header to its own server.
+    if let Some(end) = out.windows(2).position(|pair| pair == b"\r\n") {
+        out.splice(end..end, *b"\r\nConnection: close");
+    }
     out
 }

@@ -403,7 +403,7 @@ impl Serving {
             Ok(()) => self.workers.staff(),
             Err(TrySendError::Full(mut job) | TrySendError::Disconnected(mut job)) => {
                 self.workers.queued.fetch_sub(1, Relaxed);
-                let busy = message::error(503, "Too busy: try again in a minute");
+                let busy = message::error(&job.connection.input, 503, "Too busy: try again in a minute");
                 let _ = job.connection.stream.write(&busy);
             }
         }
@@ -454,7 +454,7 @@ impl Serving {
             match parse(rest, connection.peer, &mut headers) {
                 Parsed::Partial => break,
                 Parsed::Bad(status, message) => {
-                    failed = Some(message::error(status, message));
+                    failed = Some(message::error(rest, status, message));
                     close = true;
                 }
                 Parsed::Whole { mut request, size } => {
@@ -515,7 +515,11 @@ impl Serving {
             };
             if connection.deadline <= now {
                 if connection.state == State::Reading {
-                    let _ = connection.stream.write(&message::error(408, "The request was not whole after 10 seconds"));
+                    let _ = connection.stream.write(&message::error(
+                        &connection.input,
+                        408,
+                        "The request was not whole after 10 seconds",
+                    ));
                 }
                 self.close(slot);
             }

@@ -316,17 +316,21 @@ impl Swarm {
         };
         let among = if me.left == 0 { self.seeders..self.len() } else { 0..self.len() };
         let (want4, want6) = (want.v4, want.v6 && !self.v6.is_empty());
-        // Where some lack an address of the wanted family, more are drawn than are sent.
-        let draws = if want.v4 && want.v6 || self.v6.is_empty() { want.count } else { want.count * 4 };
-        let mut room = want.count;
-        for slot in sample(among, slot, draws, rng) {
-            if room == 0 {
-                break;
-            }
+        // Where some lack an address of the one family that is wanted.
+        let mixed = !self.v6.is_empty() && want.v4 != want.v6;
+        let has = |slot: usize| {
+            let (v4, v6) = (self.v4.get(slot), self.v6.get(slot));
+            want4 && v4.is_some_and(|a| *a != NO_ADDR4) || want6 && v6.is_some_and(|a| *a != NO_ADDR6)
+        };
+        let mut chosen = Vec::new();
+        if mixed {
+            chosen = sample_where(among.clone(), slot, want.count, rng, has);
+        }
+        let count = if mixed { 0 } else { want.count };
+        for slot in sample(among, slot, count, rng).chain(chosen) {
             let v4 = self.v4.get(slot).filter(|a| want4 && **a != NO_ADDR4 && **a != at.v4);
             let v6 = if want6 { self.v6.get(slot) } else { None };
             let v6 = v6.filter(|a| **a != NO_ADDR6 && **a != at.v6);
-            room -= usize::from(v4.is_some() || v6.is_some());
             if !want.list {
                 peers.v4.extend_from_slice(v4.map_or(&[], |a| a));
                 peers.v6.extend_from_slice(v6.map_or(&[], |a| a));
@@ -339,7 +343,7 @@ impl Swarm {
     }
 
     /// Forgets addresses and sessions that have not announced since `deadline` (seconds since 1970), and
-    /// calls `gone` with each session that left.
+    /// calls `gone` with each session that left or lost an address.
     pub fn expire(&mut self, deadline: u32, mut gone: impl FnMut(Session, Addresses)) {
         for slot in (0..self.len()).rev() {
             let Some((session, mut at)) = self.get(slot) else {
@@ -349,13 +353,14 @@ impl Swarm {
                 let (session, at) = self.remove(slot);
                 gone(session, at);
             } else if session.seen.iter().any(|&seen| seen != 0 && seen < deadline) {
-                let mut session = *session;
+                let (before, before_at, mut session) = (*session, at, *session);
                 if session.seen[0] < deadline {
                     (session.seen[0], at.v4) = (0, NO_ADDR4);
                 } else {
                     (session.seen[1], at.v6) = (0, NO_ADDR6);
                 }
                 self.put(Some(slot), session, at);
+                gone(before, before_at);
             }
         }
     }
@@ -394,6 +399,24 @@ fn sample(among: Range<usize>, skip: usize, count: usize, rng: &mut Rng) -> impl
         at += among.start;
         if skips && at >= skip { at + 1 } else { at }
     })
+}
+
+/// The same among those that `fits` says yes to; where these are few among many, perhaps less than `count`.
+/// Looks at most eight times as many up as are wanted, however large the swarm is.
+fn sample_where(
+    among: Range<usize>,
+    skip: usize,
+    count: usize,
+    rng: &mut Rng,
+    fits: impl Fn(usize) -> bool,
+) -> Vec<usize> {
+    let mut chosen: Vec<usize> = sample(among, skip, count.saturating_mul(8), rng).filter(|slot| fits(*slot)).collect();
+    for i in 0..count.min(chosen.len()) {
+        let other = i + rng.below(chosen.len() - i);
+        chosen.swap(i, other);
+    }
+    chosen.truncate(count);
+    chosen
 }
 
 /// A torrent that the tracker knows.

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
     AGENT, Announce, Bencode, Database, Goat, MariaDb, hex, info_hash, scrape, wait_for, wait_until,
@@ -37,6 +37,7 @@ on_each_database! {
     the_swarm_and_the_counters_survive_a_kill
     a_stop_leaves_nothing_unwritten_that_was_answered
     totals_are_exact_however_often_goat_is_killed
+    what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file
 }
 
 fn the_swarm_and_the_counters_survive_a_restart(database: &Database) {
@@ -250,6 +251,35 @@ fn totals_are_exact_however_often_goat_is_killed(database: &Database) {
             database.sql(&sql).concat() == expected
         });
     }
+}
+
+fn what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file(database: &Database) {
+    let mut goat = prepare(database);
+    let passkey = goat.add_user("anna").passkey;
+    goat.launch();
+    let mut announce = Announce::new(&passkey, info_hash(1), 1);
+    announce.accepted(&goat);
+    wait_until("the session", || {
+        database.number("SELECT count(*) FROM peers") == 1
+    });
+    let lock = Lock::new(database);
+    announce.uploaded = 500;
+    announce.accepted(&goat);
+    goat.process().signal(libc::SIGTERM);
+    // It promises to end within 10 seconds: far less than a server lets others wait for a lock.
+    let start = Instant::now();
+    wait_until("goat to end", || {
+        let late = start.elapsed() > Duration::from_secs(30);
+        assert!(!late, "goat waits for somebody else's lock");
+        goat.log().trim_end().ends_with("stopped")
+    });
+    assert_eq!(goat.process().wait().code(), Some(0));
+    assert!(unwritten(&goat).exists(), "{}", goat.log());
+    lock.release();
+    goat.launch();
+    wait_until("the rest", || !unwritten(&goat).exists());
+    assert_eq!(database.number("SELECT uploaded FROM users"), 500);
+    assert_eq!(database.number("SELECT uploaded FROM peers"), 500);
 }
 
 #[test]
@@ -674,24 +704,39 @@ impl Server {
     }
 }
 
-/// Somebody else who is writing into a SQLite database, and keeps everybody waiting.
+/// Somebody else who has changed the users and does not commit it, and keeps everybody waiting.
 struct Lock {
     shell: Child,
 }
 
 impl Lock {
     fn new(database: &Database) -> Lock {
-        let Database::Sqlite(folder) = database else {
-            panic!("not SQLite")
-        };
-        let mut shell = Command::new("sqlite3");
-        shell
-            .arg(folder.join("goat.db"))
+        let mut shell;
+        match database {
+            Database::Sqlite(folder) => {
+                shell = Command::new("sqlite3");
+                shell.arg("-batch").args(["-cmd", ".timeout 30000"]);
+                shell.arg(folder.join("goat.db"));
+            }
+            Database::MariaDb(server) => {
+                shell = Command::new("mariadb");
+                shell.args([
+                    "--no-defaults",
+                    "--batch",
+                    "--skip-column-names",
+                    "--unbuffered",
+                ]);
+                shell.arg("--socket").arg(server.socket());
+                shell.args(["--user=goat", "--password=goat", "goat"]);
+            }
+        }
+        let mut shell = shell
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut shell = shell.spawn().unwrap();
-        let commands = b".timeout 30000\nBEGIN IMMEDIATE;\n.print locked\n";
-        shell.stdin.as_mut().unwrap().write_all(commands).unwrap();
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let sql = b"BEGIN; UPDATE users SET banned = 0; SELECT 'locked';\n";
+        shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap())
             .read_line(&mut line)

@@ -418,12 +418,10 @@ fn every_required_parameter_that_is_missing_is_named() {
 #[test]
 fn of_several_missing_parameters_the_first_is_named() {
     let site = Site::new(json!({}));
-    for count in 0..REQUIRED.len() {
+    for (count, first) in REQUIRED.into_iter().enumerate() {
         let query = Query(Query::new(1).0.into_iter().take(count).collect());
-        assert_eq!(
-            site.refusal(query),
-            format!("Missing required parameter: {}", REQUIRED[count])
-        );
+        let expected = format!("Missing required parameter: {first}");
+        assert_eq!(site.refusal(query), expected);
     }
 }
 
@@ -763,6 +761,7 @@ fn no_request_whatever_it_says_is_answered_with_anything_but_a_dictionary() {
             headers,
             peer,
             keep_alive: true,
+            old: false,
         };
         let answer = body(&site.answer(&request).0);
         let kinds = ["failure reason", "peers", "files"].map(|key| answer.get(key));
@@ -1182,10 +1181,7 @@ fn a_user_and_a_torrent_made_a_moment_ago_are_known_at_once() {
 fn the_database_is_asked_at_most_a_hundred_times_a_second() {
     let access = Access::default();
     for second in [NOW, NOW + 1, NOW + 2] {
-        assert_eq!(
-            (0..1000).filter(|_| access.look_up(second)).count(),
-            100
-        );
+        assert_eq!((0..1000).filter(|_| access.look_up(second)).count(), 100);
     }
 }
 

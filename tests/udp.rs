@@ -33,11 +33,15 @@ use serde_json::{Value, json};
 
 #[test]
 fn a_connect_request_is_read_back_whatever_follows_it() {
-    check(1_000, (any::<u32>(), bytes(0..100)), |(transaction, rest)| {
-        let datagram = [connect(transaction), rest].concat();
-        prop_assert_eq!(udp::read(&datagram), Some(Packet::Connect { transaction }));
-        Ok(())
-    });
+    check(
+        1_000,
+        (any::<u32>(), bytes(0..100)),
+        |(transaction, rest)| {
+            let datagram = [connect(transaction), rest].concat();
+            prop_assert_eq!(udp::read(&datagram), Some(Packet::Connect { transaction }));
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -73,16 +77,20 @@ fn a_scrape_is_read_back_whatever_follows_its_last_whole_hash() {
         vec(any::<[u8; 20]>(), 1..75),
         bytes(0..20),
     );
-    check(1_000, values, |((connection, transaction), hashes, rest)| {
-        let datagram = [scrape_of(connection, transaction, &hashes), rest].concat();
-        let packet = Packet::Scrape {
-            connection,
-            transaction,
-            hashes: &hashes,
-        };
-        prop_assert_eq!(udp::read(&datagram), Some(packet));
-        Ok(())
-    });
+    check(
+        1_000,
+        values,
+        |((connection, transaction), hashes, rest)| {
+            let datagram = [scrape_of(connection, transaction, &hashes), rest].concat();
+            let packet = Packet::Scrape {
+                connection,
+                transaction,
+                hashes: &hashes,
+            };
+            prop_assert_eq!(udp::read(&datagram), Some(packet));
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -112,11 +120,10 @@ fn every_request_that_is_cut_short_is_none() {
 fn another_magic_and_unknown_actions_are_no_requests() {
     check(
         2_000,
-        (any::<u64>(), 3.., any::<u32>(), bytes(0..200)),
+        (any::<u64>(), 3_u32.., any::<u32>(), bytes(0..200)),
         |(first, action, transaction, rest): (u64, u32, u32, Vec<u8>)| {
-            let datagram =
-                |action: u32| [head(first, action, transaction), rest.clone()].concat();
-            prop_assert_eq!(udp::read(&datagram(action)), None);
+            let datagram = |action: u32| [head(first, action, transaction), rest.clone()].concat();
+            prop_assert!(udp::read(&datagram(action)).is_none());
             prop_assert!(first == MAGIC || udp::read(&datagram(0)).is_none());
             Ok(())
         },
@@ -215,51 +222,69 @@ fn any_bytes_are_options_to_somebody() {
 #[test]
 fn what_goat_writes_is_read_back() {
     let counts = any::<(u32, u32, u32, u32)>;
-    let values = (any::<(u32, u64)>(), counts(), bytes(0..200), vec(counts(), 0..75));
-    check(2_000, values, |((transaction, connection), numbers, peers, torrents)| {
-        let mut out = b"what was answered before".to_vec();
-        udp::write_connect(&mut out, transaction, connection);
-        prop_assert_eq!(decode(&out), (transaction, Answer::Connected(connection)));
+    let values = (
+        any::<(u32, u64)>(),
+        counts(),
+        bytes(0..200),
+        vec(counts(), 0..75),
+    );
+    check(
+        2_000,
+        values,
+        |((transaction, connection), numbers, peers, torrents)| {
+            let mut out = b"what was answered before".to_vec();
+            udp::write_connect(&mut out, transaction, connection);
+            prop_assert_eq!(decode(&out), (transaction, Answer::Connected(connection)));
 
-        let (interval, leechers, seeders, downloaded) = numbers;
-        let reply = Reply {
-            complete: seeders as usize,
-            incomplete: leechers as usize,
-            downloaded,
-            interval,
-            min_interval: interval / 2,
-        };
-        for v4 in [true, false] {
-            let (four, six) = if v4 { (&peers[..], &[][..]) } else { (&[][..], &peers[..]) };
-            let (v4, v6) = (four.to_vec(), six.to_vec());
-            let list = Vec::new();
-            udp::write_announce(&mut out, transaction, &reply, &Peers { v4, v6, list });
-            let announced = Announced {
+            let (interval, leechers, seeders, downloaded) = numbers;
+            let reply = Reply {
+                complete: seeders as usize,
+                incomplete: leechers as usize,
+                downloaded,
                 interval,
-                leechers,
-                seeders,
-                peers: peers.clone(),
+                min_interval: interval / 2,
             };
-            prop_assert_eq!(decode(&out), (transaction, Answer::Announced(announced)));
-        }
+            for v4 in [true, false] {
+                let (four, six) = if v4 {
+                    (&peers[..], &[][..])
+                } else {
+                    (&[][..], &peers[..])
+                };
+                let (v4, v6) = (four.to_vec(), six.to_vec());
+                let list = Vec::new();
+                udp::write_announce(&mut out, transaction, &reply, &Peers { v4, v6, list });
+                let announced = Announced {
+                    interval,
+                    leechers,
+                    seeders,
+                    peers: peers.clone(),
+                };
+                prop_assert_eq!(decode(&out), (transaction, Answer::Announced(announced)));
+            }
 
-        let scraped = torrents.iter().map(|&(seeders, completed, leechers, others)| Scrape {
-            complete: seeders as usize,
-            downloaded: completed,
-            incomplete: leechers as usize,
-            downloaders: others as usize,
-        });
-        udp::write_scrape(&mut out, transaction, scraped);
-        let expected = torrents.iter().map(|&(seeders, completed, leechers, _)| {
-            [seeders, completed, leechers]
-        });
-        let expected = Answer::Scraped(expected.collect());
-        prop_assert_eq!(decode(&out), (transaction, expected));
+            let scraped = torrents
+                .iter()
+                .map(|&(seeders, completed, leechers, others)| Scrape {
+                    complete: seeders as usize,
+                    downloaded: completed,
+                    incomplete: leechers as usize,
+                    downloaders: others as usize,
+                });
+            udp::write_scrape(&mut out, transaction, scraped);
+            let expected = torrents
+                .iter()
+                .map(|&(seeders, completed, leechers, _)| [seeders, completed, leechers]);
+            let expected = Answer::Scraped(expected.collect());
+            prop_assert_eq!(decode(&out), (transaction, expected));
 
-        udp::write_error(&mut out, transaction, "Slow down");
-        prop_assert_eq!(decode(&out), (transaction, Answer::Error("Slow down".into())));
-        Ok(())
-    });
+            udp::write_error(&mut out, transaction, "Slow down");
+            prop_assert_eq!(
+                decode(&out),
+                (transaction, Answer::Error("Slow down".into()))
+            );
+            Ok(())
+        },
+    );
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -271,14 +296,22 @@ const NOW: u32 = 1_800_000_000;
 fn a_connection_id_is_good_for_two_minutes_and_no_longer() {
     let ids = ConnectionIds::new().unwrap();
     // Also where the 16 bits of the time in it begin anew.
-    for made in [NOW, NOW | 0xffff, (NOW | 0xffff) - 60, 0xffff, u32::MAX - 200] {
+    for made in [
+        NOW,
+        NOW | 0xffff,
+        (NOW | 0xffff) - 60,
+        0xffff,
+        u32::MAX - 200,
+    ] {
         let id = ids.make(HOME, made);
         for age in 0..=120 {
             assert!(ids.check(id, HOME, made + age), "made {made}, {age} old");
         }
         let day = (121..86_400).step_by(7);
         for age in day.chain([121, 122, 1 << 16, (1 << 16) + 60, 1 << 17, 1 << 24]) {
-            let Some(now) = made.checked_add(age) else { continue };
+            let Some(now) = made.checked_add(age) else {
+                continue;
+            };
             assert!(!ids.check(id, HOME, now), "made {made}, {age} old");
         }
     }
@@ -288,7 +321,10 @@ fn a_connection_id_is_good_for_two_minutes_and_no_longer() {
 fn a_connection_id_from_the_future_is_refused() {
     let ids = ConnectionIds::new().unwrap();
     for ahead in (1..=300).chain([(1 << 16) - 120, (1 << 16) - 1, 1 << 16, 1 << 17]) {
-        assert!(!ids.check(ids.make(HOME, NOW + ahead), HOME, NOW), "{ahead} s");
+        assert!(
+            !ids.check(ids.make(HOME, NOW + ahead), HOME, NOW),
+            "{ahead} s"
+        );
     }
 }
 
@@ -308,7 +344,11 @@ fn a_connection_id_is_good_for_one_address_only() {
     for made_for in homes {
         let id = ids.make(made_for, NOW);
         for home in homes {
-            assert_eq!(ids.check(id, home, NOW), home == made_for, "{made_for} {home}");
+            assert_eq!(
+                ids.check(id, home, NOW),
+                home == made_for,
+                "{made_for} {home}"
+            );
         }
     }
 }
@@ -364,7 +404,11 @@ fn old_and_future_connection_ids_are_refused_in_fewer_bytes_than_were_sent() {
 
 #[test]
 fn ten_million_strange_datagrams_do_no_harm_and_are_not_amplified() {
-    let count = if cfg!(debug_assertions) { 500_000 } else { 10_000_000 };
+    let count = if cfg!(debug_assertions) {
+        500_000
+    } else {
+        10_000_000
+    };
     let seed = std::env::var("GOAT_TEST_SEED").map_or_else(
         |_| Rng::from_system().bits(),
         |seed| seed.parse().expect("GOAT_TEST_SEED is a number"),
@@ -416,7 +460,12 @@ impl Tally {
         ] {
             for (kind, (count, asked, answered, most)) in others {
                 let sum = mine.entry(kind).or_default();
-                *sum = (sum.0 + count, sum.1 + asked, sum.2 + answered, sum.3.max(most));
+                *sum = (
+                    sum.0 + count,
+                    sum.1 + asked,
+                    sum.2 + answered,
+                    sum.3.max(most),
+                );
             }
         }
         for (longest, other) in self.longest.iter_mut().zip(other.longest) {
@@ -435,7 +484,12 @@ impl Tally {
                 println!("{who:12} {kind:9} {count:10}  {mean:14.1}  {factor:14.3}  {most:8.3}");
             }
         }
-        let Tally { errors, slow, longest, .. } = self;
+        let Tally {
+            errors,
+            slow,
+            longest,
+            ..
+        } = self;
         println!("{errors} errors, {slow} for the database; longest answers {longest:?}");
     }
 }
@@ -542,11 +596,18 @@ impl Fuzz {
             }
             let home = self.homes[self.rng.below(self.homes.len())];
             let datagram = self.datagram(home);
-            let place = Place { seed: self.seed, n, datagram: &datagram };
+            let place = Place {
+                seed: self.seed,
+                n,
+                datagram: &datagram,
+            };
             let wait = self.rng.below(2_000) == 0;
             out.clear();
-            let outcome =
-                self.site.responder.borrow_mut().answer(&datagram, home, wait, &mut out);
+            let outcome = self
+                .site
+                .responder
+                .borrow_mut()
+                .answer(&datagram, home, wait, &mut out);
             let id = self.judge(home, &datagram, &outcome, &out, &mut tally);
             drop(place);
             if let Some(id) = id {
@@ -571,7 +632,10 @@ impl Fuzz {
         let answer = match outcome {
             Outcome::Answer => out,
             Outcome::Slow => {
-                assert!(known && kind == Some(Kind::Announce), "only for who is known");
+                assert!(
+                    known && kind == Some(Kind::Announce),
+                    "only for who is known"
+                );
                 tally.slow += 1;
                 &[]
             }
@@ -591,7 +655,11 @@ impl Fuzz {
                 }
                 Answer::Announced(announced) => {
                     assert!(known && kind == Kind::Announce);
-                    let (peer, most, family) = if home.is_ipv4() { (6, 200, 0) } else { (18, 74, 1) };
+                    let (peer, most, family) = if home.is_ipv4() {
+                        (6, 200, 0)
+                    } else {
+                        (18, 74, 1)
+                    };
                     assert!(announced.peers.len().is_multiple_of(peer));
                     assert!(announced.peers.len() <= peer * most);
                     tally.longest[family] = tally.longest[family].max(out.len());
@@ -610,8 +678,14 @@ impl Fuzz {
         }
         assert!(known || answer.len() <= datagram.len(), "amplified");
 
-        let tallied = if known { &mut tally.known } else { &mut tally.strangers };
-        let sum = tallied.entry(kind.map_or("garbage", Kind::name)).or_default();
+        let tallied = if known {
+            &mut tally.known
+        } else {
+            &mut tally.strangers
+        };
+        let sum = tallied
+            .entry(kind.map_or("garbage", Kind::name))
+            .or_default();
         let ratio = answer.len() as f64 / datagram.len().max(1) as f64;
         let (asked, answered) = (datagram.len() as u64, answer.len() as u64);
         *sum = (sum.0 + 1, sum.1 + asked, sum.2 + answered, sum.3.max(ratio));
@@ -807,7 +881,12 @@ fn what_is_no_request_gets_no_answer() {
     for datagram in &strange {
         client.send(datagram);
         // One thread answers, in order: an answer to the above would be the first to come.
-        assert_eq!(client.scrape(&[info_hash(1)]), [[0, 0, 0]], "{}", hex(datagram));
+        assert_eq!(
+            client.scrape(&[info_hash(1)]),
+            [[0, 0, 0]],
+            "{}",
+            hex(datagram)
+        );
     }
 }
 
@@ -851,26 +930,45 @@ fn port_0_is_refused() {
     let (_database, _goat, client) = public();
     for port in [0, 1, 65_535] {
         let refusal = client.refusal(&Question { port, ..leecher(1) });
-        let expected = if port == 0 { "Invalid integer parameter: port" } else { "" };
+        let expected = if port == 0 {
+            "Invalid integer parameter: port"
+        } else {
+            ""
+        };
         assert_eq!(refusal, expected, "{port}");
     }
 }
 
 #[test]
 fn numwant_is_50_if_negative_and_at_most_200_or_74_over_ipv6() {
-    let Some((_database, _goat, four, six)) = dual("numwant") else { return };
+    let Some((_database, _goat, four, six)) = dual("numwant") else {
+        return;
+    };
     for n in 1..=250 {
         four.accepted(&leecher(n));
         six.accepted(&leecher(n).on(2));
     }
     let cases = [(i32::MIN, 50), (-1, 50), (0, 0), (1, 1), (74, 74)];
-    let more4 = [(75, 75), (200, 200), (201, 200), (1_000, 200), (i32::MAX, 200)];
+    let more4 = [
+        (75, 75),
+        (200, 200),
+        (201, 200),
+        (1_000, 200),
+        (i32::MAX, 200),
+    ];
     let more6 = [(75, 74), (200, 74), (1_000, 74), (i32::MAX, 74)];
     for (client, torrent, more) in [(&four, 1, &more4[..]), (&six, 2, &more6)] {
         for (numwant, expected) in cases.iter().chain(more) {
-            let question = Question { numwant: *numwant, ..leecher(1).on(torrent) };
+            let question = Question {
+                numwant: *numwant,
+                ..leecher(1).on(torrent)
+            };
             let peers = client.peers(&question);
-            assert_eq!(peers.len(), *expected, "numwant {numwant}, torrent {torrent}");
+            assert_eq!(
+                peers.len(),
+                *expected,
+                "numwant {numwant}, torrent {torrent}"
+            );
             let different: BTreeSet<_> = peers.iter().collect();
             assert_eq!(different.len(), *expected, "each once");
             assert!(!peers.iter().any(|peer| peer.port() == leecher(1).port));
@@ -900,7 +998,11 @@ fn event_1_is_completed_2_started_3_stopped_and_all_others_are_regular() {
     assert_eq!(counts(with(2, 9)), (0, 1));
     assert_eq!(counts(with(1, 0)), (1, 0));
     assert_eq!(counts(with(3, 0)), (0, 0));
-    assert_eq!(counts(with(0, 0)), (1, 0), "no event is an announce as well");
+    assert_eq!(
+        counts(with(0, 0)),
+        (1, 0),
+        "no event is an announce as well"
+    );
     assert!(goat.stop().success());
     goat.launch();
     let client = Client::at("127.0.0.1", goat.address());
@@ -922,15 +1024,23 @@ fn the_address_in_the_packet_is_ignored() {
 
 #[test]
 fn ipv4_clients_get_ipv4_peers_and_ipv6_clients_ipv6_peers() {
-    let Some((_database, _goat, four, six)) = dual("address families") else { return };
-    let question = |n: u16| Question { numwant: 200, ..leecher(n) };
+    let Some((_database, _goat, four, six)) = dual("address families") else {
+        return;
+    };
+    let question = |n: u16| Question {
+        numwant: 200,
+        ..leecher(n)
+    };
     (1..=3).for_each(|n| drop(four.accepted(&question(n))));
     (4..=5).for_each(|n| drop(six.accepted(&question(n))));
     // One can be reached over both.
     four.accepted(&question(6));
     six.accepted(&question(6));
     let at = |ip: IpAddr, ports: &[u16]| -> Vec<SocketAddr> {
-        ports.iter().map(|port| (ip, 10_000 + port).into()).collect()
+        ports
+            .iter()
+            .map(|port| (ip, 10_000 + port).into())
+            .collect()
     };
     let (home4, home6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     assert_eq!(four.peers(&question(7)), at(home4, &[1, 2, 3, 6]));
@@ -951,7 +1061,12 @@ fn the_passkey_is_in_the_url_data_and_nowhere_else() {
     goat.add_torrent(hex(&info_hash(1)));
     let key = goat.add_user("anna").passkey;
     let client = Client::at("127.0.0.1", goat.address());
-    let refusal = |options: Vec<u8>| client.refusal(&Question { options, ..leecher(1) });
+    let refusal = |options: Vec<u8>| {
+        client.refusal(&Question {
+            options,
+            ..leecher(1)
+        })
+    };
     let url = |url: &str| Opt::Url(url.into()).bytes();
     let announce = format!("/{key}/announce");
 
@@ -992,20 +1107,36 @@ fn the_passkey_is_in_the_url_data_and_nowhere_else() {
         format!("/x?/{key}/announce"),
         format!("/{long}/announce"),
     ] {
-        let options: Vec<u8> = path.as_bytes().chunks(255).flat_map(|part| Opt::Url(part.into()).bytes()).collect();
+        let options: Vec<u8> = path
+            .as_bytes()
+            .chunks(255)
+            .flat_map(|part| Opt::Url(part.into()).bytes())
+            .collect();
         assert_eq!(refusal(options), "Malformed announce", "{path}");
     }
     let options = Opt::Url(b"/\xff\xfe/announce".to_vec()).bytes();
     assert_eq!(refusal(options), "Malformed announce");
 
-    let pieces = |size: usize| announce.as_bytes().chunks(size).map(|part| Opt::Url(part.into()));
+    let pieces = |size: usize| {
+        announce
+            .as_bytes()
+            .chunks(size)
+            .map(|part| Opt::Url(part.into()))
+    };
     for options in [
         url(&announce),
         url(&format!("{announce}?a=b&c=/x/y")),
         [vec![1, 1], url(&announce), vec![1, 0, 2, 9]].concat(),
-        [Opt::Other(200, vec![2; 255]).bytes(), url(""), url(&announce)].concat(),
+        [
+            Opt::Other(200, vec![2; 255]).bytes(),
+            url(""),
+            url(&announce),
+        ]
+        .concat(),
         pieces(1).flat_map(|piece| piece.bytes()).collect(),
-        pieces(13).flat_map(|piece| [vec![1], piece.bytes(), vec![9, 0]].concat()).collect(),
+        pieces(13)
+            .flat_map(|piece| [vec![1], piece.bytes(), vec![9, 0]].concat())
+            .collect(),
         [url(&announce), vec![2, 200]].concat(), // the next is cut
         [url(&announce), url(&format!("?{}", "x".repeat(250)))].concat(),
     ] {
@@ -1019,12 +1150,22 @@ fn over_udp_a_client_is_known_by_the_beginning_of_its_peer_id() {
     let goat = Goat::start(&database, json!({ "UDP": true, "Passkey": false }));
     goat.add_torrent(hex(&info_hash(1)));
     let client = Client::at("127.0.0.1", goat.address());
-    let refusal = |id: &[u8; 20]| client.refusal(&Question { peer_id: *id, ..leecher(1) });
+    let refusal = |id: &[u8; 20]| {
+        client.refusal(&Question {
+            peer_id: *id,
+            ..leecher(1)
+        })
+    };
     for known in [b"-qB5020-abcdefghijkl", b"A2-1-36-0-\0\0\0\0\0\0\0\0\0\xff"] {
         assert_eq!(refusal(known), "");
     }
     let strange = b"-XX5020-abcdefghijkl";
-    for unknown in [strange, b"--qB5020-abcdefghijk", b"-QB5020-abcdefghijkl", &[0; 20]] {
+    for unknown in [
+        strange,
+        b"--qB5020-abcdefghijk",
+        b"-QB5020-abcdefghijkl",
+        &[0; 20],
+    ] {
         assert_eq!(refusal(unknown), "Your client is not whitelisted");
     }
     let (status, ..) = goat.cli(&["client", "approve", "-XX"]);
@@ -1058,19 +1199,43 @@ fn the_checks_and_their_words_and_order_are_those_of_http() {
 
     // Each has all the faults of those after it that it can have.
     let too_soon = first.clone();
-    let limit = Announce { info_hash: info_hash(2), ..first };
-    let unverified = Announce { info_hash: info_hash(3), ..limit.clone() };
-    let unregistered = Announce { info_hash: info_hash(9), ..unverified.clone() };
-    let no_port = Announce { port: 0, ..unregistered.clone() };
-    let nobody = Announce { passkey: Some("0".repeat(40)), ..no_port.clone() };
-    let refused = Announce { passkey: Some(banned), ..no_port.clone() };
-    let no_passkey = Announce { passkey: None, ..no_port.clone() };
+    let limit = Announce {
+        info_hash: info_hash(2),
+        ..first
+    };
+    let unverified = Announce {
+        info_hash: info_hash(3),
+        ..limit.clone()
+    };
+    let unregistered = Announce {
+        info_hash: info_hash(9),
+        ..unverified.clone()
+    };
+    let no_port = Announce {
+        port: 0,
+        ..unregistered.clone()
+    };
+    let nobody = Announce {
+        passkey: Some("0".repeat(40)),
+        ..no_port.clone()
+    };
+    let refused = Announce {
+        passkey: Some(banned),
+        ..no_port.clone()
+    };
+    let no_passkey = Announce {
+        passkey: None,
+        ..no_port.clone()
+    };
     let strange = Announce {
         agent: "Strange/1.0".into(),
         peer_id: *b"-XX0000-000000000001",
         ..no_passkey.clone()
     };
-    let malformed = Announce { passkey: Some("a/b".into()), ..strange.clone() };
+    let malformed = Announce {
+        passkey: Some("a/b".into()),
+        ..strange.clone()
+    };
     for (announce, reason) in [
         (malformed, "Malformed announce"),
         (strange, "Your client is not whitelisted"),
@@ -1084,7 +1249,11 @@ fn the_checks_and_their_words_and_order_are_those_of_http() {
         (too_soon, "Slow down"),
     ] {
         assert_eq!(announce.refusal(&goat), reason, "over HTTP");
-        assert_eq!(client.refusal(&Question::from(&announce)), reason, "over UDP");
+        assert_eq!(
+            client.refusal(&Question::from(&announce)),
+            reason,
+            "over UDP"
+        );
     }
 }
 
@@ -1099,7 +1268,10 @@ fn a_user_and_a_torrent_made_a_moment_ago_work_at_the_first_announce() {
         let question = |passkey: &str| leecher(n).on(n.into()).url(format!("/{passkey}/announce"));
         assert_eq!(client.refusal(&question(&passkey)), "Invalid passkey");
         let user = goat.add_user(&format!("member{n}"));
-        assert_eq!(client.refusal(&question(&user.passkey)), "Unregistered torrent");
+        assert_eq!(
+            client.refusal(&question(&user.passkey)),
+            "Unregistered torrent"
+        );
         goat.add_torrent(hex(&info_hash(n.into())));
         client.accepted(&question(&user.passkey));
     }
@@ -1119,7 +1291,10 @@ fn however_many_passkeys_are_guessed_each_guess_is_answered() {
 #[test]
 fn without_passkeys_everybody_may_announce_whatever_the_url_and_nobody_is_credited() {
     let (database, mut goat, client) = public();
-    for (n, url) in ["", "/", "/announce", "/0123456789/announce", "/a/b?c"].into_iter().enumerate() {
+    for (n, url) in ["", "/", "/announce", "/0123456789/announce", "/a/b?c"]
+        .into_iter()
+        .enumerate()
+    {
         let mut question = leecher(n as u16 + 1).url(url);
         (question.uploaded, question.downloaded) = (1_000, 2_000);
         let answer = client.accepted(&question);
@@ -1140,8 +1315,15 @@ fn without_passkeys_everybody_may_announce_whatever_the_url_and_nobody_is_credit
 fn a_scrape_is_answered_in_its_order_with_zeros_for_what_is_not_tracked() {
     let (_database, mut goat, client) = public();
     client.accepted(&leecher(1));
-    client.accepted(&Question { left: 0, event: 1, ..leecher(2) });
-    client.accepted(&Question { left: 0, ..leecher(3).on(2) });
+    client.accepted(&Question {
+        left: 0,
+        event: 1,
+        ..leecher(2)
+    });
+    client.accepted(&Question {
+        left: 0,
+        ..leecher(3).on(2)
+    });
     goat.restart(); // now the snatch is written
     let client = Client::at("127.0.0.1", goat.address());
     let (one, two, unknown) = (info_hash(1), info_hash(2), info_hash(9));
@@ -1149,7 +1331,10 @@ fn a_scrape_is_answered_in_its_order_with_zeros_for_what_is_not_tracked() {
     assert_eq!(counts, [[1, 0, 0], [0; 3], [1, 1, 1], [1, 1, 1]]);
     let many: Vec<[u8; 20]> = (0..100).map(info_hash).collect();
     let counts = client.scrape(&many[..74]);
-    assert_eq!((counts.len(), counts[1], counts[3]), (74, [1, 1, 1], [0; 3]));
+    assert_eq!(
+        (counts.len(), counts[1], counts[3]),
+        (74, [1, 1, 1], [0; 3])
+    );
     assert_eq!(client.scrape(&many), counts, "the first 74");
 }
 
@@ -1178,7 +1363,10 @@ fn with_passkeys_only_addresses_that_announced_may_scrape() {
     let refused = Answer::Error("No passkey found in announce URL".into());
 
     assert_eq!(scrape(&client), refused);
-    assert_eq!(client.refusal(&leecher(1)), "No passkey found in announce URL");
+    assert_eq!(
+        client.refusal(&leecher(1)),
+        "No passkey found in announce URL"
+    );
     assert_eq!(scrape(&client), refused, "a refused announce is none");
     client.accepted(&leecher(1).url(&url));
     assert_eq!(scrape(&client), Answer::Scraped(vec![[0, 0, 1]]));
@@ -1219,7 +1407,10 @@ fn peers_over_http_and_over_udp_see_each_other() {
     let [anna, bert, carl] = ["anna", "bert", "carl"].map(|name| goat.add_user(name).passkey);
     let announce = |passkey: &str, n: u16| Announce::new(passkey, info_hash(1), n);
     let at = |ports: &[u16]| -> Vec<SocketAddr> {
-        ports.iter().map(|port| (Ipv4Addr::LOCALHOST, 10_000 + port).into()).collect()
+        ports
+            .iter()
+            .map(|port| (Ipv4Addr::LOCALHOST, 10_000 + port).into())
+            .collect()
     };
     let client = Client::at("127.0.0.1", goat.address());
 
@@ -1232,7 +1423,10 @@ fn peers_over_http_and_over_udp_see_each_other() {
     let mut fourth = announce(&bert, 2);
     (fourth.left, fourth.event, fourth.downloaded) = (0, "completed", 1_000_000);
     let answer = fourth.accepted(&goat);
-    assert_eq!((answer.integer("complete"), answer.integer("incomplete")), (1, 2));
+    assert_eq!(
+        (answer.integer("complete"), answer.integer("incomplete")),
+        (1, 2)
+    );
     assert_eq!(answer.peers(), at(&[1, 3]));
     assert_eq!(client.scrape(&[info_hash(1)])[0][0], 1);
     wait_until("the snatch", || {
@@ -1243,7 +1437,9 @@ fn peers_over_http_and_over_udp_see_each_other() {
 
 #[test]
 fn a_session_over_both_address_families_counts_once_and_is_credited_once() {
-    let Some(_) = has_ipv6("both address families") else { return };
+    let Some(_) = has_ipv6("both address families") else {
+        return;
+    };
     let database = Database::sqlite();
     let settings = json!({ "UDP": true, "Host": "", "SlowDown": 0 });
     let mut goat = Goat::start(&database, settings);
@@ -1274,10 +1470,16 @@ fn a_session_over_both_address_families_counts_once_and_is_credited_once() {
     }
     assert!(goat.stop().success());
     let rows = |sql: &str| database.sql(sql);
-    assert_eq!(rows("SELECT uploaded, downloaded FROM users"), [["3500", "1000"]]);
+    assert_eq!(
+        rows("SELECT uploaded, downloaded FROM users"),
+        [["3500", "1000"]]
+    );
     let sums = "SELECT count(*), sum(uploaded), sum(downloaded), sum(announced), sum(active), sum(completed) FROM files_users";
     assert_eq!(rows(sums), [["2", "3500", "1000", "10", "0", "1"]]);
-    assert_eq!(rows("SELECT count(*), sum(active) FROM peers"), [["1", "0"]]);
+    assert_eq!(
+        rows("SELECT count(*), sum(active) FROM peers"),
+        [["1", "0"]]
+    );
     assert_eq!(rows("SELECT completed FROM files"), [["1"]]);
     let ips = rows("SELECT ip FROM files_users ORDER BY ip");
     assert_eq!(ips, [["127.0.0.1"], ["::1"]]);
@@ -1313,15 +1515,21 @@ fn a_datagram_that_comes_twice_is_credited_once() {
 
 #[test]
 fn the_books_agree_with_a_thousand_announces() {
-    let Some(_) = has_ipv6("the books over UDP") else { return };
+    let Some(_) = has_ipv6("the books over UDP") else {
+        return;
+    };
     let seed = Rng::from_system().bits();
     println!("seed {seed}");
     let mut rng = Rng::new(seed);
     let database = Database::sqlite();
     let settings = json!({ "UDP": true, "Host": "", "SlowDown": 0 });
     let mut goat = Goat::start(&database, settings);
-    let torrents: Vec<i64> = (1..=3).map(|n| goat.add_torrent(hex(&info_hash(n)))).collect();
-    let users: Vec<_> = (1..=4).map(|n| goat.add_user(&format!("member{n}"))).collect();
+    let torrents: Vec<i64> = (1..=3)
+        .map(|n| goat.add_torrent(hex(&info_hash(n))))
+        .collect();
+    let users: Vec<_> = (1..=4)
+        .map(|n| goat.add_user(&format!("member{n}")))
+        .collect();
     let (four, six) = both_families(&goat);
     let other = Client::at("127.0.0.2", goat.address());
     let clients = [(&four, "127.0.0.1"), (&six, "::1"), (&other, "127.0.0.2")];
@@ -1360,7 +1568,9 @@ fn the_books_agree_with_a_thousand_announces() {
             None => (0, 0),
         };
         sessions.insert(session, now);
-        let total = totals.entry((torrents[torrent], users[user].id, address)).or_default();
+        let total = totals
+            .entry((torrents[torrent], users[user].id, address))
+            .or_default();
         total[0] += credit.0;
         total[1] += credit.1;
         total[2] += 1;
@@ -1370,7 +1580,9 @@ fn the_books_agree_with_a_thousand_announces() {
 
     let mut expected: Vec<String> = totals
         .iter()
-        .map(|((file, user, ip), [up, down, announced, _])| format!("{file} {user} {ip} {up} {down} {announced}"))
+        .map(|((file, user, ip), [up, down, announced, _])| {
+            format!("{file} {user} {ip} {up} {down} {announced}")
+        })
         .collect();
     expected.sort();
     let rows = |sql: &str| {
@@ -1391,12 +1603,19 @@ fn the_books_agree_with_a_thousand_announces() {
         .map(|(user, (up, down))| format!("{user} {up} {down}"))
         .collect();
     expected.sort();
-    assert_eq!(rows("SELECT id, uploaded, downloaded FROM users"), expected, "seed {seed}");
+    assert_eq!(
+        rows("SELECT id, uploaded, downloaded FROM users"),
+        expected,
+        "seed {seed}"
+    );
     let mut expected: Vec<String> = sessions
         .iter()
         .map(|((torrent, user, number), (up, down))| {
             let (file, user) = (torrents[*torrent], users[*user].id);
-            format!("{file} {user} {} {up} {down}", hex(&peer_id(*number)).to_uppercase())
+            format!(
+                "{file} {user} {} {up} {down}",
+                hex(&peer_id(*number)).to_uppercase()
+            )
         })
         .collect();
     expected.sort();
@@ -1564,7 +1783,9 @@ impl Question {
     /// With this path and query of the announce URL, in as many options as it takes.
     fn url(self, url: impl AsRef<str>) -> Question {
         let parts = url.as_ref().as_bytes().chunks(255);
-        let options = parts.flat_map(|part| Opt::Url(part.into()).bytes()).collect();
+        let options = parts
+            .flat_map(|part| Opt::Url(part.into()).bytes())
+            .collect();
         Question { options, ..self }
     }
 
@@ -1630,9 +1851,13 @@ fn url_by_hand(options: &[u8]) -> Vec<u8> {
             at += 1;
             continue;
         }
-        let Some(length) = options.get(at + 1) else { break };
+        let Some(length) = options.get(at + 1) else {
+            break;
+        };
         let end = at + 2 + usize::from(*length);
-        let Some(value) = options.get(at + 2..end) else { break };
+        let Some(value) = options.get(at + 2..end) else {
+            break;
+        };
         if options[at] == 2 {
             url.extend(value);
         }
@@ -1672,7 +1897,11 @@ fn decode(datagram: &[u8]) -> (u32, Answer) {
         (2, length) => {
             assert_eq!((length - 8) % 12, 0, "{}", hex(datagram));
             let torrents = datagram[8..].chunks(12);
-            Answer::Scraped(torrents.map(|t| [0, 4, 8].map(|at| u32_at(t, at))).collect())
+            Answer::Scraped(
+                torrents
+                    .map(|t| [0, 4, 8].map(|at| u32_at(t, at)))
+                    .collect(),
+            )
         }
         (3, _) => Answer::Error(String::from_utf8(datagram[8..].to_vec()).unwrap()),
         _ => panic!("no answer: {}", hex(datagram)),
@@ -1849,7 +2078,11 @@ impl Site {
 
     fn ask(&self, ip: IpAddr, datagram: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        match self.responder.borrow_mut().answer(datagram, ip, true, &mut out) {
+        match self
+            .responder
+            .borrow_mut()
+            .answer(datagram, ip, true, &mut out)
+        {
             Outcome::Answer => Some(out),
             Outcome::Silence => None,
             Outcome::Slow => panic!("it may wait"),
@@ -1892,7 +2125,7 @@ fn any_option() -> impl Strategy<Value = Opt> {
         Just(Opt::Nop),
         bytes(0..80).prop_map(Opt::Url),
         Just(Opt::Url(Vec::new())),
-        (3.., bytes(0..256)).prop_map(|(kind, value)| Opt::Other(kind, value)),
+        (3_u8.., bytes(0..256)).prop_map(|(kind, value)| Opt::Other(kind, value)),
     ]
 }
 
@@ -1906,7 +2139,7 @@ fn any_ending() -> impl Strategy<Value = Vec<u8>> {
         Just(Vec::new()),
         bytes(0..50).prop_map(|garbage| [vec![0], garbage].concat()),
         (2_u8..).prop_map(|kind| vec![kind]),
-        (2.., bytes(0..50), 1..100_u8).prop_map(cut),
+        (2_u8.., bytes(0..50), 1..100_u8).prop_map(cut),
     ]
 }
 

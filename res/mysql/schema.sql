@@ -17,8 +17,9 @@ INSERT IGNORE INTO goat (name, value) VALUES ('schema', 1);
 -- Members. Nobody has id 0: it stands for everybody where "Passkey" is off.
 CREATE TABLE IF NOT EXISTS users (
     id            INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    username      VARCHAR(64) NOT NULL UNIQUE,
-    passkey       VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
+    username      VARCHAR(64) NOT NULL UNIQUE CHECK (CHAR_LENGTH(username) >= 1),
+    passkey       VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE
+                  CHECK (CHAR_LENGTH(passkey) >= 8),
     torrent_limit INT UNSIGNED NOT NULL DEFAULT 0, -- 0: none
     uploaded      BIGINT NOT NULL DEFAULT 0 CHECK (uploaded >= 0),
     downloaded    BIGINT NOT NULL DEFAULT 0 CHECK (downloaded >= 0),
@@ -99,7 +100,7 @@ CREATE TABLE IF NOT EXISTS batches (
 -- Clients: an approved row lets in every client whose User-Agent or peer id begins with "client".
 CREATE TABLE IF NOT EXISTS whitelist (
     id       INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    client   VARCHAR(128) COLLATE utf8mb4_bin NOT NULL UNIQUE,
+    client   VARCHAR(128) COLLATE utf8mb4_bin NOT NULL UNIQUE CHECK (CHAR_LENGTH(client) >= 1),
     approved TINYINT NOT NULL DEFAULT 0 CHECK (approved IN (0, 1))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 

@@ -106,7 +106,8 @@ impl Store {
         // `completed` is left to `write_snatches`, which must see it turn.
         let upsert = self.dialect.upsert(
             "file_id, user_id, ip",
-            "active = NEW(active), announced = announced + NEW(announced), `left` = NEW(`left`), time = NEW(time),
+            "active = NEW(active), announced = announced + NEW(announced),
+             `left` = CASE WHEN NEW(time) >= time THEN NEW(`left`) ELSE `left` END, time = GREATEST(time, NEW(time)),
              uploaded = uploaded + LEAST(NEW(uploaded), 9223372036854775807 - uploaded),
              downloaded = downloaded + LEAST(NEW(downloaded), 9223372036854775807 - downloaded),
              seed_time = seed_time + NEW(seed_time)",

@@ -1,6 +1,7 @@
 //! SQLite: the embedded database, one file beside the configuration.
 
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -51,9 +52,12 @@ impl Sqlite {
     /// Opens the file, and creates it where it is missing.
     pub fn open(path: &Path) -> Result<Sqlite, Error> {
         let in_words = |e: &dyn std::fmt::Display| Error::other(format!("cannot open {}: {e}", path.display()));
-        // It holds passkeys: for nobody but its owner. Its journal gets the same mode.
-        let created = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        created.map_err(|e| in_words(&e))?;
+        // It holds passkeys: for nobody but its owner. Its journal gets the same mode. A file that exists is
+        // not opened here: closing it again would drop the locks of this process's other connections.
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            created => drop(created.map_err(|e| in_words(&e))?),
+        }
         let connection = rusqlite::Connection::open(path).map_err(|e| in_words(&e))?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);

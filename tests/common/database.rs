@@ -187,6 +187,8 @@ impl MariaDb {
         let mut options = vec![
             "--no-defaults".into(),
             format!("--datadir={}", self.folder.join("data").display()),
+            // At its start a server removes the temporary files that it finds there.
+            format!("--tmpdir={}", self.folder.path().display()),
             "--innodb-log-file-size=10M".into(),
         ];
         if unsafe { libc::geteuid() } == 0 {

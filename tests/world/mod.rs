@@ -485,6 +485,7 @@ impl Site {
             headers,
             peer,
             keep_alive: true,
+            old: false,
         })
     }
 
