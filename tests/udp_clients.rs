@@ -216,7 +216,8 @@ fn first_announces(socket: &UdpSocket, clients: &mut [Client; 3]) -> [Vec<u8>; 3
                 let numbers = [600_u32, 1, 0].map(u32::to_be_bytes).concat();
                 [&[0, 0, 0, 1], &datagram[12..16], &numbers].concat()
             }
-            _ => panic!("neither connect nor announce: {datagram:?}"),
+            [0, 0, 0, 2] => [&[0, 0, 0, 2], &datagram[12..16], &[0; 12]].concat(),
+            _ => panic!("unknown: {datagram:?}"),
         };
         socket.send_to(&answer, from).unwrap();
         homes.iter().all(|home| announces.contains_key(home))
@@ -509,9 +510,11 @@ impl Client {
 /// The one that Debian's packages install modules for.
 const PYTHON: &str = "/usr/bin/python3";
 
+/// It speaks UDP with trackers only where its DHT is on. There it knows nobody, and it would not look for
+/// peers of a private torrent there.
 fn aria2(host: &Host, torrent: &Path, folder: &Folder) -> Command {
     let options = "--no-conf --check-integrity --file-allocation=none --seed-ratio=0 \
-        --enable-dht=false --enable-dht6=false --enable-peer-exchange=false --bt-enable-lpd=false \
+        --enable-dht=true --enable-peer-exchange=false --bt-enable-lpd=false \
         --listen-port=6881 --dht-listen-port=6882 \
         --show-console-readout=false --console-log-level=info --dir";
     let mut command = host.command("aria2c");
