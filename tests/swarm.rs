@@ -981,7 +981,13 @@ fn apply(
                 .iter()
                 .filter(|(_, (session, _))| session.last_seen() < deadline);
             let silent: BTreeSet<_> = silent.map(|(key, _)| *key).collect();
-            assert_eq!(gone, silent);
+            let lapsed = |(session, _): &(Session, Addresses)| {
+                let mut seen = session.seen.iter();
+                seen.any(|&seen| seen != 0 && seen < deadline)
+            };
+            let lost = model.iter().filter(|(_, member)| lapsed(member));
+            let told = lost.map(|(key, _)| *key).chain(silent.clone()).collect();
+            assert_eq!(gone, told);
             model.retain(|key, _| !silent.contains(key));
             for (session, at) in model.values_mut() {
                 if session.seen[0] != 0 && session.seen[0] < deadline {
