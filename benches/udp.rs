@@ -219,6 +219,10 @@ impl Contender {
         median(self.rounds.iter().map(value))
     }
 
+    fn sum(&self, value: impl Fn(&Round) -> u64) -> u64 {
+        self.rounds.iter().map(value).sum()
+    }
+
     /// The share of the thread that writes to the database. The others have none.
     fn books(&self) -> f64 {
         if self.name == "goat" {
@@ -231,8 +235,8 @@ impl Contender {
 
 /// Waits until goat has written what it still owes: that is part of what the announces cost.
 fn wait_for_books(pid: u32) {
-    let mut last = f64::NEG_INFINITY;
-    loop {
+    let (begin, mut last) = (Instant::now(), f64::NEG_INFINITY);
+    while begin.elapsed() < Duration::from_secs(60) {
         let now = Cpu::of(pid).main;
         // Less than 10 ms in more than the second between two batches.
         if now - last < 10_000.0 {
@@ -241,16 +245,17 @@ fn wait_for_books(pid: u32) {
         last = now;
         thread::sleep(Duration::from_millis(1_500));
     }
+    println!("!!! goat has still not written everything after a minute");
 }
 
 fn print_table(contenders: &[Contender]) {
     println!("\n                                    CPU us an answer               answer time");
     println!(
-        "                        answers/s    all   user system  books   p50 us   p99 us  bytes  generator   lost"
+        "                        answers/s    all   user system  books   p50 us   p99 us  bytes  generator   lost  wrong"
     );
     for c in contenders {
         println!(
-            "{:<11} {:<12} {:>8.0} {:>6.2} {:>6.2} {:>6.2} {:>6.2} {:>8.0} {:>8.0} {:>6.0} {:>8.0} % {:>6}",
+            "{:<11} {:<12} {:>8.0} {:>6.2} {:>6.2} {:>6.2} {:>6.2} {:>8.0} {:>8.0} {:>6.0} {:>8.0} % {:>6} {:>6}",
             c.name,
             c.mode.name(),
             c.median(|r| r.per_second),
@@ -262,19 +267,13 @@ fn print_table(contenders: &[Contender]) {
             c.median(|r| r.p99),
             c.median(|r| r.size),
             c.median(|r| r.generator),
-            c.rounds.iter().map(|r| r.lost).sum::<u64>()
+            c.sum(|r| r.lost),
+            c.sum(|r| r.failures)
         );
     }
     println!();
-    for c in contenders {
-        let failures: u64 = c.rounds.iter().map(|r| r.failures).sum();
-        if failures > 0 {
-            println!(
-                "!!! {}, {}: {failures} ANSWERS WERE WRONG, these figures mean nothing",
-                c.name,
-                c.mode.name()
-            );
-        }
+    if contenders.iter().any(|c| c.sum(|r| r.failures) > 0) {
+        println!("!!! ANSWERS WERE WRONG, these figures mean nothing");
     }
     // With the books, and without.
     for mode in MODES {
@@ -590,7 +589,7 @@ impl Generator {
         slot.transaction.take_if(|t| *t == transaction)?;
         let good = match slot.connects {
             true => action == 0 && answer.len() == 16,
-            false => action == 1 && answer.len() > 20 && (answer.len() - 20) % 6 == 0,
+            false => action == 1 && answer.len() > 20 && (answer.len() - 20).is_multiple_of(6),
         };
         if !good {
             // Shows the first one.
@@ -605,7 +604,8 @@ impl Generator {
         } else {
             self.announced += 1;
         }
-        self.times.push((now - slot.first_sent).as_nanos() as u32);
+        let time = (now - slot.first_sent).as_nanos();
+        self.times.push(time.try_into().unwrap_or(u32::MAX));
         self.bytes += answer.len() as u64;
         Some(number)
     }

@@ -84,7 +84,8 @@ impl Keeper {
                 }
             }
             let mut done = self.write(now);
-            if done.is_ok() && changes.due(now) {
+            // While the database is away it is asked each time, or an idle tracker would think it back.
+            if done.is_ok() && (changes.due(now) || self.away_since.is_some()) {
                 done = self.follow_changes();
             }
             if done.is_ok() {

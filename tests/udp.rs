@@ -499,7 +499,8 @@ struct Fuzz {
     site: Site,
     rng: Rng,
     seed: u64,
-    passkeys: Vec<String>,
+    /// What the options of members' announces are, and of others.
+    options: Vec<Vec<u8>>,
     homes: Vec<IpAddr>,
     /// All connection ids that were given out, and the last of each address.
     given: HashSet<(IpAddr, u64)>,
@@ -508,21 +509,29 @@ struct Fuzz {
 
 impl Fuzz {
     const TORRENTS: u32 = 4;
+    const MEMBERS: usize = 40;
 
     fn new(seed: u64, passkey: bool) -> Fuzz {
         let site = Site::new(json!({ "Passkey": passkey, "Whitelist": passkey }));
         let store = &site.tracker.store;
-        let mut passkeys = Vec::new();
-        for n in 0..40 {
+        let options = |url: &str| leecher(0).url(url).options;
+        let mut all = Vec::new();
+        for n in 0..Fuzz::MEMBERS {
             let user = store.add_user(&format!("member{n}"), 0, false).unwrap();
-            site.tracker
-                .access
-                .put_user(User::new(user.id, &user.passkey, 0, n == 0));
-            passkeys.push(user.passkey);
+            let known = User::new(user.id, &user.passkey, 0, false);
+            site.tracker.access.put_user(known);
+            all.push(options(&format!("/{}/announce", user.passkey)));
         }
-        // One that only the database knows.
-        passkeys.push(store.add_user("new", 0, false).unwrap().passkey);
+        let banned = User::new(1_000, &"b".repeat(40), 0, true);
+        site.tracker.access.put_user(banned);
+        // Two that only the database knows.
+        let new = store.add_user("new", 0, false).unwrap().passkey;
         store.add_file(&InfoHash(info_hash(100)), "", 0).unwrap();
+        let long = format!("/{new}/announce?{}", "x".repeat(900));
+        let banned = format!("/{}/announce", "b".repeat(40));
+        let nobody = format!("/{}/announce", "0".repeat(40));
+        all.extend(["/announce", &banned, &nobody, &long].map(options));
+        all.push(Vec::new());
         let four = (1..=40).map(|n| Ipv4Addr::new(198, 51, 100, n).into());
         let six = (1..=40).map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, n).into());
         let mut fuzz = Fuzz {
@@ -530,7 +539,7 @@ impl Fuzz {
             site,
             rng: Rng::new(seed),
             seed,
-            passkeys,
+            options: all,
             given: HashSet::new(),
             last: HashMap::new(),
         };
@@ -573,8 +582,11 @@ impl Fuzz {
                 _ => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 2, n).into(),
             };
             self.connect(home);
-            let passkey = &self.passkeys[1 + usize::from(n) % 39];
-            let question = leecher(n).url(format!("/{passkey}/announce"));
+            let options = self.options[usize::from(n) % Fuzz::MEMBERS].clone();
+            let question = Question {
+                options,
+                ..leecher(n)
+            };
             let answer = self.site.ask(home, &question.bytes(self.last[&home], 1));
             let answer = decode(&answer.unwrap());
             assert!(matches!(answer, (1, Answer::Announced(_))), "{answer:?}");
@@ -736,23 +748,25 @@ impl Fuzz {
 
     fn question(&mut self) -> Question {
         let extremes = [0, 1, 1_000, u64::MAX >> 1, u64::MAX];
-        let mut question = leecher(1_000 + self.rng.below(3_000) as u16);
-        question.info_hash = self.hash();
-        question.uploaded = extremes[self.rng.below(5)];
-        question.downloaded = extremes[self.rng.below(5)];
-        question.left = extremes[self.rng.below(5)];
-        question.event = self.rng.below(5) as u32;
-        question.numwant = [-1, 0, 1, 74, 200, 1_000, i32::MAX, i32::MIN][self.rng.below(8)];
-        question.port = self.rng.below(20) as u16 * 3_000;
-        let passkey = &self.passkeys[self.rng.below(self.passkeys.len())];
-        question = match self.rng.below(16) {
-            0 => question,
-            1 => question.url("/announce"),
-            2 => question.url("/0123456789012345678901234567890123456789/announce"),
-            3 => question.url(format!("/{passkey}/announce?{}", "x".repeat(900))),
-            _ => question.url(format!("/{passkey}/announce")),
-        };
-        question
+        let mut counter = || extremes[self.rng.below(extremes.len())];
+        let (uploaded, downloaded, left) = (counter(), counter(), counter());
+        let mut peer_id = *b"-qB5020-fuzz........";
+        let number = self.rng.below(3_000) as u16;
+        peer_id[12..14].copy_from_slice(&number.to_be_bytes());
+        let numwants = [-1, 0, 1, 74, 200, 1_000, i32::MAX, i32::MIN];
+        Question {
+            info_hash: self.hash(),
+            peer_id,
+            downloaded,
+            left,
+            uploaded,
+            event: self.rng.below(5) as u32,
+            ip: [8; 4],
+            key: number.into(),
+            numwant: numwants[self.rng.below(numwants.len())],
+            port: self.rng.below(20) as u16 * 3_000,
+            options: self.options[self.rng.below(self.options.len())].clone(),
+        }
     }
 
     fn mutate(&mut self, datagram: &mut Vec<u8>) {
@@ -1058,7 +1072,7 @@ fn ipv4_clients_get_ipv4_peers_and_ipv6_clients_ipv6_peers() {
 fn the_passkey_is_in_the_url_data_and_nowhere_else() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let key = goat.add_user("anna").passkey;
     let client = Client::at("127.0.0.1", goat.address());
     let refusal = |options: Vec<u8>| {
@@ -1148,7 +1162,7 @@ fn the_passkey_is_in_the_url_data_and_nowhere_else() {
 fn over_udp_a_client_is_known_by_the_beginning_of_its_peer_id() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true, "Passkey": false }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let client = Client::at("127.0.0.1", goat.address());
     let refusal = |id: &[u8; 20]| {
         client.refusal(&Question {
@@ -1181,7 +1195,7 @@ fn the_checks_and_their_words_and_order_are_those_of_http() {
     let mut goat = Goat::prepare(&database, json!({ "UDP": true }));
     let user = goat.add_user("limited");
     let banned = goat.add_user("banned").passkey;
-    (1..=2).for_each(|n| drop(goat.add_torrent(hex(&info_hash(n)))));
+    add_torrents(&goat, 2);
     database.sql(&format!(
         "UPDATE users SET torrent_limit = 1 WHERE id = {};
          UPDATE users SET banned = 1 WHERE username = 'banned';
@@ -1342,7 +1356,7 @@ fn a_scrape_is_answered_in_its_order_with_zeros_for_what_is_not_tracked() {
 fn a_scrape_tells_nothing_of_a_torrent_that_is_not_verified() {
     let database = Database::sqlite();
     let goat = Goat::prepare(&database, json!({ "UDP": true, "Passkey": false }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     database.sql("UPDATE files SET completed = 7");
     let mut goat = goat;
     goat.launch();
@@ -1356,7 +1370,7 @@ fn a_scrape_tells_nothing_of_a_torrent_that_is_not_verified() {
 fn with_passkeys_only_addresses_that_announced_may_scrape() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let url = format!("/{}/announce", goat.add_user("anna").passkey);
     let [client, other] = ["127.0.0.1", "127.0.0.2"].map(|ip| Client::at(ip, goat.address()));
     let scrape = |client: &Client| client.ask(&scrape_of(client.connection, 1, &[info_hash(1)]));
@@ -1382,7 +1396,7 @@ fn with_passkeys_only_addresses_that_announced_may_scrape() {
 fn an_address_may_scrape_for_one_interval() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true, "Interval": 2 }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let url = format!("/{}/announce", goat.add_user("anna").passkey);
     let client = Client::at("127.0.0.1", goat.address());
     let may = || {
@@ -1403,7 +1417,7 @@ fn an_address_may_scrape_for_one_interval() {
 fn peers_over_http_and_over_udp_see_each_other() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let [anna, bert, carl] = ["anna", "bert", "carl"].map(|name| goat.add_user(name).passkey);
     let announce = |passkey: &str, n: u16| Announce::new(passkey, info_hash(1), n);
     let at = |ports: &[u16]| -> Vec<SocketAddr> {
@@ -1443,7 +1457,7 @@ fn a_session_over_both_address_families_counts_once_and_is_credited_once() {
     let database = Database::sqlite();
     let settings = json!({ "UDP": true, "Host": "", "SlowDown": 0 });
     let mut goat = Goat::start(&database, settings);
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let user = goat.add_user("anna");
     let url = format!("/{}/announce", user.passkey);
     let (four, six) = both_families(&goat);
@@ -1489,7 +1503,7 @@ fn a_session_over_both_address_families_counts_once_and_is_credited_once() {
 fn a_datagram_that_comes_twice_is_credited_once() {
     let database = Database::sqlite();
     let mut goat = Goat::start(&database, json!({ "UDP": true, "SlowDown": 0 }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let url = format!("/{}/announce", goat.add_user("anna").passkey);
     let client = Client::at("127.0.0.1", goat.address());
     for (step, event) in [2, 0, 1, 0, 3].into_iter().enumerate() {
@@ -1627,7 +1641,7 @@ fn the_books_agree_with_a_thousand_announces() {
 fn many_clients_at_once_are_all_answered_and_all_in_the_books() {
     let database = Database::sqlite();
     let mut goat = Goat::start(&database, json!({ "UDP": true }));
-    goat.add_torrent(hex(&info_hash(1)));
+    add_torrents(&goat, 1);
     let urls: Vec<String> = (0..8)
         .map(|n| format!("/{}/announce", goat.add_user(&format!("member{n}")).passkey))
         .collect();
@@ -1730,17 +1744,21 @@ struct Question {
 
 /// Peer number `number` comes to the first torrent, without a URL. It listens on port 10,000 + `number`.
 fn leecher(number: u16) -> Question {
-    Question::from(&Announce {
-        passkey: None,
-        ..Announce::new("", info_hash(1), number)
-    })
-    .without_options()
+    Question::without_url(&Announce::new("", info_hash(1), number))
 }
 
 /// The same announce as over HTTP.
 impl From<&Announce> for Question {
     fn from(announce: &Announce) -> Question {
-        let question = Question {
+        let target = announce.target();
+        let path = target.split('?').next().unwrap();
+        Question::without_url(announce).url(path)
+    }
+}
+
+impl Question {
+    fn without_url(announce: &Announce) -> Question {
+        Question {
             info_hash: announce.info_hash,
             peer_id: announce.peer_id,
             downloaded: announce.downloaded,
@@ -1758,17 +1776,6 @@ impl From<&Announce> for Question {
             numwant: -1,
             port: announce.port,
             options: Vec::new(),
-        };
-        let target = announce.target();
-        question.url(target.split('?').next().unwrap())
-    }
-}
-
-impl Question {
-    fn without_options(self) -> Question {
-        Question {
-            options: Vec::new(),
-            ..self
         }
     }
 
@@ -2009,11 +2016,17 @@ impl Client {
     }
 }
 
+fn add_torrents(goat: &Goat, count: u32) {
+    for n in 1..=count {
+        goat.add_torrent(hex(&info_hash(n)));
+    }
+}
+
 /// A tracker without passkeys that has two torrents, and a client.
 fn public() -> (Database, Goat, Client) {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true, "Passkey": false }));
-    (1..=2).for_each(|n| drop(goat.add_torrent(hex(&info_hash(n)))));
+    add_torrents(&goat, 2);
     let client = Client::at("127.0.0.1", goat.address());
     (database, goat, client)
 }
@@ -2024,7 +2037,7 @@ fn dual(test: &str) -> Option<(Database, Goat, Client, Client)> {
     let database = Database::sqlite();
     let settings = json!({ "UDP": true, "Passkey": false, "Host": "" });
     let goat = Goat::start(&database, settings);
-    (1..=2).for_each(|n| drop(goat.add_torrent(hex(&info_hash(n)))));
+    add_torrents(&goat, 2);
     let (four, six) = both_families(&goat);
     Some((database, goat, four, six))
 }

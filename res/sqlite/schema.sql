@@ -13,7 +13,7 @@ INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 1);
 
 -- Members. Nobody has id 0: it stands for everybody where "Passkey" is off.
 CREATE TABLE IF NOT EXISTS users (
-    id            INTEGER PRIMARY KEY,
+    id            INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 4294967295),
     username      TEXT    NOT NULL UNIQUE COLLATE NOCASE CHECK (length(username) BETWEEN 1 AND 64),
     passkey       TEXT    NOT NULL UNIQUE CHECK (length(passkey) BETWEEN 8 AND 64),
     torrent_limit INTEGER NOT NULL DEFAULT 0 CHECK (torrent_limit BETWEEN 0 AND 4294967295), -- 0: none
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS api_keys (
 
 -- Torrents. info_hash is 40 hex digits; "completed" counts the snatches.
 CREATE TABLE IF NOT EXISTS files (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 4294967295),
     info_hash   TEXT    NOT NULL UNIQUE COLLATE NOCASE
                 CHECK (length(info_hash) = 40 AND info_hash NOT GLOB '*[^0-9a-fA-F]*'),
     name        TEXT    NOT NULL DEFAULT '',
@@ -106,6 +106,15 @@ CREATE TABLE IF NOT EXISTS changes (
     what  TEXT NOT NULL,
     which TEXT NOT NULL
 );
+-- INSERT OR REPLACE deletes without a DELETE trigger: hence the two triggers before it.
+CREATE TRIGGER IF NOT EXISTS users_replace BEFORE INSERT ON users BEGIN
+    INSERT INTO changes (what, which) SELECT 'user', id FROM users
+        WHERE (username = NEW.username OR passkey = NEW.passkey) AND id <> NEW.id;
+END;
+CREATE TRIGGER IF NOT EXISTS files_replace BEFORE INSERT ON files BEGIN
+    INSERT INTO changes (what, which) SELECT 'file', info_hash FROM files
+        WHERE id = NEW.id AND info_hash <> NEW.info_hash;
+END;
 CREATE TRIGGER IF NOT EXISTS users_insert AFTER INSERT ON users BEGIN
     INSERT INTO changes (what, which) VALUES ('user', NEW.id);
 END;

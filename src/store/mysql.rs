@@ -56,6 +56,8 @@ impl Mysql {
                 "SET NAMES utf8mb4",
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1",
                 "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                // Seconds to wait for somebody else's row or table lock, each of `super::TRIES` times.
+                "SET SESSION innodb_lock_wait_timeout = 2, lock_wait_timeout = 2",
             ]);
         options = if db.host.starts_with('/') {
             options.socket(Some(db.host.as_str()))
