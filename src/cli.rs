@@ -10,9 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use crate::config::{self, Config, Problem};
-use crate::log::clean;
+use crate::log::{clean, log};
 use crate::server::{announce_urls, database, run};
-use crate::store::{FileRow, Store};
+use crate::store::{FileRow, NewUser, Store};
 use crate::torrent::{self, InfoHash};
 
 /// What `goat help` prints.
@@ -112,18 +112,17 @@ pub fn main(words: impl Iterator<Item = String>) -> u8 {
 
 fn complain(lines: &[String], status: u8) -> u8 {
     for line in lines {
-        eprintln!("{line}");
+        let _ = writeln!(io::stderr(), "{line}"); // There is no place left to complain about that.
     }
     status
 }
 
 fn command(mut words: Words) -> Result<(), Failure> {
-    if words.flag("--version") {
-        println!("goat {}", env!("CARGO_PKG_VERSION"));
-        return words.end();
-    }
     let file = words.option("--config")?.map(PathBuf::from);
-    let json = words.flag("--json");
+    if words.flag("--version") {
+        words.end()?;
+        return print(&format!("goat {}\n", env!("CARGO_PKG_VERSION")));
+    }
     let first = words.next("command").unwrap_or_else(|_| "run".into());
     let second = match first.as_str() {
         "user" | "file" | "client" => words.next(&format!("what to do with a {first}"))?,
@@ -134,8 +133,7 @@ fn command(mut words: Words) -> Result<(), Failure> {
     match pair {
         ("help", "") => {
             words.end()?;
-            print!("{HELP}");
-            Ok(())
+            print(HELP)
         }
         ("run", "") => {
             words.end()?;
@@ -146,6 +144,7 @@ fn command(mut words: Words) -> Result<(), Failure> {
             check(file)
         }
         ("user", "add") => {
+            let json = words.flag("--json");
             let name = words.next("NAME")?;
             let limit = words.option("--torrent-limit")?.map_or(Ok(0), |limit| {
                 limit.parse().map_err(|_| {
@@ -158,15 +157,18 @@ fn command(mut words: Words) -> Result<(), Failure> {
             user_add(&config, &name, limit, admin, json)
         }
         ("user", "list") => {
+            let json = words.flag("--json");
             words.end()?;
             user_list(&configuration(file)?, json)
         }
         ("file", "add") => {
+            let json = words.flag("--json");
             let what = words.next("FILE.torrent or INFO_HASH")?;
             words.end()?;
             file_add(&configuration(file)?, &what, json)
         }
         ("file", "list") => {
+            let json = words.flag("--json");
             let pending = words.flag("--pending");
             words.end()?;
             file_list(&configuration(file)?, pending, json)
@@ -177,6 +179,7 @@ fn command(mut words: Words) -> Result<(), Failure> {
             file_approve(&configuration(file)?, hash)
         }
         ("client", "list") => {
+            let json = words.flag("--json");
             words.end()?;
             client_list(&configuration(file)?, json)
         }
@@ -204,7 +207,7 @@ fn configuration(file: Option<PathBuf>) -> Result<Config, Failure> {
             let path = config::default_path().map_err(|problem| Failure::Config(vec![problem]))?;
             if !path.exists() {
                 config::create(&path).map_err(|problem| Failure::Config(vec![problem]))?;
-                eprintln!("made the configuration {}", path.display());
+                log(format!("made the configuration {}", path.display()));
             }
             path
         }
@@ -235,9 +238,7 @@ fn store(config: &Config) -> Result<Store, Failure> {
 fn check(file: Option<PathBuf>) -> Result<(), Failure> {
     let config = configuration(file)?;
     store(&config)?.has_users()?;
-    println!("{}: good", config.file.display());
-    println!("{}: good", database(&config));
-    Ok(())
+    print(&format!("{}: good\n{}: good\n", config.file.display(), database(&config)))
 }
 
 /// Sessions that announced since then are in their swarms.
@@ -249,54 +250,51 @@ fn live_since(config: &Config) -> u32 {
 fn user_add(config: &Config, name: &str, limit: u32, admin: bool, json: bool) -> Result<(), Failure> {
     let user = store(config)?.add_user(name, limit, admin)?;
     let urls = announce_urls(config, &user.passkey);
-    let mut out = io::stdout().lock();
     if json {
-        let user =
-            json!({"id": user.id, "name": name, "passkey": user.passkey, "apiKey": user.api_key, "announce": urls});
-        writeln!(out, "{user}")?;
-    } else {
-        writeln!(out, "id       {}\nname     {name}\npasskey  {}\nAPI key  {}", user.id, user.passkey, user.api_key)?;
-        for url in urls {
-            writeln!(out, "announce {url}")?;
-        }
-        writeln!(out, "The API key is not shown again.")?;
+        let NewUser { id, passkey, api_key } = user;
+        let user = json!({"id": id, "name": name, "passkey": passkey, "apiKey": api_key, "announce": urls});
+        return print(&format!("{user}\n"));
     }
-    Ok(())
+    let (id, passkey, key) = (user.id, user.passkey, user.api_key);
+    let urls: String = urls.iter().map(|url| format!("announce {url}\n")).collect();
+    let head = format!("id       {id}\nname     {name}\npasskey  {passkey}\nAPI key  {key}\n");
+    print(&format!("{head}{urls}The API key is not shown again.\n"))
 }
 
-/// Prints rows as one JSON array, a row a line, or as text; stops where nobody reads any more.
-struct List<W: Write> {
-    out: W,
+/// Writes to stdout. Who reads our output may stop before its end, as in `goat user list | head`.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// Prints rows as one JSON array, a row a line, or as text under a title.
+struct List {
+    text: String,
     json: bool,
     rows: usize,
-    result: io::Result<()>,
+    result: Result<(), Failure>,
 }
 
-impl<W: Write> List<W> {
-    fn new(out: W, json: bool, title: &str) -> List<W> {
-        let mut list = List { out, json, rows: 0, result: Ok(()) };
-        list.result = if json { write!(list.out, "[") } else { writeln!(list.out, "{title}") };
-        list
+impl List {
+    fn new(json: bool, title: &str) -> List {
+        List { text: if json { "[".into() } else { format!("{title}\n") }, json, rows: 0, result: Ok(()) }
     }
 
     fn row(&mut self, json: impl FnOnce() -> serde_json::Value, text: impl FnOnce() -> String) {
-        if self.result.is_ok() {
-            let comma = if self.rows > 0 { "," } else { "" };
-            self.result =
-                if self.json { write!(self.out, "{comma}\n{}", json()) } else { writeln!(self.out, "{}", text()) };
-            self.rows += 1;
+        let comma = if self.rows > 0 { "," } else { "" };
+        self.text += &if self.json { format!("{comma}\n{}", json()) } else { text() + "\n" };
+        self.rows += 1;
+        if self.text.len() > 1 << 16 && self.result.is_ok() {
+            self.result = print(&std::mem::take(&mut self.text));
         }
     }
 
-    fn end(mut self) -> Result<(), Failure> {
-        if self.json && self.result.is_ok() {
-            self.result = writeln!(self.out, "\n]");
-        }
-        let result = self.result.and_then(|()| self.out.flush());
-        match result {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => Ok(result?),
-        }
+    fn end(self) -> Result<(), Failure> {
+        self.result?;
+        print(&(self.text + if self.json { "\n]\n" } else { "" }))
     }
 }
 
@@ -305,7 +303,7 @@ fn user_list(config: &Config, json: bool) -> Result<(), Failure> {
         "{:>6}  {:<20} {:>14} {:>14} {:>7} {:>8}",
         "id", "name", "uploaded", "downloaded", "seeding", "leeching"
     );
-    let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, &title);
+    let mut list = List::new(json, &title);
     store(config)?.users(live_since(config), |user| {
         list.row(
             || {
@@ -350,13 +348,11 @@ fn file_add(config: &Config, what: &str, json: bool) -> Result<(), Failure> {
         }
     };
     let file = store(config)?.add_file(&hash, &name, size)?;
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", file_json(&file, 0, 0))?;
+    print(&if json {
+        format!("{}\n", file_json(&file, 0, 0))
     } else {
-        writeln!(out, "{}  {}  registered and verified", file.info_hash, clean(&file.name))?;
-    }
-    Ok(())
+        format!("{}  {}  registered and verified\n", file.info_hash, clean(&file.name))
+    })
 }
 
 fn file_list(config: &Config, pending: bool, json: bool) -> Result<(), Failure> {
@@ -364,7 +360,7 @@ fn file_list(config: &Config, pending: bool, json: bool) -> Result<(), Failure> 
         "{:>6}  {:<40} {:<8} {:>7} {:>8} {:>9}  name",
         "id", "info_hash", "verified", "seeders", "leechers", "completed"
     );
-    let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, &title);
+    let mut list = List::new(json, &title);
     store(config)?.files(pending, live_since(config), |file, seeders, leechers| {
         list.row(
             || file_json(&file, seeders, leechers),
@@ -392,12 +388,11 @@ fn file_approve(config: &Config, hash: Option<InfoHash>) -> Result<(), Failure> 
             "{hash} is not registered: `goat file add {hash}` registers and verifies it"
         )));
     }
-    println!("{} torrents approved", store.approve_files(hash.as_ref())?);
-    Ok(())
+    print(&format!("{} torrents approved\n", store.approve_files(hash.as_ref())?))
 }
 
 fn client_list(config: &Config, json: bool) -> Result<(), Failure> {
-    let mut list = List::new(io::BufWriter::new(io::stdout().lock()), json, "approved  client");
+    let mut list = List::new(json, "approved  client");
     for row in store(config)?.clients()? {
         list.row(
             || json!({"client": row.client, "approved": row.approved}),

@@ -5,7 +5,7 @@
 //! `access` may be asked for, never the other way round; all others are taken alone, and none is held
 //! across I/O. So no two threads can wait for each other.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -231,11 +231,11 @@ fn first_user(tracker: &Tracker) -> Result<(), String> {
         return Ok(());
     }
     let user = tracker.store.add_user("admin", 0, true).map_err(failed)?;
-    println!("\nThe first user, admin, was made. This is shown once:");
-    for url in announce_urls(&tracker.config, &user.passkey) {
-        println!("  announce URL  {url}");
-    }
-    println!("  API key       {}\n", user.api_key);
+    let urls = announce_urls(&tracker.config, &user.passkey).into_iter();
+    let urls: String = urls.map(|url| format!("  announce URL  {url}\n")).collect();
+    let key = &user.api_key;
+    let shown = format!("\nThe first user, admin, was made. This is shown once:\n{urls}  API key       {key}\n\n");
+    io::stdout().write_all(shown.as_bytes()).map_err(|e| format!("cannot show the first user: {e}"))?;
     Ok(())
 }
 

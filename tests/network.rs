@@ -105,7 +105,7 @@ fn an_error_that_answers_head_has_no_body() {
             status,
             "HEAD with {header}"
         );
-        assert_eq!(client.to_the_end(), b"", "HEAD with {header}");
+        assert_eq!(client.rest(), b"", "HEAD with {header}");
     }
 }
 
@@ -728,7 +728,7 @@ fn a_client_that_has_closed_its_side_still_gets_its_answer() {
         client.stream.shutdown(Shutdown::Write).unwrap();
         let answer = client.answer().expect("an answer");
         assert_eq!(answer.0, 200);
-        assert_eq!(client.to_the_end(), b"");
+        assert_eq!(client.rest(), b"");
     }
 }
 
@@ -833,7 +833,7 @@ fn a_client_that_reads_late_gets_every_answer_in_order() {
     let client = Client::connect_from(Ipv4Addr::LOCALHOST, site.goat.address(), 4096).unwrap();
     let mut writing = client.stream.try_clone().unwrap();
     let mut reading = client;
-    let malformed = |i: usize| i * i % 3 == 0;
+    let malformed = |i: usize| (i * i).is_multiple_of(3);
     let sent = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let sent = &sent;
@@ -1064,7 +1064,7 @@ impl Client {
         let (status, headers) = self.head()?;
         let length = value(&headers, "content-length").map(|length| length.parse().unwrap());
         let body = match length {
-            None => self.to_the_end(),
+            None => self.rest(),
             Some(length) => {
                 while self.input.len() < length {
                     assert!(
@@ -1103,7 +1103,7 @@ impl Client {
     }
 
     /// Everything until the end of the connection.
-    fn to_the_end(&mut self) -> Vec<u8> {
+    fn rest(&mut self) -> Vec<u8> {
         while self.read_more() {}
         std::mem::take(&mut self.input)
     }
@@ -1115,7 +1115,7 @@ impl Client {
         };
         assert_eq!(found, status, "{case}: {}", body.escape_ascii());
         assert!(!body.is_empty(), "{case}: no words");
-        assert_eq!(self.to_the_end(), b"", "{case}");
+        assert_eq!(self.rest(), b"", "{case}");
         headers
     }
 

@@ -118,52 +118,56 @@ fn without_passkeys_aria2_and_transmission_share_over_udp() {
         let database = Database::sqlite();
         let settings = json!({ "Host": Lab::HUB, "UDP": true, "HTTP": false, "Passkey": false });
         let goat = Goat::start(&database, settings);
-        let pairs = [
-            (Kind::Aria2, Kind::Transmission),
-            (Kind::Transmission, Kind::Aria2),
+        // Each is once the seeder and once the leecher.
+        let files = [(); 2].map(|()| File::new(&goat));
+        let start = |file: &File, kind: Kind, seeds: bool| {
+            let url = format!("udp://{}/announce", goat.address());
+            let torrent = file.torrent(&format!("{kind:?}"), &url);
+            Client::start(kind, lab.host(), &torrent, seeds.then_some(file))
+        };
+        let seeders = [
+            start(&files[0], Kind::Aria2, true),
+            start(&files[1], Kind::Transmission, true),
         ];
-        for (seeder, leecher) in pairs {
-            let file = File::new(&goat);
-            let torrent = file.torrent("public", &format!("udp://{}/announce", goat.address()));
-            let number = |sql: &str| database.number(&format!("{sql} AND file_id = {}", file.id));
-            let seeders = "SELECT count(*) FROM peers WHERE active = 1 AND `left` = 0";
-
-            let mut seeder = Client::start(seeder, lab.host(), &torrent, Some(&file));
-            wait_until("the seeder", || number(seeders) == 1);
-            let mut leecher = Client::start(leecher, lab.host(), &torrent, None);
+        wait_until("the seeders", || database.number(SEEDERS) == 2);
+        let mut leechers = [
+            start(&files[0], Kind::Transmission, false),
+            start(&files[1], Kind::Aria2, false),
+        ];
+        for (leecher, file) in leechers.iter_mut().zip(&files) {
             wait_until("the whole file", || {
                 leecher.process.assert_running();
                 std::fs::read(leecher.folder.join(NAME)).is_ok_and(|copy| copy == file.content)
             });
-            wait_until("the leecher to be a seeder", || number(seeders) == 2);
-            let snatches = format!("SELECT completed FROM files WHERE id = {}", file.id);
-            wait_until("the snatch", || database.number(&snatches) == 1);
-
-            leecher.stop();
-            seeder.stop();
-            let active = "SELECT count(*) FROM peers WHERE active = 1";
-            println!("{:?}", database.sql("SELECT ipv4, active FROM peers"));
-            wait_until("both to say goodbye", || number(active) == 0);
-            let sql = format!(
-                "SELECT user_id, ipv4 FROM peers WHERE file_id = {}",
-                file.id
-            );
-            let mut rows = database.sql(&sql);
-            rows.sort();
-            let mut expected =
-                [&seeder, &leecher].map(|c| ["0".into(), c.host.address.to_string()]);
-            expected.sort();
-            assert_eq!(rows, expected);
         }
-        let credited = "SELECT count(*) FROM files_users WHERE uploaded + downloaded > 0";
-        assert_eq!(database.number(credited), 0);
+        wait_until("the snatches", || database.number(SNATCHES) == 2);
+        assert_eq!(database.number(SEEDERS), 4);
+
+        let mut expected = Vec::new();
+        for (n, clients) in [leechers, seeders].into_iter().enumerate() {
+            for (mut client, file) in clients.into_iter().zip(&files) {
+                client.stop();
+                let (file, ip, completed) = (file.id, client.host.address, 1 - n);
+                expected.push(format!("{file} 0 {ip} {completed} 0"));
+            }
+        }
+        expected.sort();
+        let active = "SELECT count(*) FROM peers WHERE active = 1";
+        wait_until("all to say goodbye", || database.number(active) == 0);
+        let moved = "completed, uploaded + downloaded";
+        let rows = database.sql(&format!(
+            "SELECT file_id, user_id, ip, {moved} FROM files_users"
+        ));
+        let mut rows: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
+        rows.sort();
+        assert_eq!(rows, expected, "nothing is credited");
     });
 }
 
 /// The README tells members which clients can be used over UDP with a passkey: those that send the path
 /// of the announce URL (BEP 41).
 #[test]
-fn of_these_clients_only_libtorrent_sends_the_path_of_the_announce_url() {
+fn only_libtorrent_sends_the_path_of_the_announce_url() {
     in_lab("which clients send URL data", |lab| {
         let socket = UdpSocket::bind((Lab::HUB, 0)).unwrap();
         let tracker = socket.local_addr().unwrap();

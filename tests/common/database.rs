@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -92,12 +93,14 @@ impl MariaDb {
             folder: Folder::new(),
             port: free_port(),
         };
-        let output = Command::new("mariadb-install-db")
-            .args(server.options())
-            .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "mariadb-install-db: {output:?}");
+        let copy = Command::new("cp")
+            .arg("-r")
+            .args([first_files(), server.folder.join("data")])
+            .status();
+        assert!(
+            copy.unwrap().success(),
+            "cannot copy the first files of MariaDB"
+        );
         server.launch();
         server.run(
             "root",
@@ -184,18 +187,54 @@ impl MariaDb {
     }
 
     fn options(&self) -> Vec<String> {
-        let mut options = vec![
-            "--no-defaults".into(),
-            format!("--datadir={}", self.folder.join("data").display()),
-            // At its start a server removes the temporary files that it finds there.
-            format!("--tmpdir={}", self.folder.path().display()),
-            "--innodb-log-file-size=10M".into(),
-        ];
-        if unsafe { libc::geteuid() } == 0 {
-            options.push("--user=root".into()); // it refuses to be root unless told
-        }
-        options
+        options(&self.folder.join("data"), self.folder.path())
     }
+}
+
+fn options(data: &Path, temporary: &Path) -> Vec<String> {
+    let mut options = vec![
+        "--no-defaults".into(),
+        format!("--datadir={}", data.display()),
+        // At its start a server removes the temporary files that it finds there.
+        format!("--tmpdir={}", temporary.display()),
+        "--innodb-log-file-size=10M".into(),
+    ];
+    if unsafe { libc::geteuid() } == 0 {
+        options.push("--user=root".into()); // it refuses to be root unless told
+    }
+    options
+}
+
+/// The files of a server that was never started. To make them takes seconds, so they are kept for all
+/// tests, and copied.
+fn first_files() -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut version = Command::new("mariadbd");
+    let version = version
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .arg("--version")
+        .output();
+    let version = String::from_utf8(version.unwrap().stdout).unwrap();
+    let version: String = version
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric())
+        .collect();
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(version);
+    if !kept.exists() {
+        let new = kept.with_extension(std::process::id().to_string());
+        let output = Command::new("mariadb-install-db")
+            .args(options(&new, Folder::new().path()))
+            .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "mariadb-install-db: {output:?}");
+        if std::fs::rename(&new, &kept).is_err() {
+            // Another process was faster.
+            std::fs::remove_dir_all(&new).unwrap();
+        }
+    }
+    kept
 }
 
 /// Runs a shell that prints one row a line and a tab between two values.
