@@ -119,6 +119,9 @@ fn complain(lines: &[String], status: u8) -> u8 {
 
 fn command(mut words: Words) -> Result<(), Failure> {
     let file = words.option("--config")?.map(PathBuf::from);
+    if words.flag("--help") || words.flag("-h") {
+        return print(HELP);
+    }
     if words.flag("--version") {
         words.end()?;
         return print(&format!("goat {}\n", env!("CARGO_PKG_VERSION")));

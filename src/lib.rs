@@ -9,6 +9,9 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(not(any(feature = "sqlite", feature = "mysql")))]
+compile_error!("goat needs a database: build it with the feature sqlite, mysql or both");
+
 pub mod access;
 pub mod announce;
 pub mod bencode;

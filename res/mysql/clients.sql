@@ -1,5 +1,6 @@
 -- The clients people use, approved: User-Agents (HTTP) and peer id prefixes (UDP and HTTP).
--- goat imports this file once, when it creates the tables; a client that you deny stays denied.
+-- goat imports this file where the table is empty; a client that you deny stays denied.
+SET NAMES utf8mb4;
 INSERT IGNORE INTO whitelist (client, approved) VALUES
     ('qBittorrent/', 1), ('-qB', 1),
     ('Transmission/', 1), ('-TR', 1),

@@ -1,11 +1,15 @@
 -- goat's tables for MySQL (8.0.16 or newer) and MariaDB (10.5 or newer). goat applies this file at its
 -- start, by hand it is
 --   mysql goat < res/mysql/schema.sql
+--   mysql goat < res/mysql/triggers.sql
+--   mysql goat < res/mysql/clients.sql
 -- Every statement may be repeated. Times are seconds since 1970 (UTC), sizes and counters bytes.
 -- You may insert, update and delete rows of users, files and whitelist at any time, also while goat
--- runs: the triggers at the end tell it, and it follows within 5 seconds (TRUNCATE fires none).
+-- runs: the triggers tell it, and it follows within 5 seconds (TRUNCATE fires none).
 -- The triggers need the privilege TRIGGER; where the server writes a binary log, also
--- log_bin_trust_function_creators = 1, or an administrator who imports this file once.
+-- log_bin_trust_function_creators = 1, or an administrator who imports triggers.sql once.
+
+SET NAMES utf8mb4;
 
 -- Numbers goat keeps for itself: the version of these tables.
 CREATE TABLE IF NOT EXISTS goat (

@@ -1,5 +1,6 @@
 -- goat's tables for SQLite (3.38 or newer). goat applies this file at its start, by hand it is
 --   sqlite3 goat.db < res/sqlite/schema.sql
+--   sqlite3 goat.db < res/sqlite/clients.sql
 -- Every statement may be repeated. Times are seconds since 1970 (UTC), sizes and counters bytes.
 -- You may insert, update and delete rows of users, files and whitelist at any time, also while goat
 -- runs: the triggers at the end tell it, and it follows within 5 seconds.
@@ -12,8 +13,9 @@ CREATE TABLE IF NOT EXISTS goat (
 INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 1);
 
 -- Members. Nobody has id 0: it stands for everybody where "Passkey" is off.
+-- An id is never given twice: other tables may still speak of the one who had it.
 CREATE TABLE IF NOT EXISTS users (
-    id            INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 4294967295),
+    id            INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
     username      TEXT    NOT NULL UNIQUE COLLATE NOCASE CHECK (length(username) BETWEEN 1 AND 64),
     passkey       TEXT    NOT NULL UNIQUE CHECK (length(passkey) BETWEEN 8 AND 64),
     torrent_limit INTEGER NOT NULL DEFAULT 0 CHECK (torrent_limit BETWEEN 0 AND 4294967295), -- 0: none
@@ -34,7 +36,7 @@ CREATE TABLE IF NOT EXISTS api_keys (
 
 -- Torrents. info_hash is 40 hex digits; "completed" counts the snatches.
 CREATE TABLE IF NOT EXISTS files (
-    id          INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 4294967295),
+    id          INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
     info_hash   TEXT    NOT NULL UNIQUE COLLATE NOCASE
                 CHECK (length(info_hash) = 40 AND info_hash NOT GLOB '*[^0-9a-fA-F]*'),
     name        TEXT    NOT NULL DEFAULT '',

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB.
 
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
@@ -40,7 +41,7 @@ impl From<mysql::Error> for Error {
 impl Mysql {
     /// Connects, and sets what goat relies on: strict mode, utf8mb4, reads that see what is committed.
     pub fn open(db: &Db) -> Result<Mysql, Error> {
-        let mut options = OptsBuilder::new()
+        let options = OptsBuilder::new()
             .user(Some(db.username.as_str()))
             .pass(Some(db.password.as_str()))
             .db_name(Some(db.database.as_str()))
@@ -59,17 +60,25 @@ impl Mysql {
                 // Seconds to wait for somebody else's row or table lock, each of `super::TRIES` times.
                 "SET SESSION innodb_lock_wait_timeout = 2, lock_wait_timeout = 2",
             ]);
-        options = if db.host.starts_with('/') {
-            options.socket(Some(db.host.as_str()))
-        } else {
-            let (host, port) = host_and_port(&db.host);
-            options.ip_or_hostname(Some(host)).tcp_port(port)
-        };
-        let connection = Conn::new(options).map_err(|e| {
+        let failed = |e: mysql::Error| {
             let e = Error::from(e);
             Error { message: format!("cannot connect to {} as {}: {}", db.host, db.username, e.message), ..e }
-        })?;
-        Ok(Mysql(connection))
+        };
+        if db.host.starts_with('/') {
+            return Ok(Mysql(Conn::new(options.socket(Some(db.host.as_str()))).map_err(failed)?));
+        }
+        // A name may stand for several addresses, on only one of which the server listens.
+        let (host, port) = host_and_port(&db.host);
+        let found = (host, port).to_socket_addrs().map_err(|e| failed(e.into()))?;
+        let mut result = Err(Error::other(format!("cannot find {}", db.host)));
+        for address in found {
+            let options = options.clone().ip_or_hostname(Some(address.ip().to_string())).tcp_port(port);
+            result = Conn::new(options).map(Mysql).map_err(failed);
+            if !matches!(&result, Err(e) if e.kind == Kind::Lost) {
+                break;
+            }
+        }
+        result
     }
 }
 
@@ -114,12 +123,14 @@ impl Connection for Mysql {
     }
 
     fn create_schema(&mut self) -> Result<(), Error> {
-        let clients: Option<String> = self.0.query_first("SHOW TABLES LIKE 'whitelist'")?;
         for sql in statements(include_str!("../../res/mysql/schema.sql")) {
             self.0.query_drop(sql)?;
         }
-        if clients.is_none() {
-            self.0.query_drop(include_str!("../../res/mysql/clients.sql"))?;
+        let clients: Option<i64> = self.0.query_first("SELECT COUNT(*) FROM whitelist")?;
+        if clients == Some(0) {
+            for sql in statements(include_str!("../../res/mysql/clients.sql")) {
+                self.0.query_drop(sql)?;
+            }
         }
         let triggers: Vec<String> =
             self.0.query("SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()")?;

@@ -101,10 +101,10 @@ impl Connection for Sqlite {
     }
 
     fn create_schema(&mut self) -> Result<(), Error> {
-        let clients = self.0.query_row("SELECT 1 FROM sqlite_master WHERE name = 'whitelist'", [], |_| Ok(()));
         self.0.execute_batch("BEGIN IMMEDIATE")?;
         let done = self.0.execute_batch(include_str!("../../res/sqlite/schema.sql")).and_then(|()| {
-            if clients.is_err() { self.0.execute_batch(include_str!("../../res/sqlite/clients.sql")) } else { Ok(()) }
+            let clients: i64 = self.0.query_row("SELECT COUNT(*) FROM whitelist", [], |row| row.get(0))?;
+            if clients == 0 { self.0.execute_batch(include_str!("../../res/sqlite/clients.sql")) } else { Ok(()) }
         });
         self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         Ok(done?)
