@@ -471,6 +471,34 @@ fn strangers_write_nothing_into_the_log_while_the_database_is_away() {
 }
 
 #[test]
+fn a_database_server_that_hangs_keeps_goat_neither_from_answering_nor_from_stopping() {
+    let Some((server, mut goat, [anna, ..])) = mariadb("the database server hangs") else {
+        return;
+    };
+    let mut announce = Announce::new(&anna, info_hash(1), 1);
+    announce.accepted(&goat);
+    wait_until("the session", || {
+        server.number("SELECT count(*) FROM peers") == 1
+    });
+    let hanging = server.pause();
+    announce.uploaded = 500;
+    announce.accepted(&goat);
+    let start = Instant::now();
+    goat.process().signal(libc::SIGTERM);
+    wait_until("goat to end", || {
+        let late = start.elapsed() > Duration::from_secs(30);
+        assert!(!late, "goat waits for a server that hangs");
+        goat.log().trim_end().ends_with("stopped")
+    });
+    assert_eq!(goat.process().wait().code(), Some(0));
+    drop(hanging);
+    goat.launch();
+    wait_until("the rest", || server.users("uploaded") == ["500", "0", "0"]);
+    assert!(!unwritten(&goat).exists());
+    assert_eq!(server.number("SELECT uploaded FROM peers"), 500);
+}
+
+#[test]
 fn totals_are_exact_however_often_the_database_dies() {
     let Some((mut server, goat, passkeys)) = mariadb("the database dies again and again") else {
         return;
@@ -691,6 +719,15 @@ impl Server {
         self.server().launch();
     }
 
+    /// Stops the server without ending it: it answers nothing until the result is dropped.
+    fn pause(&self) -> Paused {
+        let id = self.0.sql("SELECT @@pid_file").concat().concat();
+        let id = fs::read_to_string(id).unwrap();
+        let paused = Paused(id.trim().parse().unwrap());
+        paused.signal(libc::SIGSTOP);
+        paused
+    }
+
     fn number(&self, sql: &str) -> i64 {
         self.0.number(sql)
     }
@@ -701,6 +738,22 @@ impl Server {
             .0
             .sql(&format!("SELECT {columns} FROM users ORDER BY id"));
         rows.iter().map(|row| row.join(" ")).collect()
+    }
+}
+
+/// A process of this test that was stopped, and goes on when this goes out of scope.
+struct Paused(i32);
+
+impl Paused {
+    fn signal(&self, signal: i32) {
+        // SAFETY: no memory is passed. The server is ended by the test alone, so the id is its own.
+        assert_eq!(unsafe { libc::kill(self.0, signal) }, 0);
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        self.signal(libc::SIGCONT);
     }
 }
 
