@@ -17,7 +17,7 @@ use crate::ledger::Batch;
 use crate::log::log;
 use crate::random::Rng;
 use crate::server::{Tracker, database};
-use crate::store::{Change, Error, Store};
+use crate::store::{Change, Error, Kind, Store};
 
 /// Between two batches.
 const WRITE: Duration = Duration::from_secs(1);
@@ -39,6 +39,8 @@ pub struct Keeper {
     unsettled: Option<Batch>,
     /// Since when the database has been away, in seconds since 1970.
     away_since: Option<u32>,
+    /// It did not answer in time when it was asked last.
+    hangs: bool,
     /// Announces at the last status line.
     announces: u64,
 }
@@ -66,7 +68,7 @@ impl Every {
 impl Keeper {
     /// A keeper that has nothing to write yet.
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
-        Keeper { tracker, rng: Rng::from_system(), unsettled: None, away_since: None, announces: 0 }
+        Keeper { tracker, rng: Rng::from_system(), unsettled: None, away_since: None, hangs: false, announces: 0 }
     }
 
     /// Keeps until something comes through `stop`.
@@ -214,6 +216,7 @@ impl Keeper {
 
     /// Says once that the database is away, and once that it is back.
     fn report(&mut self, done: Result<(), Error>, now: u32) {
+        self.hangs = matches!(&done, Err(e) if e.kind == Kind::Silent);
         match done {
             Ok(()) => self.came_back(now),
             Err(e) if self.away_since.is_none() => {
@@ -254,13 +257,19 @@ impl Keeper {
     /// start reads.
     pub fn finish(mut self) -> Result<(), String> {
         let now = self.tracker.clock.now();
-        let Err(e) = self.write(now) else {
-            return Ok(());
+        // A database that hangs is not waited for again: goat is to end within 10 seconds.
+        let done = match self.hangs {
+            true => Err("it does not answer".to_string()),
+            false => self.write(now).map_err(|e| e.to_string()),
         };
+        let Err(e) = done else { return Ok(()) };
         let mut rest = Batch { number: self.rng.bits() >> 1, ..Batch::default() };
         self.tracker.swarms.each().for_each(|mut shard| rest.add(shard.ledger.take()));
         let batches: Vec<Batch> = self.unsettled.take().into_iter().chain((!rest.is_empty()).then_some(rest)).collect();
         let rows: usize = batches.iter().map(Batch::rows).sum();
+        if rows == 0 {
+            return Ok(());
+        }
         let file = unwritten(&self.tracker.config);
         let saved = serde_json::to_vec(&batches).map_err(std::io::Error::from).and_then(|json| {
             let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;

@@ -122,6 +122,7 @@ impl Tracker {
         tracker.store.close_sessions(since).map_err(failed)?;
         tracker.store.load(since, loading).map_err(failed)?;
         tracker.access.set_clients(tracker.store.approved_clients().map_err(failed)?);
+        tracker.store.hurry();
         Ok(tracker)
     }
 

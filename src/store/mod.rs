@@ -17,6 +17,7 @@ pub use admin::{ClientRow, FileRow, NewUser, UserRow};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::access::User;
 use crate::config::{Config, Driver};
@@ -77,6 +78,8 @@ fn big(n: u64) -> Value<'static> {
 pub enum Kind {
     /// There is no connection: whether the last statement took effect is unknown.
     Lost,
+    /// It did not answer in time: the same, and another try would only take as long.
+    Silent,
     /// Somebody else holds a lock: the same again will succeed.
     Busy,
     /// A row with the same unique key exists.
@@ -101,6 +104,11 @@ impl fmt::Display for Error {
 }
 
 impl Error {
+    /// Whether the connection is of no use any more.
+    fn broken(&self) -> bool {
+        matches!(self.kind, Kind::Lost | Kind::Silent)
+    }
+
     fn other(message: impl Into<String>) -> Error {
         Error { kind: Kind::Other, message: message.into() }
     }
@@ -160,7 +168,7 @@ impl Dialect {
 }
 
 /// How often a transaction is tried that others are in the way of: deadlocks and lock timeouts.
-const TRIES: usize = 3;
+const TRIES: usize = 2;
 /// The most connections open at a time; who finds none free opens one and closes it again.
 const MAX_IDLE: usize = 8;
 
@@ -169,6 +177,8 @@ pub struct Store {
     config: Config,
     dialect: Dialect,
     idle: Mutex<Vec<Box<dyn Connection>>>,
+    /// Set while members wait for answers.
+    hurried: AtomicBool,
 }
 
 /// Something that changed in the database.
@@ -267,8 +277,12 @@ fn session(row: &[Value]) -> Option<Loaded> {
 impl Store {
     /// Connects to the configured database, and creates what is missing in it.
     pub fn open(config: &Config) -> Result<Store, Error> {
-        let store =
-            Store { config: config.clone(), dialect: Dialect { driver: config.db.driver }, idle: Mutex::default() };
+        let store = Store {
+            config: config.clone(),
+            dialect: Dialect { driver: config.db.driver },
+            idle: Mutex::default(),
+            hurried: AtomicBool::new(false),
+        };
         store.with(|c| c.create_schema())?;
         let mut version = None;
         store.with(|c| {
@@ -290,10 +304,17 @@ impl Store {
             #[cfg(feature = "sqlite")]
             Driver::Sqlite => Ok(Box::new(sqlite::Sqlite::open(&self.config.db.path)?)),
             #[cfg(feature = "mysql")]
-            Driver::Mysql => Ok(Box::new(mysql::Mysql::open(&self.config.db)?)),
+            Driver::Mysql => Ok(Box::new(mysql::Mysql::open(&self.config.db, self.hurried.load(Relaxed))?)),
             #[allow(unreachable_patterns)] // Reached where one of the two is not compiled in.
             driver => Err(Error::other(format!("this goat was built without {driver:?}"))),
         }
+    }
+
+    /// From now on waits seconds for an answer where it waited a minute: loading is done, and goat must be
+    /// able to stop in time though the database hangs.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Relaxed);
+        lock(&self.idle).clear();
     }
 
     /// Runs `f` on a connection, and keeps that for later unless it is lost. Where a kept connection turns
@@ -302,7 +323,8 @@ impl Store {
         let kept = lock(&self.idle).pop();
         if let Some(mut connection) = kept {
             match f(connection.as_mut()) {
-                Err(Error { kind: Kind::Lost, .. }) => lock(&self.idle).clear(),
+                Err(e) if e.kind == Kind::Lost => lock(&self.idle).clear(),
+                Err(e) if e.kind == Kind::Silent => return Err(e),
                 done => {
                     self.keep(connection);
                     return done;
@@ -311,7 +333,7 @@ impl Store {
         }
         let mut connection = self.connect()?;
         let done = f(connection.as_mut());
-        if !matches!(done, Err(Error { kind: Kind::Lost, .. })) {
+        if !done.as_ref().is_err_and(Error::broken) {
             self.keep(connection);
         }
         done

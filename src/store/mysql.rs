@@ -1,5 +1,6 @@
 //! MySQL and MariaDB.
 
+use std::io::ErrorKind;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use crate::config::Db;
 /// A connection to a MySQL or MariaDB server.
 pub struct Mysql(Conn);
 
-/// How long a server may take to accept a connection, and to answer a statement.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server may take to accept a connection and to answer a statement, in a hurry and else.
+const HURRIED: Duration = Duration::from_secs(4);
+const PATIENT: Duration = Duration::from_secs(60);
 
 /// Errors of the server: a unique key exists; a lock was not to be had; the server is going away.
 const DUPLICATE_ENTRY: u16 = 1062;
@@ -32,6 +33,7 @@ impl From<mysql::Error> for Error {
             mysql::Error::MySqlError(e) if BUSY.contains(&e.code) => Kind::Busy,
             mysql::Error::MySqlError(e) if GONE.contains(&e.code) => Kind::Lost,
             mysql::Error::MySqlError(_) => Kind::Other,
+            mysql::Error::IoError(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Kind::Silent,
             _ => Kind::Lost,
         };
         Error { kind, message: error.to_string() }
@@ -40,14 +42,15 @@ impl From<mysql::Error> for Error {
 
 impl Mysql {
     /// Connects, and sets what goat relies on: strict mode, utf8mb4, reads that see what is committed.
-    pub fn open(db: &Db) -> Result<Mysql, Error> {
+    pub fn open(db: &Db, hurried: bool) -> Result<Mysql, Error> {
+        let timeout = if hurried { HURRIED } else { PATIENT };
         let options = OptsBuilder::new()
             .user(Some(db.username.as_str()))
             .pass(Some(db.password.as_str()))
             .db_name(Some(db.database.as_str()))
-            .tcp_connect_timeout(Some(CONNECT_TIMEOUT))
-            .read_timeout(Some(ANSWER_TIMEOUT))
-            .write_timeout(Some(ANSWER_TIMEOUT))
+            .tcp_connect_timeout(Some(HURRIED))
+            .read_timeout(Some(timeout))
+            .write_timeout(Some(timeout))
             .tcp_nodelay(true)
             .prefer_socket(false)
             // An update to the same value counts as a changed row, as in SQLite.
