@@ -25,8 +25,7 @@ const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;
 const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
-/// The most peers of an IPv6 answer: what keeps it within the smallest packet that every network carries
-/// whole.
+/// The most peers of an IPv6 answer: 1,400 bytes with its headers fit the packets of nearly every network.
 const MAX_PEERS6: usize = 74;
 /// The longest datagram read: more than any URL that has a passkey.
 const MAX_DATAGRAM: usize = 2048;
