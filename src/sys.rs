@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
@@ -33,7 +33,92 @@ pub fn tune_listener(listener: &TcpListener, defer: u32, backlog: u32) -> io::Re
 pub fn tune_udp(socket: &UdpSocket) -> io::Result<()> {
     const ROOM: c_int = 4 << 20;
     set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, ROOM)?;
-    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, ROOM)
+    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, ROOM)?;
+    // Where the socket has every address of the host, a client takes an answer only from the one it asked.
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => set_option(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            set_option(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a datagram came from, and to which of the host's addresses: what its answer needs.
+#[derive(Clone, Copy)]
+pub struct ReturnPath {
+    /// A `sockaddr_in6`, or the shorter `sockaddr_in`.
+    from: libc::sockaddr_in6,
+    from_size: socklen_t,
+    /// The kernel's word on the address asked, which is given back to it as it is.
+    control: Control,
+    control_size: usize,
+}
+
+/// Room for one control message of the largest kind, aligned as the kernel wants it.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+impl ReturnPath {
+    /// Whose datagram it was; never an IPv4-mapped address.
+    pub fn ip(&self) -> IpAddr {
+        if c_int::from(self.from.sin6_family) == libc::AF_INET6 {
+            return IpAddr::from(self.from.sin6_addr.s6_addr).to_canonical();
+        }
+        // SAFETY: a sockaddr_in is shorter than a sockaddr_in6, and any bytes make one.
+        let from: libc::sockaddr_in = unsafe { std::ptr::read((&raw const self.from).cast()) };
+        IpAddr::from(from.sin_addr.s_addr.to_ne_bytes())
+    }
+
+    /// A message header that speaks of this path and of one piece of memory.
+    fn header(&mut self, data: *mut libc::iovec) -> libc::msghdr {
+        // SAFETY: all zeros are an empty message header.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        (header.msg_name, header.msg_namelen) = ((&raw mut self.from).cast(), self.from_size);
+        (header.msg_iov, header.msg_iovlen) = (data, 1);
+        (header.msg_control, header.msg_controllen) = ((&raw mut self.control).cast(), self.control_size as _);
+        header
+    }
+}
+
+/// Receives one datagram into `buffer`; what does not fit is cut off. Returns its size.
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, ReturnPath)> {
+    // SAFETY: all zeros are an address of no family.
+    let from: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    let control = Control([0; 64]);
+    let mut path =
+        ReturnPath { from, from_size: size_of_val(&from) as socklen_t, control, control_size: size_of_val(&control) };
+    let mut data = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut header = path.header(&raw mut data);
+    // SAFETY: the header points to live memory of the sizes it gives, which the kernel fills.
+    let size = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
+    let size = usize::try_from(size).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: CMSG_FIRSTHDR gives null or a whole control message within `path.control`; what the kernel
+    // wrote there of these two kinds is an in_pktinfo or an in6_pktinfo.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(&raw const header);
+        // Only the address shall be kept, not the interface: the way back may be another.
+        match message.as_ref().map(|m| (m.cmsg_level, m.cmsg_type)) {
+            Some((libc::IPPROTO_IP, libc::IP_PKTINFO)) => {
+                (*libc::CMSG_DATA(message).cast::<libc::in_pktinfo>()).ipi_ifindex = 0;
+            }
+            Some((libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)) => {
+                (*libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>()).ipi6_ifindex = 0;
+            }
+            _ => {}
+        }
+    }
+    (path.from_size, path.control_size) = (header.msg_namelen, header.msg_controllen as usize);
+    Ok((size, path))
+}
+
+/// Answers a datagram. Where the network takes no more, the answer is lost, and the client asks again.
+pub fn reply(socket: &UdpSocket, path: &mut ReturnPath, answer: &[u8]) {
+    let mut data = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
+    let header = path.header(&raw mut data);
+    // SAFETY: the header points to live memory of the sizes it gives, which the kernel only reads.
+    unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
 }
 
 /// Writes to a socket. The `last` bytes before it is closed wait for that, and travel in one segment with

@@ -2,7 +2,7 @@
 //! thread of its own. Packets are read and written by functions that know neither sockets nor clocks.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use crate::log::log;
 use crate::random::Rng;
 use crate::server::Tracker;
 use crate::swarm::{Peers, Want, lock};
+use crate::sys::{ReturnPath, receive, reply};
 use crate::torrent::{InfoHash, PeerId};
 
 /// What begins a connect request (BEP 15).
@@ -233,7 +234,7 @@ impl Scrapers {
             self.cleaned = now;
             self.announced.retain(|_, announced| now.saturating_sub(*announced) <= interval);
         }
-        if self.announced.len() < MAX_SCRAPERS {
+        if self.announced.len() < MAX_SCRAPERS || self.announced.contains_key(&ip) {
             self.announced.insert(ip, now);
         }
     }
@@ -394,18 +395,17 @@ impl Listener {
 }
 
 /// A datagram that waits for the database, and where it came from.
-type Job = (Vec<u8>, SocketAddr);
+type Job = (Vec<u8>, ReturnPath);
 
 fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Job>, stop: &AtomicBool) {
     let (mut datagram, mut out) = ([0; MAX_DATAGRAM], Vec::with_capacity(MAX_DATAGRAM));
     while !stop.load(Relaxed) {
         // An error is a timeout, or news of an earlier answer that could not be delivered: the next one.
-        let Ok((size, from)) = socket.recv_from(&mut datagram) else { continue };
+        let Ok((size, mut path)) = receive(socket, &mut datagram) else { continue };
         let data = datagram.get(..size).unwrap_or_default();
-        match responder.answer(data, from.ip().to_canonical(), false, &mut out) {
-            // Where the network takes no more, the client asks again.
-            Outcome::Answer => drop(socket.send_to(&out, from)),
-            Outcome::Slow => drop(jobs.try_send((data.to_vec(), from))),
+        match responder.answer(data, path.ip(), false, &mut out) {
+            Outcome::Answer => reply(socket, &mut path, &out),
+            Outcome::Slow => drop(jobs.try_send((data.to_vec(), path))),
             Outcome::Silence => {}
         }
     }
@@ -413,9 +413,9 @@ fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Job>, s
 
 fn look_up(mut responder: Responder, socket: &UdpSocket, waiting: &Receiver<Job>) {
     let mut out = Vec::new();
-    while let Ok((datagram, from)) = waiting.recv() {
-        if responder.answer(&datagram, from.ip().to_canonical(), true, &mut out) == Outcome::Answer {
-            let _ = socket.send_to(&out, from);
+    while let Ok((datagram, mut path)) = waiting.recv() {
+        if responder.answer(&datagram, path.ip(), true, &mut out) == Outcome::Answer {
+            reply(socket, &mut path, &out);
         }
     }
 }

@@ -2155,3 +2155,17 @@ fn check<S: Strategy>(cases: u32, values: S, property: impl Fn(S::Value) -> Test
         .run(&values, property)
         .unwrap();
 }
+
+#[test]
+fn the_answer_comes_from_the_address_that_was_asked() {
+    // A host with several addresses; clients take no answer from another than they asked.
+    let database = Database::sqlite();
+    let goat = Goat::start(
+        &database,
+        json!({ "UDP": true, "Passkey": false, "Host": "" }),
+    );
+    for asked in ["127.0.0.1", "127.0.0.2"] {
+        let asked: IpAddr = asked.parse().unwrap();
+        Client::at("127.0.0.3", (asked, goat.port).into());
+    }
+}
