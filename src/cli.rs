@@ -4,7 +4,7 @@
 //! configuration.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -13,6 +13,7 @@ use crate::config::{self, Config, Problem};
 use crate::log::{clean, log};
 use crate::server::{announce_urls, database, run};
 use crate::store::{FileRow, NewUser, Store};
+use crate::tls::Certificates;
 use crate::torrent::{self, InfoHash};
 
 /// What `goat help` prints.
@@ -216,22 +217,23 @@ fn configuration(file: Option<PathBuf>) -> Result<Config, Failure> {
         }
     };
     let config = config::load(&path).map_err(Failure::Config)?;
-    let missing = unbuilt(&path, &config);
-    if missing.is_empty() { Ok(config) } else { Err(Failure::Config(missing)) }
+    let wrong = unusable(&config);
+    if wrong.is_empty() { Ok(config) } else { Err(Failure::Config(wrong)) }
 }
 
-/// What may be switched on, but is not built yet.
-fn unbuilt(path: &Path, config: &Config) -> Vec<Problem> {
-    let switches = [(config.https, "HTTPS"), (config.redis.is_some(), "Redis")];
-    let on = switches.into_iter().filter(|(on, _)| *on);
-    on.map(|(_, key)| Problem {
-        file: path.into(),
+/// What the configuration's file alone does not tell.
+fn unusable(config: &Config) -> Vec<Problem> {
+    let problem = |key: &str, found: String, allowed: &str| Problem {
+        file: config.file.clone(),
         line: 0,
         key: key.into(),
-        found: "true".into(),
-        allowed: "false, for this goat cannot do that yet".into(),
-    })
-    .collect()
+        found,
+        allowed: allowed.into(),
+    };
+    let redis = config.redis.is_some();
+    let redis = redis.then(|| problem("Redis", "true".into(), "false, for this goat cannot do that yet"));
+    let certificate = config.https.then(|| Certificates::load(&config.ssl).err()).flatten();
+    redis.into_iter().chain(certificate.map(|defect| problem(defect.key, defect.found, config::PEM))).collect()
 }
 
 fn store(config: &Config) -> Result<Store, Failure> {

@@ -25,6 +25,8 @@ const WRITE: Duration = Duration::from_secs(1);
 const CHANGES: u32 = 2;
 /// The most seconds between two searches for silent peers.
 const EXPIRE: u32 = 60;
+/// Seconds between two looks at the certificate's files: a third of what is promised.
+const CERTIFICATES: u32 = 20;
 /// Seconds between two status lines.
 const STATUS: u32 = 300;
 /// Seconds between two clean-ups of batch numbers, and how old those may get.
@@ -76,6 +78,7 @@ impl Keeper {
         let now = self.tracker.clock.now();
         let mut changes = Every::new(CHANGES, now);
         let mut silent = Every::new(EXPIRE.min(self.tracker.config.interval), now);
+        let mut certificates = Every::new(CERTIFICATES, now);
         let mut status = Every::new(STATUS, now);
         let mut forget = Every::new(FORGET, now);
         while stop.recv_timeout(WRITE) == Err(RecvTimeoutError::Timeout) {
@@ -84,6 +87,9 @@ impl Keeper {
                 for mut shard in self.tracker.swarms.each() {
                     expire(&self.tracker.config, &self.tracker.access, &mut shard, now);
                 }
+            }
+            if let Some(files) = self.tracker.certificates.as_ref().filter(|_| certificates.due(now)) {
+                files.refresh();
             }
             let mut done = self.write(now);
             // While the database is away it is asked each time, or an idle tracker would think it back.

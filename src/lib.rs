@@ -1,6 +1,6 @@
 //! goat is a BitTorrent tracker for small private communities.
 //!
-//! **The tour.** An announce comes through [`net`] (TCP), which reads a whole request ([`message`]) and hands it to
+//! **The tour.** An announce comes through [`net`] (TCP, with [`tls`] for HTTPS), which reads a whole request ([`message`]) and hands it to
 //! [`http`], or as a datagram to [`udp`]. These make plain data of it, ask [`announce`] (the rules), and write what
 //! comes back as bencode or bytes. The rules know [`access`] (who may) and [`swarm`] (who is there), and note in the
 //! [`ledger`] what the books must hold; none of them waits for anything. The [`keeper`] writes the ledger into the
@@ -17,6 +17,7 @@ pub mod announce;
 pub mod bencode;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod connection_id;
 pub mod gate;
 pub mod http;
@@ -28,7 +29,10 @@ pub mod net;
 pub mod random;
 pub mod server;
 pub mod store;
+pub mod stream;
 pub mod swarm;
 mod sys;
+pub mod tls;
 pub mod torrent;
 pub mod udp;
+pub mod workers;

@@ -15,136 +15,45 @@
 //! it and close. A connection that sends its request at once is answered and closed without ever being
 //! registered with epoll: that is accept, read, write, close, the same calls as a bare responder makes.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::gate::{Gate, Place};
+use crate::connection::{Connection, DEADLINE, End, Next, State, waits};
+use crate::gate::Gate;
 use crate::http::{self, Answer, Scratch};
 use crate::log::log;
-use crate::message::{self, MAX_HEADERS, Parsed, Request, parse};
+use crate::message::{self, MAX_HEADERS, Parsed, parse};
 use crate::server::Tracker;
-use crate::swarm::lock;
+use crate::stream::Stream;
 use crate::sys::{Events, Interest, Poll};
+use crate::workers::{Desk, Workers};
 
-/// A request must be whole this long after its first byte, and an answer taken this long after it was
-/// made.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection may stay open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long bytes that nobody asked for are read and thrown away after an error, so that the client gets
-/// to read why (closing at once would reset the connection).
-const DRAIN: Duration = Duration::from_secs(2);
 /// How long open connections are served after the order to stop.
 const STOP: Duration = Duration::from_secs(3);
 /// The most connections at a time, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 16_384;
 /// Files that are not connections: databases, certificates, the log.
 const OTHER_FILES: usize = 128;
-/// The most requests that wait for a worker.
-const MAX_WAITING: usize = 1_024;
 /// Seconds after which the kernel hands over a connection that says nothing.
 const DEFER: u32 = 5;
 /// The connections that may wait for accept().
 const BACKLOG: u32 = 4_096;
-/// A request needs little stack, and many workers should cost little memory.
-const WORKER_STACK: usize = 256 * 1024;
 /// What one read can take.
 const READ_SIZE: usize = 16 * 1024;
 
-/// One connection.
-struct Connection {
-    stream: TcpStream,
-    peer: IpAddr,
-    _place: Place,
-    /// What was read and is not a whole request yet.
-    input: Vec<u8>,
-    /// What could not be written yet.
-    output: Vec<u8>,
-    state: State,
-    deadline: Instant,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Between two requests.
-    Idle,
-    /// In a request.
-    Reading,
-    /// An answer waits to be written; then the connection is closed, or not.
-    Writing { close: bool },
-    /// Everything was said; what still comes is thrown away.
-    Draining,
-}
-
-/// What becomes of a connection after its turn.
-enum Next {
-    Keep,
-    Close,
-    /// Give it to a worker, with the request that ends after this many bytes of its input.
-    Work(usize),
-}
-
-/// A request that waits for a worker.
-struct Job {
-    connection: Connection,
-    request: usize,
-}
-
-/// The blocking threads, started as they are needed.
-struct Workers {
-    tracker: Arc<Tracker>,
-    waiting: Mutex<Receiver<Job>>,
-    queued: AtomicUsize,
-    idle: AtomicUsize,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Workers {
-    /// Starts one more, unless one is idle for each request that waits, or there are enough.
-    fn staff(self: &Arc<Workers>) {
-        let mut threads = lock(&self.threads);
-        if self.idle.load(Relaxed) >= self.queued.load(Relaxed) || threads.len() >= self.tracker.config.workers {
-            return;
-        }
-        let workers = self.clone();
-        let thread = std::thread::Builder::new().name("worker".into()).stack_size(WORKER_STACK);
-        match thread.spawn(move || workers.work()) {
-            Ok(thread) => threads.push(thread),
-            Err(e) => log(format!("cannot start a worker, {} have to do: {e}", threads.len())),
-        }
-    }
-
-    /// Answers requests that wait for the database, until no thread hands over any more.
-    fn work(&self) {
-        let mut scratch = Scratch::default();
-        loop {
-            self.idle.fetch_add(1, Relaxed);
-            let job = lock(&self.waiting).recv();
-            self.idle.fetch_sub(1, Relaxed);
-            self.queued.fetch_sub(usize::from(job.is_ok()), Relaxed);
-            let Ok(Job { mut connection, request }) = job else {
-                return;
-            };
-            let mut out = Vec::new();
-            let input = connection.input.get(..request).unwrap_or_default();
-            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-            if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
-                let request = Request { keep_alive: false, ..request };
-                http::answer_slowly(&self.tracker, &request, &mut scratch, &mut out);
-            }
-            connection.output.append(&mut out);
-            let stream = &mut connection.stream;
-            let sent = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(DEADLINE)));
-            // Who does not read their answer does not get it.
-            let _ = sent.and_then(|()| stream.write_all(&connection.output));
-        }
-    }
+/// A socket that waits for connections.
+pub struct Door {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Whether its connections are HTTPS.
+    pub tls: bool,
 }
 
 /// The threads that serve HTTP.
@@ -156,37 +65,31 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Starts the threads that serve `listener`.
-    pub fn start(tracker: &Arc<Tracker>, listener: TcpListener, files: libc::rlim_t) -> io::Result<Listeners> {
-        crate::sys::tune_listener(&listener, DEFER, BACKLOG)?;
-        listener.set_nonblocking(true)?;
-        let listener = Arc::new(listener);
+    /// Starts the threads that serve all `doors`. The process may have `files` open files.
+    pub fn start(tracker: &Arc<Tracker>, doors: Vec<Door>, files: libc::rlim_t) -> io::Result<Listeners> {
+        for door in &doors {
+            crate::sys::tune_listener(&door.listener, DEFER, BACKLOG)?;
+            door.listener.set_nonblocking(true)?;
+        }
+        let doors: Arc<[Door]> = doors.into();
         let (wake, woken) = UnixStream::pair()?;
         let woken = Arc::new(woken);
         let stopping = Arc::new(AtomicBool::new(false));
         let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS);
         let gate = Arc::new(Gate::new(most));
-        let (jobs, waiting) = sync_channel(MAX_WAITING);
+        let desk = Desk::new(tracker.clone());
+        let workers = desk.workers();
         let mut threads = Vec::new();
-        let workers = Arc::new(Workers {
-            tracker: tracker.clone(),
-            waiting: Mutex::new(waiting),
-            queued: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
-            threads: Mutex::default(),
-        });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         for i in 0..processors {
             let poll = Poll::new()?;
-            poll.add(&*listener, Interest::Accept, LISTENER)?;
             poll.add(&*woken, Interest::Read, WAKE)?;
             let mut serving = Serving {
                 tracker: tracker.clone(),
-                listener: listener.clone(),
-                listening: true,
+                doors: doors.clone(),
+                listening: false,
                 gate: gate.clone(),
-                jobs: jobs.clone(),
-                workers: workers.clone(),
+                desk: desk.clone(),
                 poll,
                 connections: Vec::new(),
                 free: Vec::new(),
@@ -194,9 +97,10 @@ impl Listeners {
                 buffer: vec![0; READ_SIZE],
                 out: Vec::new(),
                 stopping: stopping.clone(),
-                _woken: woken.clone(),
+                woken: woken.clone(),
             };
-            threads.push(std::thread::Builder::new().name(format!("http {i}")).spawn(move || serving.run())?);
+            serving.listen()?;
+            threads.push(Builder::new().name(format!("http {i}")).spawn(move || serving.run())?);
         }
         Ok(Listeners { threads, workers, wake, stopping })
     }
@@ -208,26 +112,26 @@ impl Listeners {
         let _ = self.wake.write_all(&[0]);
         // The workers end when those are gone who hand requests over.
         let serving = self.threads.drain(..);
-        let ended = serving.map(JoinHandle::join).filter(Result::is_err).count();
-        let workers = std::mem::take(&mut *lock(&self.workers.threads));
-        let ended = ended + workers.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+        let ended = serving.map(JoinHandle::join).filter(Result::is_err).count() + self.workers.join();
         if ended > 0 {
             log(format!("{ended} threads had ended by a defect of goat: please report it"));
         }
     }
 }
 
-const LISTENER: u64 = u64::MAX;
-const WAKE: u64 = u64::MAX - 1;
+/// The tokens of a [`Poll`]: the call to stop, the doors, and from there on the slots of connections.
+const WAKE: u64 = 0;
+const DOORS: u64 = 1;
+const SLOTS: u64 = 8;
 
 /// One thread that serves connections.
 struct Serving {
     tracker: Arc<Tracker>,
-    listener: Arc<TcpListener>,
+    doors: Arc<[Door]>,
+    /// Whether the doors are open to this thread.
     listening: bool,
     gate: Arc<Gate>,
-    jobs: SyncSender<Job>,
-    workers: Arc<Workers>,
+    desk: Desk,
     poll: Poll,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -235,7 +139,7 @@ struct Serving {
     buffer: Vec<u8>,
     out: Vec<u8>,
     stopping: Arc<AtomicBool>,
-    _woken: Arc<UnixStream>,
+    woken: Arc<UnixStream>,
 }
 
 impl Serving {
@@ -250,28 +154,27 @@ impl Serving {
             let now = Instant::now();
             for token in ready.drain(..) {
                 match token {
-                    LISTENER => self.accept(now),
                     WAKE => {}
-                    token => self.turn(token as usize, now),
+                    DOORS..SLOTS => self.accept((token - DOORS) as usize, now),
+                    SLOTS.. => self.turn((token - SLOTS) as usize, now),
                 }
             }
             if now.duration_since(swept) > Duration::from_millis(200) {
                 swept = now;
                 self.sweep(now);
                 if !self.listening && stop_at.is_none() {
-                    self.listening = self.poll.add(&*self.listener, Interest::Accept, LISTENER).is_ok();
+                    // Where it fails, the next sweep tries again.
+                    let _ = self.listen();
                 }
             }
             if self.stopping.load(Relaxed) {
                 let stop_at = *stop_at.get_or_insert_with(|| {
-                    let _ = self.poll.remove(&*self.listener);
-                    let _ = self.poll.remove(&*self._woken);
-                    self.listening = false;
+                    self.stop_listening();
+                    let _ = self.poll.remove(&*self.woken);
                     now + STOP
                 });
-                let idle = |c: &Connection| matches!(c.state, State::Idle | State::Draining);
                 for slot in 0..self.connections.len() {
-                    if self.connections.get(slot).and_then(Option::as_ref).is_some_and(idle) {
+                    if self.connections.get(slot).and_then(Option::as_ref).is_some_and(Connection::rests) {
                         self.close(slot);
                     }
                 }
@@ -288,11 +191,32 @@ impl Serving {
         }
     }
 
+    fn listen(&mut self) -> io::Result<()> {
+        for (door, token) in self.doors.iter().zip(DOORS..SLOTS) {
+            // One may be open already, if it was another that failed.
+            match self.poll.add(&door.listener, Interest::Accept, token) {
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+        }
+        self.listening = true;
+        Ok(())
+    }
+
+    fn stop_listening(&mut self) {
+        for door in &*self.doors {
+            let _ = self.poll.remove(&door.listener);
+        }
+        self.listening = false;
+    }
+
     /// Accepts what waits, but not for ever: those that are connected want to be answered too.
-    fn accept(&mut self, now: Instant) {
+    fn accept(&mut self, door: usize, now: Instant) {
+        let doors = self.doors.clone();
+        let Some(door) = doors.get(door) else { return };
         for _ in 0..16 {
-            match self.listener.accept() {
-                Ok((stream, from)) => self.welcome(stream, from.ip().to_canonical(), now),
+            match door.listener.accept() {
+                Ok((socket, from)) => self.welcome(socket, door.tls, from.ip().to_canonical(), now),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e)
                     if [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOBUFS), Some(libc::ENOMEM)]
@@ -301,8 +225,7 @@ impl Serving {
                     // No descriptor to be had: close the connection that is needed least, else look away
                     // until the next sweep. The client waits in the kernel meanwhile.
                     if !self.close_idle() {
-                        let _ = self.poll.remove(&*self.listener);
-                        self.listening = false;
+                        self.stop_listening();
                         return;
                     }
                 }
@@ -315,7 +238,7 @@ impl Serving {
     /// Closes the idle connection that would end first. Returns whether there was one.
     fn close_idle(&mut self) -> bool {
         let open = self.connections.iter().enumerate().filter_map(|(slot, c)| Some((slot, c.as_ref()?)));
-        let idle = open.filter(|(_, c)| matches!(c.state, State::Idle | State::Draining));
+        let idle = open.filter(|(_, c)| c.rests());
         let Some((slot, _)) = idle.min_by_key(|(_, c)| c.deadline) else {
             return false;
         };
@@ -324,34 +247,26 @@ impl Serving {
     }
 
     /// Serves a new connection, and keeps it only if it has not said everything yet.
-    fn welcome(&mut self, stream: TcpStream, peer: IpAddr, now: Instant) {
+    fn welcome(&mut self, socket: TcpStream, tls: bool, peer: IpAddr, now: Instant) {
         if self.gate.full() && !self.close_idle() {
             return;
         }
         let Some(place) = self.gate.enter(&self.tracker.config, peer) else {
             return;
         };
-        if stream.set_nonblocking(true).is_err() {
+        let certificate = self.tracker.certificates.as_ref().filter(|_| tls).map(|certificates| certificates.in_use());
+        let Ok(stream) = Stream::new(socket, certificate) else {
             return;
-        }
-        self.tracker.stats.connections.fetch_add(1, Relaxed);
-        let mut connection = Connection {
-            stream,
-            peer,
-            _place: place,
-            input: Vec::new(),
-            output: Vec::new(),
-            state: State::Idle,
-            deadline: now + DEADLINE,
         };
+        self.tracker.stats.connections.fetch_add(1, Relaxed);
+        let mut connection = Connection::new(stream, peer, place, tls, now);
         match self.read(&mut connection, now) {
             Next::Close => {}
-            Next::Work(request) => self.hand_over(connection, request),
+            Next::Work(request) => self.desk.hand_over(connection, request),
             Next::Keep => {
                 let slot = self.free.pop().unwrap_or(self.connections.len());
-                let interest =
-                    if matches!(connection.state, State::Writing { .. }) { Interest::Write } else { Interest::Read };
-                if self.poll.add(&connection.stream, interest, slot as u64).is_err() {
+                let interest = if connection.writes() { Interest::Write } else { Interest::Read };
+                if self.poll.add(&connection.stream, interest, slot as u64 + SLOTS).is_err() {
                     self.free.push(slot);
                     self.connections.resize_with(self.connections.len().max(slot + 1), || None);
                     return;
@@ -370,15 +285,15 @@ impl Serving {
         let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else {
             return;
         };
-        let writing = matches!(connection.state, State::Writing { .. });
+        let writing = connection.writes();
         let mut next = match connection.state {
             State::Idle | State::Reading => self.read(&mut connection, now),
             State::Writing { .. } => self.flush(&mut connection, now),
-            State::Draining => drain(&mut connection, &mut self.buffer),
+            State::Draining => connection.drain(&mut self.buffer),
         };
-        if matches!(next, Next::Keep) && writing != matches!(connection.state, State::Writing { .. }) {
+        if matches!(next, Next::Keep) && writing != connection.writes() {
             let interest = if writing { Interest::Read } else { Interest::Write };
-            if self.poll.change(&connection.stream, interest, slot as u64).is_err() {
+            if self.poll.change(&connection.stream, interest, slot as u64 + SLOTS).is_err() {
                 next = Next::Close;
             }
         }
@@ -392,30 +307,33 @@ impl Serving {
             Next::Work(request) => {
                 self.free.push(slot);
                 let _ = self.poll.remove(&connection.stream);
-                self.hand_over(connection, request);
+                self.desk.hand_over(connection, request);
             }
         }
     }
 
-    fn hand_over(&mut self, connection: Connection, request: usize) {
-        self.workers.queued.fetch_add(1, Relaxed);
-        match self.jobs.try_send(Job { connection, request }) {
-            Ok(()) => self.workers.staff(),
-            Err(TrySendError::Full(mut job) | TrySendError::Disconnected(mut job)) => {
-                self.workers.queued.fetch_sub(1, Relaxed);
-                let busy = message::error(&job.connection.input, 503, "Too busy: try again in a minute");
-                let _ = job.connection.stream.write(&busy);
-            }
-        }
-    }
-
-    /// Reads what there is, answers every whole request in it, and writes the answers at once.
+    /// Reads and answers what there is.
     fn read(&mut self, connection: &mut Connection, now: Instant) -> Next {
+        loop {
+            let next = self.read_some(connection, now);
+            if !matches!(next, Next::Keep) || connection.writes() || !connection.stream.has_more() {
+                return next;
+            }
+        }
+    }
+
+    /// Reads once, answers every whole request in it, and writes the answers at once.
+    fn read_some(&mut self, connection: &mut Connection, now: Instant) -> Next {
         let read = match connection.stream.read(&mut self.buffer) {
             Ok(0) => return Next::Close,
             Ok(read) => read,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Next::Keep,
-            Err(e) if e.kind() == ErrorKind::Interrupted => return Next::Keep,
+            Err(e) if waits(&e) => {
+                if connection.stream.wants_write() {
+                    // In the middle of a handshake.
+                    connection.state = State::Writing { close: false };
+                }
+                return Next::Keep;
+            }
             Err(_) => return Next::Close,
         };
         if connection.state == State::Idle {
@@ -482,7 +400,10 @@ impl Serving {
                 connection.output.extend_from_slice(&out);
                 Next::Work(size)
             }
-            None => send(connection, &out, close, failed.is_some(), now),
+            None => {
+                let end = if failed.is_some() { End::Failed } else { if close { End::Close } else { End::Open } };
+                connection.send(&out, end, now)
+            }
         };
         self.out = out;
         (used, next)
@@ -494,14 +415,25 @@ impl Serving {
             return Next::Keep;
         };
         let output = std::mem::take(&mut connection.output);
-        match send(connection, &output, close, false, now) {
-            Next::Keep if connection.output.is_empty() => {
+        let end = if close { End::Close } else { End::Open };
+        let made = connection.deadline;
+        match connection.send(&output, end, now) {
+            Next::Keep if connection.stream.wants_write() || !connection.output.is_empty() => {
+                // Its time runs from when the answer was made, not from the last byte that was taken.
+                connection.deadline = made;
+                Next::Keep
+            }
+            Next::Keep if connection.state != State::Draining => {
+                let shaking = connection.stream.is_handshaking();
+                let partial = shaking || !connection.input.is_empty();
+                connection.state = if partial { State::Reading } else { State::Idle };
+                connection.deadline = if shaking { made } else { now + if partial { DEADLINE } else { KEEP_ALIVE } };
                 // Requests may have come meanwhile, which no event will tell of again.
-                connection.state = if connection.input.is_empty() { State::Idle } else { State::Reading };
                 let input = std::mem::take(&mut connection.input);
                 let (used, next) = self.answer(connection, &input, now);
                 connection.input = input.get(used..).unwrap_or_default().to_vec();
-                next
+                let more = matches!(next, Next::Keep) && !connection.writes() && connection.stream.has_more();
+                if more { self.read(connection, now) } else { next }
             }
             next => next,
         }
@@ -515,46 +447,11 @@ impl Serving {
             };
             if connection.deadline <= now {
                 if connection.state == State::Reading {
-                    let _ = connection.stream.write(&message::error(
-                        &connection.input,
-                        408,
-                        "The request was not whole after 10 seconds",
-                    ));
+                    let late = "The request was not whole after 10 seconds";
+                    let _ = connection.stream.send(&message::error(&connection.input, 408, late), true);
                 }
                 self.close(slot);
             }
         }
-    }
-}
-
-/// Writes `out` as far as the socket takes it, and keeps the rest for later.
-fn send(connection: &mut Connection, mut out: &[u8], close: bool, failed: bool, now: Instant) -> Next {
-    while !out.is_empty() {
-        match crate::sys::send(&connection.stream, out, close && !failed) {
-            Ok(written @ 1..) => out = out.get(written..).unwrap_or_default(),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                connection.output = out.to_vec();
-                connection.state = State::Writing { close };
-                connection.deadline = now + DEADLINE;
-                return Next::Keep;
-            }
-            _ => return Next::Close,
-        }
-    }
-    if failed && connection.stream.shutdown(Shutdown::Write).is_ok() {
-        connection.state = State::Draining;
-        connection.deadline = now + DRAIN;
-        return Next::Keep;
-    }
-    if close { Next::Close } else { Next::Keep }
-}
-
-/// Throws away what still comes.
-fn drain(connection: &mut Connection, buffer: &mut [u8]) -> Next {
-    match connection.stream.read(buffer) {
-        Ok(1..) => Next::Keep,
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Next::Keep,
-        _ => Next::Close,
     }
 }

@@ -17,9 +17,10 @@ use crate::announce::Refusal;
 use crate::config::{Config, Driver};
 use crate::keeper::Keeper;
 use crate::log::log;
-use crate::net::Listeners;
+use crate::net::{Door, Listeners};
 use crate::store::{FileRow, Loaded, Store};
 use crate::swarm::{Swarms, Torrent};
+use crate::tls::Certificates;
 use crate::torrent::InfoHash;
 use crate::udp;
 
@@ -80,11 +81,14 @@ pub struct Tracker {
     pub stats: Stats,
     /// The time.
     pub clock: Clock,
+    /// With HTTPS.
+    pub certificates: Option<Certificates>,
 }
 
 impl Tracker {
     /// Connects to the database, writes what an earlier run could not, and loads what it holds.
     pub fn load(config: Config) -> Result<Tracker, String> {
+        let certificates = config.https.then(|| Certificates::load(&config.ssl)).transpose().map_err(|d| d.found)?;
         let whose = database(&config);
         let failed = |e: crate::store::Error| format!("{whose}: {e}");
         let store = Store::open(&config).map_err(failed)?;
@@ -92,7 +96,7 @@ impl Tracker {
         crate::keeper::replay(&config, &store, clock.now())?;
         let (access, swarms) = (Access::default(), Swarms::default());
         let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
-        let tracker = Tracker { config, access, swarms, store, stats: Stats::default(), clock };
+        let tracker = Tracker { config, access, swarms, store, stats: Stats::default(), clock, certificates };
         let mut hashes = std::collections::HashMap::new();
         let loading = |row: Loaded| match row {
             Loaded::User(user) => tracker.access.put_user(user),
@@ -247,17 +251,23 @@ pub fn run(config: Config) -> Result<(), String> {
     crate::sys::share_one_heap();
     let files = crate::sys::raise_file_limit().map_err(|e| format!("cannot raise the limit on open files: {e}"))?;
     // First the ports, so that a second goat stops before it touches the database.
-    let tcp = config.http.then(|| listen(&config.host, config.port, |at| TcpListener::bind(at))).transpose()?;
+    let mut doors = Vec::new();
+    for (on, port, tls) in [(config.http, config.port, false), (config.https, config.ssl.port, true)] {
+        if on {
+            doors.push(Door { listener: listen(&config.host, port, |at| TcpListener::bind(at))?, tls });
+        }
+    }
     let udp = config.udp.then(|| listen(&config.host, config.port, |at| UdpSocket::bind(at))).transpose()?;
     let tracker = Arc::new(Tracker::load(config)?);
     log(format!("{}: {}", database(&tracker.config), crate::keeper::counts(&tracker)));
     first_user(&tracker)?;
     let failed = |e: io::Error| format!("cannot start to listen: {e}");
     let (mut http, mut datagrams) = (None, None);
-    if let Some(listener) = tcp {
-        let at = listener.local_addr().map_err(failed)?;
-        http = Some(Listeners::start(&tracker, listener, files).map_err(failed)?);
-        log(format!("listening for HTTP on {at}"));
+    if !doors.is_empty() {
+        let at = |door: &Door| door.listener.local_addr().map(|at| (if door.tls { "HTTPS" } else { "HTTP" }, at));
+        let listening = doors.iter().map(at).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+        http = Some(Listeners::start(&tracker, doors, files).map_err(failed)?);
+        listening.iter().for_each(|(what, at)| log(format!("listening for {what} on {at}")));
     }
     if let Some(socket) = udp {
         let at = socket.local_addr().map_err(failed)?;

@@ -1,0 +1,126 @@
+//! Certificates: read from their files, and read again when those are replaced.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use ring::digest;
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ProducesTickets;
+use rustls::{Error, ServerConfig};
+
+use crate::config::Ssl;
+use crate::log::log;
+use crate::swarm::lock;
+
+/// The longest file that is read: a chain of certificates has some KiB.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What is wrong with one of the two files.
+#[derive(Debug)]
+pub struct Defect {
+    /// The key of the configuration that names the file.
+    pub key: &'static str,
+    /// The file and what is wrong with it.
+    pub found: String,
+}
+
+/// The certificate in use.
+pub struct Certificates {
+    files: Ssl,
+    in_use: Mutex<Arc<ServerConfig>>,
+    /// The digest of the files as they were seen last, whether they could be used or not.
+    seen: Mutex<Option<digest::Digest>>,
+    /// Outlives the certificates, so that clients can resume their sessions after a change.
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+/// Both files as they are: the certificates and the key.
+type Files = (Vec<u8>, Vec<u8>);
+
+fn read(files: &Ssl) -> Result<Files, Defect> {
+    let read = |key, path: &Path| {
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
+        read.map(|_| bytes).map_err(|e| Defect { key, found: format!("{}: {e}", path.display()) })
+    };
+    Ok((read("SSL.Certificate", &files.certificate)?, read("SSL.Key", &files.key)?))
+}
+
+fn digest((certificate, key): &Files) -> digest::Digest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&(certificate.len() as u64).to_be_bytes());
+    context.update(certificate);
+    context.update(key);
+    context.finish()
+}
+
+/// What rustls makes of the files.
+fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect> {
+    let bad_certificate = |what: &str| {
+        let found = format!("{}: {what}", files.certificate.display());
+        Defect { key: "SSL.Certificate", found }
+    };
+    let bad_key = |what: &str| Defect { key: "SSL.Key", found: format!("{}: {what}", files.key.display()) };
+    let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|_| bad_certificate("is broken: no whole PEM blocks"))?;
+    if chain.is_empty() {
+        return Err(bad_certificate("holds no certificate (no PEM block CERTIFICATE)"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|_| bad_key("holds no private key in PEM form, or one that is locked with a password"))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad_key(&e.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|e| match e {
+            Error::InconsistentKeys(_) => {
+                bad_key(&format!("is not the key of the first certificate in {}", files.certificate.display()))
+            }
+            Error::InvalidCertificate(_) => bad_certificate("its first certificate is broken"),
+            _ => bad_key("is no RSA, ECDSA (P-256, P-384) or Ed25519 key that can be used"),
+        })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+impl Certificates {
+    /// Reads both files.
+    pub fn load(files: &Ssl) -> Result<Certificates, Defect> {
+        let found = read(files)?;
+        let tickets = Ticketer::new();
+        let tickets = tickets.map_err(|_| Defect { key: "HTTPS", found: "no random numbers to be had".into() })?;
+        let mut config = build(files, &found)?;
+        config.ticketer = tickets.clone();
+        let (in_use, seen) = (Mutex::new(Arc::new(config)), Mutex::new(Some(digest(&found))));
+        Ok(Certificates { files: files.clone(), in_use, seen, tickets })
+    }
+
+    /// What a new connection is to use.
+    pub fn in_use(&self) -> Arc<ServerConfig> {
+        lock(&self.in_use).clone()
+    }
+
+    /// Looks at the files again. What cannot be used is refused, and said once.
+    pub fn refresh(&self) {
+        let found = read(&self.files);
+        let now = found.as_ref().ok().map(digest);
+        let before = std::mem::replace(&mut *lock(&self.seen), now);
+        if before.map(|d| d.as_ref().to_vec()) == now.map(|d| d.as_ref().to_vec()) {
+            return;
+        }
+        match found.and_then(|found| build(&self.files, &found)) {
+            Ok(mut config) => {
+                config.ticketer = self.tickets.clone();
+                *lock(&self.in_use) = Arc::new(config);
+                log(format!("{} was replaced: new connections get the new one", self.files.certificate.display()));
+            }
+            Err(defect) => log(format!("{}; the certificate before stays in use", defect.found)),
+        }
+    }
+}

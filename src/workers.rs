@@ -1,0 +1,115 @@
+//! The blocking threads: they answer the requests that have to wait for the database.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use crate::connection::{Connection, DEADLINE};
+use crate::http::{self, Scratch};
+use crate::log::log;
+use crate::message::{self, MAX_HEADERS, Parsed, Request, parse};
+use crate::server::Tracker;
+use crate::swarm::lock;
+
+/// The most requests that wait for a worker.
+const MAX_WAITING: usize = 1_024;
+/// A request needs little stack, and many workers should cost little memory.
+const STACK: usize = 256 * 1024;
+
+/// A request that waits for a worker: the first bytes of a connection's input.
+struct Job {
+    connection: Connection,
+    request: usize,
+}
+
+/// Takes requests for the workers. They end when the last of these is gone.
+#[derive(Clone)]
+pub struct Desk {
+    jobs: SyncSender<Job>,
+    workers: Arc<Workers>,
+}
+
+/// The threads, started as they are needed.
+pub struct Workers {
+    tracker: Arc<Tracker>,
+    waiting: Mutex<Receiver<Job>>,
+    queued: AtomicUsize,
+    idle: AtomicUsize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Desk {
+    /// A desk whose workers have not been started yet.
+    pub fn new(tracker: Arc<Tracker>) -> Desk {
+        let (jobs, waiting) = sync_channel(MAX_WAITING);
+        let (queued, idle) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let workers = Workers { tracker, waiting: Mutex::new(waiting), queued, idle, threads: Mutex::default() };
+        Desk { jobs, workers: Arc::new(workers) }
+    }
+
+    /// Those who will do the work.
+    pub fn workers(&self) -> Arc<Workers> {
+        self.workers.clone()
+    }
+
+    /// Has a worker answer the request that is the first `request` bytes of the connection's input, and
+    /// close the connection.
+    pub fn hand_over(&self, connection: Connection, request: usize) {
+        self.workers.queued.fetch_add(1, Relaxed);
+        match self.jobs.try_send(Job { connection, request }) {
+            Ok(()) => self.workers.staff(),
+            Err(TrySendError::Full(mut job) | TrySendError::Disconnected(mut job)) => {
+                self.workers.queued.fetch_sub(1, Relaxed);
+                let busy = message::error(&job.connection.input, 503, "Too busy: try again in a minute");
+                let _ = job.connection.stream.send(&busy, true);
+            }
+        }
+    }
+}
+
+impl Workers {
+    /// Starts one more, unless one is idle for each request that waits, or there are enough.
+    fn staff(self: &Arc<Workers>) {
+        let mut threads = lock(&self.threads);
+        if self.idle.load(Relaxed) >= self.queued.load(Relaxed) || threads.len() >= self.tracker.config.workers {
+            return;
+        }
+        let workers = self.clone();
+        match Builder::new().name("worker".into()).stack_size(STACK).spawn(move || workers.work()) {
+            Ok(thread) => threads.push(thread),
+            Err(e) => log(format!("cannot start a worker, {} have to do: {e}", threads.len())),
+        }
+    }
+
+    /// Answers requests until there is no desk any more.
+    fn work(&self) {
+        let mut scratch = Scratch::default();
+        loop {
+            self.idle.fetch_add(1, Relaxed);
+            let job = lock(&self.waiting).recv();
+            self.idle.fetch_sub(1, Relaxed);
+            self.queued.fetch_sub(usize::from(job.is_ok()), Relaxed);
+            let Ok(Job { mut connection, request }) = job else {
+                return;
+            };
+            let mut out = std::mem::take(&mut connection.output);
+            let input = connection.input.get(..request).unwrap_or_default();
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
+                let request = Request { keep_alive: false, ..request };
+                http::answer_slowly(&self.tracker, &request, &mut scratch, &mut out);
+            }
+            // Who does not read their answer does not get it.
+            let _ = connection.stream.patient(Instant::now() + DEADLINE).and_then(|mut client| client.write_all(&out));
+        }
+    }
+
+    /// Waits for the threads to end, once there is no desk any more; returns how many ended by a panic.
+    pub fn join(&self) -> usize {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+    }
+}
