@@ -5,11 +5,12 @@
 //! and calls [`announce`]. The order of the checks is the order in which an announce meets them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::access::{Access, User};
 use crate::config::Config;
+use crate::gate::network;
 use crate::ledger::{First, Ledger, SessionKey, SessionRow, TotalKey, credit};
 use crate::random::Rng;
 use crate::swarm::{Addresses, Peers, Session, Shard, Swarm, Swarms, Want};
@@ -158,9 +159,6 @@ const NUMWANT: usize = 50;
 pub const MAX_PEERS: usize = 200;
 /// The most torrents in one scrape: what fits a UDP packet (BEP 15).
 pub const MAX_SCRAPE: usize = 74;
-/// The most clients of one user on one torrent. More than anyone has, and it bounds what one member can
-/// make the tracker remember.
-const MAX_CLIENTS: usize = 32;
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
 const SHORT_INTERVAL: u32 = 600;
 
@@ -170,17 +168,19 @@ pub fn peers_wanted(numwant: Option<i64>, most: usize) -> usize {
 }
 
 /// Who is there: the first checks, which need nothing of the request but its path, its User-Agent (over
-/// UDP there is none) and its peer id.
+/// UDP there is none) and its peer id. `allowed` says whether its address may try passkeys.
 pub fn admit(
     config: &Config,
     access: &Access,
     agent: Option<&[u8]>,
     peer_id: Option<&[u8]>,
     passkey: Option<&str>,
+    allowed: bool,
 ) -> Result<Arc<User>, Refusal> {
     let user = || match passkey {
         _ if !config.passkey => Ok(access.anonymous()),
         None => Err(Refusal::NoPasskey),
+        Some(_) if !allowed => Err(Refusal::SlowDown),
         Some(passkey) => access.user(passkey),
     };
     if config.whitelist && !access.approves(agent, peer_id) {
@@ -204,7 +204,7 @@ pub fn announce(
     peers: &mut Peers,
 ) -> Result<Reply, Refusal> {
     let mut shard = swarms.shard(&a.info_hash);
-    let Shard { torrents, ledger } = &mut *shard;
+    let Shard { torrents, ledger, begun } = &mut *shard;
     let torrent = torrents.get_mut(&a.info_hash).ok_or(Refusal::Unregistered)?;
     if config.verified && !torrent.verified {
         return Err(Refusal::Unverified);
@@ -214,6 +214,7 @@ pub fn announce(
     let known = slot.and_then(|slot| swarm.get(slot)).map(|(session, at)| (*session, at));
     let (interval, min_interval) = intervals(config.interval, a.left == 0, rng);
     let family = usize::from(a.ip.is_ipv6());
+    let mut entered = false;
     match &known {
         Some((last, _)) if matches!(a.event, Event::None | Event::Paused) => {
             // The shortest that it may have been told.
@@ -225,18 +226,29 @@ pub fn announce(
             }
         }
         None if a.event != Event::Stopped => match swarm.of_user(user.id, &a.peer_id).count() {
-            0 => user.enter().map_err(|(active, limit)| Refusal::Limit { active, limit })?,
-            MAX_CLIENTS.. => return Err(Refusal::SlowDown),
+            0 => {
+                user.enter().map_err(|(active, limit)| Refusal::Limit { active, limit })?;
+                entered = true;
+            }
+            clients if clients >= config.clients as usize => return Err(Refusal::SlowDown),
             _ => {}
         },
         _ => {}
     }
 
     let key = SessionKey { file: torrent.id, user: user.id, peer_id: a.peer_id };
-    let counters = (a.uploaded, a.downloaded);
-    let started = a.event == Event::Started;
     let before = known.map(|(session, _)| session);
     let last = before.or_else(|| ledger.session(&key).copied());
+    // Each session costs the database a row, and memory until it is written.
+    let whose = if user.id == 0 { network(a.ip) } else { Ipv4Addr::UNSPECIFIED.into() };
+    if last.is_none() && !begun.another(TotalKey { file: torrent.id, user: user.id, ip: whose }, config, now) {
+        if entered {
+            user.leave();
+        }
+        return Err(Refusal::SlowDown);
+    }
+    let counters = (a.uploaded, a.downloaded);
+    let started = a.event == Event::Started;
     let (uploaded, downloaded) = match last {
         _ if user.id == 0 => (0, 0),
         Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),
@@ -345,7 +357,7 @@ pub fn drop_user(access: &Access, shard: &mut Shard, user: u32) {
 }
 
 fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses))) {
-    let Shard { torrents, ledger } = shard;
+    let Shard { torrents, ledger, .. } = shard;
     for torrent in torrents.values_mut() {
         let Some(swarm) = &mut torrent.swarm else {
             continue;

@@ -47,7 +47,7 @@ pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x
 type Key = (&'static str, &'static str, fn(&Value) -> bool, &'static str);
 
 #[rustfmt::skip]
-const KEYS: [Key; 25] = [
+const KEYS: [Key; 27] = [
     ("Host",            "''",               |v| v == "" || is(host, v), HOST),
     ("Port",            "8080",             |v| is_number(v, 1, 65535), PORT),
     ("Passkey",         "true",             Value::is_boolean, FLAG),
@@ -55,6 +55,8 @@ const KEYS: [Key; 25] = [
     ("Verified",        "true",             Value::is_boolean, FLAG),
     ("Interval",        "3600",             |v| is_number(v, 1, 86400), INTERVAL),
     ("SlowDown",        "33",               |v| is_number(v, 0, 100), "whole percents, 0 to 100"),
+    ("Clients",         "32",               |v| is_number(v, 1, 1_000_000), "a whole number, 1 to 1000000"),
+    ("WrongPasskeys",   "20",               |v| is_number(v, 0, 1_000_000), "a whole number, 0 to 1000000"),
     ("HTTP",            "true",             Value::is_boolean, FLAG),
     ("HTTPS",           "false",            Value::is_boolean, FLAG),
     ("API",             "true",             Value::is_boolean, FLAG),
@@ -96,6 +98,12 @@ pub struct Config {
     /// Percent of the minimum interval that a client must let pass; 0 never refuses.
     #[serde(rename = "slowdown")]
     pub slow_down: u32,
+    /// The most clients of one member on one torrent, at a time and begun within an Interval; where passkeys
+    /// are off, begun at one address.
+    pub clients: u32,
+    /// Wrong passkeys in a minute after which an address is shut out for a minute; 0 never shuts out.
+    #[serde(rename = "wrongpasskeys")]
+    pub wrong_passkeys: u32,
     pub http: bool,
     pub https: bool,
     pub api: bool,
@@ -555,6 +563,8 @@ mod tests {
             verified: true,
             interval: 3600,
             slow_down: 33,
+            clients: 32,
+            wrong_passkeys: 20,
             http: true,
             https: true,
             api: true,
@@ -616,7 +626,8 @@ mod tests {
         let config = config(
             r#"{
                 Host: "::1", Port: 1, Passkey: false, Whitelist: false, Verified: false,
-                Interval: 600, SlowDown: 0, HTTP: false, HTTPS: false, API: false, UDP: true,
+                Interval: 600, SlowDown: 0, Clients: 1, WrongPasskeys: 0,
+                HTTP: false, HTTPS: false, API: false, UDP: true,
                 Redis: "redis://:secret@[::1]:6380/2", Workers: 4096,
                 TrustedProxies: ["10.0.0.0/8", "::1"],
                 SSL: { Port: 65535, Certificate: "/tls/crt", Key: "tls/key" },
@@ -631,6 +642,7 @@ mod tests {
         assert!(!config.passkey && !config.whitelist && !config.verified);
         assert!(!config.http && !config.https && !config.api && config.udp);
         assert_eq!((config.interval, config.slow_down, config.workers), (600, 0, 4096));
+        assert_eq!((config.clients, config.wrong_passkeys), (1, 0));
         assert_eq!(config.redis.as_deref(), Some("redis://:secret@[::1]:6380/2"));
         let proxies: Vec<String> = config.trusted_proxies.iter().map(Cidr::to_string).collect();
         assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);

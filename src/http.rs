@@ -113,12 +113,14 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
     let (passkey, action) = route(request.target).ok_or(Refusal::Malformed)?;
     let agent = request.header("User-Agent").filter(|agent| !agent.is_empty()).ok_or(Refusal::NoAgent)?;
     let query = split(request.target).1;
+    let client = request.client(tracker);
+    let allowed = tracker.wrong_passkeys.allowed(client, now);
     scratch.body.clear();
     match action {
         Action::Announce => {
             let params = Params::read(query);
-            let user = admit(config, &tracker.access, Some(agent), params.peer_id.whole(), passkey)?;
-            let a = params.announce(request.client(tracker))?;
+            let user = admit(config, &tracker.access, Some(agent), params.peer_id.whole(), passkey, allowed)?;
+            let a = params.announce(client)?;
             scratch.peers.v4.clear();
             scratch.peers.v6.clear();
             scratch.peers.list.clear();
@@ -127,7 +129,7 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
             write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id == Some(true));
         }
         Action::Scrape => {
-            admit(config, &tracker.access, Some(agent), None, passkey)?;
+            admit(config, &tracker.access, Some(agent), None, passkey, allowed)?;
             let hashes = scrape_hashes(query)?;
             bencode_scrape(
                 &mut scratch.body,
@@ -422,6 +424,9 @@ fn finish(tracker: &Tracker, request: &Request, done: Result<(), Refusal>, scrat
         scratch.body.clear();
         write_refusal(&mut scratch.body, &refusal, tracker.config.interval);
         tracker.stats.refused();
+        if refusal == Refusal::UnknownPasskey {
+            tracker.wrong_passkeys.failed(request.client(tracker), tracker.clock.now());
+        }
     }
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
     bencode::decimal(out, scratch.body.len() as u64);

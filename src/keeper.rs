@@ -27,6 +27,8 @@ const CHANGES: u32 = 2;
 const EXPIRE: u32 = 60;
 /// Seconds between two looks at the certificate's files: a third of what is promised.
 const CERTIFICATES: u32 = 20;
+/// Seconds between two reports on who guesses passkeys.
+const GUESSES: u32 = 60;
 /// Seconds between two status lines.
 const STATUS: u32 = 300;
 /// Seconds between two clean-ups of batch numbers, and how old those may get.
@@ -79,6 +81,7 @@ impl Keeper {
         let mut changes = Every::new(CHANGES, now);
         let mut silent = Every::new(EXPIRE.min(self.tracker.config.interval), now);
         let mut certificates = Every::new(CERTIFICATES, now);
+        let mut guesses = Every::new(GUESSES, now);
         let mut status = Every::new(STATUS, now);
         let mut forget = Every::new(FORGET, now);
         while stop.recv_timeout(WRITE) == Err(RecvTimeoutError::Timeout) {
@@ -103,6 +106,11 @@ impl Keeper {
                 done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
             }
             self.report(done, now);
+            if guesses.due(now)
+                && let Some(report) = self.tracker.wrong_passkeys.report()
+            {
+                log(format!("too many wrong passkeys {report}"));
+            }
             if status.due(now) {
                 self.status();
             }

@@ -23,6 +23,7 @@ pub mod gate;
 pub mod http;
 pub mod keeper;
 pub mod ledger;
+pub mod limits;
 pub mod log;
 pub mod message;
 pub mod net;

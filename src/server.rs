@@ -1,7 +1,8 @@
 //! Builds the tracker from its configuration, starts its threads, and stops them.
 //!
 //! Locks: a shard of the swarms, the tables of `access`, the idle connections of the store, the counts of
-//! connections in `gate`, the workers in `net`, the scrapers in `udp`. While a shard is locked the tables of
+//! connections in `gate`, the counts of failures in `limits`, the certificate in `tls`, the waiting requests and
+//! the threads in `workers`, the scrapers in `udp`. While a shard is locked the tables of
 //! `access` may be asked for, never the other way round; all others are taken alone, and none is held
 //! across I/O. So no two threads can wait for each other.
 
@@ -16,6 +17,7 @@ use crate::access::{Access, Suggestion};
 use crate::announce::Refusal;
 use crate::config::{Config, Driver};
 use crate::keeper::Keeper;
+use crate::limits::Failures;
 use crate::log::log;
 use crate::net::{Door, Listeners};
 use crate::store::{FileRow, Loaded, Store};
@@ -81,6 +83,8 @@ pub struct Tracker {
     pub stats: Stats,
     /// The time.
     pub clock: Clock,
+    /// Who guesses passkeys.
+    pub wrong_passkeys: Failures,
     /// With HTTPS.
     pub certificates: Option<Certificates>,
 }
@@ -96,7 +100,8 @@ impl Tracker {
         crate::keeper::replay(&config, &store, clock.now())?;
         let (access, swarms) = (Access::default(), Swarms::default());
         let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
-        let tracker = Tracker { config, access, swarms, store, stats: Stats::default(), clock, certificates };
+        let (stats, wrong_passkeys) = (Stats::default(), Failures::new(config.wrong_passkeys));
+        let tracker = Tracker { config, access, swarms, store, stats, clock, wrong_passkeys, certificates };
         let mut hashes = std::collections::HashMap::new();
         let loading = |row: Loaded| match row {
             Loaded::User(user) => tracker.access.put_user(user),

@@ -14,6 +14,7 @@ use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
+use crate::limits::Begun;
 use crate::random::Rng;
 use crate::torrent::{InfoHash, PeerId};
 
@@ -439,6 +440,8 @@ pub struct Shard {
     pub torrents: HashMap<InfoHash, Torrent>,
     /// What the database does not know yet.
     pub ledger: Ledger,
+    /// Who began how many sessions lately.
+    pub begun: Begun,
 }
 
 /// How many parts there are. At a million sessions a walk through one of them takes less than 1 ms.

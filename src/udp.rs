@@ -287,6 +287,9 @@ impl Responder {
                 return Outcome::Slow;
             }
             self.tracker.stats.refused();
+            if refusal == Refusal::UnknownPasskey {
+                self.tracker.wrong_passkeys.failed(ip, now);
+            }
             write_error(out, transaction, &refusal.to_string());
         }
         Outcome::Answer
@@ -323,8 +326,9 @@ impl Responder {
             },
             want: Want { count: peers_wanted(Some(fields.numwant.into()), most), v4, v6: !v4, list: false },
         };
+        let allowed = tracker.wrong_passkeys.allowed(ip, now);
         let mut attempt = || {
-            let user = admit(config, &tracker.access, None, Some(&a.peer_id.0), passkey)?;
+            let user = admit(config, &tracker.access, None, Some(&a.peer_id.0), passkey, allowed)?;
             if a.port == 0 {
                 return Err(Refusal::Integer("port"));
             }

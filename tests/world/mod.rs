@@ -256,7 +256,14 @@ impl World {
     ) -> Result<u32, Refusal> {
         let agent = agent.into().map(str::as_bytes);
         let peer_id = peer_id.into().map(|id| &id[..]);
-        let user = announce::admit(&self.config, &self.access, agent, peer_id, passkey.into())?;
+        let user = announce::admit(
+            &self.config,
+            &self.access,
+            agent,
+            peer_id,
+            passkey.into(),
+            true,
+        )?;
         Ok(user.id)
     }
 
