@@ -98,8 +98,8 @@ pub struct Config {
     /// Percent of the minimum interval that a client must let pass; 0 never refuses.
     #[serde(rename = "slowdown")]
     pub slow_down: u32,
-    /// The most clients of one member on one torrent, at a time and begun within an Interval; where passkeys
-    /// are off, begun at one address.
+    /// The most clients of one member on one torrent at a time; twice as many may begin within an Interval
+    /// (where passkeys are off, at one address).
     pub clients: u32,
     /// Wrong passkeys in a minute after which an address is shut out for a minute; 0 never shuts out.
     #[serde(rename = "wrongpasskeys")]

@@ -130,7 +130,8 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Counts one more, at a time in seconds since 1970, unless there were `Clients` of them.
+    /// Counts one more, at a time in seconds since 1970, unless there were twice `Clients`: each may be
+    /// restarted once.
     pub fn another(&mut self, key: TotalKey, config: &Config, now: u32) -> bool {
         // To forget all when there are too many keeps it small, and costs an attacker as many torrents.
         if now.saturating_sub(self.since) >= config.interval || self.counts.len() >= MAX_BEGUN {
@@ -138,7 +139,7 @@ impl Begun {
             self.counts.clear();
         }
         let count = self.counts.entry(key).or_insert(0);
-        let may = *count < config.clients;
+        let may = *count < config.clients.saturating_mul(2);
         *count += u32::from(may);
         may
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use common::escape;
 use goat::access::{Access, Suggestion, User};
-use goat::announce::{Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
+use goat::announce::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
 use goat::store::FileRow;
 use goat::torrent::InfoHash;
 use proptest::prelude::*;
@@ -919,6 +919,75 @@ fn the_33rd_client_of_one_user_on_one_torrent_is_told_to_slow_down() {
 }
 
 #[test]
+fn a_member_may_begin_twice_that_many_sessions_on_a_torrent_within_an_interval() {
+    let world = World::limited(2);
+    for n in 1..=64 {
+        assert_eq!(world.refusal(ALICE, client(n)), "");
+        assert_eq!(world.refusal(ALICE, client(n).stopped()), "");
+    }
+    assert_eq!(world.refusal(ALICE, client(65)), "Slow down");
+    assert_eq!(world.refusal(ALICE, client(65).stopped()), "Slow down");
+    assert_eq!((world.active(ALICE), world.counts(1)), (0, (0, 0, 0)));
+    assert_eq!(
+        world.refusal(ALICE, client(7)),
+        "",
+        "a session that was begun"
+    );
+    assert_eq!(
+        world.refusal(ALICE, client(65).on(2)),
+        "",
+        "another torrent"
+    );
+    assert_eq!(world.refusal(BOB, client(65)), "", "another user");
+    world.wait(3600);
+    assert_eq!(world.refusal(ALICE, client(65)), "", "in the next Interval");
+}
+
+#[test]
+fn without_passkeys_an_address_may_begin_twice_that_many_sessions_on_a_torrent() {
+    let world = World::new(json!({ "Passkey": false, "Clients": 3 }));
+    let from = |n: u16, ip: &str| Announce {
+        ip: ip.parse().unwrap(),
+        ..client(n)
+    };
+    for (n, ip) in (1..=6).zip(["2001:db8::1", "2001:db8::2"].into_iter().cycle()) {
+        assert_eq!(world.refusal(0, from(n, ip)), "");
+    }
+    assert_eq!(world.refusal(0, from(7, "2001:db8::3")), "Slow down");
+    assert_eq!(world.refusal(0, from(7, "2001:db8:0:1::3")), "");
+    assert_eq!(world.refusal(0, from(8, "192.0.2.1")), "");
+}
+
+#[test]
+fn after_20_wrong_passkeys_in_a_minute_an_address_is_told_to_slow_down_without_a_look_up() {
+    let site = Site::new(json!({ "TrustedProxies": ["10.0.0.0/8"] }));
+    let guess = |n: u32, ip: &str| {
+        let target = Query::new(1).to(&format!("/{n:040x}/announce"));
+        let headers = [("User-Agent", AGENT), ("X-Forwarded-For", ip)];
+        let (answer, slow) = site.respond(&target, &headers, "10.0.0.1".parse().unwrap());
+        (reason(&body(&answer)).to_string(), slow)
+    };
+    for n in 0..20 {
+        assert_eq!(guess(n, "192.0.2.1"), ("Invalid passkey".to_string(), true));
+    }
+    for n in 20..1000 {
+        assert_eq!(guess(n, "192.0.2.1"), ("Slow down".to_string(), false));
+    }
+    let home = "192.0.2.1".parse().unwrap();
+    let right = site.announce_from(home, Query::new(1));
+    assert_eq!(
+        (reason(&right), retry_in(&right)),
+        ("Slow down", "1".into())
+    );
+    assert_eq!(reason(&site.announce_from(HOME6, Query::new(1))), "");
+    assert_eq!(guess(1000, "192.0.2.2").0, "Invalid passkey");
+    let report = site.tracker.wrong_passkeys.report().unwrap();
+    let expected = "from 192.0.2.1: shut out for a minute (981 requests refused meanwhile)";
+    assert_eq!(report, expected);
+    assert_eq!(site.tracker.wrong_passkeys.report(), None);
+}
+
+#[test]
 fn without_passkeys_any_number_of_clients_may_be_on_a_torrent() {
     let world = World::new(json!({ "Passkey": false }));
     (1..=200).for_each(|n| drop(world.announce(0, client(n)).unwrap()));
@@ -1187,7 +1256,7 @@ fn the_database_is_asked_at_most_a_hundred_times_a_second() {
 
 #[test]
 fn guessing_passkeys_and_hashes_does_not_load_the_database() {
-    let site = Site::new(json!({}));
+    let site = Site::new(json!({ "WrongPasskeys": 0 }));
     let (before, mut asked) = (site.tracker.clock.now(), 0);
     for n in 0..1000 {
         let (target, expected) = match n % 2 {

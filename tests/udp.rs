@@ -513,7 +513,10 @@ impl Fuzz {
     const MEMBERS: usize = 40;
 
     fn new(seed: u64, passkey: bool) -> Fuzz {
-        let site = Site::new(json!({ "Passkey": passkey, "Whitelist": passkey }));
+        // Hardly anybody is refused for being too many: more of the code is reached.
+        let site = Site::new(json!({
+            "Passkey": passkey, "Whitelist": passkey, "Clients": 1_000_000, "WrongPasskeys": 0,
+        }));
         let store = &site.tracker.store;
         let options = |url: &str| leecher(0).url(url).options;
         let mut all = Vec::new();
@@ -1279,9 +1282,29 @@ fn a_user_and_a_torrent_made_a_moment_ago_work_at_the_first_announce() {
 }
 
 #[test]
-fn however_many_passkeys_are_guessed_each_guess_is_answered() {
+fn after_20_wrong_passkeys_an_address_must_slow_down_and_no_other() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true }));
+    goat.add_torrent(hex(&info_hash(1)));
+    let right = leecher(1).url(format!("/{}/announce", goat.add_user("anna").passkey));
+    let client = Client::at("127.0.0.1", goat.address());
+    for n in 0..1_000 {
+        let guess = leecher(1).url(format!("/{n:040}/announce"));
+        let words = if n < 20 {
+            "Invalid passkey"
+        } else {
+            "Slow down"
+        };
+        assert_eq!(client.refusal(&guess), words, "guess {n}");
+    }
+    assert_eq!(client.refusal(&right), "Slow down");
+    Client::at("127.0.0.2", goat.address()).accepted(&right);
+}
+
+#[test]
+fn however_many_passkeys_are_guessed_each_guess_is_answered() {
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "UDP": true, "WrongPasskeys": 0 }));
     let client = Client::at("127.0.0.1", goat.address());
     for n in 0..1_000 {
         let guess = leecher(1).url(format!("/{n:040}/announce"));
@@ -2022,7 +2045,7 @@ fn public() -> (Database, Goat, Client) {
 fn dual(test: &str) -> Option<(Database, Goat, Client, Client)> {
     has_ipv6(test)?;
     let database = Database::sqlite();
-    let settings = json!({ "UDP": true, "Passkey": false, "Host": "" });
+    let settings = json!({ "UDP": true, "Passkey": false, "Host": "", "Clients": 1000 });
     let goat = Goat::start(&database, settings);
     add_torrents(&goat, 2);
     let (four, six) = both_families(&goat);
