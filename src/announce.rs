@@ -273,8 +273,9 @@ pub fn announce(
 
     let first = First { started, uploaded: a.uploaded, downloaded: a.downloaded, ip: a.ip };
     let first = (last.is_none() && user.id != 0).then_some(first);
-    ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
-    let total = ledger.total(TotalKey { file: torrent.id, user: user.id, ip: a.ip });
+    let noted = ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
+    let total_key = TotalKey { file: torrent.id, user: user.id, ip: a.ip };
+    let total = ledger.total(total_key);
     total.uploaded = total.uploaded.saturating_add(uploaded);
     total.downloaded = total.downloaded.saturating_add(downloaded);
     total.announced = total.announced.saturating_add(1);
@@ -284,6 +285,9 @@ pub fn announce(
         total.seed_time += u64::from(seconds.min(config.interval.saturating_mul(2)));
     }
     (total.left, total.time, total.active) = (a.left, now, true);
+    // Both in one: a session without its credit would lose that.
+    let entry = (Some(noted), Some((total_key, *total)));
+    ledger.keep(&entry);
     if stopped {
         close_totals(ledger, torrent.id, swarm, &session, at);
     } else if before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip) {
@@ -325,11 +329,14 @@ fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, a
     for ip in at.ips() {
         let here = swarm.of_user(gone.user, &gone.peer_id).filter_map(|slot| swarm.get(slot));
         let active = here.map(|(_, at)| at).any(|at| at.ips().any(|other| other == ip));
-        let total = ledger.total(TotalKey { file, user: gone.user, ip });
+        let key = TotalKey { file, user: gone.user, ip };
+        let total = ledger.total(key);
         total.active = active;
         if gone.last_seen() >= total.time {
             (total.left, total.time) = (gone.left, gone.last_seen());
         }
+        let entry = (None, Some((key, *total)));
+        ledger.keep(&entry);
     }
 }
 
@@ -356,7 +363,8 @@ fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, 
             // It may only have lost one of its two addresses.
             let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
             let (now, now_at, active) = still.map_or((session, *at, false), |(now, at)| (now, at, true));
-            ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
+            let noted = ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
+            ledger.keep(&(Some(noted), None));
             close_totals(ledger, torrent.id, swarm, session, *at);
         }
         // A user who had several clients here has left one torrent.

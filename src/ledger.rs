@@ -7,9 +7,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::{Entry, Journal};
 use crate::swarm::{Addresses, Session};
 use crate::torrent::PeerId;
 
@@ -88,21 +90,44 @@ pub struct Total {
 pub struct Ledger {
     sessions: HashMap<SessionKey, SessionRow>,
     totals: HashMap<TotalKey, Total>,
+    /// What keeps it through a kill, and the segment of its batch there. Absent where rules are tested alone.
+    journal: Option<Arc<Journal>>,
+    segment: usize,
 }
 
 impl Ledger {
+    /// From now on keeps what is noted in a journal too.
+    pub fn keep_in(&mut self, journal: &Arc<Journal>) {
+        (self.journal, self.segment) = (Some(journal.clone()), journal.current());
+    }
+
+    /// Keeps what a change has left.
+    pub fn keep(&self, entry: &Entry) {
+        if let Some(journal) = &self.journal {
+            journal.append(self.segment, entry);
+        }
+    }
+
+    /// Keeps everything once more, in the current segment of the journal.
+    pub fn keep_all(&mut self) {
+        self.segment = self.journal.as_ref().map_or(0, |journal| journal.current());
+        self.sessions.iter().for_each(|(key, row)| self.keep(&(Some((*key, *row)), None)));
+        self.totals.iter().for_each(|(key, total)| self.keep(&(None, Some((*key, *total)))));
+    }
+
     /// An unwritten session: it may have left the swarm already.
     pub fn session(&self, key: &SessionKey) -> Option<&Session> {
         self.sessions.get(key).map(|row| &row.session)
     }
 
-    /// Notes the state of a session.
-    pub fn note(&mut self, file: u32, mut row: SessionRow) {
+    /// Notes the state of a session, and returns it as it is to be written.
+    pub fn note(&mut self, file: u32, mut row: SessionRow) -> (SessionKey, SessionRow) {
         let key = SessionKey { file, user: row.session.user, peer_id: row.session.peer_id };
         if let Some(unwritten) = self.sessions.get(&key) {
             row.first = unwritten.first;
         }
         self.sessions.insert(key, row);
+        (key, row)
     }
 
     /// The total to which an announce adds.
@@ -115,12 +140,14 @@ impl Ledger {
         self.sessions.len() + self.totals.len()
     }
 
-    /// Leaves an empty ledger with room for as much again.
+    /// Leaves an empty ledger with room for as much again, which is of the journal's current segment.
     pub fn take(&mut self) -> Ledger {
         let room = |len: usize| len.min(1 << 16);
         let empty = Ledger {
             sessions: HashMap::with_capacity(room(self.sessions.len())),
             totals: HashMap::with_capacity(room(self.totals.len())),
+            segment: self.journal.as_ref().map_or(0, |journal| journal.current()),
+            journal: self.journal.clone(),
         };
         std::mem::replace(self, empty)
     }

@@ -8,13 +8,14 @@
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::access::{Access, Suggestion};
 use crate::announce::Refusal;
 use crate::config::{Config, Driver};
+use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::log::log;
 use crate::net::Listeners;
@@ -52,6 +53,8 @@ pub struct Stats {
     pub refusals: AtomicU64,
     /// Rows that the database does not have yet.
     pub unsaved: AtomicU64,
+    /// Since when the oldest of them may wait, in seconds since 1970.
+    pub unsaved_since: AtomicU32,
 }
 
 impl Stats {
@@ -76,6 +79,8 @@ pub struct Tracker {
     pub swarms: Swarms,
     /// The database.
     pub store: Store,
+    /// What the database does not have yet, where a kill cannot reach it.
+    pub journal: Option<Arc<Journal>>,
     /// What was counted.
     pub stats: Stats,
     /// The time.
@@ -90,9 +95,13 @@ impl Tracker {
         let store = Store::open(&config).map_err(failed)?;
         let clock = Clock::new();
         crate::keeper::replay(&config, &store, clock.now())?;
+        let journal = crate::keeper::recover(&config, &store, clock.now())?;
         let (access, swarms) = (Access::default(), Swarms::default());
         let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
-        let tracker = Tracker { config, access, swarms, store, stats: Stats::default(), clock };
+        if let Some(journal) = &journal {
+            swarms.each().for_each(|mut shard| shard.ledger.keep_in(journal));
+        }
+        let tracker = Tracker { config, access, swarms, store, journal, stats: Stats::default(), clock };
         let mut hashes = std::collections::HashMap::new();
         let loading = |row: Loaded| match row {
             Loaded::User(user) => tracker.access.put_user(user),
