@@ -2,6 +2,7 @@
 
 use super::{Error, FILE_COLUMNS, Kind, Store, Value, big, file};
 use crate::access::{MAX_PENDING, Suggestion};
+use crate::ledger::Factors;
 use crate::random::{hex, secret};
 use crate::torrent::InfoHash;
 
@@ -54,6 +55,8 @@ pub struct FileRow {
     pub verified: bool,
     /// Snatches.
     pub completed: u32,
+    /// What is credited of the bytes that move.
+    pub factors: Factors,
 }
 
 /// A row of `whitelist`.

@@ -13,7 +13,7 @@ const ROWS: [usize; 4] = [512, 64, 8, 1];
 
 const PEER_COLUMNS: &str = "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, completed, uploaded, downloaded, `left`, time";
 const TOTAL_COLUMNS: &str =
-    "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time";
+    "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time, credited_uploaded, credited_downloaded";
 
 /// Cuts `rows` into pieces of the sizes in [`ROWS`].
 fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
@@ -110,6 +110,8 @@ impl Store {
              `left` = CASE WHEN NEW(time) >= time THEN NEW(`left`) ELSE `left` END, time = GREATEST(time, NEW(time)),
              uploaded = uploaded + LEAST(NEW(uploaded), 9223372036854775807 - uploaded),
              downloaded = downloaded + LEAST(NEW(downloaded), 9223372036854775807 - downloaded),
+             credited_uploaded = credited_uploaded + LEAST(NEW(credited_uploaded), 9223372036854775807 - credited_uploaded),
+             credited_downloaded = credited_downloaded + LEAST(NEW(credited_downloaded), 9223372036854775807 - credited_downloaded),
              seed_time = seed_time + NEW(seed_time)",
         );
         for rows in pieces(totals) {
@@ -127,11 +129,13 @@ impl Store {
                     big(t.left),
                     Value::Int(t.time.into()),
                     big(t.seed_time),
+                    big(t.credited_uploaded),
+                    big(t.credited_downloaded),
                 ]
             });
             let values: Vec<Value> = values.collect();
             let sql =
-                format!("INSERT INTO files_users ({TOTAL_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 11));
+                format!("INSERT INTO files_users ({TOTAL_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 13));
             c.execute(&sql, &values)?;
         }
         Ok(())
@@ -139,9 +143,10 @@ impl Store {
 
     fn write_users(&self, c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<(), Error> {
         let mut users: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-        for (key, total) in totals.iter().filter(|(_, total)| total.uploaded > 0 || total.downloaded > 0) {
+        for (key, total) in totals.iter().filter(|(_, t)| t.credited_uploaded > 0 || t.credited_downloaded > 0) {
             let sums = users.entry(key.user).or_default();
-            *sums = (sums.0.saturating_add(total.uploaded), sums.1.saturating_add(total.downloaded));
+            let add = (total.credited_uploaded, total.credited_downloaded);
+            *sums = (sums.0.saturating_add(add.0), sums.1.saturating_add(add.1));
         }
         let least = self.dialect.least();
         let sql = format!(
@@ -181,11 +186,9 @@ fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)
             }
         })?;
         for (key, first) in rows {
-            let (uploaded, downloaded) =
-                credit(last.get(key).copied(), first.started, (first.uploaded, first.downloaded));
+            let moved = credit(last.get(key).copied(), first.started, (first.uploaded, first.downloaded));
             let total = totals.entry(TotalKey { file: key.file, user: key.user, ip: first.ip }).or_default();
-            total.uploaded = total.uploaded.saturating_add(uploaded);
-            total.downloaded = total.downloaded.saturating_add(downloaded);
+            total.add(moved, first.factors);
         }
     }
     Ok(totals.into_iter().collect())

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::access::User;
 use crate::config::{Config, Driver};
+use crate::ledger::Factors;
 use crate::swarm::{Addresses, Session, addr4, addr6, lock};
 use crate::torrent::{InfoHash, PeerId};
 
@@ -207,7 +208,7 @@ pub enum Loaded {
 }
 
 const USER_COLUMNS: &str = "id, passkey, torrent_limit, banned";
-const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed";
+const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed, upload_percent, download_percent";
 
 fn user(row: &[Value]) -> Option<User> {
     let [id, passkey, limit, banned, ..] = row else {
@@ -218,7 +219,7 @@ fn user(row: &[Value]) -> Option<User> {
 }
 
 fn file(row: &[Value]) -> Option<FileRow> {
-    let [id, info_hash, name, size, verified, completed, ..] = row else {
+    let [id, info_hash, name, size, verified, completed, upload, download, ..] = row else {
         return None;
     };
     let (id, info_hash) = (id.small(), info_hash.parse()?);
@@ -230,6 +231,7 @@ fn file(row: &[Value]) -> Option<FileRow> {
         size: size.small(),
         verified,
         completed: completed.small(),
+        factors: Factors { upload: upload.small(), download: download.small() },
     })
 }
 
@@ -472,4 +474,4 @@ impl Store {
 }
 
 /// The version of the tables in `res/`.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
