@@ -237,7 +237,7 @@ pub fn announce(
     let started = a.event == Event::Started;
     let before = known.map(|(session, _)| session);
     let last = before.or_else(|| ledger.session(&key).copied());
-    let (uploaded, downloaded) = match last {
+    let moved = match last {
         _ if user.id == 0 => (0, 0),
         Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),
         None => (0, 0), // See `First`.
@@ -271,13 +271,13 @@ pub fn announce(
         Some(swarm.put(slot, session, at))
     };
 
-    let first = First { started, uploaded: a.uploaded, downloaded: a.downloaded, ip: a.ip };
+    let factors = torrent.factors;
+    let first = First { started, uploaded: a.uploaded, downloaded: a.downloaded, ip: a.ip, factors };
     let first = (last.is_none() && user.id != 0).then_some(first);
     let noted = ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
     let total_key = TotalKey { file: torrent.id, user: user.id, ip: a.ip };
     let total = ledger.total(total_key);
-    total.uploaded = total.uploaded.saturating_add(uploaded);
-    total.downloaded = total.downloaded.saturating_add(downloaded);
+    total.add(moved, factors);
     total.announced = total.announced.saturating_add(1);
     total.completed |= snatched;
     if let Some(before) = before.filter(|before| before.left == 0) {

@@ -2,7 +2,7 @@
 //! the system for want of memory, the next start writes into the database what was answered and not written.
 //!
 //! It is a file of the system's memory (`/dev/shm`), so that an announce waits for no disk: to append is to copy
-//! 184 bytes. Each entry is a row of a ledger as it is after the change, so the last entry of a row is all that
+//! 208 bytes. Each entry is a row of a ledger as it is after the change, so the last entry of a row is all that
 //! counts, and entries may be there twice. A segment belongs to one batch and carries its number: the batch is
 //! written once, however often a start is killed before it can clear the segment. A loss of power loses the
 //! journal, as it loses the memory.
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use ring::digest;
 
 use crate::config::{Config, Driver};
-use crate::ledger::{Batch, First, SessionKey, SessionRow, Total, TotalKey};
+use crate::ledger::{Batch, Factors, First, SessionKey, SessionRow, Total, TotalKey};
 use crate::random::Rng;
 use crate::swarm::{Addr4, Addr6, Addresses, Session, lock};
 use crate::sys::SharedWords;
@@ -30,7 +30,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"goatjrn1");
 /// One for the batch that is being written, one for the next, one to copy that into when it gets long.
 const SEGMENTS: usize = 3;
 /// Words of an entry.
-const ENTRY: usize = 23;
+const ENTRY: usize = 26;
 /// The most entries of a segment. They take memory only when they are used.
 const ENTRIES: u64 = 1 << 20;
 /// Entries for which memory is reserved at a time.
@@ -47,6 +47,9 @@ const COUNT: usize = 2;
 
 /// What one change leaves in a ledger.
 pub type Entry = (Option<(SessionKey, SessionRow)>, Option<(TotalKey, Total)>);
+
+/// The last entry of each row.
+type Rows = (BTreeMap<SessionKey, SessionRow>, BTreeMap<TotalKey, Total>);
 
 /// See the head of this file.
 pub struct Journal {
@@ -73,9 +76,7 @@ impl Journal {
         if !meta.is_file() || meta.uid() != crate::sys::user() || meta.mode() & 0o077 != 0 {
             return Err(io::Error::other("it is somebody else's"));
         }
-        if file.try_lock().is_err() {
-            return Err(io::Error::other("another goat with this configuration uses it"));
-        }
+        crate::sys::lock_file(&file).map_err(|_| io::Error::other("another goat with this configuration uses it"))?;
         Journal::map(file, path)
     }
 
@@ -192,13 +193,13 @@ impl Journal {
     pub fn batches(&self) -> Vec<Batch> {
         let mut segments: Vec<usize> = (0..SEGMENTS).collect();
         segments.sort_by_key(|&segment| self.head(segment, ORDER).load(Acquire));
-        let mut batches: Vec<(u64, BTreeMap<SessionKey, SessionRow>, BTreeMap<TotalKey, Total>)> = Vec::new();
+        let mut batches: Vec<(u64, Rows)> = Vec::new();
         for segment in segments {
             let number = self.head(segment, NUMBER).load(Acquire);
-            if batches.last().is_none_or(|(last, ..)| *last != number) {
-                batches.push((number, BTreeMap::new(), BTreeMap::new()));
+            if batches.last().is_none_or(|(last, _)| *last != number) {
+                batches.push((number, Rows::default()));
             }
-            let Some((_, sessions, totals)) = batches.last_mut() else { continue };
+            let Some((_, (sessions, totals))) = batches.last_mut() else { continue };
             for entry in 0..self.head(segment, COUNT).load(Acquire).min(ENTRIES) {
                 let place = self.place(segment, entry);
                 let words = std::array::from_fn(|i| self.word(place + i).load(Acquire));
@@ -209,7 +210,7 @@ impl Journal {
                 }
             }
         }
-        let batch = |(number, sessions, totals): (u64, BTreeMap<_, _>, BTreeMap<_, _>)| Batch {
+        let batch = |(number, (sessions, totals)): (u64, Rows)| Batch {
             number,
             sessions: sessions.into_iter().collect(),
             totals: totals.into_iter().collect(),
@@ -293,7 +294,7 @@ fn encode((session, total): &Entry) -> [u64; ENTRY] {
     let mut set = |flag: u64, on: bool| flags |= if on { flag } else { 0 };
     let mut out = [0; ENTRY];
     let [_, key, _, p0, p1, p2, up, down, left, seen, a0, a1, a2, fup, fdown, f0, f1, rest @ ..] = &mut out;
-    let [t0, t1, tup, tdown, seed, tail] = rest;
+    let [t0, t1, tup, tdown, seed, tail, tcup, tcdown, factors] = rest;
     if let Some((SessionKey { file, user, peer_id }, SessionRow { session: s, at, active, first })) = session {
         set(SESSION, true);
         set(ACTIVE, *active);
@@ -308,6 +309,7 @@ fn encode((session, total): &Entry) -> [u64; ENTRY] {
             set(STARTED, first.started);
             (*fup, *fdown) = (first.uploaded, first.downloaded);
             [*f0, *f1] = address(first.ip);
+            *factors = pair(first.factors.upload.into(), first.factors.download.into());
         }
     }
     if let Some((TotalKey { file, user, ip }, t)) = total {
@@ -317,6 +319,7 @@ fn encode((session, total): &Entry) -> [u64; ENTRY] {
         *key = pair(*file, *user);
         [*t0, *t1] = address(*ip);
         (*tup, *tdown, *seed) = (t.uploaded, t.downloaded, t.seed_time);
+        (*tcup, *tcdown) = (t.credited_uploaded, t.credited_downloaded);
         // With a session it is of the same announce, and wants the same.
         *left = t.left;
         *tail = pair(t.announced, t.time);
@@ -329,10 +332,12 @@ fn encode((session, total): &Entry) -> [u64; ENTRY] {
 
 fn decode(words: &[u64; ENTRY]) -> Entry {
     let [_, key, flags, p0, p1, p2, up, down, left, seen, a0, a1, a2, fup, fdown, f0, f1, rest @ ..] = *words;
-    let [t0, t1, tup, tdown, seed, tail] = rest;
+    let [t0, t1, tup, tdown, seed, tail, tcup, tcdown, factors] = rest;
     let on = |flag: u64| flags & flag != 0;
     let ((file, user), peer_id) = (halves(key), PeerId(bytes([p0, p1, p2], 0)));
-    let first = First { started: on(STARTED), uploaded: fup, downloaded: fdown, ip: ip(f0, f1) };
+    let factors = halves(factors);
+    let factors = Factors { upload: factors.0 as u16, download: factors.1 as u16 };
+    let first = First { started: on(STARTED), uploaded: fup, downloaded: fdown, ip: ip(f0, f1), factors };
     let seen = halves(seen);
     let session = Session {
         uploaded: up,
@@ -351,6 +356,8 @@ fn decode(words: &[u64; ENTRY]) -> Entry {
     let total = Total {
         uploaded: tup,
         downloaded: tdown,
+        credited_uploaded: tcup,
+        credited_downloaded: tcdown,
         seed_time: seed,
         left,
         announced,
@@ -362,4 +369,57 @@ fn decode(words: &[u64; ENTRY]) -> Entry {
         on(SESSION).then_some((SessionKey { file, user, peer_id }, row)),
         on(TOTAL).then_some((TotalKey { file, user, ip: ip(t0, t1) }, total)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let (v4, v6) = ([1, 2, 3, 4, 5, 6], std::array::from_fn(|i| i as u8 + 7));
+        let peer_id = PeerId(std::array::from_fn(|i| 200 + i as u8));
+        let first = First {
+            started: true,
+            uploaded: 1,
+            downloaded: 2,
+            ip: IpAddr::from([10, 0, 0, 1]),
+            factors: Factors { upload: 200, download: 0 },
+        };
+        let session = Session {
+            uploaded: u64::MAX,
+            downloaded: 4,
+            left: 5,
+            seen: [6, u32::MAX],
+            user: 7,
+            peer_id,
+            paused: true,
+            completed: false,
+        };
+        let total = Total {
+            uploaded: 8,
+            downloaded: 9,
+            credited_uploaded: 10,
+            credited_downloaded: 11,
+            seed_time: 12,
+            left: 5,
+            announced: 13,
+            time: 14,
+            active: false,
+            completed: true,
+        };
+        let key = SessionKey { file: 15, user: 7, peer_id };
+        let row = |first| SessionRow { session, at: Addresses { v4, v6 }, active: true, first };
+        let ip = IpAddr::from(std::array::from_fn::<u8, 16, _>(|i| 32 + i as u8));
+        let total = (TotalKey { file: 15, user: 7, ip }, total);
+        let entries = [
+            (Some((key, row(Some(first)))), Some(total)),
+            (Some((key, row(None))), None),
+            (None, Some(total)),
+            (Some((key, row(Some(First { started: false, ip, ..first })))), Some(total)),
+        ];
+        for entry in entries {
+            assert_eq!(decode(&encode(&entry)), entry);
+        }
+    }
 }

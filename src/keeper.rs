@@ -31,6 +31,8 @@ const STATUS: u32 = 300;
 /// Seconds between two clean-ups of batch numbers, and how old those may get.
 const FORGET: u32 = 3_600;
 const MAX_BATCH_AGE: u32 = 86_400;
+/// How long a session may be silent, and a suggestion wait, before its row is removed, in seconds.
+const RETENTION: u32 = 30 * 86_400;
 
 /// Does everything that takes time, apart from answering.
 pub struct Keeper {
@@ -42,6 +44,8 @@ pub struct Keeper {
     away_since: Option<u32>,
     /// Rows written since it was away.
     caught_up: usize,
+    /// The torrent from which on silent sessions are looked for; `None` until the next clean-up.
+    sweep: Option<u32>,
     /// When everything was written last, in seconds since 1970.
     written: u32,
     /// It did not answer in time when it was asked last.
@@ -75,7 +79,17 @@ impl Keeper {
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
         let written = tracker.clock.now();
         let rng = Rng::from_system();
-        Keeper { tracker, rng, unsettled: None, away_since: None, caught_up: 0, written, hangs: false, announces: 0 }
+        Keeper {
+            tracker,
+            rng,
+            unsettled: None,
+            away_since: None,
+            caught_up: 0,
+            sweep: Some(0),
+            written,
+            hangs: false,
+            announces: 0,
+        }
     }
 
     /// Keeps until something comes through `stop`.
@@ -102,6 +116,11 @@ impl Keeper {
             }
             if done.is_ok() && forget.due(now) {
                 done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
+                self.sweep = self.sweep.or(Some(0));
+            }
+            if let (Ok(()), Some(from)) = (&done, self.sweep) {
+                let swept = self.tracker.store.sweep(from, now.saturating_sub(RETENTION));
+                done = swept.map(|next| self.sweep = next);
             }
             self.report(done, now);
             if status.due(now) {
@@ -217,8 +236,8 @@ impl Keeper {
             return Ok(());
         }
         // What could not be written is suggested again by the next announce.
-        let written =
-            self.tracker.store.suggest(&suggestions).inspect_err(|_| self.tracker.access.forget_suggestions());
+        let written = self.tracker.store.suggest(&suggestions, self.tracker.clock.now());
+        let written = written.inspect_err(|_| self.tracker.access.forget_suggestions());
         for suggestion in written? {
             log(match suggestion {
                 Suggestion::Client(agent) => {

@@ -51,6 +51,8 @@ pub struct First {
     pub downloaded: u64,
     /// Where it came from.
     pub ip: IpAddr,
+    /// Those of the torrent.
+    pub factors: Factors,
 }
 
 /// What makes a row of `files_users`: (torrent, user, IP).
@@ -67,10 +69,14 @@ pub struct TotalKey {
 /// What is to be added to a row of `files_users`, and the state of its last announce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
-    /// Bytes to add.
+    /// Bytes that moved, to add.
     pub uploaded: u64,
-    /// Bytes to add.
+    /// Bytes that moved, to add.
     pub downloaded: u64,
+    /// What of them is credited to the user, to add.
+    pub credited_uploaded: u64,
+    /// What of them is credited to the user, to add.
+    pub credited_downloaded: u64,
     /// Seconds of seeding to add.
     pub seed_time: u64,
     /// Bytes that the last announce still wanted.
@@ -83,6 +89,36 @@ pub struct Total {
     pub active: bool,
     /// The download was completed.
     pub completed: bool,
+}
+
+impl Total {
+    /// Adds bytes, (uploaded, downloaded), that moved.
+    pub fn add(&mut self, moved: (u64, u64), factors: Factors) {
+        self.uploaded = self.uploaded.saturating_add(moved.0);
+        self.downloaded = self.downloaded.saturating_add(moved.1);
+        self.credited_uploaded = self.credited_uploaded.saturating_add(percent(moved.0, factors.upload));
+        self.credited_downloaded = self.credited_downloaded.saturating_add(percent(moved.1, factors.download));
+    }
+}
+
+/// What of the bytes moved of a torrent is credited, in percent. 0 for downloads is "freeleech".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Factors {
+    /// Of bytes uploaded.
+    pub upload: u16,
+    /// Of bytes downloaded.
+    pub download: u16,
+}
+
+impl Default for Factors {
+    fn default() -> Factors {
+        Factors { upload: 100, download: 100 }
+    }
+}
+
+/// So many percent of `bytes`, rounded down to whole bytes.
+fn percent(bytes: u64, percent: u16) -> u64 {
+    u64::try_from(u128::from(bytes) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 /// Everything unwritten of one shard.
@@ -182,7 +218,7 @@ impl Batch {
     }
 }
 
-/// What a session is credited with, (uploaded, downloaded) in bytes.
+/// What a session has moved and is to be credited for, (uploaded, downloaded) in bytes.
 ///
 /// `last` are the counters known of it. A counter that fell was started anew by the client. A session
 /// unknown so far is credited only if it says that it has just begun; else its counters are the baseline.

@@ -189,6 +189,7 @@ impl Tracker {
         let mut shard = self.swarms.shard(&file.info_hash);
         let torrent: &mut Torrent = shard.torrents.entry(file.info_hash).or_default();
         (torrent.id, torrent.snatches, torrent.verified) = (file.id, file.completed, file.verified);
+        torrent.factors = file.factors;
     }
 }
 

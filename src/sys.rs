@@ -66,6 +66,12 @@ pub fn user() -> libc::uid_t {
     unsafe { libc::geteuid() }
 }
 
+/// Locks a file for this process alone, until it is closed; an error if another has it.
+pub fn lock_file(file: &File) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
 /// A file as words in memory. What is stored there is in the file, whatever happens to the process.
 pub struct SharedWords {
     file: File,

@@ -1033,34 +1033,34 @@ mod rules {
                 books.number("SELECT COUNT(*) FROM files WHERE verified = 0"),
             )
         };
-        assert_eq!(store.suggest(&clients(0..3)).unwrap(), clients(0..3));
+        assert_eq!(store.suggest(&clients(0..3), 1).unwrap(), clients(0..3));
         assert_eq!(
-            store.suggest(&clients(0..4)).unwrap(),
+            store.suggest(&clients(0..4), 1).unwrap(),
             clients(3..4),
             "each is news once"
         );
         assert_eq!(
-            store.suggest(&torrents(100..102)).unwrap(),
+            store.suggest(&torrents(100..102), 1).unwrap(),
             torrents(100..102)
         );
         assert_eq!(pending(), (4, 2));
         // What is known already stays as it is.
-        assert_eq!(store.suggest(&torrents(1..2)).unwrap(), []);
+        assert_eq!(store.suggest(&torrents(1..2), 1).unwrap(), []);
         assert_eq!(
             store
-                .suggest(&[Suggestion::Client("qBittorrent/".into())])
+                .suggest(&[Suggestion::Client("qBittorrent/".into())], 1)
                 .unwrap(),
             []
         );
         assert_eq!(pending(), (4, 2));
-        store.suggest(&clients(0..1100)).unwrap();
-        store.suggest(&torrents(100..1200)).unwrap();
+        store.suggest(&clients(0..1100), 1).unwrap();
+        store.suggest(&torrents(100..1200), 1).unwrap();
         assert_eq!(pending(), (1000, 1000));
         // Where the operator has made room, there is room.
         store.approve_files(None).unwrap();
         database.sql("UPDATE whitelist SET approved = 1 WHERE approved = 0");
-        assert_eq!(store.suggest(&torrents(5000..5001)).unwrap().len(), 1);
-        assert_eq!(store.suggest(&clients(5000..5001)).unwrap().len(), 1);
+        assert_eq!(store.suggest(&torrents(5000..5001), 1).unwrap().len(), 1);
+        assert_eq!(store.suggest(&clients(5000..5001), 1).unwrap().len(), 1);
     }
 
     pub fn what_is_changed_by_hand_is_noticed(database: &Database) {

@@ -11,6 +11,7 @@ mod sqlite;
 
 mod admin;
 mod books;
+mod check;
 
 pub use admin::{ClientRow, FileRow, NewUser, UserRow};
 
@@ -21,6 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::access::User;
 use crate::config::{Config, Driver};
+use crate::ledger::Factors;
+use crate::log::log;
+use crate::server::database;
 use crate::swarm::{Addresses, Session, addr4, addr6, lock};
 use crate::torrent::{InfoHash, PeerId};
 
@@ -122,6 +126,11 @@ trait Connection: Send {
     fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error>;
     /// Creates tables, triggers and clients where they are missing.
     fn create_schema(&mut self) -> Result<(), Error>;
+    /// The names of the tables there are.
+    fn tables(&mut self) -> Result<Vec<String>, Error>;
+    /// Applies a file that brings the tables from the version before to this one; where the database can, whole
+    /// or not at all, and else so that it can be repeated.
+    fn upgrade(&mut self, to: i64) -> Result<(), Error>;
     /// The id of the row that was inserted last.
     fn last_id(&mut self) -> u32;
 }
@@ -207,7 +216,7 @@ pub enum Loaded {
 }
 
 const USER_COLUMNS: &str = "id, passkey, torrent_limit, banned";
-const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed";
+const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed, upload_percent, download_percent";
 
 fn user(row: &[Value]) -> Option<User> {
     let [id, passkey, limit, banned, ..] = row else {
@@ -218,7 +227,7 @@ fn user(row: &[Value]) -> Option<User> {
 }
 
 fn file(row: &[Value]) -> Option<FileRow> {
-    let [id, info_hash, name, size, verified, completed, ..] = row else {
+    let [id, info_hash, name, size, verified, completed, upload, download, ..] = row else {
         return None;
     };
     let (id, info_hash) = (id.small(), info_hash.parse()?);
@@ -230,6 +239,7 @@ fn file(row: &[Value]) -> Option<FileRow> {
         size: size.small(),
         verified,
         completed: completed.small(),
+        factors: Factors { upload: upload.small(), download: download.small() },
     })
 }
 
@@ -277,25 +287,28 @@ fn session(row: &[Value]) -> Option<Loaded> {
 impl Store {
     /// Connects to the configured database, and creates what is missing in it.
     pub fn open(config: &Config) -> Result<Store, Error> {
-        let store = Store {
+        let store = Store::unopened(config);
+        store.with(|c| {
+            // A database that this goat does not understand is left as it is.
+            if c.tables()?.iter().any(|table| table == "goat") {
+                let mut version = version(c)?;
+                while version < SCHEMA {
+                    version += 1;
+                    c.upgrade(version)?;
+                    log(format!("{}: upgraded its tables to version {version}", database(config)));
+                }
+            }
+            c.create_schema()
+        })?;
+        Ok(store)
+    }
+
+    fn unopened(config: &Config) -> Store {
+        Store {
             config: config.clone(),
             dialect: Dialect { driver: config.db.driver },
             idle: Mutex::default(),
             hurried: AtomicBool::new(false),
-        };
-        store.with(|c| c.create_schema())?;
-        let mut version = None;
-        store.with(|c| {
-            c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| {
-                version = row.first().map(Value::int)
-            })
-        })?;
-        match version {
-            Some(SCHEMA) => Ok(store),
-            Some(other) => Err(Error::other(format!(
-                "the database has tables of version {other}, this goat knows version {SCHEMA}: use the goat that made them, or a newer one"
-            ))),
-            None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
         }
     }
 
@@ -471,5 +484,18 @@ impl Store {
     }
 }
 
+/// The version of the tables in a database, which this goat knows.
+fn version(c: &mut dyn Connection) -> Result<i64, Error> {
+    let mut version = None;
+    c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| version = row.first().map(Value::int))?;
+    match version {
+        Some(known @ 1..=SCHEMA) => Ok(known),
+        Some(other) => Err(Error::other(format!(
+            "the database has tables of version {other}, this goat knows up to {SCHEMA}: use the goat that made them, or a newer one"
+        ))),
+        None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
+    }
+}
+
 /// The version of the tables in `res/`.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;

@@ -110,6 +110,25 @@ impl Connection for Sqlite {
         Ok(done?)
     }
 
+    fn tables(&mut self) -> Result<Vec<String>, Error> {
+        let mut statement = self.0.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
+    fn upgrade(&mut self, to: i64) -> Result<(), Error> {
+        let sql = match to {
+            2 => include_str!("../../res/sqlite/upgrade-2.sql"),
+            _ => return Err(Error::other(format!("there is no upgrade to version {to}"))),
+        };
+        self.0.execute_batch("BEGIN IMMEDIATE")?;
+        // Another goat may have been faster.
+        let done =
+            super::version(self).and_then(|version| if version < to { Ok(self.0.execute_batch(sql)?) } else { Ok(()) });
+        self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        done
+    }
+
     fn last_id(&mut self) -> u32 {
         u32::try_from(self.0.last_insert_rowid()).unwrap_or_default()
     }

@@ -51,6 +51,7 @@ pub fn file(n: u32) -> FileRow {
         size: 0,
         verified: true,
         completed: 0,
+        factors: Default::default(),
     }
 }
 
