@@ -161,6 +161,8 @@ pub const MAX_SCRAPE: usize = 74;
 /// The most clients of one user on one torrent. More than anyone has, and it bounds what one member can
 /// make the tracker remember.
 const MAX_CLIENTS: usize = 32;
+/// The most seconds between the two copies of an announce that a client sends over both address families.
+const TWIN: u32 = 30;
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
 const SHORT_INTERVAL: u32 = 600;
 
@@ -233,10 +235,16 @@ pub fn announce(
     }
 
     let key = SessionKey { file: torrent.id, user: user.id, peer_id: a.peer_id };
-    let counters = (a.uploaded, a.downloaded);
     let started = a.event == Event::Started;
     let before = known.map(|(session, _)| session);
     let last = before.or_else(|| ledger.session(&key).copied());
+    // What comes over the other address family may be a moment older: its counters have not fallen.
+    let twin = last.filter(|s| {
+        let other = s.seen[1 - family];
+        !started && s.seen[family] < other && now.saturating_sub(other) <= TWIN
+    });
+    let counters =
+        twin.map_or((a.uploaded, a.downloaded), |s| (a.uploaded.max(s.uploaded), a.downloaded.max(s.downloaded)));
     let moved = match last {
         _ if user.id == 0 => (0, 0),
         Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),
@@ -244,8 +252,8 @@ pub fn announce(
     };
     let snatched = a.event == Event::Completed && a.left == 0 && !last.is_some_and(|s| s.completed);
     let mut session = Session {
-        uploaded: a.uploaded,
-        downloaded: a.downloaded,
+        uploaded: counters.0,
+        downloaded: counters.1,
         left: a.left,
         seen: before.map_or([0, 0], |s| s.seen),
         user: user.id,

@@ -36,7 +36,7 @@ const ENTRIES: u64 = 1 << 20;
 /// Entries for which memory is reserved at a time.
 const CHUNK: u64 = 1 << 10;
 /// A segment with more entries is worth a copy that holds each row once.
-const LONG: u64 = ENTRIES / 4;
+const LONG: u64 = ENTRIES / 16;
 /// Words before the first segment: 8 for the file, 8 for each segment.
 const HEAD: usize = 8 + SEGMENTS * 8;
 
@@ -144,9 +144,14 @@ impl Journal {
         }
     }
 
-    /// Clears a segment to which nobody appends.
+    /// Clears a segment to which nobody appends, and gives back what memory it has beyond the usual.
     pub fn clear(&self, segment: usize) {
         self.head(segment, COUNT).store(0, Release);
+        let Some(reserved) = self.reserved.get(segment).filter(|reserved| reserved.load(Acquire) > LONG) else {
+            return;
+        };
+        reserved.store(0, Release);
+        self.words.release(self.place(segment, 0), ENTRIES as usize * ENTRY);
     }
 
     /// Whether the current segment is long, though the ledgers have only so many rows.

@@ -102,6 +102,14 @@ impl SharedWords {
         // SAFETY: no memory is passed.
         check(unsafe { libc::fallocate(self.file.as_raw_fd(), 0, bytes(from)?, bytes(words)?) }).map(drop)
     }
+
+    /// Gives the memory of a range back to the system: its words are 0 from now on.
+    pub fn release(&self, from: usize, words: usize) {
+        let bytes = |words: usize| (words * size_of::<AtomicU64>()) as libc::off_t;
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: no memory is passed. It can only fail by changing nothing.
+        unsafe { libc::fallocate(self.file.as_raw_fd(), mode, bytes(from), bytes(words)) };
+    }
 }
 
 impl Deref for SharedWords {

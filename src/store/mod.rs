@@ -131,6 +131,10 @@ trait Connection: Send {
     /// Applies a file that brings the tables from the version before to this one; where the database can, whole
     /// or not at all, and else so that it can be repeated.
     fn upgrade(&mut self, to: i64) -> Result<(), Error>;
+    /// Whether another database is now where this one was.
+    fn stale(&self) -> bool {
+        false
+    }
     /// The id of the row that was inserted last.
     fn last_id(&mut self) -> u32;
 }
@@ -315,6 +319,11 @@ impl Store {
     fn connect(&self) -> Result<Box<dyn Connection>, Error> {
         match self.config.db.driver {
             #[cfg(feature = "sqlite")]
+            // A running tracker waits for its file to come back, rather than make an empty one.
+            Driver::Sqlite if self.hurried.load(Relaxed) && !self.config.db.path.exists() => {
+                Err(Error::other("the file is gone: put it back, or stop goat"))
+            }
+            #[cfg(feature = "sqlite")]
             Driver::Sqlite => Ok(Box::new(sqlite::Sqlite::open(&self.config.db.path)?)),
             #[cfg(feature = "mysql")]
             Driver::Mysql => Ok(Box::new(mysql::Mysql::open(&self.config.db, self.hurried.load(Relaxed))?)),
@@ -333,7 +342,13 @@ impl Store {
     /// Runs `f` on a connection, and keeps that for later unless it is lost. Where a kept connection turns
     /// out to be lost, tries once more on a new one: `f` must not mind.
     fn with<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let kept = lock(&self.idle).pop();
+        let mut kept = lock(&self.idle).pop();
+        if kept.as_ref().is_some_and(|connection| connection.stale()) {
+            // All are closed before one is opened: the last to close a SQLite file removes its write-ahead log.
+            kept = None;
+            lock(&self.idle).clear();
+            log(format!("{} was replaced: using what is there now", database(&self.config)));
+        }
         if let Some(mut connection) = kept {
             match f(connection.as_mut()) {
                 Err(e) if e.kind == Kind::Lost => lock(&self.idle).clear(),

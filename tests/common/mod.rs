@@ -7,6 +7,7 @@ mod announce;
 mod database;
 mod goat;
 mod lab;
+mod model;
 mod process;
 mod wire;
 
@@ -14,6 +15,7 @@ pub use announce::{AGENT, Announce, info_hash, peer_id, scrape};
 pub use database::{Database, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
+pub use model::{Clients, Model, Random, Said, Verdict};
 pub use process::Process;
 pub use wire::{Bencode, HttpAnswer, escape, hex, http_get, http_post};
 
