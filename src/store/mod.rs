@@ -380,9 +380,12 @@ impl Store {
             self.with(|c| {
                 c.execute(self.dialect.begin(), &[])?;
                 let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
-                if done.is_err() {
-                    // Where this fails too the connection is lost, and the transaction with it.
-                    let _ = c.execute("ROLLBACK", &[]);
+                if let Err(e) = &done
+                    && !e.broken()
+                    && let Err(e) = c.execute("ROLLBACK", &[])
+                {
+                    // Whatever the connection still holds, the next transaction on it must not commit it.
+                    return Err(Error { kind: Kind::Lost, ..e });
                 }
                 done
             })
