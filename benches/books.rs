@@ -41,6 +41,8 @@ fn row(i: u64, n: u64) -> ((SessionKey, SessionRow), (TotalKey, Total)) {
     let total = Total {
         uploaded: 1_000_000,
         downloaded: 2_000_000,
+        credited_uploaded: 1_000_000,
+        credited_downloaded: 2_000_000,
         announced: 1,
         time,
         active: true,

@@ -159,6 +159,8 @@ const NUMWANT: usize = 50;
 pub const MAX_PEERS: usize = 200;
 /// The most torrents in one scrape: what fits a UDP packet (BEP 15).
 pub const MAX_SCRAPE: usize = 74;
+/// The most seconds between the two copies of an announce that a client sends over both address families.
+const TWIN: u32 = 30;
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
 const SHORT_INTERVAL: u32 = 600;
 
@@ -237,6 +239,7 @@ pub fn announce(
     }
 
     let key = SessionKey { file: torrent.id, user: user.id, peer_id: a.peer_id };
+    let started = a.event == Event::Started;
     let before = known.map(|(session, _)| session);
     let last = before.or_else(|| ledger.session(&key).copied());
     // Each session costs the database a row, and memory until it is written.
@@ -247,17 +250,22 @@ pub fn announce(
         }
         return Err(Refusal::SlowDown);
     }
-    let counters = (a.uploaded, a.downloaded);
-    let started = a.event == Event::Started;
-    let (uploaded, downloaded) = match last {
+    // What comes over the other address family may be a moment older: its counters have not fallen.
+    let twin = last.filter(|s| {
+        let other = s.seen[1 - family];
+        !started && s.seen[family] < other && now.saturating_sub(other) <= TWIN
+    });
+    let counters =
+        twin.map_or((a.uploaded, a.downloaded), |s| (a.uploaded.max(s.uploaded), a.downloaded.max(s.downloaded)));
+    let moved = match last {
         _ if user.id == 0 => (0, 0),
         Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),
         None => (0, 0), // See `First`.
     };
     let snatched = a.event == Event::Completed && a.left == 0 && !last.is_some_and(|s| s.completed);
     let mut session = Session {
-        uploaded: a.uploaded,
-        downloaded: a.downloaded,
+        uploaded: counters.0,
+        downloaded: counters.1,
         left: a.left,
         seen: before.map_or([0, 0], |s| s.seen),
         user: user.id,
@@ -283,12 +291,13 @@ pub fn announce(
         Some(swarm.put(slot, session, at))
     };
 
-    let first = First { started, uploaded: a.uploaded, downloaded: a.downloaded, ip: a.ip };
+    let factors = torrent.factors;
+    let first = First { started, uploaded: a.uploaded, downloaded: a.downloaded, ip: a.ip, factors };
     let first = (last.is_none() && user.id != 0).then_some(first);
-    ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
-    let total = ledger.total(TotalKey { file: torrent.id, user: user.id, ip: a.ip });
-    total.uploaded = total.uploaded.saturating_add(uploaded);
-    total.downloaded = total.downloaded.saturating_add(downloaded);
+    let noted = ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
+    let total_key = TotalKey { file: torrent.id, user: user.id, ip: a.ip };
+    let total = ledger.total(total_key);
+    total.add(moved, factors);
     total.announced = total.announced.saturating_add(1);
     total.completed |= snatched;
     if let Some(before) = before.filter(|before| before.left == 0) {
@@ -296,6 +305,9 @@ pub fn announce(
         total.seed_time += u64::from(seconds.min(config.interval.saturating_mul(2)));
     }
     (total.left, total.time, total.active) = (a.left, now, true);
+    // Both in one: a session without its credit would lose that.
+    let entry = (Some(noted), Some((total_key, *total)));
+    ledger.keep(&entry);
     if stopped {
         close_totals(ledger, torrent.id, swarm, &session, at);
     } else if before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip) {
@@ -337,11 +349,14 @@ fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, a
     for ip in at.ips() {
         let here = swarm.of_user(gone.user, &gone.peer_id).filter_map(|slot| swarm.get(slot));
         let active = here.map(|(_, at)| at).any(|at| at.ips().any(|other| other == ip));
-        let total = ledger.total(TotalKey { file, user: gone.user, ip });
+        let key = TotalKey { file, user: gone.user, ip };
+        let total = ledger.total(key);
         total.active = active;
         if gone.last_seen() >= total.time {
             (total.left, total.time) = (gone.left, gone.last_seen());
         }
+        let entry = (None, Some((key, *total)));
+        ledger.keep(&entry);
     }
 }
 
@@ -368,7 +383,8 @@ fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, 
             // It may only have lost one of its two addresses.
             let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
             let (now, now_at, active) = still.map_or((session, *at, false), |(now, at)| (now, at, true));
-            ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
+            let noted = ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
+            ledger.keep(&(Some(noted), None));
             close_totals(ledger, torrent.id, swarm, session, *at);
         }
         // A user who had several clients here has left one torrent.

@@ -242,6 +242,10 @@ fn store(config: &Config) -> Result<Store, Failure> {
 
 fn check(file: Option<PathBuf>) -> Result<(), Failure> {
     let config = configuration(file)?;
+    let wrong = Store::check(&config).map_err(|e| Failure::Could(format!("{}: {e}", database(&config))))?;
+    if !wrong.is_empty() {
+        return Err(Failure::Could(format!("{}: {}", database(&config), wrong.join("; "))));
+    }
     store(&config)?.has_users()?;
     print(&format!("{}: good\n{}: good\n", config.file.display(), database(&config)))
 }

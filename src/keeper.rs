@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::access::Suggestion;
 use crate::announce::{drop_user, expire};
 use crate::config::Config;
+use crate::journal::Journal;
 use crate::ledger::Batch;
 use crate::log::log;
 use crate::random::Rng;
@@ -34,6 +35,8 @@ const STATUS: u32 = 300;
 /// Seconds between two clean-ups of batch numbers, and how old those may get.
 const FORGET: u32 = 3_600;
 const MAX_BATCH_AGE: u32 = 86_400;
+/// How long a session may be silent, and a suggestion wait, before its row is removed, in seconds.
+const RETENTION: u32 = 30 * 86_400;
 
 /// Does everything that takes time, apart from answering.
 pub struct Keeper {
@@ -43,6 +46,12 @@ pub struct Keeper {
     unsettled: Option<Batch>,
     /// Since when the database has been away, in seconds since 1970.
     away_since: Option<u32>,
+    /// Rows written since it was away.
+    caught_up: usize,
+    /// The torrent from which on silent sessions are looked for; `None` until the next clean-up.
+    sweep: Option<u32>,
+    /// When everything was written last, in seconds since 1970.
+    written: u32,
     /// It did not answer in time when it was asked last.
     hangs: bool,
     /// Announces at the last status line.
@@ -72,7 +81,19 @@ impl Every {
 impl Keeper {
     /// A keeper that has nothing to write yet.
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
-        Keeper { tracker, rng: Rng::from_system(), unsettled: None, away_since: None, hangs: false, announces: 0 }
+        let written = tracker.clock.now();
+        let rng = Rng::from_system();
+        Keeper {
+            tracker,
+            rng,
+            unsettled: None,
+            away_since: None,
+            caught_up: 0,
+            sweep: Some(0),
+            written,
+            hangs: false,
+            announces: 0,
+        }
     }
 
     /// Keeps until something comes through `stop`.
@@ -104,6 +125,11 @@ impl Keeper {
             }
             if done.is_ok() && forget.due(now) {
                 done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
+                self.sweep = self.sweep.or(Some(0));
+            }
+            if let (Ok(()), Some(from)) = (&done, self.sweep) {
+                let swept = self.tracker.store.sweep(from, now.saturating_sub(RETENTION));
+                done = swept.map(|next| self.sweep = next);
             }
             self.report(done, now);
             if guesses.due(now)
@@ -119,34 +145,44 @@ impl Keeper {
 
     /// Writes everything that is unwritten, one batch after the other.
     fn write(&mut self, now: u32) -> Result<(), Error> {
-        let tracker = self.tracker.clone();
-        let gathered = |rng: &mut Rng| {
-            let mut batch = Batch { number: rng.bits() >> 1, ..Batch::default() };
-            tracker.swarms.each().for_each(|mut shard| batch.add(shard.ledger.take()));
-            batch.sessions.sort_unstable_by_key(|(key, _)| *key);
-            batch
-        };
-        loop {
-            let batch = self.unsettled.take().unwrap_or_else(|| gathered(&mut self.rng));
-            if batch.is_empty() {
-                self.count_unsaved();
-                return Ok(());
-            }
-            let again = self.away_since.is_some();
-            match self.tracker.store.write(&batch, now) {
-                Ok(snatched) => self.refresh(&snatched)?,
+        let again = self.away_since.is_some();
+        // After an outage also what has gathered meanwhile.
+        for _ in 0..=usize::from(again) {
+            let batch = self.unsettled.take().unwrap_or_else(|| gather(&self.tracker, &mut self.rng));
+            let done = if batch.is_empty() { Ok(Vec::new()) } else { self.tracker.store.write(&batch, now) };
+            match done {
+                Ok(snatched) => {
+                    self.caught_up += if again { batch.rows() } else { 0 };
+                    self.tracker.journal.iter().for_each(|journal| journal.forget(Some(batch.number)));
+                    self.refresh(&snatched)?;
+                }
                 Err(e) => {
                     self.unsettled = Some(batch);
+                    self.shorten_journal();
                     self.count_unsaved();
                     return Err(e);
                 }
             }
-            self.count_unsaved();
-            if !again {
-                return Ok(());
+        }
+        self.written = now;
+        self.count_unsaved();
+        Ok(())
+    }
+
+    /// Where the database has been away so long that the journal is, keeps each row in it once.
+    fn shorten_journal(&mut self) {
+        let Some(journal) = &self.tracker.journal else { return };
+        if journal.overflowed() {
+            log(format!("{} has no more room: a kill would lose part of what is unwritten", journal.path().display()));
+        }
+        let rows = self.tracker.swarms.each().map(|shard| shard.ledger.rows()).sum();
+        if journal.long(rows) {
+            let old = journal.current();
+            journal.turn(&mut self.rng, true);
+            if journal.current() != old {
+                self.tracker.swarms.each().for_each(|mut shard| shard.ledger.keep_all());
+                journal.clear(old);
             }
-            // After an outage also what has gathered meanwhile.
-            self.came_back(now);
         }
     }
 
@@ -164,6 +200,7 @@ impl Keeper {
         let unsettled = self.unsettled.as_ref().map_or(0, Batch::rows);
         let ledgers: usize = self.tracker.swarms.each().map(|shard| shard.ledger.rows()).sum();
         self.tracker.stats.unsaved.store((unsettled + ledgers) as u64, Relaxed);
+        self.tracker.stats.unsaved_since.store(self.written, Relaxed);
     }
 
     /// Takes over what others have changed in the database.
@@ -213,8 +250,8 @@ impl Keeper {
             return Ok(());
         }
         // What could not be written is suggested again by the next announce.
-        let written =
-            self.tracker.store.suggest(&suggestions).inspect_err(|_| self.tracker.access.forget_suggestions());
+        let written = self.tracker.store.suggest(&suggestions, self.tracker.clock.now());
+        let written = written.inspect_err(|_| self.tracker.access.forget_suggestions());
         for suggestion in written? {
             log(match suggestion {
                 Suggestion::Client(agent) => {
@@ -248,7 +285,8 @@ impl Keeper {
     fn came_back(&mut self, now: u32) {
         if let Some(since) = self.away_since.take() {
             let name = database(&self.tracker.config);
-            log(format!("{name} can be written again, after {} seconds", now.saturating_sub(since)));
+            let (seconds, rows) = (now.saturating_sub(since), std::mem::take(&mut self.caught_up));
+            log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were caught up"));
         }
     }
 
@@ -256,13 +294,18 @@ impl Keeper {
         let stats = &self.tracker.stats;
         let announces = stats.announces.load(Relaxed);
         log(format!(
-            "status: {}, {} announces (+{}), {} refused, {} connections, {} unsaved rows",
+            "status: {}, {} announces (+{}), {} refused, {} connections, {} unsaved rows{}",
             counts(&self.tracker),
             announces,
             announces.saturating_sub(self.announces),
             stats.refusals.load(Relaxed),
             stats.connections.load(Relaxed),
             stats.unsaved.load(Relaxed),
+            self.away_since.map_or(String::new(), |_| format!(
+                ", the oldest {} seconds old, for {} cannot be written",
+                self.tracker.clock.now().saturating_sub(self.written),
+                database(&self.tracker.config)
+            )),
         ));
         self.announces = announces;
     }
@@ -277,8 +320,7 @@ impl Keeper {
             false => self.write(now).map_err(|e| e.to_string()),
         };
         let Err(e) = done else { return Ok(()) };
-        let mut rest = Batch { number: self.rng.bits() >> 1, ..Batch::default() };
-        self.tracker.swarms.each().for_each(|mut shard| rest.add(shard.ledger.take()));
+        let rest = gather(&self.tracker, &mut self.rng);
         let batches: Vec<Batch> = self.unsettled.take().into_iter().chain((!rest.is_empty()).then_some(rest)).collect();
         let rows: usize = batches.iter().map(Batch::rows).sum();
         if rows == 0 {
@@ -293,6 +335,7 @@ impl Keeper {
         let name = database(&self.tracker.config);
         match saved {
             Ok(()) => {
+                self.tracker.journal.iter().for_each(|journal| journal.forget(None));
                 log(format!(
                     "{name} cannot be written: {e}. The next start writes {rows} rows from {}",
                     file.display()
@@ -300,10 +343,22 @@ impl Keeper {
                 Ok(())
             }
             Err(e2) => {
-                Err(format!("{name} cannot be written: {e}; nor can {}: {e2}. {rows} rows are lost", file.display()))
+                let kept = self.tracker.journal.as_ref().map_or("are lost".to_string(), |journal| {
+                    format!("are in {}: start goat again before the machine", journal.path().display())
+                });
+                Err(format!("{name} cannot be written: {e}; nor can {}: {e2}. {rows} rows {kept}", file.display()))
             }
         }
     }
+}
+
+/// Takes what is unwritten as one batch.
+pub fn gather(tracker: &Tracker, rng: &mut Rng) -> Batch {
+    let number = tracker.journal.as_ref().map(|journal| journal.turn(rng, false));
+    let mut batch = Batch { number: number.unwrap_or_else(|| rng.bits() >> 1), ..Batch::default() };
+    tracker.swarms.each().for_each(|mut shard| batch.add(shard.ledger.take()));
+    batch.sessions.sort_unstable_by_key(|(key, _)| *key);
+    batch
 }
 
 /// Where batches wait that could not be written before goat had to stop.
@@ -334,6 +389,30 @@ pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {
     let rows: usize = batches.iter().map(Batch::rows).sum();
     log(format!("{rows} rows of the last run were written from {}", file.display()));
     Ok(())
+}
+
+/// Writes what the last run had answered and not written when it was killed, and opens the journal for this one.
+pub fn recover(config: &Config, store: &Store, now: u32) -> Result<Option<Arc<Journal>>, String> {
+    let journal = match Journal::open(config) {
+        Ok(journal) => journal,
+        Err(e) => {
+            log(format!("there is no journal in /dev/shm, so a kill would lose what was not yet written: {e}"));
+            return Ok(None);
+        }
+    };
+    let batches = journal.batches();
+    for batch in &batches {
+        let failed = |e| format!("cannot write the accounts in {}: {e}", journal.path().display());
+        store.write(batch, now).map_err(failed)?;
+    }
+    journal.forget(None);
+    // The first segment gets a number of its own.
+    journal.turn(&mut Rng::from_system(), false);
+    let rows: usize = batches.iter().map(Batch::rows).sum();
+    if rows > 0 {
+        log(format!("{rows} rows that were unwritten when the last run was killed have been written"));
+    }
+    Ok(Some(Arc::new(journal)))
 }
 
 /// Users, torrents and peers, in words.

@@ -7,9 +7,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::{Entry, Journal};
 use crate::swarm::{Addresses, Session};
 use crate::torrent::PeerId;
 
@@ -49,6 +51,8 @@ pub struct First {
     pub downloaded: u64,
     /// Where it came from.
     pub ip: IpAddr,
+    /// Those of the torrent.
+    pub factors: Factors,
 }
 
 /// What makes a row of `files_users`: (torrent, user, IP).
@@ -65,10 +69,14 @@ pub struct TotalKey {
 /// What is to be added to a row of `files_users`, and the state of its last announce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
-    /// Bytes to add.
+    /// Bytes that moved, to add.
     pub uploaded: u64,
-    /// Bytes to add.
+    /// Bytes that moved, to add.
     pub downloaded: u64,
+    /// What of them is credited to the user, to add.
+    pub credited_uploaded: u64,
+    /// What of them is credited to the user, to add.
+    pub credited_downloaded: u64,
     /// Seconds of seeding to add.
     pub seed_time: u64,
     /// Bytes that the last announce still wanted.
@@ -83,26 +91,79 @@ pub struct Total {
     pub completed: bool,
 }
 
+impl Total {
+    /// Adds bytes, (uploaded, downloaded), that moved.
+    pub fn add(&mut self, moved: (u64, u64), factors: Factors) {
+        self.uploaded = self.uploaded.saturating_add(moved.0);
+        self.downloaded = self.downloaded.saturating_add(moved.1);
+        self.credited_uploaded = self.credited_uploaded.saturating_add(percent(moved.0, factors.upload));
+        self.credited_downloaded = self.credited_downloaded.saturating_add(percent(moved.1, factors.download));
+    }
+}
+
+/// What of the bytes moved of a torrent is credited, in percent. 0 for downloads is "freeleech".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Factors {
+    /// Of bytes uploaded.
+    pub upload: u16,
+    /// Of bytes downloaded.
+    pub download: u16,
+}
+
+impl Default for Factors {
+    fn default() -> Factors {
+        Factors { upload: 100, download: 100 }
+    }
+}
+
+/// So many percent of `bytes`, rounded down to whole bytes.
+fn percent(bytes: u64, percent: u16) -> u64 {
+    u64::try_from(u128::from(bytes) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+}
+
 /// Everything unwritten of one shard.
 #[derive(Default)]
 pub struct Ledger {
     sessions: HashMap<SessionKey, SessionRow>,
     totals: HashMap<TotalKey, Total>,
+    /// What keeps it through a kill, and the segment of its batch there. Absent where rules are tested alone.
+    journal: Option<Arc<Journal>>,
+    segment: usize,
 }
 
 impl Ledger {
+    /// From now on keeps what is noted in a journal too.
+    pub fn keep_in(&mut self, journal: &Arc<Journal>) {
+        (self.journal, self.segment) = (Some(journal.clone()), journal.current());
+    }
+
+    /// Keeps what a change has left.
+    pub fn keep(&self, entry: &Entry) {
+        if let Some(journal) = &self.journal {
+            journal.append(self.segment, entry);
+        }
+    }
+
+    /// Keeps everything once more, in the current segment of the journal.
+    pub fn keep_all(&mut self) {
+        self.segment = self.journal.as_ref().map_or(0, |journal| journal.current());
+        self.sessions.iter().for_each(|(key, row)| self.keep(&(Some((*key, *row)), None)));
+        self.totals.iter().for_each(|(key, total)| self.keep(&(None, Some((*key, *total)))));
+    }
+
     /// An unwritten session: it may have left the swarm already.
     pub fn session(&self, key: &SessionKey) -> Option<&Session> {
         self.sessions.get(key).map(|row| &row.session)
     }
 
-    /// Notes the state of a session.
-    pub fn note(&mut self, file: u32, mut row: SessionRow) {
+    /// Notes the state of a session, and returns it as it is to be written.
+    pub fn note(&mut self, file: u32, mut row: SessionRow) -> (SessionKey, SessionRow) {
         let key = SessionKey { file, user: row.session.user, peer_id: row.session.peer_id };
         if let Some(unwritten) = self.sessions.get(&key) {
             row.first = unwritten.first;
         }
         self.sessions.insert(key, row);
+        (key, row)
     }
 
     /// The total to which an announce adds.
@@ -115,12 +176,14 @@ impl Ledger {
         self.sessions.len() + self.totals.len()
     }
 
-    /// Leaves an empty ledger with room for as much again.
+    /// Leaves an empty ledger with room for as much again, which is of the journal's current segment.
     pub fn take(&mut self) -> Ledger {
         let room = |len: usize| len.min(1 << 16);
         let empty = Ledger {
             sessions: HashMap::with_capacity(room(self.sessions.len())),
             totals: HashMap::with_capacity(room(self.totals.len())),
+            segment: self.journal.as_ref().map_or(0, |journal| journal.current()),
+            journal: self.journal.clone(),
         };
         std::mem::replace(self, empty)
     }
@@ -155,7 +218,7 @@ impl Batch {
     }
 }
 
-/// What a session is credited with, (uploaded, downloaded) in bytes.
+/// What a session has moved and is to be credited for, (uploaded, downloaded) in bytes.
 ///
 /// `last` are the counters known of it. A counter that fell was started anew by the client. A session
 /// unknown so far is credited only if it says that it has just begun; else its counters are the baseline.

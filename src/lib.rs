@@ -3,7 +3,7 @@
 //! **The tour.** An announce comes through [`net`] (TCP, with [`tls`] for HTTPS), which reads a whole request ([`message`]) and hands it to
 //! [`http`], or as a datagram to [`udp`]. These make plain data of it, ask [`announce`] (the rules), and write what
 //! comes back as bencode or bytes. The rules know [`access`] (who may) and [`swarm`] (who is there), and note in the
-//! [`ledger`] what the books must hold; none of them waits for anything. The [`keeper`] writes the ledger into the
+//! [`ledger`] what the books must hold, which keeps a copy in the [`journal`]; none of them waits for anything. The [`keeper`] writes the ledger into the
 //! [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`] builds all this from
 //! the [`config`] and stops it; [`cli`] is the command line.
 
@@ -21,6 +21,7 @@ pub mod connection;
 pub mod connection_id;
 pub mod gate;
 pub mod http;
+pub mod journal;
 pub mod keeper;
 pub mod ledger;
 pub mod limits;

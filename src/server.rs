@@ -9,13 +9,14 @@
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::access::{Access, Suggestion};
 use crate::announce::Refusal;
 use crate::config::{Config, Driver};
+use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::limits::Failures;
 use crate::log::log;
@@ -55,6 +56,8 @@ pub struct Stats {
     pub refusals: AtomicU64,
     /// Rows that the database does not have yet.
     pub unsaved: AtomicU64,
+    /// Since when the oldest of them may wait, in seconds since 1970.
+    pub unsaved_since: AtomicU32,
 }
 
 impl Stats {
@@ -79,6 +82,8 @@ pub struct Tracker {
     pub swarms: Swarms,
     /// The database.
     pub store: Store,
+    /// What the database does not have yet, where a kill cannot reach it.
+    pub journal: Option<Arc<Journal>>,
     /// What was counted.
     pub stats: Stats,
     /// The time.
@@ -98,18 +103,25 @@ impl Tracker {
         let store = Store::open(&config).map_err(failed)?;
         let clock = Clock::new();
         crate::keeper::replay(&config, &store, clock.now())?;
+        let journal = crate::keeper::recover(&config, &store, clock.now())?;
         let (access, swarms) = (Access::default(), Swarms::default());
         let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
+        if let Some(journal) = &journal {
+            swarms.each().for_each(|mut shard| shard.ledger.keep_in(journal));
+        }
         let (stats, wrong_passkeys) = (Stats::default(), Failures::new(config.wrong_passkeys));
-        let tracker = Tracker { config, access, swarms, store, stats, clock, wrong_passkeys, certificates };
+        let tracker = Tracker { config, access, swarms, store, journal, stats, clock, wrong_passkeys, certificates };
         let mut hashes = std::collections::HashMap::new();
+        let now = tracker.clock.now();
         let loading = |row: Loaded| match row {
             Loaded::User(user) => tracker.access.put_user(user),
             Loaded::File(file) => {
                 hashes.insert(file.id, file.info_hash);
                 tracker.put_torrent(&file);
             }
-            Loaded::Session(file, session, at) => {
+            Loaded::Session(file, mut session, at) => {
+                // The clock may have been set back since.
+                session.seen = session.seen.map(|seen| seen.min(now));
                 let Some(hash) = hashes.get(&file) else {
                     return;
                 };
@@ -189,6 +201,7 @@ impl Tracker {
         let mut shard = self.swarms.shard(&file.info_hash);
         let torrent: &mut Torrent = shard.torrents.entry(file.info_hash).or_default();
         (torrent.id, torrent.snatches, torrent.verified) = (file.id, file.completed, file.verified);
+        torrent.factors = file.factors;
     }
 }
 

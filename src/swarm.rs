@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Factors, Ledger};
 use crate::limits::Begun;
 use crate::random::Rng;
 use crate::torrent::{InfoHash, PeerId};
@@ -429,6 +429,8 @@ pub struct Torrent {
     pub snatches: u32,
     /// An operator has approved it.
     pub verified: bool,
+    /// What is credited of the bytes that move.
+    pub factors: Factors,
     /// Who has it; boxed and absent for the many torrents that nobody is on at the moment.
     pub swarm: Option<Box<Swarm>>,
 }

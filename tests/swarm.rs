@@ -380,6 +380,7 @@ fn an_answer_holds_the_numbers_of_the_swarm() {
     site.fill(3);
     site.tracker.put_torrent(&FileRow {
         completed: 42,
+        factors: Default::default(),
         ..file(1)
     });
     let answer = site.announce(Query::new(1).set("left", "0"));
@@ -538,6 +539,7 @@ fn a_scrape_answers_each_hash_under_its_20_bytes() {
         site.tracker.put_torrent(&FileRow {
             info_hash,
             completed: 40 + id,
+            factors: Default::default(),
             ..file(id)
         });
     }

@@ -569,9 +569,8 @@ impl Fuzz {
     /// Begins anew with more peers than are ever sent, so that memory does not tell how long this runs.
     fn refill(&mut self) {
         let tracker = self.site.tracker.clone();
-        for mut shard in tracker.swarms.each() {
-            shard.ledger.take();
-        }
+        goat::keeper::gather(&tracker, &mut Rng::new(1));
+        tracker.journal.iter().for_each(|j| j.forget(None));
         for n in 1..=Fuzz::TORRENTS {
             let hash = InfoHash(info_hash(n));
             tracker.remove_torrent(&hash);

@@ -16,9 +16,10 @@ CREATE TABLE IF NOT EXISTS goat (
     name  VARCHAR(32) CHARACTER SET ascii NOT NULL PRIMARY KEY,
     value BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
-INSERT IGNORE INTO goat (name, value) VALUES ('schema', 1);
+INSERT IGNORE INTO goat (name, value) VALUES ('schema', 2);
 
--- Members. Nobody has id 0: it stands for everybody where "Passkey" is off.
+-- Members. Nobody has id 0: it stands for everybody where "Passkey" is off. "uploaded" and "downloaded"
+-- are the bytes credited: goat only adds to them.
 CREATE TABLE IF NOT EXISTS users (
     id            INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     username      VARCHAR(64) NOT NULL UNIQUE CHECK (CHAR_LENGTH(username) >= 1),
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS users (
     downloaded    BIGINT NOT NULL DEFAULT 0 CHECK (downloaded >= 0),
     admin         TINYINT NOT NULL DEFAULT 0 CHECK (admin IN (0, 1)),
     banned        TINYINT NOT NULL DEFAULT 0 CHECK (banned IN (0, 1)),
+    ban_reason    VARCHAR(255) NOT NULL DEFAULT '', -- for operators
     create_time   BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP())
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
@@ -40,7 +42,8 @@ CREATE TABLE IF NOT EXISTS api_keys (
     create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP())
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- Torrents. info_hash is 40 hex digits; "completed" counts the snatches.
+-- Torrents. info_hash is 40 hex digits; "completed" counts the snatches. Of what members move of a torrent
+-- so many percent are credited to them: 0 for downloads is what is called freeleech.
 CREATE TABLE IF NOT EXISTS files (
     id          INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     info_hash   CHAR(40) CHARACTER SET ascii COLLATE ascii_general_ci NOT NULL UNIQUE
@@ -49,13 +52,24 @@ CREATE TABLE IF NOT EXISTS files (
     size        BIGINT NOT NULL DEFAULT 0,
     verified    TINYINT NOT NULL DEFAULT 0 CHECK (verified IN (0, 1)),
     completed   INT UNSIGNED NOT NULL DEFAULT 0,
+    upload_percent   SMALLINT UNSIGNED NOT NULL DEFAULT 100 CHECK (upload_percent <= 1000),
+    download_percent SMALLINT UNSIGNED NOT NULL DEFAULT 100 CHECK (download_percent <= 1000),
     create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
     update_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
+    suggested   BIGINT NOT NULL DEFAULT 0, -- when a member first announced it; 0: an operator registered it
     INDEX files_verified (verified)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- What each member moved of each torrent, by the address they announced from. `left` and `time` are
--- of the last announce; seed_time is in seconds.
+-- The other hashes of hybrid torrents (BEP 52). A client announces a hybrid under both, with the same
+-- counters: only the first is tracked, and the second, listed here, is not suggested to the operator.
+CREATE TABLE IF NOT EXISTS hybrids (
+    info_hash_v2 CHAR(40) CHARACTER SET ascii COLLATE ascii_general_ci NOT NULL PRIMARY KEY,
+    file_id      INT UNSIGNED NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- What each member moved of each torrent, by the address they announced from: "uploaded" and "downloaded"
+-- are the bytes that moved, "credited_" what of them was credited to the member. `left` and `time` are of
+-- the last announce; seed_time is in seconds.
 CREATE TABLE IF NOT EXISTS files_users (
     file_id    INT UNSIGNED NOT NULL,
     user_id    INT UNSIGNED NOT NULL,
@@ -68,6 +82,8 @@ CREATE TABLE IF NOT EXISTS files_users (
     `left`     BIGINT NOT NULL,
     time       BIGINT NOT NULL,
     seed_time  BIGINT NOT NULL,
+    credited_uploaded   BIGINT NOT NULL DEFAULT 0,
+    credited_downloaded BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (file_id, user_id, ip),
     INDEX files_users_user (user_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
@@ -105,7 +121,8 @@ CREATE TABLE IF NOT EXISTS batches (
 CREATE TABLE IF NOT EXISTS whitelist (
     id       INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     client   VARCHAR(128) COLLATE utf8mb4_bin NOT NULL UNIQUE CHECK (CHAR_LENGTH(client) >= 1),
-    approved TINYINT NOT NULL DEFAULT 0 CHECK (approved IN (0, 1))
+    approved TINYINT NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
+    suggested BIGINT NOT NULL DEFAULT 0 -- when a member first used it; 0: an operator named it
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.

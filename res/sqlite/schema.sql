@@ -10,9 +10,10 @@ CREATE TABLE IF NOT EXISTS goat (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 1);
+INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 2);
 
--- Members. Nobody has id 0: it stands for everybody where "Passkey" is off.
+-- Members. Nobody has id 0: it stands for everybody where "Passkey" is off. "uploaded" and "downloaded"
+-- are the bytes credited: goat only adds to them.
 -- An id is never given twice: other tables may still speak of the one who had it.
 CREATE TABLE IF NOT EXISTS users (
     id            INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
@@ -23,6 +24,7 @@ CREATE TABLE IF NOT EXISTS users (
     downloaded    INTEGER NOT NULL DEFAULT 0 CHECK (downloaded >= 0),
     admin         INTEGER NOT NULL DEFAULT 0 CHECK (admin IN (0, 1)),
     banned        INTEGER NOT NULL DEFAULT 0 CHECK (banned IN (0, 1)),
+    ban_reason    TEXT    NOT NULL DEFAULT '', -- for operators
     create_time   INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
 );
 
@@ -34,7 +36,8 @@ CREATE TABLE IF NOT EXISTS api_keys (
     create_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
 );
 
--- Torrents. info_hash is 40 hex digits; "completed" counts the snatches.
+-- Torrents. info_hash is 40 hex digits; "completed" counts the snatches. Of what members move of a torrent
+-- so many percent are credited to them: 0 for downloads is what is called freeleech.
 CREATE TABLE IF NOT EXISTS files (
     id          INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
     info_hash   TEXT    NOT NULL UNIQUE COLLATE NOCASE
@@ -43,13 +46,24 @@ CREATE TABLE IF NOT EXISTS files (
     size        INTEGER NOT NULL DEFAULT 0,
     verified    INTEGER NOT NULL DEFAULT 0 CHECK (verified IN (0, 1)),
     completed   INTEGER NOT NULL DEFAULT 0 CHECK (completed >= 0),
+    upload_percent   INTEGER NOT NULL DEFAULT 100 CHECK (upload_percent BETWEEN 0 AND 1000),
+    download_percent INTEGER NOT NULL DEFAULT 100 CHECK (download_percent BETWEEN 0 AND 1000),
     create_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
-    update_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
+    update_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
+    suggested   INTEGER NOT NULL DEFAULT 0 -- when a member first announced it; 0: an operator registered it
 );
 CREATE INDEX IF NOT EXISTS files_verified ON files (verified);
 
--- What each member moved of each torrent, by the address they announced from. `left` and `time` are
--- of the last announce; seed_time is in seconds.
+-- The other hashes of hybrid torrents (BEP 52). A client announces a hybrid under both, with the same
+-- counters: only the first is tracked, and the second, listed here, is not suggested to the operator.
+CREATE TABLE IF NOT EXISTS hybrids (
+    info_hash_v2 TEXT    PRIMARY KEY COLLATE NOCASE,
+    file_id      INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- What each member moved of each torrent, by the address they announced from: "uploaded" and "downloaded"
+-- are the bytes that moved, "credited_" what of them was credited to the member. `left` and `time` are of
+-- the last announce; seed_time is in seconds.
 CREATE TABLE IF NOT EXISTS files_users (
     file_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,
@@ -62,6 +76,8 @@ CREATE TABLE IF NOT EXISTS files_users (
     `left`     INTEGER NOT NULL,
     time       INTEGER NOT NULL,
     seed_time  INTEGER NOT NULL,
+    credited_uploaded   INTEGER NOT NULL DEFAULT 0,
+    credited_downloaded INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (file_id, user_id, ip)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_users_user ON files_users (user_id);
@@ -99,7 +115,8 @@ CREATE TABLE IF NOT EXISTS batches (
 CREATE TABLE IF NOT EXISTS whitelist (
     id       INTEGER PRIMARY KEY,
     client   TEXT    NOT NULL UNIQUE CHECK (length(client) BETWEEN 1 AND 128),
-    approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1))
+    approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
+    suggested INTEGER NOT NULL DEFAULT 0 -- when a member first used it; 0: an operator named it
 );
 
 -- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.
@@ -129,7 +146,7 @@ END;
 CREATE TRIGGER IF NOT EXISTS files_insert AFTER INSERT ON files BEGIN
     INSERT INTO changes (what, which) VALUES ('file', NEW.info_hash);
 END;
-CREATE TRIGGER IF NOT EXISTS files_update AFTER UPDATE OF id, info_hash, verified, completed ON files BEGIN
+CREATE TRIGGER IF NOT EXISTS files_update AFTER UPDATE OF id, info_hash, verified, completed, upload_percent, download_percent ON files BEGIN
     INSERT INTO changes (what, which) VALUES ('file', OLD.info_hash), ('file', NEW.info_hash);
 END;
 CREATE TRIGGER IF NOT EXISTS files_delete AFTER DELETE ON files BEGIN

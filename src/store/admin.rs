@@ -2,6 +2,7 @@
 
 use super::{Error, FILE_COLUMNS, Kind, Store, Value, big, file};
 use crate::access::{MAX_PENDING, Suggestion};
+use crate::ledger::Factors;
 use crate::random::{hex, secret};
 use crate::torrent::InfoHash;
 
@@ -54,6 +55,8 @@ pub struct FileRow {
     pub verified: bool,
     /// Snatches.
     pub completed: u32,
+    /// What is credited of the bytes that move.
+    pub factors: Factors,
 }
 
 /// A row of `whitelist`.
@@ -205,7 +208,7 @@ impl Store {
 
     /// Writes down what members suggested, unapproved, while fewer than [`MAX_PENDING`] of the kind wait.
     /// Returns what was not there already.
-    pub fn suggest(&self, suggestions: &[Suggestion]) -> Result<Vec<Suggestion>, Error> {
+    pub fn suggest(&self, suggestions: &[Suggestion], now: u32) -> Result<Vec<Suggestion>, Error> {
         let insert = self.dialect.insert_ignore();
         let mut new = Vec::new();
         for suggestion in suggestions {
@@ -220,7 +223,8 @@ impl Store {
                 if pending >= MAX_PENDING {
                     return Ok(0);
                 }
-                c.execute(&format!("{insert} INTO {table} ({column}) VALUES (?)"), &[Value::Text(&key)])
+                let sql = format!("{insert} INTO {table} ({column}, suggested) VALUES (?, ?)");
+                c.execute(&sql, &[Value::Text(&key), Value::Int(now.into())])
             })?;
             if inserted > 0 {
                 new.push(suggestion.clone());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Connection, Error, Store, Value, big};
+use crate::config::Driver;
 use crate::ledger::{Batch, First, SessionKey, SessionRow, Total, TotalKey, credit};
 use crate::swarm::{ip4, ip6, port};
 use crate::torrent::PeerId;
@@ -11,9 +12,11 @@ use crate::torrent::PeerId;
 /// and each is prepared once. 512 rows of 16 values are well below every limit on placeholders.
 const ROWS: [usize; 4] = [512, 64, 8, 1];
 
-const PEER_COLUMNS: &str = "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, completed, uploaded, downloaded, `left`, time";
-const TOTAL_COLUMNS: &str =
-    "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time";
+/// The most rows that one clean-up removes.
+const SWEPT: u64 = 2_000;
+
+pub(super) const PEER_COLUMNS: &str = "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, completed, uploaded, downloaded, `left`, time";
+pub(super) const TOTAL_COLUMNS: &str = "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time, credited_uploaded, credited_downloaded";
 
 /// Cuts `rows` into pieces of the sizes in [`ROWS`].
 fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
@@ -55,6 +58,39 @@ impl Store {
     /// Forgets the numbers of batches written before `before` (seconds since 1970).
     pub fn forget_batches(&self, before: u32) -> Result<(), Error> {
         self.with(|c| c.execute("DELETE FROM batches WHERE time < ?", &[Value::Int(before.into())]).map(drop))
+    }
+
+    /// Removes sessions silent since `before` (seconds since 1970) of some torrents from `from` on, and once
+    /// through also what members suggested before and nobody approved. Looks at about [`SWEPT`] rows, so that it
+    /// holds up nobody. Returns the torrent to go on from; `None` at the end.
+    pub fn sweep(&self, from: u32, before: u32) -> Result<Option<u32>, Error> {
+        let before = Value::Int(before.into());
+        let last = format!(
+            "SELECT MAX(file_id) FROM (SELECT file_id FROM peers WHERE file_id >= ? ORDER BY file_id LIMIT {SWEPT}) t"
+        );
+        self.with(|c| {
+            let mut to = None;
+            c.query(&last, &[Value::Int(from.into())], &mut |row| {
+                to = row.first().map(Value::small::<u32>).filter(|to| *to > 0);
+            })?;
+            let Some(to) = to else {
+                let unused = "NOT EXISTS (SELECT 1 FROM files_users t WHERE t.file_id = files.id)";
+                let sql = format!("DELETE FROM files WHERE verified = 0 AND suggested BETWEEN 1 AND ? AND {unused}");
+                c.execute(&sql, &[before])?;
+                let sql = "DELETE FROM whitelist WHERE approved = 0 AND suggested BETWEEN 1 AND ?";
+                return c.execute(sql, &[before]).map(|_| None);
+            };
+            let old = "file_id BETWEEN ? AND ? AND time < ?";
+            let sql = match self.dialect.driver {
+                Driver::Sqlite => format!(
+                    "DELETE FROM peers WHERE (file_id, user_id, peer_id) IN
+                     (SELECT file_id, user_id, peer_id FROM peers WHERE {old} LIMIT {SWEPT})"
+                ),
+                Driver::Mysql => format!("DELETE FROM peers WHERE {old} LIMIT {SWEPT}"),
+            };
+            let removed = c.execute(&sql, &[Value::Int(from.into()), Value::Int(to.into()), before])?;
+            Ok(if removed < SWEPT { to.checked_add(1) } else { Some(from) })
+        })
     }
 
     fn write_sessions(&self, c: &mut dyn Connection, batch: &Batch) -> Result<(), Error> {
@@ -110,6 +146,8 @@ impl Store {
              `left` = CASE WHEN NEW(time) >= time THEN NEW(`left`) ELSE `left` END, time = GREATEST(time, NEW(time)),
              uploaded = uploaded + LEAST(NEW(uploaded), 9223372036854775807 - uploaded),
              downloaded = downloaded + LEAST(NEW(downloaded), 9223372036854775807 - downloaded),
+             credited_uploaded = credited_uploaded + LEAST(NEW(credited_uploaded), 9223372036854775807 - credited_uploaded),
+             credited_downloaded = credited_downloaded + LEAST(NEW(credited_downloaded), 9223372036854775807 - credited_downloaded),
              seed_time = seed_time + NEW(seed_time)",
         );
         for rows in pieces(totals) {
@@ -127,11 +165,13 @@ impl Store {
                     big(t.left),
                     Value::Int(t.time.into()),
                     big(t.seed_time),
+                    big(t.credited_uploaded),
+                    big(t.credited_downloaded),
                 ]
             });
             let values: Vec<Value> = values.collect();
             let sql =
-                format!("INSERT INTO files_users ({TOTAL_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 11));
+                format!("INSERT INTO files_users ({TOTAL_COLUMNS}) VALUES {} {upsert}", placeholders(rows.len(), 13));
             c.execute(&sql, &values)?;
         }
         Ok(())
@@ -139,9 +179,10 @@ impl Store {
 
     fn write_users(&self, c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<(), Error> {
         let mut users: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-        for (key, total) in totals.iter().filter(|(_, total)| total.uploaded > 0 || total.downloaded > 0) {
+        for (key, total) in totals.iter().filter(|(_, t)| t.credited_uploaded > 0 || t.credited_downloaded > 0) {
             let sums = users.entry(key.user).or_default();
-            *sums = (sums.0.saturating_add(total.uploaded), sums.1.saturating_add(total.downloaded));
+            let add = (total.credited_uploaded, total.credited_downloaded);
+            *sums = (sums.0.saturating_add(add.0), sums.1.saturating_add(add.1));
         }
         let least = self.dialect.least();
         let sql = format!(
@@ -181,23 +222,28 @@ fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)
             }
         })?;
         for (key, first) in rows {
-            let (uploaded, downloaded) =
-                credit(last.get(key).copied(), first.started, (first.uploaded, first.downloaded));
+            let moved = credit(last.get(key).copied(), first.started, (first.uploaded, first.downloaded));
             let total = totals.entry(TotalKey { file: key.file, user: key.user, ip: first.ip }).or_default();
-            total.uploaded = total.uploaded.saturating_add(uploaded);
-            total.downloaded = total.downloaded.saturating_add(downloaded);
+            total.add(moved, first.factors);
         }
     }
     Ok(totals.into_iter().collect())
 }
 
-/// Counts a snatch for each row of `files_users` whose `completed` turns true, and returns their torrents.
+/// Counts a snatch for each member who has completed a torrent for the first time, and marks the row of the
+/// address. Everybody is one user where there are no passkeys: there it is once for each address. Returns the
+/// torrents.
 fn write_snatches(c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<Vec<u32>, Error> {
     let mut snatched = Vec::new();
     for (key, _) in totals.iter().filter(|(_, total)| total.completed) {
-        let file = Value::Int(key.file.into());
-        let sql = "UPDATE files_users SET completed = 1 WHERE file_id = ? AND user_id = ? AND ip = ? AND completed = 0";
-        if c.execute(sql, &[file, Value::Int(key.user.into()), Value::Text(&key.ip.to_string())])? > 0 {
+        let (file, user, ip) = (Value::Int(key.file.into()), Value::Int(key.user.into()), key.ip.to_string());
+        let sql =
+            "SELECT 1 FROM files_users WHERE file_id = ? AND user_id = ? AND completed = 1 AND (user_id > 0 OR ip = ?)";
+        let mut before = false;
+        c.query(sql, &[file, user, Value::Text(&ip)], &mut |_| before = true)?;
+        if !before {
+            let sql = "UPDATE files_users SET completed = 1 WHERE file_id = ? AND user_id = ? AND ip = ?";
+            c.execute(sql, &[file, user, Value::Text(&ip)])?;
             c.execute("UPDATE files SET completed = completed + 1 WHERE id = ?", &[file])?;
             snatched.push(key.file);
         }

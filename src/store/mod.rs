@@ -11,6 +11,7 @@ mod sqlite;
 
 mod admin;
 mod books;
+mod check;
 
 pub use admin::{ClientRow, FileRow, NewUser, UserRow};
 
@@ -21,6 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::access::User;
 use crate::config::{Config, Driver};
+use crate::ledger::Factors;
+use crate::log::log;
+use crate::server::database;
 use crate::swarm::{Addresses, Session, addr4, addr6, lock};
 use crate::torrent::{InfoHash, PeerId};
 
@@ -122,6 +126,15 @@ trait Connection: Send {
     fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error>;
     /// Creates tables, triggers and clients where they are missing.
     fn create_schema(&mut self) -> Result<(), Error>;
+    /// The names of the tables there are.
+    fn tables(&mut self) -> Result<Vec<String>, Error>;
+    /// Applies a file that brings the tables from the version before to this one; where the database can, whole
+    /// or not at all, and else so that it can be repeated.
+    fn upgrade(&mut self, to: i64) -> Result<(), Error>;
+    /// Whether another database is now where this one was.
+    fn stale(&self) -> bool {
+        false
+    }
     /// The id of the row that was inserted last.
     fn last_id(&mut self) -> u32;
 }
@@ -207,7 +220,7 @@ pub enum Loaded {
 }
 
 const USER_COLUMNS: &str = "id, passkey, torrent_limit, banned";
-const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed";
+const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed, upload_percent, download_percent";
 
 fn user(row: &[Value]) -> Option<User> {
     let [id, passkey, limit, banned, ..] = row else {
@@ -218,7 +231,7 @@ fn user(row: &[Value]) -> Option<User> {
 }
 
 fn file(row: &[Value]) -> Option<FileRow> {
-    let [id, info_hash, name, size, verified, completed, ..] = row else {
+    let [id, info_hash, name, size, verified, completed, upload, download, ..] = row else {
         return None;
     };
     let (id, info_hash) = (id.small(), info_hash.parse()?);
@@ -230,6 +243,7 @@ fn file(row: &[Value]) -> Option<FileRow> {
         size: size.small(),
         verified,
         completed: completed.small(),
+        factors: Factors { upload: upload.small(), download: download.small() },
     })
 }
 
@@ -277,30 +291,38 @@ fn session(row: &[Value]) -> Option<Loaded> {
 impl Store {
     /// Connects to the configured database, and creates what is missing in it.
     pub fn open(config: &Config) -> Result<Store, Error> {
-        let store = Store {
+        let store = Store::unopened(config);
+        store.with(|c| {
+            // A database that this goat does not understand is left as it is.
+            if c.tables()?.iter().any(|table| table == "goat") {
+                let mut version = version(c)?;
+                while version < SCHEMA {
+                    version += 1;
+                    c.upgrade(version)?;
+                    log(format!("{}: upgraded its tables to version {version}", database(config)));
+                }
+            }
+            c.create_schema()
+        })?;
+        Ok(store)
+    }
+
+    fn unopened(config: &Config) -> Store {
+        Store {
             config: config.clone(),
             dialect: Dialect { driver: config.db.driver },
             idle: Mutex::default(),
             hurried: AtomicBool::new(false),
-        };
-        store.with(|c| c.create_schema())?;
-        let mut version = None;
-        store.with(|c| {
-            c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| {
-                version = row.first().map(Value::int)
-            })
-        })?;
-        match version {
-            Some(SCHEMA) => Ok(store),
-            Some(other) => Err(Error::other(format!(
-                "the database has tables of version {other}, this goat knows version {SCHEMA}: use the goat that made them, or a newer one"
-            ))),
-            None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
         }
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, Error> {
         match self.config.db.driver {
+            #[cfg(feature = "sqlite")]
+            // A running tracker waits for its file to come back, rather than make an empty one.
+            Driver::Sqlite if self.hurried.load(Relaxed) && !self.config.db.path.exists() => {
+                Err(Error::other("the file is gone: put it back, or stop goat"))
+            }
             #[cfg(feature = "sqlite")]
             Driver::Sqlite => Ok(Box::new(sqlite::Sqlite::open(&self.config.db.path)?)),
             #[cfg(feature = "mysql")]
@@ -320,7 +342,13 @@ impl Store {
     /// Runs `f` on a connection, and keeps that for later unless it is lost. Where a kept connection turns
     /// out to be lost, tries once more on a new one: `f` must not mind.
     fn with<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let kept = lock(&self.idle).pop();
+        let mut kept = lock(&self.idle).pop();
+        if kept.as_ref().is_some_and(|connection| connection.stale()) {
+            // All are closed before one is opened: the last to close a SQLite file removes its write-ahead log.
+            kept = None;
+            lock(&self.idle).clear();
+            log(format!("{} was replaced: using what is there now", database(&self.config)));
+        }
         if let Some(mut connection) = kept {
             match f(connection.as_mut()) {
                 Err(e) if e.kind == Kind::Lost => lock(&self.idle).clear(),
@@ -352,9 +380,12 @@ impl Store {
             self.with(|c| {
                 c.execute(self.dialect.begin(), &[])?;
                 let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
-                if done.is_err() {
-                    // Where this fails too the connection is lost, and the transaction with it.
-                    let _ = c.execute("ROLLBACK", &[]);
+                if let Err(e) = &done
+                    && !e.broken()
+                    && let Err(e) = c.execute("ROLLBACK", &[])
+                {
+                    // Whatever the connection still holds, the next transaction on it must not commit it.
+                    return Err(Error { kind: Kind::Lost, ..e });
                 }
                 done
             })
@@ -471,5 +502,18 @@ impl Store {
     }
 }
 
+/// The version of the tables in a database, which this goat knows.
+fn version(c: &mut dyn Connection) -> Result<i64, Error> {
+    let mut version = None;
+    c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| version = row.first().map(Value::int))?;
+    match version {
+        Some(known @ 1..=SCHEMA) => Ok(known),
+        Some(other) => Err(Error::other(format!(
+            "the database has tables of version {other}, this goat knows up to {SCHEMA}: use the goat that made them, or a newer one"
+        ))),
+        None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
+    }
+}
+
 /// The version of the tables in `res/`.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;

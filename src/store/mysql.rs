@@ -25,6 +25,13 @@ const GONE: [u16; 4] = [1053, 1077, 1927, 4031];
 /// A trigger exists already; a trigger may not be created because of the binary log.
 const TRIGGER_EXISTS: u16 = 1359;
 const BINARY_LOG: u16 = 1419;
+/// A column, a key, a table exists already. The user may not do that to a table.
+const REPEATED: [u16; 3] = [1060, 1061, 1050];
+const DENIED: u16 = 1142;
+/// A wrong user or password; a user who may not use that database; no such database.
+const DENIED_USER: u16 = 1045;
+const DENIED_DATABASE: u16 = 1044;
+const UNKNOWN_DATABASE: u16 = 1049;
 
 impl From<mysql::Error> for Error {
     fn from(error: mysql::Error) -> Error {
@@ -64,8 +71,16 @@ impl Mysql {
                 "SET SESSION innodb_lock_wait_timeout = 2, lock_wait_timeout = 2",
             ]);
         let failed = |e: mysql::Error| {
+            let code = if let mysql::Error::MySqlError(e) = &e { Some(e.code) } else { None };
             let e = Error::from(e);
-            Error { message: format!("cannot connect to {} as {}: {}", db.host, db.username, e.message), ..e }
+            let advice = match code {
+                Some(DENIED_USER) => ": look at DB.Username and DB.Password, or let an administrator CREATE USER",
+                Some(DENIED_DATABASE) => ": let an administrator GRANT the user what README says",
+                Some(UNKNOWN_DATABASE) => ": let an administrator CREATE DATABASE with CHARACTER SET utf8mb4",
+                _ => "",
+            };
+            let message = format!("cannot connect to {} as {}: {}{advice}", db.host, db.username, e.message);
+            Error { message, ..e }
         };
         if db.host.starts_with('/') {
             return Ok(Mysql(Conn::new(options.socket(Some(db.host.as_str()))).map_err(failed)?));
@@ -147,6 +162,30 @@ impl Connection for Mysql {
                 Err(mysql::Error::MySqlError(e)) if e.code == BINARY_LOG => {
                     return Err(Error::other(format!(
                         "{e}: let an administrator import res/mysql/triggers.sql, or set log_bin_trust_function_creators = 1"
+                    )));
+                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Result<Vec<String>, Error> {
+        Ok(self.0.query("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")?)
+    }
+
+    fn upgrade(&mut self, to: i64) -> Result<(), Error> {
+        let sql = match to {
+            2 => include_str!("../../res/mysql/upgrade-2.sql"),
+            _ => return Err(Error::other(format!("there is no upgrade to version {to}"))),
+        };
+        for sql in statements(sql) {
+            match self.0.query_drop(sql) {
+                // Each statement ends a transaction here: an upgrade that was interrupted is repeated.
+                Err(mysql::Error::MySqlError(e)) if REPEATED.contains(&e.code) => {}
+                Err(mysql::Error::MySqlError(e)) if e.code == DENIED => {
+                    return Err(Error::other(format!(
+                        "{e}: let an administrator GRANT ALTER, or import res/mysql/upgrade-{to}.sql"
                     )));
                 }
                 done => done?,

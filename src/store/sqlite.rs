@@ -2,8 +2,8 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::ffi::ErrorCode;
@@ -13,7 +13,14 @@ use rusqlite::{ToSql, params_from_iter};
 use super::{Connection, Error, Kind, Value};
 
 /// A connection to a SQLite file.
-pub struct Sqlite(rusqlite::Connection);
+pub struct Sqlite(rusqlite::Connection, File);
+
+/// A file by what it is, not by its name.
+type File = Option<(PathBuf, u64, u64)>;
+
+fn identify(path: &Path) -> File {
+    std::fs::metadata(path).ok().map(|meta| (path.to_owned(), meta.dev(), meta.ino()))
+}
 
 /// How long to wait for somebody else's write, each of [`super::TRIES`] times.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,7 +79,8 @@ impl Sqlite {
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.pragma_update(None, "cache_size", CACHE_KIB)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        Ok(Sqlite(connection))
+        let file = identify(path);
+        Ok(Sqlite(connection, file))
     }
 }
 
@@ -108,6 +116,29 @@ impl Connection for Sqlite {
         });
         self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         Ok(done?)
+    }
+
+    fn tables(&mut self) -> Result<Vec<String>, Error> {
+        let mut statement = self.0.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
+    fn upgrade(&mut self, to: i64) -> Result<(), Error> {
+        let sql = match to {
+            2 => include_str!("../../res/sqlite/upgrade-2.sql"),
+            _ => return Err(Error::other(format!("there is no upgrade to version {to}"))),
+        };
+        self.0.execute_batch("BEGIN IMMEDIATE")?;
+        // Another goat may have been faster.
+        let done =
+            super::version(self).and_then(|version| if version < to { Ok(self.0.execute_batch(sql)?) } else { Ok(()) });
+        self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        done
+    }
+
+    fn stale(&self) -> bool {
+        self.1.as_ref().is_some_and(|(path, ..)| identify(path) != self.1)
     }
 
     fn last_id(&mut self) -> u32 {

@@ -84,13 +84,18 @@ pub struct MariaDb {
 
 impl MariaDb {
     pub fn start(test: &str) -> Option<MariaDb> {
+        MariaDb::start_on(test, Folder::new())
+    }
+
+    /// The same with its files in a folder of the test's.
+    pub fn start_on(test: &str, folder: Folder) -> Option<MariaDb> {
         if !installed("mariadbd") {
             skip(test, "no mariadbd");
             return None;
         }
         let mut server = MariaDb {
             process: None,
-            folder: Folder::new(),
+            folder,
             port: free_port(),
         };
         let copy = Command::new("cp")
@@ -166,6 +171,11 @@ impl MariaDb {
 
     pub fn sql(&self, sql: &str) -> Vec<Vec<String>> {
         self.run("goat", sql)
+    }
+
+    /// The same as an administrator.
+    pub fn root(&self, sql: &str) -> Vec<Vec<String>> {
+        self.run("root", sql)
     }
 
     fn run(&self, user: &str, sql: &str) -> Vec<Vec<String>> {

@@ -15,6 +15,8 @@ pub struct Goat {
     pub folder: Folder,
     pub port: u16,
     config: Value,
+    /// Set for all that is run from now on.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A member, as `goat user add` reports it.
@@ -59,6 +61,7 @@ impl Goat {
             folder,
             port,
             config,
+            environment: Vec::new(),
         }
     }
 
@@ -98,6 +101,12 @@ impl Goat {
             self.log()
         );
         self.launch();
+    }
+
+    /// Starts the tracker and waits for nothing; its log goes on.
+    pub fn spawn(&mut self) {
+        let log = self.folder.join("goat.log");
+        self.process = Some(Process::start("goat", &mut self.command(&["run"]), log));
     }
 
     pub fn process(&mut self) -> &mut Process {
@@ -186,7 +195,8 @@ impl Goat {
         // Nothing of the user who runs the tests is read or written.
         command
             .env("HOME", self.folder.path())
-            .env_remove("XDG_CONFIG_HOME");
+            .env_remove("XDG_CONFIG_HOME")
+            .envs(self.environment.iter().cloned());
         command
     }
 }

@@ -7,6 +7,7 @@ mod announce;
 mod database;
 mod goat;
 mod lab;
+mod model;
 mod process;
 mod wire;
 
@@ -14,6 +15,7 @@ pub use announce::{AGENT, Announce, info_hash, peer_id, scrape};
 pub use database::{Database, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
+pub use model::{Clients, Model, Random, Said, Verdict};
 pub use process::Process;
 pub use wire::{Bencode, HttpAnswer, escape, hex, http_get, http_post};
 
@@ -87,6 +89,17 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+        // And the journals of configurations in it.
+        let name = format!("{}-", self.0.file_name().unwrap().to_string_lossy());
+        for file in std::fs::read_dir("/dev/shm")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if file.file_name().to_string_lossy().contains(&name) {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
     }
 }
 

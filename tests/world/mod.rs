@@ -14,7 +14,7 @@ use goat::access::{Access, User};
 use goat::announce::{self, Announce, Event, Refusal, Reply, Scrape};
 use goat::config::Config;
 use goat::http::{self, Answer, Scratch};
-use goat::ledger::Batch;
+use goat::keeper::gather;
 use goat::message::Request;
 use goat::random::Rng;
 use goat::server::Tracker;
@@ -51,6 +51,7 @@ pub fn file(n: u32) -> FileRow {
         size: 0,
         verified: true,
         completed: 0,
+        factors: Default::default(),
     }
 }
 
@@ -540,18 +541,12 @@ impl Site {
 
     /// Writes the books.
     pub fn save(&self) {
-        let mut batch = Batch {
-            number: Rng::from_system().below(1 << 62) as u64,
-            ..Batch::default()
-        };
-        self.tracker
-            .swarms
-            .each()
-            .for_each(|mut shard| batch.add(shard.ledger.take()));
-        self.tracker
-            .store
-            .write(&batch, self.tracker.clock.now())
-            .unwrap();
+        let batch = gather(&self.tracker, &mut Rng::from_system());
+        let Tracker { store, clock, .. } = &self.tracker;
+        store.write(&batch, clock.now()).unwrap();
+        if let Some(journal) = &self.tracker.journal {
+            journal.forget(Some(batch.number));
+        }
     }
 
     /// Writes the books, ends, and starts anew from the database.

@@ -1,0 +1,20 @@
+-- From version 1 of the tables to version 2: reasons of bans, factors of torrents, credited bytes. Needs the
+-- privilege ALTER.
+ALTER TABLE users ADD COLUMN ban_reason VARCHAR(255) NOT NULL DEFAULT '' AFTER banned;
+ALTER TABLE files
+    ADD COLUMN upload_percent SMALLINT UNSIGNED NOT NULL DEFAULT 100 CHECK (upload_percent <= 1000) AFTER completed,
+    ADD COLUMN download_percent SMALLINT UNSIGNED NOT NULL DEFAULT 100 CHECK (download_percent <= 1000)
+        AFTER upload_percent;
+ALTER TABLE files_users
+    ADD COLUMN credited_uploaded BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN credited_downloaded BIGINT NOT NULL DEFAULT 0;
+-- Until now everything that moved was credited.
+UPDATE files_users SET credited_uploaded = uploaded, credited_downloaded = downloaded;
+CREATE TABLE IF NOT EXISTS hybrids (
+    info_hash_v2 CHAR(40) CHARACTER SET ascii COLLATE ascii_general_ci NOT NULL PRIMARY KEY,
+    file_id      INT UNSIGNED NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+-- When a client or torrent was suggested: unapproved ones do not stay for ever.
+ALTER TABLE files ADD COLUMN suggested BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE whitelist ADD COLUMN suggested BIGINT NOT NULL DEFAULT 0;
+UPDATE goat SET value = 2 WHERE name = 'schema';

@@ -1,0 +1,126 @@
+//! What is wrong with a database, and how to mend it. Changes nothing.
+
+use super::books::{PEER_COLUMNS, TOTAL_COLUMNS};
+use super::{Connection, Error, FILE_COLUMNS, Store, USER_COLUMNS, Value, version};
+use crate::config::{Config, Driver};
+
+/// The tables, and the columns of them that goat cannot do without.
+const TABLES: [(&str, &str); 9] = [
+    ("goat", "name, value"),
+    ("users", USER_COLUMNS),
+    ("api_keys", "id, user_id, key_hash"),
+    ("files", FILE_COLUMNS),
+    ("files_users", TOTAL_COLUMNS),
+    ("peers", PEER_COLUMNS),
+    ("batches", "number, time"),
+    ("whitelist", "id, client, approved, suggested"),
+    ("changes", "id, what, which"),
+];
+/// What goat does to a MySQL database.
+const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER"];
+
+impl Store {
+    /// Connects, and says what is wrong. A database that is empty, or of an earlier version, is good: goat makes
+    /// its tables at its start.
+    pub fn check(config: &Config) -> Result<Vec<String>, Error> {
+        let store = Store::unopened(config);
+        store.with(|c| {
+            let mut wrong = Vec::new();
+            if config.db.driver == Driver::Mysql {
+                check_server(c, config, &mut wrong)?;
+            }
+            check_tables(c, config.db.driver, &mut wrong)?;
+            Ok(wrong)
+        })
+    }
+}
+
+fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>) -> Result<(), Error> {
+    let present = c.tables()?;
+    if !present.iter().any(|table| table == "goat") {
+        return Ok(());
+    }
+    let folder = if driver == Driver::Sqlite { "sqlite" } else { "mysql" };
+    match version(c) {
+        Err(e) => wrong.push(e.message),
+        // What is missing, the upgrade brings.
+        Ok(version) if version < super::SCHEMA => return Ok(()),
+        Ok(_) => {}
+    }
+    let missing: Vec<&str> =
+        TABLES.map(|(table, _)| table).into_iter().filter(|t| !present.iter().any(|p| p == t)).collect();
+    if !missing.is_empty() {
+        wrong.push(format!(
+            "missing tables: {}. Restore them from a backup; goat's next start, or res/{folder}/schema.sql, makes them empty",
+            missing.join(", ")
+        ));
+    }
+    for (table, columns) in TABLES.iter().filter(|(table, _)| !missing.contains(table)) {
+        if let Err(e) = c.query(&format!("SELECT {columns} FROM {table} WHERE 1 = 0"), &[], &mut |_| ()) {
+            wrong.push(format!("the table {table} was changed: {e}. res/{folder}/schema.sql says how it must be"));
+        }
+    }
+    let triggers = match driver {
+        Driver::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+        Driver::Mysql => "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()",
+    };
+    let present = texts(c, triggers)?;
+    let events =
+        ["users", "files", "whitelist"].map(|table| ["insert", "update", "delete"].map(|e| format!("{table}_{e}")));
+    let missing: Vec<String> = events.into_iter().flatten().filter(|name| !present.contains(name)).collect();
+    if !missing.is_empty() {
+        wrong.push(format!(
+            "missing triggers: {}. Without them goat does not notice changes by others; its next start makes them",
+            missing.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn check_server(c: &mut dyn Connection, config: &Config, wrong: &mut Vec<String>) -> Result<(), Error> {
+    let (db, user) = (&config.db.database, &config.db.username);
+    let version = texts(c, "SELECT VERSION()")?.concat();
+    let (name, least) = if version.contains("MariaDB") { ("MariaDB", vec![10, 5]) } else { ("MySQL", vec![8, 0, 16]) };
+    let numbers: Vec<u32> = version.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok()).collect();
+    if numbers < least {
+        let least: Vec<String> = least.iter().map(u32::to_string).collect();
+        wrong.push(format!("the server is {name} {version}: goat needs {} or newer", least.join(".")));
+    }
+    let mut missing = PRIVILEGES.to_vec();
+    for grant in texts(c, "SHOW GRANTS FOR CURRENT_USER()")? {
+        // GRANT SELECT, INSERT ON `goat`.* TO ...; in the name of a database _ and % may be wildcards.
+        let Some((privileges, rest)) = grant.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON ")) else {
+            continue;
+        };
+        let on = rest.split(" TO ").next().unwrap_or_default().replace(['`', '\\'], "");
+        let covers = on.strip_suffix(".*").is_some_and(|on| on == "*" || on == db || on.contains(['%', '_']));
+        if covers {
+            let all = privileges.starts_with("ALL PRIVILEGES");
+            missing.retain(|wanted| !all && !privileges.split(", ").any(|privilege| privilege == *wanted));
+        }
+    }
+    if !missing.is_empty() {
+        let list = missing.join(", ");
+        wrong.push(format!("the user {user} may not {list}: as an administrator, GRANT {list} ON {db}.* TO the user"));
+    }
+    let sql = "SELECT default_character_set_name FROM information_schema.schemata WHERE schema_name = DATABASE()";
+    let charset = texts(c, sql)?.concat();
+    if charset != "utf8mb4" {
+        wrong.push(format!("the database's characters are {charset}: ALTER DATABASE {db} CHARACTER SET utf8mb4"));
+    }
+    let sql = "SELECT table_name FROM information_schema.tables
+               WHERE table_schema = DATABASE() AND table_collation NOT LIKE 'utf8mb4%' ORDER BY table_name";
+    for table in texts(c, sql)? {
+        wrong.push(format!(
+            "the characters of the table {table} are not utf8mb4: ALTER TABLE {table} DEFAULT CHARACTER SET utf8mb4"
+        ));
+    }
+    Ok(())
+}
+
+/// The first column of all rows.
+fn texts(c: &mut dyn Connection, sql: &str) -> Result<Vec<String>, Error> {
+    let mut texts = Vec::new();
+    c.query(sql, &[], &mut |row| texts.extend(row.first().map(Value::text)))?;
+    Ok(texts)
+}
