@@ -1,5 +1,5 @@
 //! The operating system's calls that the standard library does not offer: options of listening sockets,
-//! epoll, and the limit on open files. The only place with `unsafe`, and only Linux.
+//! epoll, the limit on open files, and whether the clock is kept right. The only place with `unsafe`, and only Linux.
 
 #![allow(unsafe_code)]
 
@@ -54,6 +54,15 @@ pub fn share_one_heap() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// Whether the system says that a time service keeps its clock right.
+pub fn clock_is_kept() -> bool {
+    // SAFETY: all zeros are a valid timex, and one that changes nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live timex, which the kernel fills.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    (0..libc::TIME_ERROR).contains(&state)
 }
 
 /// Raises the limit on open files as far as it may be, and returns it.

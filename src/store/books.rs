@@ -12,8 +12,7 @@ use crate::torrent::PeerId;
 const ROWS: [usize; 4] = [512, 64, 8, 1];
 
 const PEER_COLUMNS: &str = "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, completed, uploaded, downloaded, `left`, time";
-const TOTAL_COLUMNS: &str =
-    "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time, credited_uploaded, credited_downloaded";
+const TOTAL_COLUMNS: &str = "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time, credited_uploaded, credited_downloaded";
 
 /// Cuts `rows` into pieces of the sizes in [`ROWS`].
 fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {

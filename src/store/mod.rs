@@ -11,8 +11,12 @@ mod sqlite;
 
 mod admin;
 mod books;
+mod community;
 
-pub use admin::{ClientRow, FileRow, NewUser, UserRow};
+pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS, UserRow, Which, Who};
+pub use community::{Import, Seen, Stats, UserTotals};
+#[cfg(feature = "sqlite")]
+pub use sqlite::restore;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
