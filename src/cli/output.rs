@@ -20,7 +20,7 @@ pub enum Cell {
     Ratio(u64, u64),
     /// Yes or no.
     Flag(bool),
-    /// Text that comes last in a row.
+    /// Text.
     Text(String),
     /// An info hash.
     Hash(String),
@@ -58,7 +58,12 @@ impl Cell {
             Cell::Text(text) | Cell::Hash(text) => clean(text),
             Cell::Time(time) => timestamp((*time).into()),
             Cell::Seconds(n) => duration(*n),
-            Cell::List(list) => list.iter().map(|fields| format!("\n  {}", row(fields, None))).collect(),
+            Cell::List(list) => {
+                let columns: Vec<&str> = list.iter().take(1).flatten().map(|(key, _)| *key).collect();
+                let titles = list.iter().take(1).map(|first| row(first, &columns, true));
+                let rows = list.iter().map(|fields| row(fields, &columns, false));
+                titles.chain(rows).map(|row| format!("\n  {row}")).collect()
+            }
         }
     }
 
@@ -72,7 +77,8 @@ impl Cell {
             Cell::Seconds(_) => (9, true),
             Cell::Hash(_) => (40, false),
             Cell::Flag(_) => (3, false),
-            Cell::Text(_) | Cell::None | Cell::List(_) => (0, false),
+            Cell::Text(_) => (20, false),
+            Cell::None | Cell::List(_) => (0, false),
         }
     }
 }
@@ -94,16 +100,13 @@ fn title(key: &str) -> String {
     key.chars().map(split).collect::<String>().replace("api ", "API ")
 }
 
-/// A row of text: all fields, or the columns named, under their titles where `titles` is said.
-fn row(fields: &Fields, columns: Option<(&[&str], bool)>) -> String {
-    let shown = fields.iter().filter(|(key, _)| columns.is_none_or(|(names, _)| names.contains(key)));
+/// A row of text: the columns named, or their titles.
+fn row(fields: &Fields, columns: &[&str], titles: bool) -> String {
+    let shown = fields.iter().filter(|(key, _)| columns.contains(key));
     let cells = shown.map(|(key, cell)| {
-        let (width, right) = cell.width();
-        let (width, text) = match columns {
-            Some((_, true)) => (width.max(title(key).len()), title(key)),
-            Some(_) => (width.max(title(key).len()), cell.text()),
-            None => (width, cell.text()),
-        };
+        let ((width, right), title) = (cell.width(), title(key));
+        let width = width.max(title.len());
+        let text = if titles { title } else { cell.text() };
         if right { format!("{text:>width$}") } else { format!("{text:<width$}") }
     });
     cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
@@ -115,7 +118,10 @@ pub fn show(fields: &Fields, json: bool) -> Done {
         return print(&format!("{}\n", object(fields)));
     }
     let width = fields.iter().map(|(key, _)| title(key).len()).max().unwrap_or(0);
-    let line = |(key, cell): &(&str, Cell)| format!("{:<width$}  {}", title(key), cell.text()).trim_end().to_string();
+    let line = |(key, cell): &(&str, Cell)| match cell {
+        Cell::List(_) => format!("{}{}", title(key), cell.text()),
+        _ => format!("{:<width$}  {}", title(key), cell.text()).trim_end().to_string(),
+    };
     print(&fields.iter().map(|field| line(field) + "\n").collect::<String>())
 }
 
@@ -131,7 +137,7 @@ pub struct List<'a> {
 impl<'a> List<'a> {
     /// An empty list of things like `sample`; as text it has only these columns.
     pub fn new(json: bool, columns: &'a [&'a str], sample: &Fields) -> List<'a> {
-        let text = if json { "[".into() } else { row(sample, Some((columns, true))) + "\n" };
+        let text = if json { "[".into() } else { row(sample, columns, true) + "\n" };
         List { text, json, columns, rows: 0, result: Ok(()) }
     }
 
@@ -140,7 +146,7 @@ impl<'a> List<'a> {
         let comma = if self.rows > 0 { "," } else { "" };
         self.text += &match self.json {
             true => format!("{comma}\n{}", object(fields)),
-            false => row(fields, Some((self.columns, false))) + "\n",
+            false => row(fields, self.columns, false) + "\n",
         };
         self.rows += 1;
         if self.text.len() > 1 << 16 && self.result.is_ok() {

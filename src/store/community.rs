@@ -89,6 +89,9 @@ impl Store {
 
     /// The torrents that a text may stand for, three at most: an id, a name, or the beginning of an info hash.
     pub fn find_files(&self, text: &str) -> Result<Vec<FileRow>, Error> {
+        if text.is_empty() {
+            return Ok(Vec::new()); // Many may have no name.
+        }
         let id = text.parse::<u32>().unwrap_or(0);
         let hex = text.len() >= 4 && text.bytes().all(|b| b.is_ascii_hexdigit());
         let prefix = if hex { format!("{text}%") } else { "-".into() };
@@ -126,7 +129,7 @@ impl Store {
     pub fn new_passkey(&self, id: u32) -> Result<String, Error> {
         let passkey = secret::<20>().map_err(Error::other)?;
         let values = [Value::Text(&passkey), Value::Int(id.into())];
-        self.with(|c| c.execute("UPDATE users SET passkey = ? WHERE id = ?", &values))?;
+        self.transaction(|c| c.execute("UPDATE users SET passkey = ? WHERE id = ?", &values))?;
         Ok(passkey)
     }
 
@@ -150,7 +153,7 @@ impl Store {
     /// Sets how many torrents a user may be active on; 0 is no limit.
     pub fn set_limit(&self, id: u32, limit: u32) -> Result<(), Error> {
         let values = [Value::Int(limit.into()), Value::Int(id.into())];
-        self.with(|c| c.execute("UPDATE users SET torrent_limit = ? WHERE id = ?", &values).map(drop))
+        self.transaction(|c| c.execute("UPDATE users SET torrent_limit = ? WHERE id = ?", &values).map(drop))
     }
 
     /// Adds bytes to what a user was credited; negative ones take away. The sums stay from 0 to 2^63 - 1.
@@ -249,7 +252,7 @@ impl Store {
     pub fn set_factors(&self, id: u32, factors: Factors) -> Result<(), Error> {
         let values = [Value::Int(factors.upload.into()), Value::Int(factors.download.into()), Value::Int(id.into())];
         let sql = "UPDATE files SET upload_percent = ?, download_percent = ? WHERE id = ?";
-        self.with(|c| c.execute(sql, &values).map(drop))
+        self.transaction(|c| c.execute(sql, &values).map(drop))
     }
 
     /// Notes the second hash of a hybrid torrent, and forgets that it was suggested.
@@ -272,7 +275,7 @@ impl Store {
 
     /// Forgets a client; returns whether it was there.
     pub fn remove_client(&self, prefix: &str) -> Result<bool, Error> {
-        Ok(self.with(|c| c.execute("DELETE FROM whitelist WHERE client = ?", &[Value::Text(prefix)]))? > 0)
+        Ok(self.transaction(|c| c.execute("DELETE FROM whitelist WHERE client = ?", &[Value::Text(prefix)]))? > 0)
     }
 
     /// The passkey of every member who may announce, with their id and name.

@@ -289,7 +289,7 @@ impl Store {
             idle: Mutex::default(),
             hurried: AtomicBool::new(false),
         };
-        store.with(|c| c.create_schema())?;
+        again(|| store.with(|c| c.create_schema()))?; // Another goat may be at it, too.
         let mut version = None;
         store.with(|c| {
             c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| {
@@ -354,7 +354,7 @@ impl Store {
 
     /// Runs `f` in one transaction; again where another transaction was in the way.
     fn transaction<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let mut once = || {
+        again(|| {
             self.with(|c| {
                 c.execute(self.dialect.begin(), &[])?;
                 let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
@@ -364,22 +364,14 @@ impl Store {
                 }
                 done
             })
-        };
-        let mut done = once();
-        for _ in 1..TRIES {
-            if !matches!(&done, Err(e) if e.kind == Kind::Busy) {
-                break;
-            }
-            done = once();
-        }
-        done
+        })
     }
 
     /// Reads users, torrents, and the sessions that announced since `since` (seconds since 1970).
     pub fn load(&self, since: u32, mut sink: impl FnMut(Loaded)) -> Result<(), Error> {
+        // What changed before this moment is about to be read.
+        again(|| self.with(|c| c.execute("DELETE FROM changes", &[])))?;
         self.with(|c| {
-            // What changed before this moment is about to be read.
-            c.execute("DELETE FROM changes", &[])?;
             c.query(&format!("SELECT {USER_COLUMNS} FROM users"), &[], &mut |row| {
                 user(row).map(Loaded::User).into_iter().for_each(&mut sink);
             })?;
@@ -475,6 +467,18 @@ impl Store {
         }
         Ok(changes)
     }
+}
+
+/// Does something again where somebody else's lock was in the way.
+fn again<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut done = once();
+    for _ in 1..TRIES {
+        if !matches!(&done, Err(e) if e.kind == Kind::Busy) {
+            break;
+        }
+        done = once();
+    }
+    done
 }
 
 /// The version of the tables in `res/`.
