@@ -9,6 +9,10 @@ use std::str::FromStr;
 /// each directory. All levels fit in 128 KiB of stack, in a debug build too (a test); 32 in release.
 pub const MAX_DEPTH: usize = 64;
 
+/// How many values an input may hold, so that a hostile one cannot fill the memory: a torrent of a million
+/// files has about four million.
+const MAX_VALUES: usize = 5_000_000;
+
 /// Digits of the largest 64-bit number.
 const LONGEST: usize = 20;
 
@@ -91,21 +95,52 @@ impl<'a> Value<'a> {
 /// Parses `input`, which must be one value and nothing more. An error says what was wrong, and at
 /// which byte, counted from 0.
 ///
-/// Takes at worst about 80 bytes of memory for each byte of input (many tiny lists; measured), but
-/// next to none for the long strings that torrents are made of. Callers limit their input.
+/// Takes at worst about 80 bytes of memory for each value (many tiny lists; measured), and next to none for
+/// the long strings that torrents are made of.
 pub fn parse(input: &[u8]) -> Result<Value<'_>, String> {
-    let mut rest = input;
-    let value = value(&mut rest, 0).and_then(|value| match rest {
+    let (mut rest, mut room) = (input, MAX_VALUES);
+    let value = value(&mut rest, 0, &mut room).and_then(|value| match rest {
         [] => Ok(value),
         _ => Err(expected("the end of the input", rest)),
     });
     value.map_err(|problem| format!("{problem} at byte {}", input.len() - rest.len()))
 }
 
-/// Takes a value from the start of `rest`; it stands within `depth` lists and dictionaries. Upon an
-/// error, `rest` is where the problem is, here and below.
-fn value<'a>(rest: &mut &'a [u8], depth: usize) -> Result<Value<'a>, String> {
+/// A key of a dictionary, and its value as it stands in the input.
+pub type Entry<'a> = (&'a [u8], &'a [u8]);
+
+/// The keys of a dictionary that [`parse`] accepts, each with its value as it stands in the input.
+pub fn entries(input: &[u8]) -> Result<Vec<Entry<'_>>, String> {
+    let (mut rest, mut room) = (input, MAX_VALUES);
+    let mut entries = Vec::new();
+    if !eat(&mut rest, b'd') {
+        return Err(expected("a dictionary", rest));
+    }
+    while !eat(&mut rest, b'e') {
+        let key = string(&mut rest, "a key")?;
+        let start = rest;
+        value(&mut rest, 1, &mut room)?;
+        entries.push((key, start.get(..start.len() - rest.len()).unwrap_or_default()));
+    }
+    Ok(entries)
+}
+
+/// Appends a dictionary whose values are bencode already; sorts the keys.
+pub fn dict(out: &mut Vec<u8>, mut entries: Vec<Entry>) {
+    entries.sort_unstable();
+    out.push(b'd');
+    for (key, value) in entries {
+        bytes(out, key);
+        out.extend_from_slice(value);
+    }
+    out.push(b'e');
+}
+
+/// Takes a value from the start of `rest`; it stands within `depth` lists and dictionaries, and may have
+/// `room` values. Upon an error, `rest` is where the problem is, here and below.
+fn value<'a>(rest: &mut &'a [u8], depth: usize, room: &mut usize) -> Result<Value<'a>, String> {
     let start = *rest;
+    *room = room.checked_sub(1).ok_or_else(|| format!("more than {MAX_VALUES} values"))?;
     if matches!(start, [b'l' | b'd', ..]) && depth == MAX_DEPTH {
         Err(format!("nesting deeper than {MAX_DEPTH} levels"))
     } else if eat(rest, b'i') {
@@ -113,7 +148,7 @@ fn value<'a>(rest: &mut &'a [u8], depth: usize) -> Result<Value<'a>, String> {
     } else if eat(rest, b'l') {
         let mut items = Vec::new();
         while !eat(rest, b'e') {
-            items.push(value(rest, depth + 1)?);
+            items.push(value(rest, depth + 1, room)?);
         }
         Ok(Value::List(items))
     } else if eat(rest, b'd') {
@@ -125,7 +160,7 @@ fn value<'a>(rest: &mut &'a [u8], depth: usize) -> Result<Value<'a>, String> {
                 *rest = entry;
                 return Err(format!("unsorted or duplicate key {}", excerpt(key)));
             }
-            entries.push((key, value(rest, depth + 1)?));
+            entries.push((key, value(rest, depth + 1, room)?));
         }
         let raw = start.get(..start.len() - rest.len()).unwrap_or_default();
         Ok(Value::Dict { entries, raw })

@@ -39,6 +39,7 @@ const PORT: &str = "a whole number, 1 to 65535";
 const PROXIES: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
 const REDIS: &str = "true, false or redis://[:password@]host[:port][/db]";
 const SERVER: &str = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
+const URL: &str = r#""", or http:// or https:// with a host, perhaps a port and a path: "https://tracker.example.org""#;
 pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x509 -newkey ec \
     -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout goat.key \
     -out goat.crt -subj /CN=HOST";
@@ -47,9 +48,10 @@ pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x
 type Key = (&'static str, &'static str, fn(&Value) -> bool, &'static str);
 
 #[rustfmt::skip]
-const KEYS: [Key; 27] = [
+const KEYS: [Key; 28] = [
     ("Host",            "''",               |v| v == "" || is(host, v), HOST),
     ("Port",            "8080",             |v| is_number(v, 1, 65535), PORT),
+    ("URL",             "''",               |v| v == "" || is(url, v), URL),
     ("Passkey",         "true",             Value::is_boolean, FLAG),
     ("Whitelist",       "true",             Value::is_boolean, FLAG),
     ("Verified",        "true",             Value::is_boolean, FLAG),
@@ -87,6 +89,8 @@ pub struct Config {
     pub host: String,
     /// Port of HTTP and UDP.
     pub port: u16,
+    /// How members reach this tracker: `http(s)://host[:port][/path]`; "" is at `host` and the ports.
+    pub url: String,
     /// Whether a request must carry the passkey of a user.
     pub passkey: bool,
     /// Whether only approved clients may announce.
@@ -441,6 +445,15 @@ fn host(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok() || !text.is_empty() && text.chars().all(in_names)
 }
 
+fn url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("https://").or(text.strip_prefix("http://")) else {
+        return false;
+    };
+    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let in_paths = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    server(place) && !place.is_empty() && path.chars().all(in_paths)
+}
+
 /// An IPv6 address is in brackets, so that its colons are not taken for that before the port.
 fn server(text: &str) -> bool {
     let ipv6 = |text: &str| text.parse::<SocketAddrV6>().is_ok();
@@ -495,7 +508,7 @@ fn advice(key: &str) -> String {
 }
 
 /// How many letters of the longer key are neither in the common beginning nor the common end.
-fn difference(a: &str, b: &str) -> usize {
+pub fn difference(a: &str, b: &str) -> usize {
     let same = |(x, y): &(u8, u8)| x.eq_ignore_ascii_case(y);
     let begins = a.bytes().zip(b.bytes());
     let ends = a.bytes().rev().zip(b.bytes().rev());
@@ -558,6 +571,7 @@ mod tests {
             file: file.clone(),
             host: String::new(),
             port: 8080,
+            url: String::new(),
             passkey: true,
             whitelist: true,
             verified: true,

@@ -366,6 +366,18 @@ fn unwritten(config: &Config) -> PathBuf {
     config.file.with_extension("unwritten.json")
 }
 
+/// How many rows wait there.
+pub fn unwritten_rows(config: &Config) -> Result<usize, String> {
+    let file = unwritten(config);
+    let batches: Vec<Batch> = match fs::read(&file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+        read => read
+            .and_then(|text| Ok(serde_json::from_slice(&text)?))
+            .map_err(|e| format!("cannot read {}, which holds accounts not yet written: {e}", file.display()))?,
+    };
+    Ok(batches.iter().map(Batch::rows).sum())
+}
+
 /// Writes the batches that the last run could not write. Each is written once, however often this is
 /// interrupted: the database knows their numbers.
 pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {

@@ -213,25 +213,36 @@ pub fn database(config: &Config) -> String {
     }
 }
 
-/// The URLs for a member's torrents and client.
+/// The URLs for a member's torrents and client, the best first.
 pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
-    let host = match config.host.as_str() {
-        "" => "localhost".to_string(),
-        host if host.contains(':') => format!("[{host}]"),
-        host => host.to_string(),
-    };
     let path = if config.passkey { format!("/{passkey}/announce") } else { "/announce".into() };
+    let (public, place) = config.url.split_once("://").unwrap_or(("", &config.host));
+    let host = match place.split('/').next().unwrap_or_default() {
+        "" => "localhost".to_string(),
+        host if config.url.is_empty() && host.contains(':') => format!("[{host}]"),
+        host if config.url.is_empty() || host.ends_with(']') => host.to_string(),
+        host => host.rsplit_once(':').map_or(host, |(host, _)| host).to_string(),
+    };
     let listeners = [
         (config.https, "https", config.ssl.port),
         (config.http, "http", config.port),
         (config.udp, "udp", config.port),
     ];
-    let on = listeners.into_iter().filter(|(on, ..)| *on);
-    on.map(|(_, scheme, port)| format!("{scheme}://{host}:{port}{path}")).collect()
+    let on = listeners.iter().filter(|(on, ..)| *on);
+    // A proxy may speak HTTPS for a goat that listens for HTTP only.
+    let direct = on.clone().any(|(_, scheme, _)| *scheme == public);
+    on.map(|(_, scheme, port)| match *scheme {
+        "udp" => format!("udp://{host}:{port}{path}"),
+        scheme if scheme == public || !public.is_empty() && !direct => {
+            format!("{}{path}", config.url.trim_end_matches('/'))
+        }
+        scheme => format!("{scheme}://{host}:{port}{path}"),
+    })
+    .collect()
 }
 
 /// Opens a socket with `bind`: on the configured host, or on every address, IPv6 and IPv4 on one socket.
-fn listen<T>(host: &str, port: u16, bind: impl Fn(&[SocketAddr]) -> io::Result<T>) -> Result<T, String> {
+pub fn listen<T>(host: &str, port: u16, bind: impl Fn(&[SocketAddr]) -> io::Result<T>) -> Result<T, String> {
     let addresses: Vec<SocketAddr> = if host.is_empty() {
         vec![(IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into()]
     } else {

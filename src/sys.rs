@@ -1,5 +1,6 @@
 //! The operating system's calls that the standard library does not offer: options of listening sockets,
-//! epoll, memory that outlives the process, and the limit on open files. The only place with `unsafe`, and only Linux.
+//! epoll, memory that outlives the process, the limit on open files, and whether the clock is kept right. The only
+//! place with `unsafe`, and only Linux.
 
 #![allow(unsafe_code)]
 
@@ -212,6 +213,15 @@ impl Drop for SharedWords {
         // SAFETY: it was mapped with that size, and nobody has a reference to it any more.
         unsafe { libc::munmap(self.at.as_ptr().cast::<c_void>(), self.words * size_of::<AtomicU64>()) };
     }
+}
+
+/// Whether the system says that a time service keeps its clock right.
+pub fn clock_is_kept() -> bool {
+    // SAFETY: all zeros are a valid timex, and one that changes nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live timex, which the kernel fills.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    (0..libc::TIME_ERROR).contains(&state)
 }
 
 /// Raises the limit on open files as far as it may be, and returns it.

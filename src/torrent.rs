@@ -1,5 +1,5 @@
 //! Torrent files (BEP 3 and 52): what a tracker needs to know of one, and the ids of torrents and
-//! peers. Reads bytes, never files. Paths and piece hashes are the clients' business.
+//! peers; and copies for members. Reads bytes, never files. Paths and piece hashes are the clients' business.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::bencode::{self, Value};
 
 /// A torrent's identity, as clients announce it: the SHA-1 of its info dictionary (BEP 3), or the
 /// first 20 bytes of the SHA-256 (BEP 52).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InfoHash(pub [u8; 20]);
 
 /// What a client calls itself (BEP 3): any 20 bytes, usually new at each start.
@@ -137,6 +137,47 @@ fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
         private: info.get(b"private") == Some(&Value::Int(1)),
         info: raw,
     })
+}
+
+/// Keys beside the info dictionary that name other trackers, DHT nodes (BEP 5) and web seeds (BEP 17 and 19).
+const FOREIGN: [&[u8]; 5] = [b"announce", b"announce-list", b"nodes", b"url-list", b"httpseeds"];
+
+/// A member's copy of a torrent that [`read`] accepts: with these announce URLs, each a tier of its own
+/// (BEP 12), and without other trackers, nodes and web seeds. Everything else, the info dictionary above all,
+/// is the same to the byte.
+pub fn copy_for(file: &[u8], urls: &[String]) -> Result<Vec<u8>, String> {
+    let (mut announce, mut tiers) = (Vec::new(), b"l".to_vec());
+    bencode::bytes(&mut announce, urls.first().map_or("", |url| url).as_bytes());
+    for url in urls {
+        tiers.push(b'l');
+        bencode::bytes(&mut tiers, url.as_bytes());
+        tiers.push(b'e');
+    }
+    tiers.push(b'e');
+    let mut entries = bencode::entries(file)?;
+    entries.retain(|(key, _)| !FOREIGN.contains(key));
+    entries.push((b"announce", &announce));
+    if urls.len() > 1 {
+        entries.push((b"announce-list", &tiers));
+    }
+    let mut copy = Vec::with_capacity(file.len());
+    bencode::dict(&mut copy, entries);
+    Ok(copy)
+}
+
+/// A copy of a torrent that [`read`] accepts with the private flag (BEP 27). It is another torrent: its
+/// info_hash is new.
+pub fn private_copy(file: &[u8]) -> Result<Vec<u8>, String> {
+    let mut root = bencode::entries(file)?;
+    let (mut info, mut copy) = (Vec::new(), Vec::with_capacity(file.len()));
+    let found = root.iter().position(|(key, _)| *key == b"info").map(|at| root.swap_remove(at));
+    let mut entries = bencode::entries(found.map_or(b"", |(_, info)| info))?;
+    entries.retain(|(key, _)| *key != b"private");
+    entries.push((b"private", b"i1e"));
+    bencode::dict(&mut info, entries);
+    root.push((b"info", &info));
+    bencode::dict(&mut copy, root);
+    Ok(copy)
 }
 
 /// Bytes in the files of the v1 part (BEP 3).

@@ -934,7 +934,7 @@ mod rules {
         // batch is written.
         let store = &books.tracker.store;
         store
-            .users(0, |_| {
+            .users(goat::store::Who::Everybody, "u.id", 0, |_| {
                 assert!(store.user_by_passkey("nobody").unwrap().is_none())
             })
             .unwrap();

@@ -48,11 +48,27 @@ fn every_command_works_with_and_without_a_running_tracker(database: &Database) {
         }
         let cli = |words: &[&str]| succeed(goat.cli(words), words);
         let checked = cli(&["check"]);
-        let good = checked
-            .lines()
-            .filter(|line| line.ends_with(": good"))
-            .count();
-        assert_eq!((good, checked.lines().count()), (2, 2), "{checked}");
+        assert!(
+            checked.lines().all(|line| !line.contains(": wrong")),
+            "{checked}"
+        );
+        let port = format!("TCP port {}: good", goat.port);
+        for start in [
+            goat.config_path().to_str().unwrap(),
+            database_name(database),
+            &port,
+        ] {
+            let line = checked.lines().find(|line| line.starts_with(start));
+            assert!(
+                line.is_some_and(|line| line.contains(": good")),
+                "{start}: {checked}"
+            );
+        }
+        assert_eq!(
+            checked.contains("goat listens (process"),
+            running,
+            "{checked}"
+        );
 
         check_users(&goat, round);
         check_files(&goat, round);
@@ -72,25 +88,30 @@ fn check_help_and_version(goat: &Goat) {
     let commands = help.lines().filter_map(|line| line.strip_prefix("  goat "));
     let words = |line: &str| {
         let lower = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
-        let words = line.split(' ').take_while(lower);
+        let usage = line.split("  ").next().unwrap();
+        let words = usage.split(' ').take_while(lower);
         words.collect::<Vec<_>>().join(" ")
     };
     let commands: Vec<String> = commands.map(words).collect();
-    let known = [
-        "", // [run]
-        "check",
-        "user add",
-        "user list",
-        "file add",
-        "file list",
-        "file approve",
-        "client list",
-        "client approve",
-        "client deny",
-        "help",
-    ];
-    assert_eq!(commands, known, "{help}");
-    for words in [&["--help"][..], &["-h"], &["user", "add", "--help"]] {
+    let known = "run, check, stats, user add, user list, user show, user ban, user unban, user remove, \
+         user passkey, user key, user limit, user credit, file add, file list, file show, file approve, \
+         file revoke, file remove, file free, client list, client approve, client deny, client remove, \
+         torrent, backup, restore, import, help, ";
+    assert_eq!(commands.join(", "), known, "{help}");
+    // Each is explained, by `help` and by its own --help alike.
+    for command in commands.iter().filter(|command| !command.is_empty()) {
+        let words: Vec<&str> = command.split(' ').collect();
+        let explained = succeed(goat.cli(&[&["help"], &words[..]].concat()), &words);
+        assert!(
+            explained.starts_with(&format!("goat {command}")),
+            "{explained}"
+        );
+        if command != "help" {
+            let own = succeed(goat.cli(&[&words[..], &["--help"]].concat()), &words);
+            assert_eq!(own, explained);
+        }
+    }
+    for words in [&["--help"][..], &["-h"]] {
         assert_eq!(succeed(goat.cli(words), words), help);
     }
     let output = self::goat(&goat.folder, &["--version"]).output().unwrap();
@@ -99,6 +120,13 @@ fn check_help_and_version(goat: &Goat) {
         output.status.success() && output.stdout == version.as_bytes(),
         "{output:?}"
     );
+}
+
+fn database_name(database: &Database) -> &'static str {
+    match database {
+        Database::Sqlite(_) => "SQLite ",
+        Database::MariaDb(_) => "MySQL database goat",
+    }
 }
 
 fn check_users(goat: &Goat, round: i64) {
@@ -125,13 +153,17 @@ fn check_users(goat: &Goat, round: i64) {
     );
 
     let plain = cli(&["user", "add", &second]);
-    let fields: Vec<(&str, &str)> = plain.lines().take(5).map(|line| line.split_at(9)).collect();
+    let fields: Vec<(&str, &str)> = plain
+        .lines()
+        .take(5)
+        .map(|line| line.split_at(10))
+        .collect();
     let [
-        ("id       ", id),
-        ("name     ", name),
-        ("passkey  ", passkey),
-        ("API key  ", _),
-        ("announce ", url),
+        ("id        ", id),
+        ("name      ", name),
+        ("passkey   ", passkey),
+        ("API key   ", _),
+        ("announce  ", url),
     ] = fields[..]
     else {
         panic!("{plain}")
@@ -145,8 +177,9 @@ fn check_users(goat: &Goat, round: i64) {
         panic!("{list}")
     };
     let expected = |id: i64, name: &str, admin: bool, limit: i64| {
-        json!({ "id": id, "name": name, "admin": admin, "banned": false, "torrentLimit": limit,
-                "uploaded": 0, "downloaded": 0, "seeding": 0, "leeching": 0 })
+        json!({ "id": id, "name": name, "admin": admin, "banned": false, "banReason": "",
+                "torrentLimit": limit, "uploaded": 0, "downloaded": 0, "ratio": null,
+                "seeding": 0, "leeching": 0 })
     };
     assert_eq!(a, &expected(user["id"].as_i64().unwrap(), &first, true, 7));
     assert_eq!(b, &expected(id.parse().unwrap(), &second, false, 0));
@@ -156,8 +189,8 @@ fn check_users(goat: &Goat, round: i64) {
         1 + list.as_array().unwrap().len(),
         "{plain}"
     );
-    let row = plain.lines().find(|line| line.contains(&first)).unwrap();
-    assert!(row.ends_with(" admin"), "{plain}");
+    let row = plain.lines().find(|line| line.ends_with(&first)).unwrap();
+    assert!(row.contains(" yes "), "{plain}");
     assert!(!plain.contains(secret("passkey")) && !plain.contains(secret("apiKey")));
 }
 
@@ -176,11 +209,12 @@ fn check_files(goat: &Goat, round: i64) {
             "Größe",
         ),
     };
-    let file = goat.json(&["file", "add", &sample(torrent)]);
+    let file = goat.json(&["file", "add", "--public", &sample(torrent)]);
     let id = file["id"].as_i64().unwrap();
     let expected = |verified: bool| {
         json!({ "id": id, "infoHash": hash, "name": name, "verified": verified,
-                "seeders": 0, "leechers": 0, "completed": 0 })
+                "size": file["size"], "seeders": 0, "leechers": 0, "completed": 0, "lastActive": null,
+                "uploadPercent": 100, "downloadPercent": 100 })
     };
     assert_eq!(file, expected(true));
     let other = hex(&info_hash(round as u32));
@@ -589,10 +623,8 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
         &["user", "list", "--pending"],
         &["file"],
         &["file", "add"],
-        &["file", "add", "a", "b"],
         &["file", "list", "x"],
         &["file", "approve"],
-        &["file", "approve", "xyz"],
         &["file", "approve", "0123456789", "--all"],
         &["client"],
         &["client", "approve"],
@@ -603,6 +635,33 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
         &["run", "x"],
         &["check", "x"],
         &["help", "x"],
+        &["user", "list", "--sort", "size"],
+        &["user", "limit", "anna"],
+        &["user", "limit", "anna", "x"],
+        &["user", "credit", "anna"],
+        &["user", "credit", "anna", "--uploaded", "1 zebibyte"],
+        &["user", "ban", "anna", "--reason"],
+        &["file", "free", "0123", "--download", "1001"],
+        &["file", "free", "0123", "--upload", "-1"],
+        &["file", "list", "--pending", "--dead"],
+        &["file", "add", "a", "b", "--private", "c"],
+        &["torrent", "a"],
+        &["torrent", "a", "--for", "anna"],
+        &["torrent", "a", "--out", "b"],
+        &[
+            "torrent",
+            "a",
+            "--for",
+            "anna",
+            "--out",
+            "b",
+            "--for-all",
+            "c",
+        ],
+        &["backup"],
+        &["restore", "a", "b"],
+        &["import"],
+        &["stats", "--json=yes"],
         &["--nonsense"],
         &["add", "user"],
     ];
@@ -614,7 +673,9 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
             "{words:?}: {stderr}"
         );
         assert!(
-            stderr.starts_with("goat: ") && stderr.contains("goat help"),
+            stderr.starts_with("goat: ")
+                && stderr.contains("goat help")
+                && stderr.lines().count() == 1,
             "{words:?}: {stderr}"
         );
     }
@@ -630,7 +691,7 @@ fn an_option_that_a_command_does_not_have_is_a_wrong_word() {
     let goat = Goat::prepare(&database, json!({}));
     let hash = "0".repeat(40);
     for words in [
-        &["check", "--json"][..],
+        &["check", "--banned"][..],
         &["help", "--json"],
         &["client", "approve", "x", "--json"],
         &["client", "deny", "x", "--json"],
@@ -746,7 +807,7 @@ fn torrents_of_every_kind_can_be_added() {
         // A torrent that is both is known by its v1 hash; one that is v2 by the first 20 bytes of its hash.
         let hash = if v1 == "-" { &v2[..40] } else { v1 };
         let path = samples().join(file);
-        let added = goat.json(&["file", "add", path.to_str().unwrap()]);
+        let added = goat.json(&["file", "add", "--public", path.to_str().unwrap()]);
         assert_eq!(
             (&added["infoHash"], &added["name"], &added["verified"]),
             (&json!(hash), &json!(name), &json!(true)),
@@ -759,7 +820,11 @@ fn torrents_of_every_kind_can_be_added() {
         // Again, by its file or its hash in either form, it is the same torrent.
         let whole = if v1 == "-" { v2 } else { v1 };
         for what in [path.to_str().unwrap(), hash, &hash.to_uppercase(), whole] {
-            assert_eq!(goat.json(&["file", "add", what]), added, "{file}: {what}");
+            assert_eq!(
+                goat.json(&["file", "add", "--public", what]),
+                added,
+                "{file}: {what}"
+            );
         }
     }
     assert_eq!(goat.json(&["file", "list"]).as_array().unwrap().len(), 9);
@@ -768,7 +833,7 @@ fn torrents_of_every_kind_can_be_added() {
     database.sql("UPDATE files SET name = '', size = 0, verified = 0");
     let path = samples().join("libtorrent-v1.torrent");
     assert_eq!(
-        goat.json(&["file", "add", path.to_str().unwrap()])["name"],
+        goat.json(&["file", "add", "--public", path.to_str().unwrap()])["name"],
         "Größe"
     );
     assert_eq!(

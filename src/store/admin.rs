@@ -1,13 +1,13 @@
 //! What the command line and the keeper change and list: users, torrents, clients.
 
-use super::{Error, FILE_COLUMNS, Kind, Store, Value, big, file};
+use super::{Connection, Error, FILE_COLUMNS, Kind, Store, Value, big, file};
 use crate::access::{MAX_PENDING, Suggestion};
 use crate::ledger::Factors;
 use crate::random::{hex, secret};
 use crate::torrent::InfoHash;
 
 /// A row of `users` and what the member does now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserRow {
     /// `users.id`.
     pub id: u32,
@@ -27,6 +27,70 @@ pub struct UserRow {
     pub seeding: u32,
     /// Torrents leeched now.
     pub leeching: u32,
+    /// `users.ban_reason`.
+    pub ban_reason: String,
+}
+
+/// Which users to list.
+#[derive(Clone, Copy)]
+pub enum Who {
+    /// All of them.
+    Everybody,
+    /// Those who may not announce.
+    Banned,
+    /// One, by `users.id`.
+    Id(u32),
+}
+
+/// The words by which users can be sorted, and how; the first is the default.
+pub const USER_ORDERS: [(&str, &str); 5] = [
+    ("id", "u.id"),
+    ("name", "u.username, u.id"),
+    ("uploaded", "u.uploaded DESC, u.id"),
+    ("downloaded", "u.downloaded DESC, u.id"),
+    // Who has downloaded nothing has an infinite ratio, or none.
+    (
+        "ratio",
+        "CASE WHEN u.downloaded > 0 THEN 1 WHEN u.uploaded > 0 THEN 2 ELSE 0 END DESC,
+         CASE WHEN u.downloaded > 0 THEN 1.0 * u.uploaded / u.downloaded ELSE 0 END DESC, u.id",
+    ),
+];
+
+/// Which torrents to list.
+#[derive(Clone, Copy)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those that await approval.
+    Pending,
+    /// The approved ones that nobody seeds now.
+    Dead,
+    /// One, by `files.id`.
+    Id(u32),
+}
+
+/// The words by which torrents can be sorted, and how; the first is the default.
+pub const FILE_ORDERS: [(&str, &str); 7] = [
+    ("id", "f.id"),
+    ("name", "f.name, f.id"),
+    ("size", "f.size DESC, f.id"),
+    ("seeders", "COALESCE(p.seeders, 0) DESC, f.id"),
+    ("leechers", "COALESCE(p.leechers, 0) DESC, f.id"),
+    ("snatches", "f.completed DESC, f.id"),
+    ("activity", "COALESCE(t.seen, 0) DESC, f.id"),
+];
+
+/// A torrent and who is on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SwarmRow {
+    /// The torrent.
+    pub file: FileRow,
+    /// Sessions that have all of it now.
+    pub seeders: u32,
+    /// Sessions that have not.
+    pub leechers: u32,
+    /// The last announce, in seconds since 1970; 0 is never.
+    pub last_active: u32,
 }
 
 /// A user just made, with the secrets that are shown once.
@@ -41,7 +105,7 @@ pub struct NewUser {
 }
 
 /// A row of `files`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileRow {
     /// `files.id`.
     pub id: u32,
@@ -79,12 +143,7 @@ impl Store {
 
     /// Makes a user with a new passkey and API key.
     pub fn add_user(&self, name: &str, torrent_limit: u32, admin: bool) -> Result<NewUser, Error> {
-        let length = name.chars().count();
-        if length == 0 || length > MAX_NAME || name.chars().any(|c| c.is_control() || c == ':') || name.trim() != name {
-            return Err(Error::other(format!(
-                "a user name has 1 to {MAX_NAME} characters, no control characters, no colon, and no space at its ends"
-            )));
-        }
+        check_name(name).map_err(Error::other)?;
         let passkey = secret::<20>().map_err(Error::other)?;
         let api_key = secret::<20>().map_err(Error::other)?;
         let id = self.transaction(|c| {
@@ -96,24 +155,31 @@ impl Store {
                 _ => e,
             })?;
             let id = c.last_id();
-            let values = [Value::Int(id.into()), Value::Text(&hash_key(&api_key))];
-            c.execute("INSERT INTO api_keys (user_id, key_hash) VALUES (?, ?)", &values)?;
+            insert_key(c, id, &api_key)?;
             Ok(id)
         })?;
         Ok(NewUser { id, passkey, api_key })
     }
 
-    /// All users, by id, with what they do now according to sessions that announced since `since`.
-    pub fn users(&self, since: u32, mut sink: impl FnMut(UserRow)) -> Result<(), Error> {
-        let sql = "SELECT u.id, u.username, u.admin, u.banned, u.torrent_limit, u.uploaded, u.downloaded,
-            COALESCE(p.seeding, 0), COALESCE(p.leeching, 0) FROM users u LEFT JOIN (
+    /// Users, in the order of [`USER_ORDERS`], with what they do now according to sessions that announced
+    /// since `since`.
+    pub fn users(&self, who: Who, order: &str, since: u32, mut sink: impl FnMut(UserRow)) -> Result<(), Error> {
+        let who = match who {
+            Who::Everybody => String::new(),
+            Who::Banned => "WHERE u.banned = 1".into(),
+            Who::Id(id) => format!("WHERE u.id = {id}"),
+        };
+        let sql = format!(
+            "SELECT u.id, u.username, u.admin, u.banned, u.torrent_limit, u.uploaded, u.downloaded,
+                COALESCE(p.seeding, 0), COALESCE(p.leeching, 0), u.ban_reason FROM users u LEFT JOIN (
                 SELECT user_id, COUNT(DISTINCT CASE WHEN `left` = 0 THEN file_id END) AS seeding,
                     COUNT(DISTINCT CASE WHEN `left` > 0 THEN file_id END) AS leeching
                 FROM peers WHERE active = 1 AND time >= ? GROUP BY user_id
-            ) p ON p.user_id = u.id ORDER BY u.id";
+            ) p ON p.user_id = u.id {who} ORDER BY {order}"
+        );
         self.with(|c| {
-            c.query(sql, &[Value::Int(since.into())], &mut |row| {
-                if let [id, name, admin, banned, limit, uploaded, downloaded, seeding, leeching, ..] = row {
+            c.query(&sql, &[Value::Int(since.into())], &mut |row| {
+                if let [id, name, admin, banned, limit, uploaded, downloaded, seeding, leeching, reason, ..] = row {
                     sink(UserRow {
                         id: id.small(),
                         name: name.text(),
@@ -124,6 +190,7 @@ impl Store {
                         downloaded: downloaded.small(),
                         seeding: seeding.small(),
                         leeching: leeching.small(),
+                        ban_reason: reason.text(),
                     });
                 }
             })
@@ -150,22 +217,31 @@ impl Store {
         self.file_by_hash(info_hash)?.ok_or_else(|| Error::other("the torrent was removed while it was added"))
     }
 
-    /// All torrents, or those that await approval, by id, each with its (seeders, leechers) according to
-    /// sessions that announced since `since`.
-    pub fn files(&self, pending: bool, since: u32, mut sink: impl FnMut(FileRow, u32, u32)) -> Result<(), Error> {
+    /// Torrents, in the order of [`FILE_ORDERS`], with their swarms according to sessions that announced since
+    /// `since`.
+    pub fn files(&self, which: Which, order: &str, since: u32, mut sink: impl FnMut(SwarmRow)) -> Result<(), Error> {
         let columns = FILE_COLUMNS.split(", ").map(|column| format!("f.{column}")).collect::<Vec<_>>().join(", ");
+        let which = match which {
+            Which::All => String::new(),
+            Which::Pending => "WHERE f.verified = 0".into(),
+            Which::Dead => "WHERE f.verified = 1 AND COALESCE(p.seeders, 0) = 0".into(),
+            Which::Id(id) => format!("WHERE f.id = {id}"),
+        };
         let sql = format!(
-            "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0) FROM files f LEFT JOIN (
+            "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0), COALESCE(t.seen, 0) FROM files f
+            LEFT JOIN (
                 SELECT file_id, SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END) AS seeders,
                     SUM(CASE WHEN `left` > 0 THEN 1 ELSE 0 END) AS leechers
                 FROM peers WHERE active = 1 AND time >= ? GROUP BY file_id
-            ) p ON p.file_id = f.id {} ORDER BY f.id",
-            if pending { "WHERE f.verified = 0" } else { "" }
+            ) p ON p.file_id = f.id
+            LEFT JOIN (SELECT file_id, MAX(time) AS seen FROM files_users GROUP BY file_id) t ON t.file_id = f.id
+            {which} ORDER BY {order}"
         );
         self.with(|c| {
             c.query(&sql, &[Value::Int(since.into())], &mut |row| {
-                if let (Some(file), [.., seeders, leechers]) = (file(row), row) {
-                    sink(file, seeders.small(), leechers.small());
+                if let (Some(file), [.., seeders, leechers, seen]) = (file(row), row) {
+                    let (seeders, leechers, last_active) = (seeders.small(), leechers.small(), seen.small());
+                    sink(SwarmRow { file, seeders, leechers, last_active });
                 }
             })
         })
@@ -220,7 +296,11 @@ impl Store {
             let inserted = self.with(|c| {
                 let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0");
                 c.query(&sql, &[], &mut |row| pending = row.first().map_or(0, |count| count.small::<usize>()))?;
-                if pending >= MAX_PENDING {
+                // The second hash of a hybrid is not a torrent of its own.
+                let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
+                let mut second = false;
+                c.query(sql, &[Value::Text(&key)], &mut |_| second = true)?;
+                if pending >= MAX_PENDING || second {
                     return Ok(0);
                 }
                 let sql = format!("{insert} INTO {table} ({column}, suggested) VALUES (?, ?)");
@@ -232,6 +312,23 @@ impl Store {
         }
         Ok(new)
     }
+}
+
+/// Whether somebody can be called so.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let length = name.chars().count();
+    if length == 0 || length > MAX_NAME || name.chars().any(|c| c.is_control() || c == ':') || name.trim() != name {
+        return Err(format!(
+            "a user name has 1 to {MAX_NAME} characters, no control characters, no colon, and no space at its ends"
+        ));
+    }
+    Ok(())
+}
+
+/// Stores a user's API key.
+pub(super) fn insert_key(c: &mut dyn Connection, user: u32, api_key: &str) -> Result<(), Error> {
+    let values = [Value::Int(user.into()), Value::Text(&hash_key(api_key))];
+    c.execute("INSERT INTO api_keys (user_id, key_hash) VALUES (?, ?)", &values).map(drop)
 }
 
 /// What `api_keys` holds of a key. The key is 160 random bits, so a plain hash cannot be searched.

@@ -12,8 +12,12 @@ mod sqlite;
 mod admin;
 mod books;
 mod check;
+mod community;
 
-pub use admin::{ClientRow, FileRow, NewUser, UserRow};
+pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS, UserRow, Which, Who};
+pub use community::{Import, Seen, Stats, UserTotals};
+#[cfg(feature = "sqlite")]
+pub use sqlite::restore;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -292,17 +296,20 @@ impl Store {
     /// Connects to the configured database, and creates what is missing in it.
     pub fn open(config: &Config) -> Result<Store, Error> {
         let store = Store::unopened(config);
-        store.with(|c| {
-            // A database that this goat does not understand is left as it is.
-            if c.tables()?.iter().any(|table| table == "goat") {
-                let mut version = version(c)?;
-                while version < SCHEMA {
-                    version += 1;
-                    c.upgrade(version)?;
-                    log(format!("{}: upgraded its tables to version {version}", database(config)));
+        // Another goat may be at it, too.
+        again(|| {
+            store.with(|c| {
+                // A database that this goat does not understand is left as it is.
+                if c.tables()?.iter().any(|table| table == "goat") {
+                    let mut version = version(c)?;
+                    while version < SCHEMA {
+                        version += 1;
+                        c.upgrade(version)?;
+                        log(format!("{}: upgraded its tables to version {version}", database(config)));
+                    }
                 }
-            }
-            c.create_schema()
+                c.create_schema()
+            })
         })?;
         Ok(store)
     }
@@ -376,7 +383,7 @@ impl Store {
 
     /// Runs `f` in one transaction; again where another transaction was in the way.
     fn transaction<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let mut once = || {
+        again(|| {
             self.with(|c| {
                 c.execute(self.dialect.begin(), &[])?;
                 let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
@@ -389,22 +396,14 @@ impl Store {
                 }
                 done
             })
-        };
-        let mut done = once();
-        for _ in 1..TRIES {
-            if !matches!(&done, Err(e) if e.kind == Kind::Busy) {
-                break;
-            }
-            done = once();
-        }
-        done
+        })
     }
 
     /// Reads users, torrents, and the sessions that announced since `since` (seconds since 1970).
     pub fn load(&self, since: u32, mut sink: impl FnMut(Loaded)) -> Result<(), Error> {
+        // What changed before this moment is about to be read.
+        again(|| self.with(|c| c.execute("DELETE FROM changes", &[])))?;
         self.with(|c| {
-            // What changed before this moment is about to be read.
-            c.execute("DELETE FROM changes", &[])?;
             c.query(&format!("SELECT {USER_COLUMNS} FROM users"), &[], &mut |row| {
                 user(row).map(Loaded::User).into_iter().for_each(&mut sink);
             })?;
@@ -500,6 +499,18 @@ impl Store {
         }
         Ok(changes)
     }
+}
+
+/// Does something again where somebody else's lock was in the way.
+fn again<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut done = once();
+    for _ in 1..TRIES {
+        if !matches!(&done, Err(e) if e.kind == Kind::Busy) {
+            break;
+        }
+        done = once();
+    }
+    done
 }
 
 /// The version of the tables in a database, which this goat knows.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::ffi::ErrorCode;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{ToSql, params_from_iter};
+use rusqlite::{OpenFlags, ToSql, params_from_iter};
 
 use super::{Connection, Error, Kind, Value};
 
@@ -148,3 +148,58 @@ impl Connection for Sqlite {
 
 /// The most columns that a query of ours has.
 const MAX_COLUMNS: usize = 16;
+
+/// Puts a backup in the place of a database that nobody has open, and keeps that one beside it: returns where,
+/// if there was one.
+pub fn restore(backup: &Path, path: &Path) -> Result<Option<std::path::PathBuf>, Error> {
+    let not_goat = |e: &dyn std::fmt::Display| Error::other(format!("{} is no backup of goat: {e}", backup.display()));
+    let source = rusqlite::Connection::open_with_flags(backup, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let source = source.map_err(|e| Error::other(format!("cannot open {}: {e}", backup.display())))?;
+    let check = |sql: &str| source.query_row(sql, [], |row| row.get::<_, String>(0)).map_err(|e| not_goat(&e));
+    let version = check("SELECT CAST(value AS TEXT) FROM goat WHERE name = 'schema'")?;
+    if !version.parse().is_ok_and(|version| (1..=super::SCHEMA).contains(&version)) {
+        return Err(not_goat(&format!("its tables have version {version}, this goat knows {}", super::SCHEMA)));
+    }
+    let quick = check("PRAGMA quick_check(1)")?;
+    if quick != "ok" {
+        return Err(not_goat(&quick));
+    }
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        std::path::PathBuf::from(name)
+    };
+    let new = beside(".restoring");
+    let cannot = |e: std::io::Error| Error::other(format!("cannot write {}: {e}", new.display()));
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(cannot)?;
+    source.execute("VACUUM INTO ?", [new.to_string_lossy()])?;
+    let present = path.exists();
+    let held = hold(path)?;
+    // Nothing of the former one, such as what a crash left beside it, may be taken for a part of the new one.
+    for part in ["", "-wal", "-shm"] {
+        match std::fs::rename(beside(part), beside(&format!(".before-restore{part}"))) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(cannot(e)),
+            _ => {}
+        }
+    }
+    std::fs::rename(&new, path).map_err(cannot)?;
+    drop(held);
+    Ok(present.then_some(beside(".before-restore")))
+}
+
+/// Makes sure that nobody has a database open, or opens it while the result lives, and writes its write-ahead
+/// log into it. One that is missing or damaged nobody can have open.
+fn hold(path: &Path) -> Result<Option<rusqlite::Connection>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let held = rusqlite::Connection::open(path)?;
+    held.busy_timeout(Duration::from_secs(1))?;
+    // The mode can be changed only where nobody else has the database open.
+    let mode = held.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0));
+    match mode.and_then(|mode| held.execute_batch("BEGIN EXCLUSIVE").map(|()| mode)).map_err(Error::from) {
+        Ok(mode) if mode == "delete" => Ok(Some(held)),
+        Err(e) if e.kind != Kind::Busy => Ok(None),
+        _ => Err(Error::other(format!("{} is in use: stop goat first", path.display()))),
+    }
+}

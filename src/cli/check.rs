@@ -1,0 +1,295 @@
+//! `goat check`: what is wrong with this goat's surroundings, and how to mend it.
+
+use std::fs::{self, OpenOptions};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::output::{Cell, List, print};
+use super::{Call, Done, Failure, now, store};
+use crate::config::{Config, Driver};
+use crate::log::{clean, timestamp};
+use crate::server::{database, listen};
+use crate::store::Store;
+use crate::sys;
+
+/// How something is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    Mended,
+    Warning,
+    Wrong,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            State::Good => "good",
+            State::Mended => "mended",
+            State::Warning => "warning",
+            State::Wrong => "wrong",
+        }
+    }
+}
+
+/// What was looked at: its name, how it is, and what to say about it.
+type Finding = (String, State, String);
+
+fn good(what: impl Into<String>) -> Finding {
+    (what.into(), State::Good, String::new())
+}
+
+pub fn check(call: &Call) -> Done {
+    let config = call.config()?;
+    let fix = call.on("--fix");
+    let mut findings = vec![good(config.file.display().to_string())];
+    let name = database(&config);
+    let wrong = Store::check(&config).map_err(|e| Failure::Could(format!("{name}: {e}")))?;
+    let last_batch = if wrong.is_empty() { store(&config)?.stats(0)?.last_batch } else { 0 };
+    findings.extend(wrong.is_empty().then(|| good(name.as_str())));
+    findings.extend(wrong.into_iter().map(|message| (name.clone(), State::Wrong, message)));
+    findings.extend(files(&config, fix));
+    if config.https {
+        findings.push(certificate(&config));
+    }
+    findings.extend(ports(&config));
+    findings.push(clock(last_batch));
+    if config.url.is_empty() && config.host.is_empty() {
+        let advice = "members' announce URLs say localhost: set URL to how this machine is called from outside";
+        findings.push(("URL".into(), State::Warning, advice.into()));
+    }
+    let wrong = findings.iter().filter(|(_, state, _)| *state == State::Wrong).count();
+    if call.json() {
+        let mut list = List::new(true, &[], &vec![]);
+        for (what, state, message) in findings {
+            let state = Cell::Text(state.word().into());
+            list.row(&vec![("what", Cell::Text(what)), ("state", state), ("message", Cell::Text(message))]);
+        }
+        list.end()?;
+    } else {
+        for (what, state, message) in findings {
+            let message = if message.is_empty() { message } else { format!(": {message}") };
+            print(&format!("{}: {}{}\n", clean(&what), state.word(), clean(&message)))?;
+        }
+    }
+    if wrong == 0 { Ok(()) } else { Err(Failure::Could(format!("{wrong} of these must be mended"))) }
+}
+
+/// Files with secrets that everybody on the machine may read, and a folder that cannot be written.
+fn files(config: &Config, fix: bool) -> Vec<Finding> {
+    let (mysql, db) = (config.db.driver == Driver::Mysql, config.db.path.display().to_string());
+    let secrets = [
+        (mysql || config.redis.is_some(), config.file.display().to_string(), "a password"),
+        (!mysql, db.clone(), "passkeys"),
+        (!mysql, format!("{db}-wal"), "passkeys"),
+        (config.https, config.ssl.key.display().to_string(), "a private key"),
+    ];
+    let mut findings = Vec::new();
+    for (_, file, what) in secrets.into_iter().filter(|(on, ..)| *on) {
+        let Ok(found) = fs::metadata(&file) else { continue };
+        let mode = found.permissions().mode();
+        if mode & 0o007 == 0 {
+            continue;
+        }
+        let message = format!("everybody on this machine may read it, and it holds {what}: chmod o= FILE, or --fix");
+        let mended = if fix { fs::set_permissions(&file, PermissionsExt::from_mode(mode & !0o007)) } else { Ok(()) };
+        findings.push(match mended {
+            Ok(()) if fix => (file, State::Mended, "nobody else may read it now".into()),
+            Ok(()) => (file, State::Warning, message),
+            Err(e) => (file, State::Warning, format!("{message} (which failed: {e})")),
+        });
+    }
+    let folder = config.file.parent().unwrap_or(Path::new("/"));
+    let probe = folder.join(format!(".goat-check-{}", std::process::id()));
+    let written = OpenOptions::new().write(true).create_new(true).open(&probe).and_then(|_| fs::remove_file(&probe));
+    if let Err(e) = written {
+        let message =
+            format!("cannot be written ({e}): what is unwritten when goat stops without its database is lost");
+        findings.push((folder.display().to_string(), State::Warning, message));
+    }
+    findings
+}
+
+/// Whether goat can listen, or does so already.
+fn ports(config: &Config) -> Vec<Finding> {
+    let tcp = |port| listen(&config.host, port, |at| TcpListener::bind(at)).map(drop);
+    let udp = |port| listen(&config.host, port, |at| UdpSocket::bind(at)).map(drop);
+    let wanted =
+        [(config.http, "TCP", config.port), (config.https, "TCP", config.ssl.port), (config.udp, "UDP", config.port)];
+    let check = |(_, protocol, port): (bool, &str, u16)| {
+        let what = format!("{protocol} port {port}");
+        let Err(message) = (if protocol == "UDP" { udp(port) } else { tcp(port) }) else {
+            return good(what);
+        };
+        match owner(&protocol.to_lowercase(), port) {
+            Some((id, name)) if name == "goat" => (what, State::Good, format!("goat listens (process {id})")),
+            Some((id, name)) => {
+                let message = format!("{message}: {name} (process {id}) has it. Stop that, or choose another port");
+                (what, State::Wrong, message)
+            }
+            None => (what, State::Wrong, message),
+        }
+    };
+    wanted.into_iter().filter(|(on, ..)| *on).map(check).collect()
+}
+
+/// The process that listens on a port, as far as it may be known: its id and name.
+fn owner(protocol: &str, port: u16) -> Option<(u32, String)> {
+    let end = format!(":{port:04X}");
+    let state = if protocol == "tcp" { "0A" } else { "07" };
+    let mut sockets = Vec::new();
+    for table in [format!("/proc/self/net/{protocol}"), format!("/proc/self/net/{protocol}6")] {
+        for line in fs::read_to_string(table).unwrap_or_default().lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if let [_, local, _, found, _, _, _, _, _, inode, ..] = fields[..]
+                && local.ends_with(&end)
+                && found == state
+            {
+                sockets.push(format!("socket:[{inode}]"));
+            }
+        }
+    }
+    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let id = process.file_name().to_str()?.parse().ok()?;
+        let mut open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        let is_socket = |file: fs::DirEntry| {
+            fs::read_link(file.path())
+                .is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+        };
+        let found = open.any(is_socket);
+        found.then(|| (id, fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim().to_string()))
+    })
+}
+
+/// Whether the time of day can be right.
+fn clock(last_batch: u32) -> Finding {
+    let (what, now) = (format!("the clock, {}", timestamp(now().into())), now());
+    if last_batch > now.saturating_add(60) {
+        let message = format!("the books were written at {} already: set it", timestamp(last_batch.into()));
+        return (what, State::Wrong, message);
+    }
+    match sys::clock_is_kept() {
+        true => good(what),
+        false => (what, State::Warning, "no time service keeps it right: install systemd-timesyncd or chrony".into()),
+    }
+}
+
+/// Days before its end that a certificate is worth a warning.
+const SOON: u64 = 21;
+
+fn certificate(config: &Config) -> Finding {
+    let what = config.ssl.certificate.display().to_string();
+    let read = fs::read_to_string(&config.ssl.certificate).map_err(|e| e.to_string());
+    let (from, until) = match read.and_then(|pem| validity(&pem).ok_or("it holds no certificate in PEM".into())) {
+        Ok(validity) => validity,
+        Err(e) => return (what, State::Wrong, e),
+    };
+    let digits = |seconds: u64| timestamp(seconds).replace(|c: char| !c.is_ascii_digit(), "");
+    let now = u64::from(now());
+    let day = |time: &str| format!("{}-{}-{}", &time[..4], &time[4..6], &time[6..8]);
+    let advice = "renew it; goat need not be restarted";
+    match (from > digits(now), until < digits(now), until < digits(now + SOON * 86_400)) {
+        (true, ..) => (what, State::Wrong, format!("valid only from {}: {advice}", day(&from))),
+        (_, true, _) => (what, State::Wrong, format!("expired on {}: {advice}", day(&until))),
+        (.., true) => (what, State::Warning, format!("expires on {}: {advice}", day(&until))),
+        _ => (what, State::Good, format!("until {}", day(&until))),
+    }
+}
+
+/// (not before, not after) of the first certificate in a PEM file, each as the 14 digits of the time in UTC
+/// (RFC 5280, section 4.1).
+fn validity(pem: &str) -> Option<(String, String)> {
+    let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
+    let (text, _) = rest.split_once("-----END CERTIFICATE-----")?;
+    let der = base64(text)?;
+    let (_, certificate, _) = element(&der)?;
+    let (_, mut rest, _) = element(certificate)?;
+    if rest.first() == Some(&0xa0) {
+        (.., rest) = element(rest)?; // the version
+    }
+    for _ in ["serial number", "signature", "issuer"] {
+        (.., rest) = element(rest)?;
+    }
+    let (_, validity, _) = element(rest)?;
+    let (kind, from, rest) = element(validity)?;
+    let from = time(kind, from)?;
+    let (kind, until, _) = element(rest)?;
+    Some((from, time(kind, until)?))
+}
+
+/// The first element of DER: its tag, its content, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, length], rest) = der.split_first_chunk()?;
+    let (length, rest) = match length {
+        0..0x80 => (length.into(), rest),
+        _ => {
+            let (bytes, rest) = rest.split_at_checked((length & 0x7f).into()).filter(|(bytes, _)| bytes.len() <= 4)?;
+            (bytes.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)), rest)
+        }
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+/// The 14 digits of a UTCTime or GeneralizedTime.
+fn time(kind: u8, text: &[u8]) -> Option<String> {
+    let text = str::from_utf8(text).ok()?.strip_suffix('Z')?;
+    // A year of two digits is from 1950 to 2049.
+    let century = if kind != 0x17 {
+        ""
+    } else if text < "5" {
+        "20"
+    } else {
+        "19"
+    };
+    let time = format!("{century}{text}");
+    (time.len() == 14 && time.bytes().all(|b| b.is_ascii_digit())).then_some(time)
+}
+
+fn base64(text: &str) -> Option<Vec<u8>> {
+    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
+    for c in text.chars().filter(|c| !c.is_whitespace() && *c != '=') {
+        bits = bits << 6 | DIGITS.find(c)? as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// The validity of a certificate that openssl makes.
+    fn made(days: &str) -> (String, String) {
+        let mut openssl = Command::new("openssl");
+        openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj".split(' '));
+        let output = openssl.args(["/CN=tracker.example.org", "-days", days]).output().unwrap();
+        validity(&String::from_utf8(output.stdout).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read_in_both_forms_of_time() {
+        let now = timestamp(now().into()).replace(|c: char| !c.is_ascii_digit(), "");
+        for (days, years) in [("365", 1), ("36500", 99)] {
+            let (from, until) = made(days);
+            let year = |time: &str| time[..4].parse::<u32>().unwrap();
+            assert!(from <= now && year(&until) - year(&now) >= years, "{from} {until}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_has_no_end() {
+        let wrap = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----");
+        for text in ["", "!", "AAAA", "MIIB", "MIL/////", "MAMwAQ==", "MIT/////AAAA"] {
+            assert_eq!(validity(&wrap(text)), None, "{text}");
+        }
+        assert_eq!(validity(""), None);
+    }
+}

@@ -1,0 +1,57 @@
+//! `goat client`: which clients are let in.
+
+use super::output::{Cell, Fields, List, print};
+use super::{Call, Done, Failure};
+use crate::log::clean;
+use crate::store::{ClientRow, Store};
+
+fn fields(client: &ClientRow) -> Fields {
+    vec![("approved", Cell::Flag(client.approved)), ("client", Cell::Text(client.client.clone()))]
+}
+
+pub fn list(call: &Call) -> Done {
+    let (_, store) = call.open()?;
+    let none = ClientRow { client: String::new(), approved: false };
+    let mut list = List::new(call.json(), &["approved", "client"], &fields(&none));
+    let clients = store.clients()?;
+    let shown = clients.iter().filter(|client| !client.approved || !call.on("--pending"));
+    shown.for_each(|client| list.row(&fields(client)));
+    list.end()
+}
+
+/// The prefix that a command is about, and the database.
+fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
+    let prefix = call.argument(0);
+    if prefix.is_empty() || prefix.chars().count() > 128 {
+        return Err(call.wrong("PREFIX has 1 to 128 characters"));
+    }
+    Ok((prefix, call.open()?.1))
+}
+
+pub fn approve(call: &Call) -> Done {
+    let (prefix, store) = prefix(call)?;
+    Ok(store.set_client(prefix, true)?)
+}
+
+pub fn deny(call: &Call) -> Done {
+    let (prefix, store) = prefix(call)?;
+    store.set_client(prefix, false)?;
+    // Approval is by any prefix, so this one may not matter.
+    let clients = store.clients()?;
+    match clients.iter().find(|client| client.approved && prefix.starts_with(&client.client)) {
+        None => Ok(()),
+        Some(shorter) => print(&format!(
+            "{} is still let in by the shorter {}: to shut it out, deny that and approve longer ones\n",
+            clean(prefix),
+            clean(&shorter.client)
+        )),
+    }
+}
+
+pub fn remove(call: &Call) -> Done {
+    let (prefix, store) = prefix(call)?;
+    match store.remove_client(prefix)? {
+        true => Ok(()),
+        false => Err(Failure::Could(format!("there is no client {prefix}: `goat client list` shows what there is"))),
+    }
+}

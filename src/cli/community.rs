@@ -1,0 +1,260 @@
+//! The community as a whole: running the tracker, statistics, backup, restore, and moving in.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
+
+use super::output::{Cell, Fields, print, show};
+use super::{Call, Done, Failure, live_since, replace_file, store};
+use crate::config::{Config, Driver};
+use crate::server::database;
+use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
+
+pub fn run(call: &Call) -> Done {
+    crate::server::run(call.config()?).map_err(Failure::Could)
+}
+
+/// How many members and torrents `goat stats` names.
+const TOP: usize = 5;
+
+pub fn stats(call: &Call) -> Done {
+    let (config, store) = call.open()?;
+    let since = live_since(&config);
+    let stats = store.stats(since)?;
+    let (mut members, mut torrents): (Vec<Fields>, Vec<Fields>) = (Vec::new(), Vec::new());
+    let order = |orders: &[(&str, &'static str)], word| orders.iter().find(|(w, _)| *w == word).map_or("1", |(_, s)| s);
+    store.users(Who::Everybody, order(&USER_ORDERS, "uploaded"), since, |user| {
+        if members.len() < TOP {
+            members.push(vec![
+                ("uploaded", Cell::Bytes(user.uploaded)),
+                ("downloaded", Cell::Bytes(user.downloaded)),
+                ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
+                ("name", Cell::Text(user.name)),
+            ]);
+        }
+    })?;
+    store.files(Which::All, order(&FILE_ORDERS, "snatches"), since, |row| {
+        if torrents.len() < TOP {
+            torrents.push(vec![
+                ("completed", Cell::Int(row.file.completed.into())),
+                ("seeders", Cell::Int(row.seeders.into())),
+                ("leechers", Cell::Int(row.leechers.into())),
+                ("infoHash", Cell::Hash(row.file.info_hash.to_string())),
+                ("name", Cell::Text(row.file.name)),
+            ]);
+        }
+    })?;
+    let unsaved = crate::keeper::unwritten_rows(&config).map_err(Failure::Could)?;
+    show(
+        &vec![
+            ("members", Cell::Int(stats.members)),
+            ("banned", Cell::Int(stats.banned)),
+            ("torrents", Cell::Int(stats.torrents)),
+            ("pending", Cell::Int(stats.pending)),
+            ("size", Cell::Bytes(stats.size)),
+            ("swarms", Cell::Int(stats.swarms)),
+            ("seeders", Cell::Int(stats.seeders)),
+            ("leechers", Cell::Int(stats.leechers)),
+            ("snatches", Cell::Int(stats.snatches)),
+            ("uploaded", Cell::Bytes(stats.uploaded)),
+            ("downloaded", Cell::Bytes(stats.downloaded)),
+            ("lastWritten", Cell::Time(stats.last_batch)),
+            ("unsaved", Cell::Int(unsaved as u64)),
+            ("topMembers", Cell::List(members)),
+            ("topTorrents", Cell::List(torrents)),
+        ],
+        call.json(),
+    )
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if word.chars().all(plain) && !word.is_empty() { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Prints how a MySQL database is copied, which is the business of its own programs.
+fn by_hand(config: &Config, program: &str, options: &str, direction: char, file: &str) -> Done {
+    let server = match config.db.host.as_str() {
+        host if host.starts_with('/') => format!("--socket={}", quoted(host)),
+        host => match host.rsplit_once(':').filter(|(name, _)| !name.contains(':') || name.ends_with(']')) {
+            Some((name, port)) => format!("--host={} --port={port}", quoted(name.trim_matches(['[', ']']))),
+            None => format!("--host={}", quoted(host.trim_matches(['[', ']']))),
+        },
+    };
+    let user = format!("--user={} --password", quoted(&config.db.username));
+    let (database, file) = (quoted(&config.db.database), quoted(file));
+    print(&format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
+    Err(Failure::Could("nothing was done yet: with MySQL and MariaDB use the command above".into()))
+}
+
+pub fn backup(call: &Call) -> Done {
+    let config = call.config()?;
+    let file = call.argument(0);
+    if config.db.driver == Driver::Mysql {
+        let options = "--single-transaction --default-character-set=utf8mb4 ";
+        return by_hand(&config, "mariadb-dump", options, '>', file);
+    }
+    let store = store(&config)?;
+    replace_file(Path::new(file), |new| store.backup(&new.to_string_lossy()))
+}
+
+pub fn restore(call: &Call) -> Done {
+    let config = call.config()?;
+    let file = call.argument(0);
+    if config.db.driver == Driver::Mysql {
+        return by_hand(&config, "mariadb", "--default-character-set=utf8mb4 ", '<', file);
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(old) = crate::store::restore(Path::new(file), &config.db.path)? {
+        print(&format!("the former database is kept as {}\n", old.display()))?;
+    }
+    // Opened for its own checks.
+    print(&format!("{}: {} members\n", database(&config), store(&config)?.stats(0)?.members))
+}
+
+/// Bytes of a file to import, at most.
+const MAX_IMPORT: u64 = 256 << 20;
+
+pub fn import(call: &Call) -> Done {
+    let (config, file) = (call.config()?, call.argument(0));
+    let wrong = |e: String| Failure::Could(e.lines().map(|line| format!("{file}: {line}\n")).collect());
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(MAX_IMPORT + 1).read_to_string(&mut text));
+    read.map_err(|e| wrong(e.to_string()))?;
+    if text.len() as u64 > MAX_IMPORT {
+        return Err(wrong("larger than 256 MiB".into()));
+    }
+    let rows = rows(&text).map_err(wrong)?;
+    let on_terminal = io::stderr().is_terminal();
+    let progress = |done: usize| {
+        if on_terminal && (done.is_multiple_of(1000) || done == rows.len()) {
+            let end = if done == rows.len() { "\n" } else { "" };
+            let _ = write!(io::stderr(), "\r{done} of {} rows{end}", rows.len()); // It is only for looking at.
+        }
+    };
+    store(&config)?.import(&rows, progress).map_err(|e| wrong(e.to_string()))?;
+    print(&format!("{} rows imported\n", rows.len()))
+}
+
+/// Reads the rows under a header that names the columns, or lists what is wrong with them.
+fn rows(text: &str) -> Result<Vec<Import>, String> {
+    let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text)).into_iter();
+    let users = ["name", "passkey", "uploaded", "downloaded", "torrent_limit"];
+    let torrents = ["info_hash", "name", "size"];
+    let (_, header) = records.next().unwrap_or_default();
+    let names: Vec<String> = header.iter().map(|name| name.trim().to_lowercase()).collect();
+    let known = if names.iter().any(|name| name == "info_hash") { &torrents[..] } else { &users[..] };
+    let required = if known.len() == users.len() { 2 } else { 1 };
+    let columns: HashMap<&str, usize> = names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+    if !known.iter().take(required).all(|name| columns.contains_key(name))
+        || columns.len() != names.len()
+        || !names.iter().all(|name| known.contains(&name.as_str()))
+    {
+        let (users, torrents) = (users.join(","), torrents.join(","));
+        return Err(format!(
+            "line 1: it must name the columns, {users} (name and passkey must be there) or {torrents} (info_hash must)"
+        ));
+    }
+    let (mut rows, mut mistakes) = (Vec::new(), Vec::new());
+    for (line, record) in records {
+        let field = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map_or("", |text| text.as_str());
+        let number = |name: &str, most: u64| match field(name).trim() {
+            "" => Ok(0),
+            text => text
+                .parse::<u64>()
+                .ok()
+                .filter(|n| *n <= most)
+                .ok_or(format!("{name} is {text:?}, but must be 0 to {most}")),
+        };
+        let row = || {
+            if record.len() != names.len() {
+                return Err(format!("{} fields, but must be {}", record.len(), names.len()));
+            }
+            let name = field("name").to_string();
+            if required == 1 {
+                let info_hash = field("info_hash").trim().parse()?;
+                return Ok(Import::Torrent { line, info_hash, name, size: number("size", i64::MAX as u64)? });
+            }
+            Ok(Import::User {
+                line,
+                name,
+                passkey: field("passkey").into(),
+                uploaded: number("uploaded", i64::MAX as u64)?,
+                downloaded: number("downloaded", i64::MAX as u64)?,
+                torrent_limit: u32::try_from(number("torrent_limit", u32::MAX.into())?).unwrap_or_default(),
+            })
+        };
+        match row() {
+            Ok(row) => rows.push(row),
+            Err(e) if mistakes.len() < 20 => mistakes.push(format!("line {line}: {e}")),
+            Err(_) => {
+                mistakes.push("and more".into());
+                break;
+            }
+        }
+    }
+    if mistakes.is_empty() { Ok(rows) } else { Err(mistakes.join("\n")) }
+}
+
+/// The records of a CSV file (RFC 4180), each with the number of its first line. Empty lines are skipped.
+fn records(text: &str) -> Vec<(usize, Vec<String>)> {
+    let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
+    let (mut line, mut first, mut quoted) = (1, 1, false);
+    let mut chars = text.chars().peekable();
+    loop {
+        let c = chars.next();
+        line += usize::from(c == Some('\n'));
+        match c {
+            Some('"') if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
+            Some('"') if quoted || field.is_empty() => quoted = !quoted,
+            Some(c) if quoted => field.push(c),
+            Some(',') => record.push(std::mem::take(&mut field)),
+            Some('\r') if chars.peek() == Some(&'\n') => {}
+            None | Some('\n') => {
+                record.push(std::mem::take(&mut field));
+                let record = std::mem::take(&mut record);
+                if record.iter().any(|field| !field.is_empty()) {
+                    records.push((first, record));
+                }
+                first = line;
+                if c.is_none() {
+                    return records;
+                }
+            }
+            Some(c) => field.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_is_read_with_quotes_and_the_numbers_of_its_lines() {
+        let text = "name,passkey\r\n\"a, \"\"b\"\"\",12345678\n\n\"two\nlines\",x\nlast,y";
+        let expected =
+            [(1, ["name", "passkey"]), (2, ["a, \"b\"", "12345678"]), (4, ["two\nlines", "x"]), (6, ["last", "y"])];
+        let read = records(text);
+        assert_eq!(read.len(), expected.len());
+        for ((line, fields), (expected_line, expected)) in read.iter().zip(expected) {
+            assert_eq!((*line, &fields[..]), (expected_line, &expected.map(String::from)[..]));
+        }
+        assert_eq!(records(""), vec![]);
+        assert_eq!(records("\n\n"), vec![]);
+    }
+
+    #[test]
+    fn every_mistake_of_an_import_is_named_with_its_line() {
+        let text = "passkey,name,uploaded\nabcdefgh,anna,1\nabcdefgh,bert,-1\nx\nabcdefgh,carl,9223372036854775808";
+        let mistakes = rows(text).unwrap_err();
+        let lines: Vec<&str> = mistakes.lines().map(|line| line.split(':').next().unwrap()).collect();
+        assert_eq!(lines, ["line 3", "line 4", "line 5"], "{mistakes}");
+        for header in ["", "name", "name,passkey,name", "name,passkey,ratio", "info_hash,passkey", "size"] {
+            assert!(rows(header).unwrap_err().starts_with("line 1: "), "{header}");
+        }
+        assert_eq!(rows("\u{feff}Name, Passkey").unwrap(), []);
+    }
+}

@@ -1,0 +1,201 @@
+//! `goat file`: torrents.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::output::{Cell, Fields, List, print, show};
+use super::{Call, Done, Failure, live_since, write_file};
+use crate::ledger::Factors;
+use crate::log::clean;
+use crate::store::{FILE_ORDERS, FileRow, Store, SwarmRow, Which};
+use crate::torrent::{self, InfoHash, Torrent};
+
+/// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
+const MAX_TORRENT: u64 = 256 << 20;
+
+/// Reads a torrent file as a whole.
+pub fn load(path: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_TORRENT + 1).read_to_end(&mut bytes));
+    read.map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > MAX_TORRENT { Err("larger than 256 MiB".into()) } else { Ok(bytes) }
+}
+
+/// The torrent that a command is about.
+fn find(store: &Store, text: &str) -> Result<FileRow, Failure> {
+    let mut found = match text.parse::<InfoHash>() {
+        Ok(hash) => store.file_by_hash(&hash)?.into_iter().collect(),
+        Err(_) => store.find_files(text)?,
+    };
+    match (found.pop(), found.is_empty()) {
+        (Some(file), true) => Ok(file),
+        (Some(_), false) => {
+            Err(Failure::Could(format!("{text} may be several torrents: give more of the hash (`goat file list`)")))
+        }
+        (None, _) => {
+            let advice = "`goat file add` registers torrents, `goat file list` shows those that are";
+            Err(Failure::Could(format!("{text} is not registered: {advice}")))
+        }
+    }
+}
+
+/// A torrent to register.
+struct New {
+    info_hash: InfoHash,
+    second: Option<InfoHash>,
+    name: String,
+    size: u64,
+}
+
+impl New {
+    fn from(torrent: &Torrent) -> New {
+        let second = torrent.info_hash_v2.filter(|hash| *hash != torrent.info_hash);
+        New { info_hash: torrent.info_hash, second, name: torrent.name.clone(), size: torrent.size }
+    }
+}
+
+/// Reads what is to be registered: an info hash, or a torrent file.
+fn new(call: &Call, what: &str) -> Result<New, Failure> {
+    if let Ok(info_hash) = what.parse() {
+        return Ok(New { info_hash, second: None, name: String::new(), size: 0 });
+    }
+    let bytes = load(what).map_err(|e| {
+        let message = "is neither an info hash (40 or 64 hex digits) nor a file that can be read";
+        Failure::Could(format!("{what} {message}: {e}"))
+    })?;
+    let wrong = |e: String| Failure::Could(format!("{what}: {e}"));
+    let torrent = torrent::read(&bytes).map_err(wrong)?;
+    match call.value("--private") {
+        Some(_) if torrent.private => Err(wrong("it has the private flag already: register it as it is".into())),
+        Some(out) => {
+            let copy = torrent::private_copy(&bytes).map_err(wrong)?;
+            let new = New::from(&torrent::read(&copy).map_err(wrong)?);
+            write_file(Path::new(out), &copy)?;
+            Ok(new)
+        }
+        None if torrent.private || call.on("--public") => Ok(New::from(&torrent)),
+        None => {
+            let reason = "it has no private flag, so clients would find strangers through DHT and peer exchange";
+            let advice = "--private OUT.torrent registers a copy with the flag, --public this one as it is";
+            Err(wrong(format!("{reason}: {advice}")))
+        }
+    }
+}
+
+pub fn add(call: &Call) -> Done {
+    if call.arguments.len() > 1 && call.on("--private") {
+        return Err(call.wrong("--private goes with one torrent"));
+    }
+    // All are read before the first is registered.
+    let new: Vec<New> = call.arguments.iter().map(|what| new(call, what)).collect::<Result<_, _>>()?;
+    let (_, store) = call.open()?;
+    let mut list = List::new(true, &[], &vec![]);
+    for New { info_hash, second, name, size } in &new {
+        if let Some(file) = store.hybrid(info_hash)? {
+            let (hash, name) = (file.info_hash, file.name);
+            return Err(Failure::Could(format!(
+                "{info_hash} is the second hash of the hybrid torrent {name}, which is tracked as {hash}"
+            )));
+        }
+        let file = store.add_file(info_hash, name, *size)?;
+        if let Some(second) = second {
+            store.set_hybrid(file.id, second)?;
+        }
+        let text = format!("{}  {}  registered and verified\n", file.info_hash, clean(&file.name));
+        let fields = fields(&SwarmRow { file, ..SwarmRow::default() });
+        match (call.json(), new.len()) {
+            (false, _) => print(&text)?,
+            (true, 1) => return show(&fields, true),
+            (true, _) => list.row(&fields),
+        }
+    }
+    if call.json() { list.end() } else { Ok(()) }
+}
+
+fn fields(row: &SwarmRow) -> Fields {
+    let file = &row.file;
+    vec![
+        ("id", Cell::Int(file.id.into())),
+        ("infoHash", Cell::Hash(file.info_hash.to_string())),
+        ("verified", Cell::Flag(file.verified)),
+        ("size", Cell::Bytes(file.size)),
+        ("seeders", Cell::Int(row.seeders.into())),
+        ("leechers", Cell::Int(row.leechers.into())),
+        ("completed", Cell::Int(file.completed.into())),
+        ("uploadPercent", Cell::Int(file.factors.upload.into())),
+        ("downloadPercent", Cell::Int(file.factors.download.into())),
+        ("lastActive", Cell::Time(row.last_active)),
+        ("name", Cell::Text(file.name.clone())),
+    ]
+}
+
+pub fn list(call: &Call) -> Done {
+    let which = match (call.on("--pending"), call.on("--dead")) {
+        (true, true) => return Err(call.wrong("--pending and --dead exclude each other")),
+        (true, false) => Which::Pending,
+        (false, true) => Which::Dead,
+        (false, false) => Which::All,
+    };
+    let (config, store) = call.open()?;
+    let columns = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
+    let mut list = List::new(call.json(), &columns, &fields(&SwarmRow::default()));
+    store.files(which, super::order(call, &FILE_ORDERS), live_since(&config), |row| list.row(&fields(&row)))?;
+    list.end()
+}
+
+pub fn show_one(call: &Call) -> Done {
+    let (config, store) = call.open()?;
+    let id = find(&store, call.argument(0))?.id;
+    let mut shown = Vec::new();
+    store.files(Which::Id(id), "f.id", live_since(&config), |row| shown = fields(&row))?;
+    let totals = store.file_totals(id)?;
+    shown.extend([
+        ("uploaded", Cell::Bytes(totals.uploaded)),
+        ("downloaded", Cell::Bytes(totals.downloaded)),
+        ("seedTime", Cell::Seconds(totals.seed_time)),
+    ]);
+    show(&shown, call.json())
+}
+
+pub fn approve(call: &Call) -> Done {
+    let all = call.on("--all");
+    if all != call.argument(0).is_empty() {
+        return Err(call.wrong("either HASH or --all"));
+    }
+    let (_, store) = call.open()?;
+    let hash = if all { None } else { Some(find(&store, call.argument(0))?.info_hash) };
+    print(&format!("{} torrents approved\n", store.approve_files(hash.as_ref())?))
+}
+
+pub fn revoke(call: &Call) -> Done {
+    let (_, store) = call.open()?;
+    let file = find(&store, call.argument(0))?;
+    store.revoke_file(file.id)?;
+    print(&format!("{}  {}  is no longer verified\n", file.info_hash, clean(&file.name)))
+}
+
+pub fn remove(call: &Call) -> Done {
+    let (_, store) = call.open()?;
+    let file = find(&store, call.argument(0))?;
+    store.remove_file(file.id)?;
+    print(&format!("{}  {}  is removed\n", file.info_hash, clean(&file.name)))
+}
+
+pub fn free(call: &Call) -> Done {
+    const ALLOWED: &str = "whole percents from 0 to 1000";
+    let percent = |name| match call.number::<u16>(name, ALLOWED)? {
+        Some(percent) if percent > 1000 => Err(call.wrong(&format!("{name} is {percent}, but must be {ALLOWED}"))),
+        percent => Ok(percent),
+    };
+    let (download, upload) = (percent("--download")?.unwrap_or(0), percent("--upload")?.unwrap_or(100));
+    let (_, store) = call.open()?;
+    let mut file = find(&store, call.argument(0))?;
+    file.factors = Factors { upload, download };
+    store.set_factors(file.id, file.factors)?;
+    if call.json() {
+        return show(&fields(&SwarmRow { file, ..SwarmRow::default() }), true);
+    }
+    let (hash, name) = (file.info_hash, clean(&file.name));
+    print(&format!("{hash}  {name}  credits {download} % of downloads, {upload} % of uploads\n"))
+}

@@ -1,0 +1,163 @@
+//! `goat user`: members.
+
+use super::output::{Cell, Fields, List, bytes, print, show};
+use super::{Call, Done, Failure, live_since};
+use crate::config::Config;
+use crate::server::announce_urls;
+use crate::store::{NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
+
+const LIMIT: &str = "a number from 0 to 4294967295";
+
+/// The member that a command is about.
+pub fn find(store: &Store, text: &str) -> Result<UserRow, Failure> {
+    let id = store.find_user(text)?;
+    let mut found = None;
+    if let Some(id) = id {
+        store.users(Who::Id(id), "u.id", 0, |user| found = Some(user))?;
+    }
+    found.ok_or_else(|| Failure::Could(format!("there is no user {text}: `goat user list` shows who there is")))
+}
+
+/// What is shown once of a member who was made or has got something new.
+fn secrets(config: &Config, id: u32, name: &str, passkey: &str, api_key: Option<String>, json: bool) -> Done {
+    let urls = announce_urls(config, passkey);
+    let key = api_key.map_or(Cell::None, Cell::Text);
+    let hidden = matches!(key, Cell::None);
+    let head = vec![
+        ("id", Cell::Int(id.into())),
+        ("name", Cell::Text(name.into())),
+        ("passkey", Cell::Text(passkey.into())),
+        ("apiKey", key),
+    ];
+    if json {
+        let mut fields = serde_json::Map::new();
+        fields.insert("announce".into(), urls.into());
+        return print(&format!("{}\n", super::output::with(&head, fields)));
+    }
+    let shown = head.into_iter().filter(|(key, _)| !hidden || *key != "apiKey");
+    let urls = urls.into_iter().map(|url| ("announce", Cell::Text(url)));
+    show(&shown.chain(urls).collect(), false)?;
+    if hidden { Ok(()) } else { print("The API key is not shown again.\n") }
+}
+
+pub fn add(call: &Call) -> Done {
+    let limit = call.number("--torrent-limit", LIMIT)?.unwrap_or(0);
+    let (config, store) = call.open()?;
+    let name = call.argument(0);
+    let NewUser { id, passkey, api_key } = store.add_user(name, limit, call.on("--admin"))?;
+    secrets(&config, id, name, &passkey, Some(api_key), call.json())
+}
+
+pub fn passkey(call: &Call) -> Done {
+    let (config, store) = call.open()?;
+    let user = find(&store, call.argument(0))?;
+    let passkey = store.new_passkey(user.id)?;
+    secrets(&config, user.id, &user.name, &passkey, None, call.json())
+}
+
+pub fn key(call: &Call) -> Done {
+    let (config, store) = call.open()?;
+    let user = find(&store, call.argument(0))?;
+    let (passkey, key) = (store.passkey(user.id)?, store.new_api_key(user.id)?);
+    secrets(&config, user.id, &user.name, &passkey, Some(key), call.json())
+}
+
+fn fields(user: &UserRow) -> Fields {
+    vec![
+        ("id", Cell::Int(user.id.into())),
+        ("uploaded", Cell::Bytes(user.uploaded)),
+        ("downloaded", Cell::Bytes(user.downloaded)),
+        ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
+        ("seeding", Cell::Int(user.seeding.into())),
+        ("leeching", Cell::Int(user.leeching.into())),
+        ("torrentLimit", Cell::Int(user.torrent_limit.into())),
+        ("admin", Cell::Flag(user.admin)),
+        ("banned", Cell::Flag(user.banned)),
+        ("name", Cell::Text(user.name.clone())),
+        ("banReason", Cell::Text(user.ban_reason.clone())),
+    ]
+}
+
+pub fn list(call: &Call) -> Done {
+    let (config, store) = call.open()?;
+    let who = if call.on("--banned") { Who::Banned } else { Who::Everybody };
+    let columns: &[&str] = match who {
+        Who::Banned => &["id", "uploaded", "downloaded", "ratio", "name", "banReason"],
+        _ => &["id", "uploaded", "downloaded", "ratio", "seeding", "leeching", "admin", "banned", "name"],
+    };
+    let mut list = List::new(call.json(), columns, &fields(&UserRow::default()));
+    let order = super::order(call, &USER_ORDERS);
+    store.users(who, order, live_since(&config), |user| list.row(&fields(&user)))?;
+    list.end()
+}
+
+pub fn show_one(call: &Call) -> Done {
+    let (config, store) = call.open()?;
+    let id = find(&store, call.argument(0))?.id;
+    let mut shown = Vec::new();
+    store.users(Who::Id(id), "u.id", live_since(&config), |user| shown = fields(&user))?;
+    let totals = store.user_totals(id)?;
+    let seen = |what: &'static str, list: Vec<Seen>| {
+        let fields = |seen: Seen| vec![("lastSeen", Cell::Time(seen.last_seen)), (what, Cell::Text(seen.what))];
+        Cell::List(list.into_iter().map(fields).collect())
+    };
+    shown.extend([
+        ("rawUploaded", Cell::Bytes(totals.uploaded)),
+        ("rawDownloaded", Cell::Bytes(totals.downloaded)),
+        ("snatches", Cell::Int(totals.snatches.into())),
+        ("seedTime", Cell::Seconds(totals.seed_time)),
+        ("lastSeen", Cell::Time(totals.last_seen)),
+        ("addresses", seen("ip", store.user_addresses(id)?)),
+        ("clients", seen("peerId", store.user_clients(id)?)),
+    ]);
+    shown.sort_by_key(|(key, _)| match *key {
+        "id" => 0,
+        "name" => 1,
+        _ => 2,
+    });
+    show(&shown, call.json())
+}
+
+pub fn ban(call: &Call) -> Done {
+    let reason = call.value("--reason").unwrap_or("");
+    if reason.chars().count() > 255 {
+        return Err(call.wrong("TEXT has more than 255 characters"));
+    }
+    let (_, store) = call.open()?;
+    let user = find(&store, call.argument(0))?;
+    store.set_banned(user.id, Some(reason))?;
+    print(&format!("{} is banned\n", crate::log::clean(&user.name)))
+}
+
+pub fn unban(call: &Call) -> Done {
+    let (_, store) = call.open()?;
+    let user = find(&store, call.argument(0))?;
+    store.set_banned(user.id, None)?;
+    print(&format!("{} may announce again\n", crate::log::clean(&user.name)))
+}
+
+pub fn remove(call: &Call) -> Done {
+    let (_, store) = call.open()?;
+    let user = find(&store, call.argument(0))?;
+    store.remove_user(user.id)?;
+    print(&format!("{} is removed\n", crate::log::clean(&user.name)))
+}
+
+pub fn limit(call: &Call) -> Done {
+    let limit = call.argument(1);
+    let limit = limit.parse().map_err(|_| call.wrong(&format!("N is {limit}, but must be {LIMIT}")))?;
+    let (_, store) = call.open()?;
+    let user = find(&store, call.argument(0))?;
+    Ok(store.set_limit(user.id, limit)?)
+}
+
+pub fn credit(call: &Call) -> Done {
+    let given = |name| call.value(name).map(bytes).transpose();
+    let (uploaded, downloaded) = (given("--uploaded")?, given("--downloaded")?);
+    if uploaded.or(downloaded).is_none() {
+        return Err(call.wrong("--uploaded or --downloaded is missing"));
+    }
+    let (_, store) = call.open()?;
+    let user = find(&store, call.argument(0))?;
+    Ok(store.credit(user.id, uploaded.unwrap_or(0), downloaded.unwrap_or(0))?)
+}

@@ -1,0 +1,404 @@
+//! What operators do to members and torrents, and what they ask about the community as a whole.
+//!
+//! Sessions are closed here too, for where no tracker runs; one that runs follows the triggers and writes
+//! its own.
+
+use super::admin::{check_name, insert_key};
+use super::{Connection, Error, FILE_COLUMNS, FileRow, Kind, Store, Value, big, file};
+use crate::ledger::Factors;
+use crate::random::secret;
+use crate::torrent::InfoHash;
+
+/// What a member has moved in all, and when they announced last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserTotals {
+    /// Bytes that moved.
+    pub uploaded: u64,
+    /// Bytes that moved.
+    pub downloaded: u64,
+    /// Seconds.
+    pub seed_time: u64,
+    /// Seconds since 1970; 0 is never.
+    pub last_seen: u32,
+    /// Torrents downloaded completely.
+    pub snatches: u32,
+}
+
+/// A client or an address of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The address, or how the client's peer ids begin.
+    pub what: String,
+    /// Seconds since 1970.
+    pub last_seen: u32,
+}
+
+/// The community at a glance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Members.
+    pub members: u64,
+    /// Members who may not announce.
+    pub banned: u64,
+    /// Torrents.
+    pub torrents: u64,
+    /// Torrents that await approval.
+    pub pending: u64,
+    /// Bytes of all torrents.
+    pub size: u64,
+    /// Times that torrents were completed.
+    pub snatches: u64,
+    /// Torrents that somebody is on.
+    pub swarms: u64,
+    /// Sessions that have all of their torrent.
+    pub seeders: u64,
+    /// Sessions that have not.
+    pub leechers: u64,
+    /// Bytes credited to members.
+    pub uploaded: u64,
+    /// Bytes credited to members.
+    pub downloaded: u64,
+    /// When the books were written last, in seconds since 1970; 0 is never, or more than a day ago.
+    pub last_batch: u32,
+}
+
+/// A row to import, with the number of its line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Import {
+    /// A member with their passkey.
+    User { line: usize, name: String, passkey: String, uploaded: u64, downloaded: u64, torrent_limit: u32 },
+    /// A torrent, which counts as verified.
+    Torrent { line: usize, info_hash: InfoHash, name: String, size: u64 },
+}
+
+/// How many mistakes of an import are listed.
+const MISTAKES: usize = 20;
+
+impl Store {
+    /// The id of the user with a name, or else with an id.
+    pub fn find_user(&self, text: &str) -> Result<Option<u32>, Error> {
+        let id = |row: &[Value]| row.first().map(Value::small);
+        let by_name = self.one("SELECT id FROM users WHERE username = ?", &[Value::Text(text)], id)?;
+        match text.parse::<u32>() {
+            Ok(number) if by_name.is_none() => {
+                self.one("SELECT id FROM users WHERE id = ?", &[Value::Int(number.into())], id)
+            }
+            _ => Ok(by_name),
+        }
+    }
+
+    /// The torrents that a text may stand for, three at most: an id, a name, or the beginning of an info hash.
+    pub fn find_files(&self, text: &str) -> Result<Vec<FileRow>, Error> {
+        if text.is_empty() {
+            return Ok(Vec::new()); // Many may have no name.
+        }
+        let id = text.parse::<u32>().unwrap_or(0);
+        let hex = text.len() >= 4 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let prefix = if hex { format!("{text}%") } else { "-".into() };
+        let sql = format!(
+            "SELECT {FILE_COLUMNS} FROM files WHERE id = ? OR info_hash LIKE ? OR name = ? ORDER BY id LIMIT 3"
+        );
+        let mut found = Vec::new();
+        self.with(|c| {
+            found.clear();
+            let values = [Value::Int(id.into()), Value::Text(&prefix), Value::Text(text)];
+            c.query(&sql, &values, &mut |row| found.extend(file(row)))
+        })?;
+        Ok(found)
+    }
+
+    /// Shuts a user out, for a reason (at most 255 characters), or lets them in again.
+    pub fn set_banned(&self, id: u32, banned: Option<&str>) -> Result<(), Error> {
+        let values = [Value::Int(banned.is_some().into()), Value::Text(banned.unwrap_or("")), Value::Int(id.into())];
+        self.transaction(|c| {
+            c.execute("UPDATE users SET banned = ?, ban_reason = ? WHERE id = ?", &values)?;
+            if banned.is_some() { close_sessions(c, "user_id", id) } else { Ok(()) }
+        })
+    }
+
+    /// Removes a user. What they moved stays on the torrents' accounts, under an id that nobody gets again.
+    pub fn remove_user(&self, id: u32) -> Result<(), Error> {
+        self.transaction(|c| {
+            c.execute("DELETE FROM api_keys WHERE user_id = ?", &[Value::Int(id.into())])?;
+            c.execute("DELETE FROM users WHERE id = ?", &[Value::Int(id.into())])?;
+            close_sessions(c, "user_id", id)
+        })
+    }
+
+    /// Gives a user a new passkey, and returns it.
+    pub fn new_passkey(&self, id: u32) -> Result<String, Error> {
+        let passkey = secret::<20>().map_err(Error::other)?;
+        let values = [Value::Text(&passkey), Value::Int(id.into())];
+        self.transaction(|c| c.execute("UPDATE users SET passkey = ? WHERE id = ?", &values))?;
+        Ok(passkey)
+    }
+
+    /// Gives a user a new API key in place of all that they have, and returns it.
+    pub fn new_api_key(&self, id: u32) -> Result<String, Error> {
+        let api_key = secret::<20>().map_err(Error::other)?;
+        self.transaction(|c| {
+            c.execute("DELETE FROM api_keys WHERE user_id = ?", &[Value::Int(id.into())])?;
+            insert_key(c, id, &api_key)
+        })?;
+        Ok(api_key)
+    }
+
+    /// A user's passkey.
+    pub fn passkey(&self, id: u32) -> Result<String, Error> {
+        let passkey = |row: &[Value]| row.first().map(Value::text);
+        let found = self.one("SELECT passkey FROM users WHERE id = ?", &[Value::Int(id.into())], passkey)?;
+        found.ok_or_else(|| Error::other("the user was removed meanwhile"))
+    }
+
+    /// Sets how many torrents a user may be active on; 0 is no limit.
+    pub fn set_limit(&self, id: u32, limit: u32) -> Result<(), Error> {
+        let values = [Value::Int(limit.into()), Value::Int(id.into())];
+        self.transaction(|c| c.execute("UPDATE users SET torrent_limit = ? WHERE id = ?", &values).map(drop))
+    }
+
+    /// Adds bytes to what a user was credited; negative ones take away. The sums stay from 0 to 2^63 - 1.
+    pub fn credit(&self, id: u32, uploaded: i64, downloaded: i64) -> Result<(), Error> {
+        self.transaction(|c| {
+            let mut has = (0, 0);
+            c.query("SELECT uploaded, downloaded FROM users WHERE id = ?", &[Value::Int(id.into())], &mut |row| {
+                if let [uploaded, downloaded, ..] = row {
+                    has = (uploaded.int(), downloaded.int());
+                }
+            })?;
+            for (what, has, more) in [("uploaded", has.0, uploaded), ("downloaded", has.1, downloaded)] {
+                if has.checked_add(more).is_none_or(|sum| sum < 0) {
+                    let range = "from 0 to 9223372036854775807";
+                    return Err(Error::other(format!("{what} is {has}: with {more} it is not {range}")));
+                }
+            }
+            let sql = "UPDATE users SET uploaded = uploaded + ?, downloaded = downloaded + ? WHERE id = ?";
+            c.execute(sql, &[Value::Int(uploaded), Value::Int(downloaded), Value::Int(id.into())]).map(drop)
+        })
+    }
+
+    /// What a user moved, of all torrents or of one.
+    pub fn user_totals(&self, id: u32) -> Result<UserTotals, Error> {
+        let sql = "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
+            COALESCE(MAX(time), 0), COUNT(DISTINCT CASE WHEN completed = 1 THEN file_id END)
+            FROM files_users WHERE user_id = ?";
+        self.totals(sql, id)
+    }
+
+    /// What members moved of a torrent, those among them who are gone.
+    pub fn file_totals(&self, id: u32) -> Result<UserTotals, Error> {
+        let sql = "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
+            COALESCE(MAX(time), 0), COUNT(DISTINCT CASE WHEN completed = 1 THEN user_id END)
+            FROM files_users WHERE file_id = ?";
+        self.totals(sql, id)
+    }
+
+    fn totals(&self, sql: &str, id: u32) -> Result<UserTotals, Error> {
+        let totals = self.one(sql, &[Value::Int(id.into())], |row| {
+            let [uploaded, downloaded, seed_time, last_seen, snatches, ..] = row else { return None };
+            Some(UserTotals {
+                uploaded: uploaded.small(),
+                downloaded: downloaded.small(),
+                seed_time: seed_time.small(),
+                last_seen: last_seen.small(),
+                snatches: snatches.small(),
+            })
+        })?;
+        Ok(totals.unwrap_or_default())
+    }
+
+    /// The addresses that a user announced from, the newest first.
+    pub fn user_addresses(&self, id: u32) -> Result<Vec<Seen>, Error> {
+        let sql = "SELECT ip, MAX(time) FROM files_users WHERE user_id = ? GROUP BY ip ORDER BY MAX(time) DESC, ip";
+        self.seen(sql, id, |ip| ip.text())
+    }
+
+    /// The clients that a user announced with, by the first 8 bytes of their peer ids, the newest first.
+    pub fn user_clients(&self, id: u32) -> Result<Vec<Seen>, Error> {
+        let sql = "SELECT SUBSTR(peer_id, 1, 8), MAX(time) FROM peers WHERE user_id = ?
+            GROUP BY SUBSTR(peer_id, 1, 8) ORDER BY MAX(time) DESC";
+        self.seen(sql, id, |id| id.bytes().escape_ascii().to_string())
+    }
+
+    fn seen(&self, sql: &str, id: u32, what: impl Fn(&Value) -> String) -> Result<Vec<Seen>, Error> {
+        let mut seen = Vec::new();
+        self.with(|c| {
+            seen.clear();
+            c.query(sql, &[Value::Int(id.into())], &mut |row| {
+                if let [id, time, ..] = row {
+                    seen.push(Seen { what: what(id), last_seen: time.small() });
+                }
+            })
+        })?;
+        Ok(seen)
+    }
+
+    /// Takes a torrent's approval back.
+    pub fn revoke_file(&self, id: u32) -> Result<(), Error> {
+        self.transaction(|c| {
+            c.execute("UPDATE files SET verified = 0 WHERE id = ?", &[Value::Int(id.into())]).map(drop)
+        })
+    }
+
+    /// Removes a torrent. What members moved of it stays theirs.
+    pub fn remove_file(&self, id: u32) -> Result<(), Error> {
+        self.transaction(|c| {
+            c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
+            c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
+            close_sessions(c, "file_id", id)
+        })
+    }
+
+    /// Sets what is credited of the bytes that move from now on.
+    pub fn set_factors(&self, id: u32, factors: Factors) -> Result<(), Error> {
+        let values = [Value::Int(factors.upload.into()), Value::Int(factors.download.into()), Value::Int(id.into())];
+        let sql = "UPDATE files SET upload_percent = ?, download_percent = ? WHERE id = ?";
+        self.transaction(|c| c.execute(sql, &values).map(drop))
+    }
+
+    /// Notes the second hash of a hybrid torrent, and forgets that it was suggested.
+    pub fn set_hybrid(&self, id: u32, info_hash_v2: &InfoHash) -> Result<(), Error> {
+        let hash = info_hash_v2.to_string();
+        let insert = self.dialect.insert_ignore();
+        self.transaction(|c| {
+            c.execute("DELETE FROM files WHERE info_hash = ? AND verified = 0", &[Value::Text(&hash)])?;
+            let values = [Value::Text(&hash), Value::Int(id.into())];
+            c.execute(&format!("{insert} INTO hybrids (info_hash_v2, file_id) VALUES (?, ?)"), &values).map(drop)
+        })
+    }
+
+    /// The torrent of which this is the second hash.
+    pub fn hybrid(&self, info_hash: &InfoHash) -> Result<Option<FileRow>, Error> {
+        let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
+        let id = self.one(sql, &[Value::Text(&info_hash.to_string())], |row| row.first().map(Value::small::<u32>))?;
+        id.map_or(Ok(None), |id| self.file_by_id(id))
+    }
+
+    /// Forgets a client; returns whether it was there.
+    pub fn remove_client(&self, prefix: &str) -> Result<bool, Error> {
+        Ok(self.transaction(|c| c.execute("DELETE FROM whitelist WHERE client = ?", &[Value::Text(prefix)]))? > 0)
+    }
+
+    /// The passkey of every member who may announce, with their id and name.
+    pub fn passkeys(&self) -> Result<Vec<(u32, String, String)>, Error> {
+        let mut users = Vec::new();
+        self.with(|c| {
+            users.clear();
+            c.query("SELECT id, username, passkey FROM users WHERE banned = 0 ORDER BY id", &[], &mut |row| {
+                if let [id, name, passkey, ..] = row {
+                    users.push((id.small(), name.text(), passkey.text()));
+                }
+            })
+        })?;
+        Ok(users)
+    }
+
+    /// The community at a glance; sessions count that announced since `since`.
+    pub fn stats(&self, since: u32) -> Result<Stats, Error> {
+        let mut all = Vec::new();
+        self.with(|c| {
+            all.clear();
+            let peers = format!("FROM peers WHERE active = 1 AND time >= {since}");
+            for sql in [
+                "SELECT COUNT(*), COALESCE(SUM(banned), 0), COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0)
+                 FROM users",
+                "SELECT COUNT(*), COALESCE(SUM(1 - verified), 0), COALESCE(SUM(size), 0), COALESCE(SUM(completed), 0)
+                 FROM files",
+                &format!(
+                    "SELECT COUNT(DISTINCT file_id), COALESCE(SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END), 0), COUNT(*) {peers}"
+                ),
+                "SELECT COALESCE(MAX(time), 0) FROM batches",
+            ] {
+                c.query(sql, &[], &mut |row| all.extend(row.iter().map(Value::small::<u64>)))?;
+            }
+            Ok(())
+        })?;
+        let [members, banned, uploaded, downloaded, torrents, pending, size, snatches, swarms, seeders, peers, batch] =
+            all[..]
+        else {
+            return Err(Error::other("the database did not answer as expected"));
+        };
+        let (leechers, last_batch) = (peers.saturating_sub(seeders), u32::try_from(batch).unwrap_or(0));
+        Ok(Stats {
+            members,
+            banned,
+            torrents,
+            pending,
+            size,
+            snatches,
+            swarms,
+            seeders,
+            leechers,
+            uploaded,
+            downloaded,
+            last_batch,
+        })
+    }
+
+    /// Copies the whole SQLite database, as it is at this moment, into a file that is empty or missing. A
+    /// tracker may run meanwhile.
+    pub fn backup(&self, file: &str) -> Result<(), Error> {
+        self.with(|c| c.execute("VACUUM INTO ?", &[Value::Text(file)]).map(drop))
+    }
+
+    /// Inserts all rows, or none and says what is wrong in which line. Calls `progress` with the number of
+    /// rows done.
+    pub fn import(&self, rows: &[Import], mut progress: impl FnMut(usize)) -> Result<(), Error> {
+        self.transaction(|c| {
+            let mut mistakes = Vec::new();
+            for (done, row) in rows.iter().enumerate() {
+                progress(done);
+                match insert(c, row) {
+                    Err((line, message)) if mistakes.len() < MISTAKES => {
+                        mistakes.push(format!("line {line}: {message}"))
+                    }
+                    Err(_) => {
+                        mistakes.push("and more".into());
+                        break;
+                    }
+                    Ok(done) => done?,
+                }
+            }
+            progress(rows.len());
+            if mistakes.is_empty() { Ok(()) } else { Err(Error::other(mistakes.join("\n"))) }
+        })
+    }
+}
+
+/// Inserts one row. The outer error is a mistake in a line, the inner one trouble with the database.
+fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, (usize, String)> {
+    let (line, done, taken) = match row {
+        Import::User { line, name, passkey, uploaded, downloaded, torrent_limit } => {
+            check_name(name).map_err(|e| (*line, e))?;
+            let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+            if !(8..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
+                return Err((*line, "a passkey has 8 to 64 letters, digits and -._~".into()));
+            }
+            let sql =
+                "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit) VALUES (?, ?, ?, ?, ?)";
+            let (uploaded, downloaded) = (big(*uploaded), big(*downloaded));
+            let limit = Value::Int((*torrent_limit).into());
+            let done = c.execute(sql, &[Value::Text(name), Value::Text(passkey), uploaded, downloaded, limit]);
+            (line, done, format!("there is a user named {name}, or with the same passkey, already"))
+        }
+        Import::Torrent { line, info_hash, name, size } => {
+            let name: String = name.chars().take(255).collect();
+            let hash = info_hash.to_string();
+            let sql = "INSERT INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)";
+            let done = c.execute(sql, &[Value::Text(&hash), Value::Text(&name), big(*size)]);
+            (line, done, format!("the torrent {hash} is registered already"))
+        }
+    };
+    match done {
+        Err(e) if e.kind == Kind::Exists => Err((*line, taken)),
+        done => Ok(done.map(drop)),
+    }
+}
+
+/// Closes the sessions of one user or torrent, by the name of the column.
+fn close_sessions(c: &mut dyn Connection, column: &str, id: u32) -> Result<(), Error> {
+    for table in ["peers", "files_users"] {
+        let sql = format!("UPDATE {table} SET active = 0 WHERE {column} = ? AND active = 1");
+        c.execute(&sql, &[Value::Int(id.into())])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,1083 @@
+//! A whole community from one binary: the README's first five minutes, command by command, with real clients;
+//! and every command that changes something, on both databases, with the tracker running and not.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use common::{
+    Announce, Database, Folder, Goat, Lab, PATIENCE, Process, escape, hex, http_get, info_hash,
+    installed, nothing_may_be_skipped, peer_id, skip, wait_for, wait_until,
+};
+use serde_json::{Value, json};
+
+macro_rules! on_each_database {
+    ($($rule:ident)*) => {
+        mod sqlite {
+            use super::Database;
+            $(#[test] fn $rule() { super::$rule(&Database::sqlite()); })*
+        }
+        mod mariadb {
+            use super::Database;
+            $(#[test] fn $rule() {
+                Database::mariadb(stringify!($rule)).iter().for_each(super::$rule);
+            })*
+        }
+    };
+}
+
+on_each_database! {
+    every_change_of_a_member_counts_whether_the_tracker_runs_or_not
+    every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not
+    what_is_credited_is_the_delta_times_the_factor_of_the_torrent
+    a_removed_member_leaves_the_totals_of_torrents_true
+    an_import_is_all_or_nothing_and_its_members_need_no_new_torrents
+    a_backup_made_while_the_tracker_runs_restores_the_same_numbers
+    lists_are_sorted_and_filtered
+    things_are_found_by_name_id_and_prefix
+}
+
+// ---- The README.
+
+/// A command of the README, and what it prints there.
+struct Step {
+    command: String,
+    output: Vec<String>,
+}
+
+fn tour() -> Vec<Step> {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once("\n## Five minutes\n").unwrap();
+    let (tour, _) = rest.split_once("\n### 7. ").unwrap();
+    let mut steps: Vec<Step> = Vec::new();
+    for block in tour.split("```\n").skip(1).step_by(2) {
+        let mut fresh = true;
+        for line in block.lines() {
+            if let Some(command) = line.strip_prefix("$ ") {
+                fresh = false;
+                steps.push(Step {
+                    command: command.into(),
+                    output: Vec::new(),
+                });
+            } else if !fresh {
+                steps.last_mut().unwrap().output.push(line.into());
+            }
+        }
+    }
+    steps
+}
+
+/// Text without what differs from run to run: secrets and hashes, numbers, the width of columns.
+fn shape(text: &str, home: &Path) -> Vec<String> {
+    let text = text
+        .replace(home.to_str().unwrap(), "/home/ana")
+        .replace('\r', "");
+    let line = |line: &str| {
+        let mut out = String::new();
+        let mut rest = line;
+        while let Some(c) = rest.chars().next() {
+            let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (taken, shown) = match (hex, digits) {
+                (16.., _) => (hex, "HEX".to_string()),
+                (_, 1..) => (digits, "0".to_string()),
+                _ => (c.len_utf8(), c.to_string()),
+            };
+            out += &shown;
+            rest = &rest[taken..];
+        }
+        // Whether a machine's clock is kept right is not goat's affair.
+        let out = out
+            .split_once("the clock, ")
+            .map_or(out.clone(), |_| "the clock".into());
+        out.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    text.lines()
+        .map(line)
+        .filter(|line| !line.is_empty())
+        .collect()
+}
+
+/// A shell that lives through the tour, as the reader's does.
+struct Shell {
+    child: Child,
+    home: Folder,
+    steps: u32,
+}
+
+impl Shell {
+    fn new(home: Folder) -> Shell {
+        let bin = Path::new(env!("CARGO_BIN_EXE_goat")).parent().unwrap();
+        let path = format!(
+            "{}:{}",
+            bin.display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
+        let mut command = Command::new("bash");
+        command
+            .env("HOME", home.path())
+            .env("PATH", path)
+            .env_remove("XDG_CONFIG_HOME");
+        command.current_dir(home.path()).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(b"set -m\n")
+            .unwrap();
+        Shell {
+            child,
+            home,
+            steps: 0,
+        }
+    }
+
+    /// Runs a command and gives what it printed. One that ends in & is left running.
+    fn run(&mut self, command: &str) -> String {
+        self.steps += 1;
+        let (out, status) = (
+            self.home.join(&format!("out.{}", self.steps)),
+            self.home.join(&format!("status.{}", self.steps)),
+        );
+        // A job in the background keeps the name that it has for the reader.
+        let command = match command.strip_suffix('&') {
+            Some(command) => format!("{command} </dev/null >{} 2>&1 &", out.display()),
+            None => format!("{{ {command} </dev/null; }} >{} 2>&1", out.display()),
+        };
+        let line = format!("{command}\n echo $? >{}\n", status.display());
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(line.as_bytes()).unwrap();
+        let status = wait_for(&command, || {
+            fs::read_to_string(&status)
+                .ok()
+                .filter(|status| status.ends_with('\n'))
+        });
+        let said = fs::read_to_string(&out).unwrap_or_default();
+        assert_eq!(status.trim(), "0", "{command}: {said}");
+        said
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take()); // the shell ends with its input
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_first_five_minutes_of_the_readme_are_true() {
+    let test = "the README's tour";
+    if let Some(program) = ["bash", "script", "mktorrent", "aria2c"]
+        .iter()
+        .find(|program| !installed(program))
+    {
+        return skip(test, &format!("no {program}"));
+    }
+    Lab::run(test, |_| take_the_tour());
+}
+
+fn take_the_tour() {
+    let mut steps = tour().into_iter();
+    let start = steps.next().unwrap();
+    assert_eq!(start.command, "goat");
+    let home = Folder::new();
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["--quiet", "--flush", "--return", "--command"])
+        .args([env!("CARGO_BIN_EXE_goat"), "/dev/null"]);
+    terminal
+        .env("HOME", home.path())
+        .env_remove("XDG_CONFIG_HOME")
+        .env("SHELL", "/bin/sh");
+    let terminal = Process::start("goat", &mut terminal, home.join("terminal.log"));
+    wait_until("goat to listen", || {
+        terminal.output().contains("listening for HTTP")
+    });
+    let first = Path::new("/home/ana");
+    assert_eq!(
+        shape(&terminal.output(), home.path()),
+        shape(&start.output.join("\n"), first)
+    );
+
+    let mut shell = Shell::new(home);
+    let (mut passkeys, mut torrent) = (Vec::new(), String::new());
+    let (mut banned, mut seen) = (false, 0);
+    for step in steps {
+        let expected = shape(&step.output.join("\n"), first);
+        let deadline = Instant::now() + PATIENCE;
+        let said = loop {
+            let said = shell.run(&step.command);
+            let shape = shape(&said, shell.home.path());
+            // What is only read may be about to change.
+            let reads = [" list", " stats", " show"]
+                .iter()
+                .any(|word| step.command.contains(word));
+            if shape == expected || !reads || Instant::now() > deadline {
+                assert_eq!(shape, expected, "{}", step.command);
+                break said;
+            }
+        };
+        let passkey = said
+            .lines()
+            .find_map(|line| line.strip_prefix("passkey   "));
+        passkeys.extend(passkey.map(str::to_string));
+        if step.command.ends_with('&') {
+            let database = shell.home.join(".config/goat/goat.db");
+            wait_until("the seeder", || {
+                let mut sqlite = Command::new("sqlite3");
+                let sql = "SELECT count(*) FROM peers WHERE active = 1 AND `left` = 0";
+                sqlite.arg(&database).arg(sql).output().unwrap().stdout == b"1\n"
+            });
+        }
+        match step.command.split(' ').collect::<Vec<_>>()[..] {
+            ["goat", "file", "add", ..] => torrent = said[..40].to_string(),
+            ["goat", "user", "ban", ..] => {
+                wait_until("the ban", || {
+                    asked(&passkeys[0], &torrent) == "Invalid passkey"
+                });
+                banned = true;
+                // A real client is told the same.
+                let said = shell.run(
+                    "aria2c --bt-stop-timeout=5 --dir=other --console-log-level=info berta.torrent || true",
+                );
+                assert!(said.contains("failure reason: Invalid passkey"), "{said}");
+            }
+            ["goat", "user", "unban", ..] => {
+                wait_until("the end of the ban", || {
+                    asked(&passkeys[0], &torrent).is_empty()
+                });
+            }
+            ["goat", "user", "passkey", ..] => {
+                assert_eq!(passkeys.len(), 2);
+                wait_until("the old passkey to die", || {
+                    asked(&passkeys[0], &torrent) == "Invalid passkey"
+                });
+                assert_eq!(asked(&passkeys[1], &torrent), "");
+            }
+            _ => {}
+        }
+        seen += 1;
+    }
+    assert!(banned && seen > 20, "{seen} steps");
+
+    // The books are what was moved, here and in the restored community.
+    let mut read = |words: &str| -> Value {
+        serde_json::from_str(&shell.run(&format!("goat {words} --json"))).unwrap()
+    };
+    for list in ["user list", "file list", "stats", "user show berta"] {
+        let here = read(list);
+        let there = read(&format!("{list} --config elsewhere/config.json"));
+        assert_eq!(without_times(here), without_times(there), "{list}");
+    }
+    let users = read("user list");
+    assert_eq!(users[0]["uploaded"], 30_000_000);
+    assert_eq!(users[1]["downloaded"], 30_000_000);
+}
+
+/// What changes while nobody asks.
+fn without_times(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            fields.retain(|key, _| {
+                ![
+                    "lastWritten",
+                    "lastSeen",
+                    "lastActive",
+                    "seeding",
+                    "leeching",
+                ]
+                .contains(&key.as_str())
+                    && !["swarms", "seeders", "leechers", "clients", "addresses"]
+                        .contains(&key.as_str())
+            });
+            fields
+                .values_mut()
+                .for_each(|field| *field = without_times(field.take()));
+        }
+        Value::Array(list) => list
+            .iter_mut()
+            .for_each(|item| *item = without_times(item.take())),
+        _ => {}
+    }
+    value
+}
+
+/// Why goat on port 8080 refuses the goodbye of whoever has a passkey; "" if it does not.
+fn asked(passkey: &str, torrent: &str) -> String {
+    let hash: String = torrent
+        .as_bytes()
+        .chunks(2)
+        .map(|digits| format!("%{}", std::str::from_utf8(digits).unwrap()))
+        .collect();
+    let target = format!(
+        "/{passkey}/announce?info_hash={hash}&peer_id={}&port=1&uploaded=0&downloaded=0&left=1&event=stopped",
+        escape(&peer_id(1))
+    );
+    let address = "127.0.0.1:8080".parse().unwrap();
+    let (_, _, body) = http_get(address, &target, &[("User-Agent", common::AGENT)]);
+    let answer = common::Bencode::parse(&body);
+    match answer.get("failure reason") {
+        Some(_) => answer.text("failure reason").into(),
+        None => String::new(),
+    }
+}
+
+// ---- Every command.
+
+/// What a command printed, which must have succeeded without a word on stderr.
+fn cli(goat: &Goat, words: &[&str]) -> String {
+    let (status, stdout, stderr) = goat.cli(words);
+    assert_eq!(
+        (status.code(), stderr.as_str()),
+        (Some(0), ""),
+        "{words:?}: {stdout}"
+    );
+    stdout
+}
+
+/// Why a command could not.
+fn refused(goat: &Goat, words: &[&str]) -> String {
+    let (status, stdout, stderr) = goat.cli(words);
+    assert_eq!(
+        (status.code(), stdout.as_str()),
+        (Some(1), ""),
+        "{words:?}: {stderr}"
+    );
+    assert!(stderr.starts_with("goat: "), "{stderr}");
+    stderr
+}
+
+fn seeder(goat: &Goat, passkey: &str, torrent: u32, number: u16) -> Announce {
+    let mut announce = Announce::new(passkey, info_hash(torrent), number);
+    announce.left = 0;
+    announce.accepted(goat);
+    announce
+}
+
+fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Database) {
+    let mut goat = Goat::prepare(database, json!({ "SlowDown": 0 }));
+    for number in [1, 2] {
+        cli(&goat, &["file", "add", &hex(&info_hash(number))]);
+    }
+    for running in [false, true] {
+        let (name, watcher) = (format!("anna {running}"), format!("bert {running}"));
+        let (anna, bert) = (goat.add_user(&name), goat.add_user(&watcher));
+        if running {
+            goat.launch();
+        }
+        // Announces are tried with the tracker running: in the first round it is started for each try.
+        let mut refusal = |goat: &mut Goat, passkey: &str, expected: &str| {
+            if !running {
+                goat.launch();
+            }
+            let mut announce = Announce::new(passkey, info_hash(1), 1);
+            announce.left = 0;
+            wait_until(&format!("{expected:?}"), || {
+                announce.refusal(goat) == expected
+            });
+            if !running {
+                goat.stop();
+            }
+        };
+        let shown = |goat: &Goat| goat.json(&["user", "show", &name]);
+        refusal(&mut goat, &anna.passkey, "");
+
+        let said = cli(
+            &goat,
+            &["user", "ban", &name, "--reason", "a \"reason\" \u{2665}"],
+        );
+        assert_eq!(said, format!("{name} is banned\n"));
+        assert_eq!(shown(&goat)["banReason"], "a \"reason\" \u{2665}");
+        assert_eq!(
+            (&shown(&goat)["banned"], &shown(&goat)["seeding"]),
+            (&json!(true), &json!(0))
+        );
+        assert!(cli(&goat, &["user", "list", "--banned"]).contains(&name));
+        refusal(&mut goat, &anna.passkey, "Invalid passkey");
+        if running {
+            // Nobody is sent to a banned member any more.
+            let mut announce = Announce::new(&bert.passkey, info_hash(1), 2);
+            announce.downloaded = 1;
+            assert_eq!(announce.accepted(&goat).integer("complete"), 0);
+        }
+        cli(&goat, &["user", "unban", &name]);
+        assert_eq!(
+            (&shown(&goat)["banned"], &shown(&goat)["banReason"]),
+            (&json!(false), &json!(""))
+        );
+        assert_eq!(goat.json(&["user", "list", "--banned"]), json!([]));
+        refusal(&mut goat, &anna.passkey, "");
+
+        let new = goat.json(&["user", "passkey", &name]);
+        assert_eq!(
+            (&new["id"], &new["name"], &new["apiKey"]),
+            (&json!(anna.id), &json!(name), &Value::Null)
+        );
+        let passkey = new["passkey"].as_str().unwrap().to_string();
+        let url = new["announce"][0].as_str().unwrap();
+        assert!(url.ends_with(&format!("/{passkey}/announce")) && passkey != anna.passkey);
+        refusal(&mut goat, &anna.passkey, "Invalid passkey");
+        refusal(&mut goat, &passkey, "");
+
+        let new = goat.json(&["user", "key", &name]);
+        assert_eq!(new["passkey"], passkey.as_str());
+        assert_ne!(new["apiKey"], anna.api_key.as_str());
+        let keys = format!("SELECT count(*) FROM api_keys WHERE user_id = {}", anna.id);
+        assert_eq!(database.number(&keys), 1);
+
+        cli(&goat, &["user", "limit", &name, "1"]);
+        assert_eq!(shown(&goat)["torrentLimit"], 1);
+        if running {
+            wait_until("the limit", || {
+                let mut second = Announce::new(&passkey, info_hash(2), 3);
+                let refusal = second.refusal(&goat);
+                second.event = "stopped";
+                second.send(&goat);
+                refusal == "Exceeded active torrent limit: 2 > 1"
+            });
+        }
+        cli(&goat, &["user", "limit", &name, "0"]);
+
+        cli(
+            &goat,
+            &[
+                "user",
+                "credit",
+                &name,
+                "--uploaded",
+                "10GiB",
+                "--downloaded=1.5kB",
+            ],
+        );
+        cli(&goat, &["user", "credit", &name, "--uploaded", "-1GiB"]);
+        assert_eq!(
+            (&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]),
+            (&json!(9_u64 << 30), &json!(1500))
+        );
+        for (option, bytes) in [("--downloaded", "-1501"), ("--uploaded", "7EiB")] {
+            let words = ["user", "credit", &name, option, bytes];
+            if bytes == "7EiB" {
+                cli(&goat, &words);
+            }
+            let said = refused(&goat, &words);
+            assert!(said.contains("from 0 to 9223372036854775807"), "{said}");
+        }
+
+        cli(&goat, &["user", "remove", &name]);
+        refusal(&mut goat, &passkey, "Invalid passkey");
+        let said = refused(&goat, &["user", "show", &name]);
+        assert!(said.contains("goat user list"), "{said}");
+        assert_eq!(database.number(&keys), 0);
+    }
+}
+
+fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &Database) {
+    let mut goat = Goat::prepare(database, json!({ "SlowDown": 0 }));
+    let anna = goat.add_user("anna");
+    for running in [false, true] {
+        let number = 1 + u32::from(running);
+        let hash = hex(&info_hash(number));
+        cli(&goat, &["file", "add", &hash]);
+        if running {
+            goat.launch();
+        }
+        let refusal = |goat: &mut Goat, expected: &str| {
+            if !running {
+                goat.launch();
+            }
+            let announce = Announce::new(&anna.passkey, info_hash(number), 1);
+            wait_until(&format!("{expected:?}"), || {
+                announce.refusal(goat) == expected
+            });
+            if !running {
+                goat.stop();
+            }
+        };
+        refusal(&mut goat, "");
+        let said = cli(&goat, &["file", "revoke", &hash]);
+        assert!(said.contains("no longer verified"), "{said}");
+        refusal(&mut goat, "Unverified torrent");
+        assert_eq!(
+            goat.json(&["file", "list", "--pending"])[0]["infoHash"],
+            hash.as_str()
+        );
+        assert_eq!(
+            cli(&goat, &["file", "approve", &hash]),
+            "1 torrents approved\n"
+        );
+        refusal(&mut goat, "");
+
+        let free = goat.json(&["file", "free", &hash, "--upload", "200", "--download", "50"]);
+        assert_eq!(
+            (&free["uploadPercent"], &free["downloadPercent"]),
+            (&json!(200), &json!(50))
+        );
+        let said = cli(&goat, &["file", "free", &hash]);
+        assert!(
+            said.contains("0 % of downloads, 100 % of uploads"),
+            "{said}"
+        );
+        let shown = goat.json(&["file", "show", &hash]);
+        assert_eq!(
+            (
+                &shown["uploadPercent"],
+                &shown["downloadPercent"],
+                &shown["leechers"]
+            ),
+            (&json!(100), &json!(0), &json!(1))
+        );
+        assert!(
+            shown["lastActive"].as_i64() > Some(1_700_000_000),
+            "{shown}"
+        );
+
+        cli(&goat, &["file", "remove", &hash]);
+        refusal(&mut goat, "Unregistered torrent");
+        if running {
+            // It is now one that a member suggests, and can be removed again.
+            wait_until("the removed torrent to wait again", || {
+                goat.json(&["file", "list"])[0]["verified"] == false
+            });
+            cli(&goat, &["file", "remove", &hash]);
+        }
+        assert_eq!(goat.json(&["file", "list"]), json!([]));
+
+        let prefix = format!("Tried/{running}");
+        cli(&goat, &["client", "approve", &prefix]);
+        let longer = format!("{prefix}.1");
+        let said = cli(&goat, &["client", "deny", &longer]);
+        assert!(said.contains(&format!("by the shorter {prefix}")), "{said}");
+        assert!(
+            goat.json(&["client", "list", "--pending"])
+                == json!([{ "approved": false, "client": longer }])
+        );
+        cli(&goat, &["client", "remove", &longer]);
+        cli(&goat, &["client", "remove", &prefix]);
+        assert!(!cli(&goat, &["client", "list"]).contains("Tried/"));
+        assert!(refused(&goat, &["client", "remove", &prefix]).contains(&prefix));
+    }
+}
+
+fn what_is_credited_is_the_delta_times_the_factor_of_the_torrent(database: &Database) {
+    let mut goat = Goat::start(database, json!({ "SlowDown": 0 }));
+    let anna = goat.add_user("anna");
+    let hash = hex(&info_hash(1));
+    cli(&goat, &["file", "add", &hash]);
+    let mut announce = Announce::new(&anna.passkey, info_hash(1), 1);
+    announce.accepted(&goat);
+    let books = |expected: [u64; 4]| {
+        wait_until(&format!("{expected:?}"), || {
+            let shown = goat.json(&["user", "show", "anna"]);
+            let fields = ["uploaded", "downloaded", "rawUploaded", "rawDownloaded"];
+            fields.map(|field| shown[field].as_u64().unwrap()) == expected
+        });
+    };
+    let factors = |download: &str, upload: &str| {
+        cli(
+            &goat,
+            &[
+                "file",
+                "free",
+                &hash,
+                "--download",
+                download,
+                "--upload",
+                upload,
+            ],
+        );
+        // When goat has followed, another torrent registered later is known without a look-up of its own.
+        wait_until("the tracker to follow", || {
+            database.number("SELECT count(*) FROM changes") == 0
+        });
+    };
+    (announce.event, announce.uploaded, announce.downloaded) = ("", 100, 1000);
+    announce.accepted(&goat);
+    books([100, 1000, 100, 1000]);
+    factors("0", "250");
+    (announce.uploaded, announce.downloaded) = (201, 2000);
+    announce.accepted(&goat);
+    books([100 + 252, 1000, 201, 2000]); // 250 % of 101, rounded down
+    // The greatest counter that there is, times ten: as much as the books can hold, and no more.
+    factors("33", "1000");
+    (announce.uploaded, announce.downloaded) = (u64::MAX, 2100);
+    announce.accepted(&goat);
+    let most = i64::MAX as u64;
+    books([most, 1033, most, 2100]);
+
+    // A session that only the database knows is credited by the factors of its next announce.
+    let bert = goat.add_user("bert");
+    let mut announce = Announce::new(&bert.passkey, info_hash(1), 2);
+    announce.accepted(&goat);
+    announce.event = "stopped";
+    announce.accepted(&goat);
+    goat.restart();
+    cli(
+        &goat,
+        &["file", "free", &hash, "--download", "10", "--upload", "20"],
+    );
+    wait_until("the tracker to follow", || {
+        database.number("SELECT count(*) FROM changes") == 0
+    });
+    (announce.event, announce.uploaded, announce.downloaded) = ("started", 1000, 1000);
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        let shown = goat.json(&["user", "show", "bert"]);
+        [
+            &shown["uploaded"],
+            &shown["downloaded"],
+            &shown["rawUploaded"],
+        ] == [&json!(200), &json!(100), &json!(1000)]
+    });
+}
+
+fn a_removed_member_leaves_the_totals_of_torrents_true(database: &Database) {
+    let mut goat = Goat::start(database, json!({ "SlowDown": 0 }));
+    let (anna, bert) = (goat.add_user("anna"), goat.add_user("bert"));
+    let hash = hex(&info_hash(1));
+    cli(&goat, &["file", "add", &hash]);
+    let mut seeder = seeder(&goat, &anna.passkey, 1, 1);
+    let mut leecher = Announce::new(&bert.passkey, info_hash(1), 2);
+    leecher.accepted(&goat);
+    (seeder.event, seeder.uploaded) = ("", 5000);
+    (leecher.event, leecher.downloaded, leecher.left) = ("completed", 5000, 0);
+    seeder.accepted(&goat);
+    leecher.accepted(&goat);
+    let totals = |goat: &Goat| {
+        let shown = goat.json(&["file", "show", &hash]);
+        ["uploaded", "downloaded", "completed"].map(|field| shown[field].as_u64().unwrap())
+    };
+    wait_until("the books", || totals(&goat) == [5000, 5000, 1]);
+    for user in ["anna", "bert"] {
+        cli(&goat, &["user", "remove", user]);
+    }
+    wait_until("the swarm to be empty", || {
+        let shown = goat.json(&["file", "show", &hash]);
+        shown["seeders"] == 0 && database.number("SELECT count(*) FROM changes") == 0
+    });
+    goat.restart();
+    assert_eq!(totals(&goat), [5000, 5000, 1]);
+    // Nobody inherits it.
+    let carl = goat.add_user("carl");
+    assert!(carl.id > bert.id);
+    assert_eq!(goat.json(&["user", "show", "carl"])["rawUploaded"], 0);
+    assert_eq!(goat.json(&["stats"])["members"], 1);
+}
+
+fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &Database) {
+    let mut goat = Goat::prepare(database, json!({ "SlowDown": 0 }));
+    goat.add_user("anna");
+    let write = |goat: &Goat, text: &str| {
+        let path = goat.folder.join("import.csv");
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    // The mistakes of the database, too, are named with their lines, and nothing is left behind.
+    let text = "name,passkey,uploaded\nbert,bertbert,1\nANNA,annaanna,2\ncarl,bertbert,3\n\na:b,12345678,4\nd,short,5\n";
+    let said = refused(&goat, &["import", &write(&goat, text)]);
+    let lines: Vec<&str> = said
+        .lines()
+        .map(|line| line.split("import.csv: ").nth(1).unwrap())
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(lines, ["line 3", "line 4", "line 6", "line 7"], "{said}");
+    assert_eq!(goat.json(&["stats"])["members"], 1);
+
+    for running in [false, true] {
+        if running {
+            goat.launch();
+        }
+        let prefix = format!("member-{running}-");
+        let mut text = "\u{feff}name,passkey,uploaded,downloaded,torrent_limit\r\n".to_string();
+        for n in 0..3000 {
+            text += &format!("\"{prefix}{n}\",{prefix}passkey-{n},{n},{},7\r\n", 2 * n);
+        }
+        let said = cli(&goat, &["import", &write(&goat, &text)]);
+        assert_eq!(said, "3000 rows imported\n");
+        let number = u32::from(running);
+        let text = format!(
+            "info_hash,name,size\n{},\"A, b\",77\n",
+            hex(&info_hash(number))
+        );
+        assert_eq!(
+            cli(&goat, &["import", &write(&goat, &text)]),
+            "1 rows imported\n"
+        );
+        assert!(refused(&goat, &["import", &write(&goat, &text)]).contains("line 2"));
+
+        let user = goat.json(&["user", "show", &format!("{prefix}2999")]);
+        assert_eq!(
+            [
+                &user["uploaded"],
+                &user["downloaded"],
+                &user["torrentLimit"]
+            ],
+            [&json!(2999), &json!(5998), &json!(7)]
+        );
+        if !running {
+            goat.launch();
+        }
+        // Nobody needs a new torrent file.
+        seeder(&goat, &format!("{prefix}passkey-17"), number, 1);
+        let file = goat.json(&["file", "show", "A, b"]);
+        assert_eq!(
+            (&file["size"], &file["verified"]),
+            (&json!(77), &json!(true))
+        );
+        cli(&goat, &["file", "remove", "A, b"]);
+        goat.stop();
+    }
+}
+
+fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Database) {
+    let mut goat = Goat::start(database, json!({ "SlowDown": 0 }));
+    let anna = goat.add_user("anna");
+    cli(&goat, &["file", "add", &hex(&info_hash(1))]);
+    let mut announce = seeder(&goat, &anna.passkey, 1, 1);
+    (announce.event, announce.uploaded) = ("", 4321);
+    announce.accepted(&goat);
+    wait_until("the books", || goat.json(&["stats"])["uploaded"] == 4321);
+    let backup = goat.folder.join("a backup's file.db");
+    let backup = backup.to_str().unwrap();
+    match database {
+        Database::Sqlite(folder) => {
+            cli(&goat, &["backup", backup]);
+            // Restoring under a running tracker would pull the books from under it.
+            let said = refused(&goat, &["restore", backup]);
+            assert!(said.contains("stop goat first"), "{said}");
+            let elsewhere = Database::sqlite();
+            let other = Goat::prepare(&elsewhere, json!({}));
+            assert!(cli(&other, &["restore", backup]).contains("1 members"));
+            for list in [["user", "list"], ["file", "list"]] {
+                assert_eq!(goat.json(&list), other.json(&list));
+            }
+            assert_eq!(goat.json(&["stats"]), other.json(&["stats"]));
+            // Once it is stopped, over what is there, which is kept.
+            goat.stop();
+            goat.add_user("bert");
+            let said = cli(&goat, &["restore", backup]);
+            assert!(said.contains("goat.db.before-restore"), "{said}");
+            assert!(folder.join("goat.db.before-restore").exists());
+            assert_eq!(goat.json(&["stats"])["members"], 1);
+            goat.launch();
+            announce.accepted(&goat);
+            // What is no backup changes nothing.
+            goat.stop();
+            for text in ["", "no database", "SQLite format 3\0"] {
+                let bad = goat.folder.join("bad.db");
+                fs::write(&bad, text).unwrap();
+                let said = refused(&goat, &["restore", bad.to_str().unwrap()]);
+                assert!(said.contains("bad.db"), "{said}");
+            }
+            let said = refused(&goat, &["restore", "/absent"]);
+            assert!(said.contains("/absent"), "{said}");
+            assert_eq!(goat.json(&["stats"])["members"], 1);
+            // A database that is damaged can be replaced.
+            fs::write(folder.join("goat.db"), "damaged").unwrap();
+            cli(&goat, &["restore", backup]);
+            assert_eq!(goat.json(&["stats"])["uploaded"], 4321);
+        }
+        Database::MariaDb(_) => {
+            let printed = |words: &[&str]| {
+                let (status, stdout, stderr) = goat.cli(words);
+                assert_eq!(status.code(), Some(1), "{stderr}");
+                assert!(stderr.contains("use the command above"), "{stderr}");
+                stdout.replace("--password", "--password=goat")
+            };
+            let sh = |command: String| {
+                let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+                assert!(output.status.success(), "{command}: {output:?}");
+            };
+            sh(printed(&["backup", backup]));
+            assert!(fs::read_to_string(backup).unwrap().contains("anna"));
+            let before = goat.json(&["stats"]);
+            goat.add_user("bert");
+            sh(printed(&["restore", backup]));
+            assert_eq!(goat.json(&["stats"]), before);
+        }
+    }
+}
+
+fn lists_are_sorted_and_filtered(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    for (name, up, down) in [
+        ("anna", 10, 10),
+        ("bert", 5, 0),
+        ("carl", 30, 60),
+        ("dora", 0, 0),
+    ] {
+        goat.add_user(name);
+        database.sql(&format!(
+            "UPDATE users SET uploaded = {up}, downloaded = {down} WHERE username = '{name}'"
+        ));
+    }
+    let names = |list: &str, words: &[&str]| -> String {
+        let rows = goat.json(&[&[list, "list"], words].concat());
+        let names = rows.as_array().unwrap().iter().map(|row| &row["name"]);
+        names.map(|name| &name.as_str().unwrap()[..1]).collect()
+    };
+    for (sort, order) in [
+        ("id", "abcd"),
+        ("name", "abcd"),
+        ("uploaded", "cabd"),
+        ("downloaded", "cabd"),
+        ("ratio", "bacd"),
+    ] {
+        assert_eq!(names("user", &["--sort", sort]), order, "{sort}");
+    }
+    for (number, (name, size, completed)) in (1..).zip([("x", 7, 1), ("w", 9, 3), ("y", 8, 2)]) {
+        cli(&goat, &["file", "add", &hex(&info_hash(number))]);
+        database.sql(&format!(
+            "UPDATE files SET name = '{name}', size = {size}, completed = {completed} WHERE id = {number}"
+        ));
+    }
+    for (file, left, active, time) in [(1, 0, 1, 3), (2, 1, 1, 1), (2, 1, 1, 1), (3, 0, 0, 2)] {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + time;
+        let user = database.number("SELECT count(*) FROM peers") + 1;
+        database.sql(&format!(
+            "INSERT INTO peers VALUES ({file}, {user}, '12345678901234567890', '', 0, 0, '', 0, 0, {active}, 0, 0, 0, 0, {left}, {now})"
+        ));
+        database.sql(&format!(
+            "INSERT INTO files_users VALUES ({file}, {user}, '', {active}, 0, 1, 0, 0, {left}, {now}, 0, 0, 0)"
+        ));
+    }
+    for (sort, order) in [
+        ("name", "wxy"),
+        ("size", "wyx"),
+        ("seeders", "xwy"),
+        ("leechers", "wxy"),
+        ("snatches", "wyx"),
+        ("activity", "xyw"),
+    ] {
+        assert_eq!(names("file", &["--sort", sort]), order, "{sort}");
+    }
+    assert_eq!(names("file", &["--dead"]), "wy");
+    assert_eq!(names("file", &["--pending"]), "");
+    let stats = goat.json(&["stats"]);
+    let expected = json!({ "members": 4, "banned": 0, "torrents": 3, "pending": 0, "size": 24,
+        "swarms": 2, "seeders": 1, "leechers": 2, "snatches": 6, "uploaded": 45, "downloaded": 70,
+        "unsaved": 0 });
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&stats[key], value, "{key}: {stats}");
+    }
+    assert_eq!(stats["topMembers"][0]["name"], "carl");
+    assert_eq!(stats["topTorrents"][0]["name"], "w");
+}
+
+fn things_are_found_by_name_id_and_prefix(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    let (_, second) = (goat.add_user("anna"), goat.add_user("bert"));
+    goat.add_user("1");
+    let name = |text: &str| goat.json(&["user", "show", text])["name"].clone();
+    assert_eq!(name("ANNA"), "anna");
+    assert_eq!(name(&second.id.to_string()), "bert");
+    assert_eq!(name("1"), "1"); // a name goes before an id
+    for text in ["99", "an", "", "' OR 1 = 1 --", "%"] {
+        refused(&goat, &["user", "show", text]);
+    }
+    let hashes = ["abcd0", "abcd1", "12340"].map(|start| format!("{start:0<40}"));
+    for hash in &hashes {
+        cli(&goat, &["file", "add", hash]);
+    }
+    let hash = |text: &str| goat.json(&["file", "show", text])["infoHash"].clone();
+    let whole = format!("{}{}", hashes[1], "f".repeat(24));
+    for text in ["abcd1", "ABCD1", "2", &hashes[1], &whole] {
+        assert_eq!(hash(text), hashes[1].as_str(), "{text}");
+    }
+    assert_eq!(hash("1234"), hashes[2].as_str());
+    assert!(refused(&goat, &["file", "show", "abcd"]).contains("several"));
+    for text in ["abc", "abcd2", "%", "_", "", "abcd%"] {
+        let said = refused(&goat, &["file", "show", text]);
+        assert!(said.contains("not registered"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn check_says_what_is_wrong_and_mends_what_it_can() {
+    use std::os::unix::fs::PermissionsExt;
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let state = |goat: &Goat, words: &[&str], what: &str| -> (Option<i32>, String) {
+        let (status, stdout, _) = goat.cli(&[&["check", "--json"], words].concat());
+        let found: Value = serde_json::from_str(&stdout).unwrap();
+        let mut found = found.as_array().unwrap().iter();
+        let found = found.find(|finding| {
+            finding["what"].as_str().unwrap().ends_with(what) && finding["state"] != "good"
+        });
+        let state = found.map_or("good", |finding| finding["state"].as_str().unwrap());
+        (status.code(), state.to_string())
+    };
+    let ok = |word: &str| (Some(0), word.to_string());
+    assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let file = folder.join("goat.db");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db"), ok("warning"));
+    assert_eq!(state(&goat, &["--fix"], "goat.db"), ok("mended"));
+    assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
+
+    // A port that another program has, which is named; for both protocols.
+    let tcp = std::net::TcpListener::bind(("127.0.0.1", goat.port)).unwrap();
+    let (status, stdout, stderr) = goat.cli(&["check"]);
+    let line = stdout
+        .lines()
+        .find(|line| line.starts_with("TCP port"))
+        .unwrap();
+    let id = format!("(process {}) has it", std::process::id());
+    assert!(line.contains(": wrong: ") && line.contains(&id), "{stdout}");
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("1 of these must be mended"), "{stderr}");
+    drop(tcp);
+    let udp = Goat::prepare(&database, json!({ "UDP": true }));
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", udp.port)).unwrap();
+    let what = format!("UDP port {}", udp.port);
+    assert_eq!(state(&udp, &[], &what), (Some(1), "wrong".into()));
+    drop(socket);
+
+    // Books from the future.
+    database.sql("INSERT INTO batches VALUES (1, 4000000000)");
+    let (_, stdout, _) = goat.cli(&["check"]);
+    assert!(
+        stdout.contains("the books were written at 2096-10-02"),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn announce_urls_are_built_from_the_public_url() {
+    let database = Database::sqlite();
+    let cases = [
+        (json!({}), "http://127.0.0.1:PORT"),
+        (
+            json!({ "URL": "https://tracker.example.org" }),
+            "https://tracker.example.org",
+        ),
+        (
+            json!({ "URL": "http://tracker.example.org:80/x/" }),
+            "http://tracker.example.org:80/x",
+        ),
+        (
+            json!({ "URL": "https://[2001:db8::1]:443", "UDP": true }),
+            "https://[2001:db8::1]:443 udp://[2001:db8::1]:PORT",
+        ),
+        (
+            json!({ "URL": "https://tracker.example.org:443", "UDP": true, "HTTP": false }),
+            "udp://tracker.example.org:PORT",
+        ),
+    ];
+    for (number, (config, expected)) in cases.into_iter().enumerate() {
+        let goat = Goat::prepare(&database, config);
+        let user = goat.json(&["user", "add", &format!("user{number}")]);
+        let end = format!("/{}/announce", user["passkey"].as_str().unwrap());
+        let expected = expected.replace("PORT", &goat.port.to_string());
+        let expected: Vec<String> = expected
+            .split(' ')
+            .map(|url| format!("{url}{end}"))
+            .collect();
+        assert_eq!(user["announce"], json!(expected));
+    }
+    for url in [
+        "tracker.example.org",
+        "ftp://x",
+        "https://",
+        "https://a b",
+        "https://u:p@x",
+        "http://x:0",
+        "http://x?y",
+    ] {
+        let goat = Goat::prepare(&database, json!({ "URL": url }));
+        let (status, _, stderr) = goat.cli(&["stats"]);
+        assert_eq!(status.code(), Some(2), "{url}");
+        assert!(
+            stderr.contains("URL: found") && stderr.contains("https://tracker.example.org"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn shells_complete_commands_options_and_values() {
+    let res = Path::new(env!("CARGO_MANIFEST_DIR")).join("res/completions");
+    let script = format!(
+        "cd {}; . {}; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _goat; echo ${{COMPREPLY[*]}}",
+        env!("CARGO_MANIFEST_DIR"),
+        res.join("goat.bash").display()
+    );
+    for (words, expected) in [
+        (&["goat", "us"][..], "user"),
+        (&["goat", "user", "p"], "passkey"),
+        (&["goat", "user", "list", "--b"], "--banned"),
+        (&["goat", "user", "list", "--sort", "r"], "ratio"),
+        (&["goat", "stats", "--"], "--json --config"),
+        (&["goat", "torrent", "config.j"], "config.json5"),
+        (&["goat", "user", "add", "x", "--torrent-limit", ""], ""),
+    ] {
+        let output = Command::new("bash")
+            .args(["-c", &script, "bash"])
+            .args(words)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(
+            said.trim(),
+            expected,
+            "{words:?}: {:?}",
+            String::from_utf8(output.stderr)
+        );
+    }
+    let fish = |line: &str| {
+        format!(
+            "source {}; complete -C '{line}'",
+            res.join("goat.fish").display()
+        )
+    };
+    let zsh = res.join("_goat");
+    let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("res/goat.1");
+    let checks: [(&str, Vec<PathBuf>, &str); 4] = [
+        ("zsh", vec!["-n".into(), zsh], ""),
+        (
+            "fish",
+            vec!["-c".into(), fish("goat user pa").into()],
+            "passkey\t",
+        ),
+        (
+            "fish",
+            vec!["-c".into(), fish("goat user list --sort ra").into()],
+            "ratio\t",
+        ),
+        (
+            "groff",
+            vec!["-man".into(), "-ww".into(), "-z".into(), man],
+            "",
+        ),
+    ];
+    for (program, arguments, expected) in checks {
+        if !installed(program) {
+            skip("completions", &format!("no {program}"));
+            continue;
+        }
+        let output = Command::new(program).args(&arguments).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{program}: {:?}",
+            String::from_utf8(output.stderr)
+        );
+        assert!(
+            said.starts_with(expected),
+            "{program} {arguments:?}: {said}"
+        );
+    }
+    assert!(!nothing_may_be_skipped() || installed("fish"));
+}
