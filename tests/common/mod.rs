@@ -9,6 +9,7 @@ mod goat;
 mod lab;
 mod model;
 mod process;
+pub mod tls;
 mod wire;
 
 pub use announce::{AGENT, Announce, info_hash, peer_id, scrape};

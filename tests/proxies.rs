@@ -1,0 +1,309 @@
+//! goat behind real proxies, configured with exactly what the README prints: goat sees their clients'
+//! addresses, and nobody can make it see another.
+
+mod common;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::process::{Command, Output};
+
+use common::tls::{self, Authority};
+use common::{
+    AGENT, Announce, Bencode, Database, Folder, Goat, Process, free_port, installed, skip,
+    wait_until,
+};
+use serde_json::json;
+
+/// Where the client is, where the proxy finds goat, whom goat trusts, and whom it therefore sees. 127.0.0.5 is
+/// the client unless it comes by IPv6; the proxy connects to goat from 127.0.0.1 or ::1.
+const CASES: [(&str, &str, &[&str], &str); 8] = [
+    ("127.0.0.5", "127.0.0.1", &["127.0.0.1"], "127.0.0.5"),
+    ("127.0.0.5", "127.0.0.1", &["127.0.0.0/30"], "127.0.0.5"),
+    ("127.0.0.5", "::1", &["::1"], "127.0.0.5"),
+    ("127.0.0.5", "::1", &["10.0.0.0/8", "::/120"], "127.0.0.5"),
+    ("::1", "127.0.0.1", &["127.0.0.0/8"], "::1"),
+    // Neither of these has the proxy in it.
+    ("127.0.0.5", "127.0.0.1", &[], "127.0.0.1"),
+    (
+        "127.0.0.5",
+        "127.0.0.1",
+        &["127.0.0.4/30", "::/0"],
+        "127.0.0.1",
+    ),
+    ("127.0.0.5", "::1", &["0.0.0.0/0", "::2/127"], "::1"),
+];
+
+#[test]
+fn through_nginx_goat_sees_the_clients_of_trusted_proxies() {
+    sees_clients("nginx");
+}
+
+#[test]
+fn through_caddy_goat_sees_the_clients_of_trusted_proxies() {
+    sees_clients("caddy");
+}
+
+fn sees_clients(program: &str) {
+    for (client, host, trusted, seen) in CASES {
+        let site = Site::start(host, trusted);
+        let Some(proxy) = Proxy::start(program, &site) else {
+            return;
+        };
+        let case = format!("{client} by {program} at {host}, trusting {trusted:?}");
+        let (client, seen) = (client.parse().unwrap(), seen.parse::<IpAddr>().unwrap());
+        assert_eq!(proxy.seen(&site, client, &[]), seen, "{case}");
+        // What the client says of itself changes nothing.
+        for claim in ["203.0.113.9", "203.0.113.9, 127.0.0.1", "::1", "garbage"] {
+            let claims = [format!("X-Forwarded-For: {claim}")];
+            assert_eq!(proxy.seen(&site, client, &claims), seen, "{case}: {claim}");
+            let claims = [&claims[..], &["X-Real-IP: 203.0.113.9".into()]].concat();
+            assert_eq!(proxy.seen(&site, client, &claims), seen, "{case}: {claim}");
+        }
+        let books = "SELECT DISTINCT ip FROM files_users";
+        wait_until("the books", || {
+            site.database.sql(books) == [[seen.to_string()]]
+        });
+    }
+}
+
+#[test]
+fn who_goes_round_the_proxy_is_who_they_connect_as() {
+    let site = Site::start("127.0.0.1", &["127.0.0.0/30"]);
+    for (source, seen) in [("127.0.0.5", "127.0.0.5"), ("127.0.0.2", "203.0.113.9")] {
+        let url = format!("http://{}{}", site.goat.address(), site.announce().target());
+        let mut curl = curl(source.parse().unwrap(), &url);
+        let output = curl.args(["--header", "X-Forwarded-For: 203.0.113.9"]);
+        let seen: IpAddr = seen.parse().unwrap();
+        assert_eq!(external_ip(&output.output().unwrap()), seen, "{source}");
+    }
+}
+
+#[test]
+fn peers_that_come_through_a_proxy_meet_those_that_do_not() {
+    for program in ["nginx", "caddy"] {
+        let site = Site::start("127.0.0.1", &["127.0.0.1"]);
+        let Some(proxy) = Proxy::start(program, &site) else {
+            continue;
+        };
+        let client = Ipv4Addr::new(127, 0, 0, 5).into();
+        assert_eq!(proxy.seen(&site, client, &[]), client);
+        let peers = Announce::new(&site.passkey, HASH, 2)
+            .accepted(&site.goat)
+            .peers();
+        assert_eq!(peers, [(client, site.announce().port).into()], "{program}");
+    }
+}
+
+#[test]
+fn proxies_write_no_passkeys_into_their_logs() {
+    for program in ["nginx", "caddy"] {
+        let mut site = Site::start("127.0.0.1", &["127.0.0.1"]);
+        let Some(mut proxy) = Proxy::start(program, &site) else {
+            continue;
+        };
+        let client = Ipv4Addr::new(127, 0, 0, 5).into();
+        assert_eq!(proxy.seen(&site, client, &[]), client);
+        // Where a proxy has something to complain about, it names the request.
+        site.goat.stop();
+        let status = proxy.curl(&site, client).output().unwrap().status;
+        assert_eq!(status.code(), Some(22), "{program} has no goat behind it");
+        proxy.process.terminate();
+        let mut logs = proxy.process.output();
+        let folder = proxy.folder.path();
+        logs += &std::fs::read_to_string(folder.join("goat.log")).unwrap_or_default();
+        assert!(!logs.contains(&site.passkey), "{program}: {logs}");
+    }
+}
+
+const HASH: [u8; 20] = *b"behind a real proxy!";
+
+/// A goat with one member and one torrent.
+struct Site {
+    goat: Goat,
+    database: Database,
+    passkey: String,
+}
+
+impl Site {
+    fn start(host: &str, trusted: &[&str]) -> Site {
+        let database = Database::sqlite();
+        let settings = json!({ "Host": host, "TrustedProxies": trusted, "SlowDown": 0 });
+        let goat = Goat::start(&database, settings);
+        let passkey = goat.add_user("anna").passkey;
+        goat.add_torrent(common::hex(&HASH));
+        Site {
+            goat,
+            database,
+            passkey,
+        }
+    }
+
+    fn announce(&self) -> Announce {
+        Announce::new(&self.passkey, HASH, 1)
+    }
+}
+
+/// A proxy with the README's configuration, but on a port of its own.
+struct Proxy {
+    process: Process,
+    folder: Folder,
+    port: u16,
+    authority: Authority,
+}
+
+impl Proxy {
+    /// None if there is no such program on this machine.
+    fn start(program: &str, site: &Site) -> Option<Proxy> {
+        if let Some(missing) = [program, "openssl", "curl"]
+            .into_iter()
+            .find(|program| !installed(program))
+        {
+            skip(&format!("goat behind {program}"), &format!("no {missing}"));
+            return None;
+        }
+        let (folder, port, authority) = (Folder::new(), free_port(), Authority::new());
+        let (file, mut command) = match program {
+            "nginx" => nginx(site, &folder, port, &authority),
+            _ => caddy(site, &folder, port, &authority),
+        };
+        std::fs::write(folder.join("config"), file).unwrap();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", folder.path());
+        let mut process = Process::start(program, &mut command, folder.join("output"));
+        wait_until("the proxy to listen", || {
+            process.assert_running();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+                && TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok()
+        });
+        Some(Proxy {
+            process,
+            folder,
+            port,
+            authority,
+        })
+    }
+
+    /// An announce of a client at this address.
+    fn curl(&self, site: &Site, client: IpAddr) -> Command {
+        let (name, port) = (tls::NAME, self.port);
+        let url = format!("https://{name}:{port}{}", site.announce().target());
+        let mut command = curl(client, &url);
+        let at = match client {
+            IpAddr::V4(_) => "127.0.0.1",
+            IpAddr::V6(_) => "[::1]",
+        };
+        command.arg("--resolve").arg(format!("{name}:{port}:{at}"));
+        command.arg("--cacert").arg(self.authority.root());
+        command
+    }
+
+    /// The address that goat sees such a client at, if it sends these headers too.
+    fn seen(&self, site: &Site, client: IpAddr, headers: &[String]) -> IpAddr {
+        let mut curl = self.curl(site, client);
+        for header in headers {
+            curl.args(["--header", header]);
+        }
+        external_ip(&curl.output().unwrap())
+    }
+}
+
+fn curl(client: IpAddr, url: &str) -> Command {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--fail", "--max-time", "60"]);
+    command.args(["--user-agent", AGENT, "--noproxy", "*"]);
+    command.args(["--interface", &client.to_string(), url]);
+    command
+}
+
+fn external_ip(output: &Output) -> IpAddr {
+    assert!(output.status.success(), "{output:?}");
+    let answer = Bencode::parse(&output.stdout);
+    match *answer.bytes("external ip") {
+        [a, b, c, d] => [a, b, c, d].into(),
+        ref ip => <[u8; 16]>::try_from(ip).unwrap().into(),
+    }
+}
+
+fn nginx(site: &Site, folder: &Folder, port: u16, authority: &Authority) -> (String, Command) {
+    let certificate = authority.issue("nginx", tls::P256);
+    let show = |path: &std::path::Path| path.display().to_string();
+    let block = readme(
+        "nginx",
+        &[
+            ("127.0.0.1:8080", &site.goat.address().to_string()),
+            ("listen 443 ", &format!("listen 127.0.0.1:{port} ")),
+            ("listen [::]:443 ", &format!("listen [::1]:{port} ")),
+            (
+                "/etc/letsencrypt/live/tracker.example.org/fullchain.pem",
+                &show(&certificate.certificate),
+            ),
+            (
+                "/etc/letsencrypt/live/tracker.example.org/privkey.pem",
+                &show(&certificate.key),
+            ),
+            ("/var/log/nginx/goat.log", &show(&folder.join("goat.log"))),
+        ],
+    );
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {};\n", folder.join(kind).display()));
+    // What Debian's /etc/nginx/nginx.conf is around it. One process, so that none is left behind.
+    let file = format!(
+        "daemon off;\nmaster_process off;\npid {};\nevents {{}}\nhttp {{\n{}{block}}}\n",
+        folder.join("pid").display(),
+        temporary.concat(),
+    );
+    let mut command = Command::new("nginx");
+    command.args(["-e", "stderr", "-p"]).arg(folder.path());
+    command.arg("-c").arg(folder.join("config"));
+    (file, command)
+}
+
+fn caddy(site: &Site, folder: &Folder, port: u16, authority: &Authority) -> (String, Command) {
+    // It makes its certificate itself: here not Let's Encrypt signs it, but the test's authority.
+    let root = format!(
+        "pki {{\nca local {{\nroot {{\ncert {}\nkey {}\n}}\n}}\n}}",
+        authority.root().display(),
+        authority.join("root.key").display()
+    );
+    let storage = folder.join("caddy");
+    let options = format!(
+        "{{\nadmin off\nlocal_certs\nskip_install_trust\nauto_https disable_redirects\n\
+         storage file_system {}\n{root}\n",
+        storage.display()
+    );
+    let block = readme(
+        "caddy",
+        &[
+            ("127.0.0.1:8080", &site.goat.address().to_string()),
+            (
+                "tracker.example.org {",
+                &format!("tracker.example.org:{port} {{"),
+            ),
+        ],
+    );
+    let rest = block
+        .strip_prefix("{\n")
+        .expect("it begins with the options");
+    let mut command = Command::new("caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]);
+    command.arg(folder.join("config"));
+    (options + rest, command)
+}
+
+/// The only block of the README in this language, with everything replaced that must be different here: every
+/// text to be replaced must be there once.
+fn readme(language: &str, replaced: &[(&str, &str)]) -> String {
+    let readme = include_str!("../README.md");
+    let mut blocks = readme.split("\n```").skip(1).step_by(2);
+    let mut block = blocks
+        .by_ref()
+        .find_map(|block| block.strip_prefix(&format!("{language}\n")))
+        .unwrap_or_else(|| panic!("the README has no block for {language}"))
+        .to_string()
+        + "\n";
+    assert!(blocks.all(|block| !block.starts_with(language)));
+    for (from, to) in replaced {
+        assert_eq!(block.matches(from).count(), 1, "{from} in {block}");
+        block = block.replace(from, to);
+    }
+    block
+}
