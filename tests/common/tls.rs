@@ -1,9 +1,20 @@
-//! Certificates, made with the `openssl` command, by a certificate authority of the test's own.
+//! Certificates, made with the `openssl` command by a certificate authority of the test's own, and a client
+//! that checks them.
 
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use super::Folder;
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
+
+use super::{AGENT, Bencode, Folder, HttpAnswer, PATIENCE, parse_answer};
 
 /// The name that every certificate is for, beside 127.0.0.1, ::1 and the hub of a lab.
 pub const NAME: &str = "tracker.example.org";
@@ -24,8 +35,8 @@ pub struct Authority {
 pub struct Certificate {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// As `openssl` prints it.
-    pub serial: String,
+    /// The certificate (without those that follow it) as it is served.
+    pub der: CertificateDer<'static>,
 }
 
 impl Authority {
@@ -86,13 +97,121 @@ impl Authority {
             show(&key),
             show(&certificate)
         ));
-        let serial = openssl(&format!("x509 -noout -serial -in {}", show(&certificate)));
+        let der = CertificateDer::from_pem_file(&certificate).unwrap();
         Certificate {
             certificate,
             key,
-            serial: serial.trim().trim_start_matches("serial=").into(),
+            der,
         }
     }
+}
+
+impl Authority {
+    /// The settings of a client that trusts this authority alone, and never resumes a session.
+    pub fn trust(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_file(self.root()).unwrap();
+        roots.add(root).unwrap();
+        let provider = rustls::crypto::ring::default_provider();
+        let config = ClientConfig::builder_with_provider(provider.into());
+        let config = config.with_protocol_versions(versions).unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Arc::new(config)
+    }
+}
+
+/// A connection over TLS.
+pub struct TlsClient {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    /// What has come and belongs to the next answer.
+    input: Vec<u8>,
+}
+
+impl TlsClient {
+    /// Connects, and checks that the certificate is one for [`NAME`] by somebody who is trusted.
+    pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsClient> {
+        let name = ServerName::try_from(NAME).unwrap();
+        let connection = ClientConnection::new(config.clone(), name).unwrap();
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = StreamOwned::new(connection, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        let input = Vec::new();
+        Ok(TlsClient { stream, input })
+    }
+
+    /// The certificates that were served.
+    pub fn served(&self) -> &[CertificateDer<'static>] {
+        self.stream.conn.peer_certificates().unwrap_or_default()
+    }
+
+    /// One record, or as many as it takes.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+        self.stream.flush().unwrap();
+    }
+
+    /// The next answer, to anything but HEAD.
+    pub fn answer(&mut self) -> HttpAnswer {
+        const LENGTH: &str = "\r\nContent-Length: ";
+        let head = self.head();
+        let (_, length) = head.split_once(LENGTH).expect("a length");
+        let (length, _) = length.split_once("\r\n").unwrap();
+        let length: usize = length.parse().unwrap();
+        while self.input.len() < length {
+            self.read_more();
+        }
+        let body = self.input.drain(..length);
+        parse_answer(
+            &head
+                .into_bytes()
+                .into_iter()
+                .chain(body)
+                .collect::<Vec<u8>>(),
+        )
+    }
+
+    /// The head of the next answer.
+    pub fn head(&mut self) -> String {
+        let end = loop {
+            match self.input.windows(4).position(|four| four == b"\r\n\r\n") {
+                Some(end) => break end + 4,
+                None => self.read_more(),
+            }
+        };
+        String::from_utf8(self.input.drain(..end).collect()).unwrap()
+    }
+
+    /// What comes before the end, which must be said by TLS: a connection that was cut ends anywhere.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.input);
+        self.stream.read_to_end(&mut rest).unwrap();
+        rest
+    }
+
+    /// Asks, and gives the bencoded answer.
+    pub fn get(&mut self, target: &str) -> Bencode {
+        self.send(get(target));
+        let (status, _, body) = self.answer();
+        assert_eq!(status, 200, "{target}");
+        Bencode::parse(&body)
+    }
+
+    fn read_more(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        let read = self.stream.read(&mut buffer).unwrap();
+        assert_ne!(read, 0, "the end instead of an answer");
+        self.input.extend_from_slice(&buffer[..read]);
+    }
+}
+
+/// A request of a client that is let in, on a connection that is kept.
+pub fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: {NAME}\r\nUser-Agent: {AGENT}\r\n\r\n")
 }
 
 /// Runs `openssl` with arguments that hold no spaces; gives what it prints.

@@ -51,7 +51,8 @@ fn exchange(
     Ok(parse_answer(&answer))
 }
 
-fn parse_answer(answer: &[u8]) -> HttpAnswer {
+/// An answer that is whole.
+pub fn parse_answer(answer: &[u8]) -> HttpAnswer {
     let shown = || String::from_utf8_lossy(answer).into_owned();
     let end = answer
         .windows(4)
