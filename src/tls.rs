@@ -85,7 +85,7 @@ fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect
             Error::InvalidCertificate(_) => bad_certificate("its first certificate is broken"),
             _ => bad_key("is no RSA, ECDSA (P-256, P-384) or Ed25519 key that can be used"),
         })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(config)
 }
 
