@@ -193,12 +193,14 @@ impl TlsClient {
         rest
     }
 
-    /// Asks, and gives the bencoded answer.
+    /// Asks, and gives the bencoded answer; fails the test if that is a refusal.
     pub fn get(&mut self, target: &str) -> Bencode {
         self.send(get(target));
         let (status, _, body) = self.answer();
-        assert_eq!(status, 200, "{target}");
-        Bencode::parse(&body)
+        let answer = Bencode::parse(&body);
+        let refused = answer.get("failure reason").is_some();
+        assert!(status == 200 && !refused, "{target}: {answer:?}");
+        answer
     }
 
     fn read_more(&mut self) {
