@@ -42,7 +42,7 @@ const SERVER: &str = "host, host:port, [IPv6 address]:port or the absolute path 
 const URL: &str = r#""", or http:// or https:// with a host, perhaps a port and a path: "https://tracker.example.org""#;
 pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x509 -newkey ec \
     -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout goat.key \
-    -out goat.crt -subj /CN=HOST";
+    -out goat.crt -subj /CN=HOST -addext subjectAltName=DNS:HOST";
 
 /// A key, its default as JSON, which values it accepts, and that in words.
 type Key = (&'static str, &'static str, fn(&Value) -> bool, &'static str);
@@ -604,7 +604,7 @@ mod tests {
     fn the_example_of_goat_needs_its_certificate() {
         let advice = "allowed: a PEM file that can be read; to make both: openssl req -x509 \
             -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout goat.key \
-            -out goat.crt -subj /CN=HOST";
+            -out goat.crt -subj /CN=HOST -addext subjectAltName=DNS:HOST";
         let found = |file| format!("/nowhere/{file}: No such file or directory (os error 2)");
         let problems = parse(Path::new("/nowhere/config.json"), EXAMPLE).unwrap_err();
         let [certificate, key]: [Problem; 2] = problems.try_into().unwrap();
