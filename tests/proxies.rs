@@ -3,10 +3,10 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Output};
 
-use common::tls::{self, Authority};
+use common::tls::{self, Authority, TlsClient};
 use common::{
     AGENT, Announce, Bencode, Database, Folder, Goat, Process, free_port, installed, skip,
     wait_until,
@@ -94,6 +94,29 @@ fn peers_that_come_through_a_proxy_meet_those_that_do_not() {
 }
 
 #[test]
+fn a_guesser_behind_a_proxy_shuts_out_nobody_else() {
+    for program in ["nginx", "caddy"] {
+        let mut site = Site::start("127.0.0.1", &["127.0.0.1"]);
+        let Some(proxy) = Proxy::start(program, &site) else {
+            continue;
+        };
+        let [guesser, other] = [5, 6].map(|last| IpAddr::from([127, 0, 0, last]));
+        let right = site.passkey.clone();
+        for guess in 0..20 {
+            site.passkey = format!("{guess:040}");
+            let output = proxy.curl(&site, guesser).output().unwrap();
+            let answer = Bencode::parse(&output.stdout);
+            assert_eq!(answer.text("failure reason"), "Invalid passkey");
+        }
+        site.passkey = right;
+        let output = proxy.curl(&site, guesser).output().unwrap();
+        let answer = Bencode::parse(&output.stdout);
+        assert!(answer.get("failure reason").is_some(), "{answer:?}");
+        assert_eq!(proxy.seen(&site, other, &[]), other, "{program}");
+    }
+}
+
+#[test]
 fn proxies_write_no_passkeys_into_their_logs() {
     for program in ["nginx", "caddy"] {
         let mut site = Site::start("127.0.0.1", &["127.0.0.1"]);
@@ -169,10 +192,16 @@ impl Proxy {
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", folder.path());
         let mut process = Process::start(program, &mut command, folder.join("output"));
+        let trust = authority.trust(rustls::ALL_VERSIONS);
         wait_until("the proxy to listen", || {
             process.assert_running();
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-                && TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok()
+            // Caddy listens before it has made its certificate.
+            let homes = [
+                Ipv4Addr::LOCALHOST.into(),
+                IpAddr::from(Ipv6Addr::LOCALHOST),
+            ];
+            let at = |home| TlsClient::connect((home, port).into(), &trust);
+            homes.into_iter().all(|home| at(home).is_ok())
         });
         Some(Proxy {
             process,
