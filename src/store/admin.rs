@@ -297,9 +297,11 @@ impl Store {
                 let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0");
                 c.query(&sql, &[], &mut |row| pending = row.first().map_or(0, |count| count.small::<usize>()))?;
                 // The second hash of a hybrid is not a torrent of its own.
-                let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
                 let mut second = false;
-                c.query(sql, &[Value::Text(&key)], &mut |_| second = true)?;
+                if table == "files" {
+                    let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
+                    c.query(sql, &[Value::Text(&key)], &mut |_| second = true)?;
+                }
                 if pending >= MAX_PENDING || second {
                     return Ok(0);
                 }
