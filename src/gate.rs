@@ -14,7 +14,7 @@ const MAX_PER_ADDRESS: u32 = 32;
 /// Connections open now: in all, and by address.
 pub struct Gate {
     most: usize,
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     by_address: Mutex<HashMap<IpAddr, u32>>,
 }
 
@@ -26,9 +26,9 @@ pub struct Place {
 }
 
 impl Gate {
-    /// Lets in at most so many connections in all.
-    pub fn new(most: usize) -> Gate {
-        Gate { most, open: AtomicUsize::new(0), by_address: Mutex::default() }
+    /// Lets in at most so many connections in all, and counts those that are open.
+    pub fn new(most: usize, open: Arc<AtomicUsize>) -> Gate {
+        Gate { most, open, by_address: Mutex::default() }
     }
 
     /// Counts a connection in, or says no.
@@ -75,7 +75,7 @@ impl Drop for Place {
 }
 
 /// What one client can choose addresses from: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(ip: IpAddr) -> IpAddr {
+pub fn network(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),

@@ -80,6 +80,7 @@ impl Keeper {
         let mut forget = Every::new(FORGET, now);
         while stop.recv_timeout(WRITE) == Err(RecvTimeoutError::Timeout) {
             let now = self.tracker.clock.now();
+            self.tracker.metrics.history.tick(&self.tracker, now);
             if silent.due(now) {
                 for mut shard in self.tracker.swarms.each() {
                     expire(&self.tracker.config, &self.tracker.access, &mut shard, now);
@@ -95,6 +96,9 @@ impl Keeper {
             }
             if done.is_ok() && forget.due(now) {
                 done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
+            }
+            if done.is_ok() {
+                done = self.tracker.metrics.history.save(&self.tracker, now, false);
             }
             self.report(done, now);
             if status.due(now) {
@@ -116,11 +120,16 @@ impl Keeper {
             let batch = self.unsettled.take().unwrap_or_else(|| gathered(&mut self.rng));
             if batch.is_empty() {
                 self.count_unsaved();
+                self.tracker.metrics.saved(now);
                 return Ok(());
             }
             let again = self.away_since.is_some();
+            let begin = Instant::now();
             match self.tracker.store.write(&batch, now) {
-                Ok(snatched) => self.refresh(&snatched)?,
+                Ok(snatched) => {
+                    self.tracker.metrics.wrote(batch.rows(), begin.elapsed());
+                    self.refresh(&snatched)?;
+                }
                 Err(e) => {
                     self.unsettled = Some(batch);
                     self.count_unsaved();
@@ -129,6 +138,7 @@ impl Keeper {
             }
             self.count_unsaved();
             if !again {
+                self.tracker.metrics.saved(now);
                 return Ok(());
             }
             // After an outage also what has gathered meanwhile.
@@ -216,6 +226,7 @@ impl Keeper {
 
     /// Says once that the database is away, and once that it is back.
     fn report(&mut self, done: Result<(), Error>, now: u32) {
+        self.tracker.metrics.database(done.is_ok());
         self.hangs = matches!(&done, Err(e) if e.kind == Kind::Silent);
         match done {
             Ok(()) => self.came_back(now),
@@ -240,13 +251,13 @@ impl Keeper {
 
     fn status(&mut self) {
         let stats = &self.tracker.stats;
-        let announces = stats.announces.load(Relaxed);
+        let (announces, refused) = self.tracker.metrics.announces();
         log(format!(
             "status: {}, {} announces (+{}), {} refused, {} connections, {} unsaved rows",
             counts(&self.tracker),
             announces,
             announces.saturating_sub(self.announces),
-            stats.refusals.load(Relaxed),
+            refused,
             stats.connections.load(Relaxed),
             stats.unsaved.load(Relaxed),
         ));
@@ -262,6 +273,11 @@ impl Keeper {
             true => Err("it does not answer".to_string()),
             false => self.write(now).map_err(|e| e.to_string()),
         };
+        if done.is_ok() {
+            self.tracker.metrics.history.tick(&self.tracker, now);
+            // A few minutes of a graph are no reason to end with an error.
+            let _ = self.tracker.metrics.history.save(&self.tracker, now, true);
+        }
         let Err(e) = done else { return Ok(()) };
         let mut rest = Batch { number: self.rng.bits() >> 1, ..Batch::default() };
         self.tracker.swarms.each().for_each(|mut shard| rest.add(shard.ledger.take()));

@@ -14,16 +14,21 @@ compile_error!("goat needs a database: build it with the feature sqlite, mysql o
 
 pub mod access;
 pub mod announce;
+pub mod api;
+pub mod auth;
 pub mod bencode;
 pub mod cli;
 pub mod config;
 pub mod connection_id;
 pub mod gate;
+pub mod history;
 pub mod http;
 pub mod keeper;
 pub mod ledger;
+pub mod limits;
 pub mod log;
 pub mod message;
+pub mod metrics;
 pub mod net;
 pub mod random;
 pub mod server;
@@ -32,3 +37,4 @@ pub mod swarm;
 mod sys;
 pub mod torrent;
 pub mod udp;
+pub mod web;

@@ -131,18 +131,18 @@ impl Workers {
             let Ok(Job { mut connection, request }) = job else {
                 return;
             };
-            let mut out = Vec::new();
+            self.tracker.stats.busy.fetch_add(1, Relaxed);
+            let stream = &mut connection.stream;
+            let ready = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(DEADLINE)));
+            let ready = ready.and_then(|()| stream.write_all(&connection.output));
             let input = connection.input.get(..request).unwrap_or_default();
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-            if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
+            if let (Ok(()), Parsed::Whole { request, .. }) = (ready, parse(input, connection.peer, &mut headers)) {
                 let request = Request { keep_alive: false, ..request };
-                http::answer_slowly(&self.tracker, &request, &mut scratch, &mut out);
+                // Who does not read their answer does not get it.
+                let _ = http::answer_slowly(&self.tracker, &request, &mut scratch, stream);
             }
-            connection.output.append(&mut out);
-            let stream = &mut connection.stream;
-            let sent = stream.set_nonblocking(false).and_then(|()| stream.set_write_timeout(Some(DEADLINE)));
-            // Who does not read their answer does not get it.
-            let _ = sent.and_then(|()| stream.write_all(&connection.output));
+            self.tracker.stats.busy.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -165,7 +165,7 @@ impl Listeners {
         let woken = Arc::new(woken);
         let stopping = Arc::new(AtomicBool::new(false));
         let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS);
-        let gate = Arc::new(Gate::new(most));
+        let gate = Arc::new(Gate::new(most, tracker.stats.open.clone()));
         let (jobs, waiting) = sync_channel(MAX_WAITING);
         let mut threads = Vec::new();
         let workers = Arc::new(Workers {

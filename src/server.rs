@@ -8,15 +8,17 @@
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::access::{Access, Suggestion};
 use crate::announce::Refusal;
+use crate::auth::Auth;
 use crate::config::{Config, Driver};
 use crate::keeper::Keeper;
 use crate::log::log;
+use crate::metrics::Metrics;
 use crate::net::Listeners;
 use crate::store::{FileRow, Loaded, Store};
 use crate::swarm::{Swarms, Torrent};
@@ -37,7 +39,18 @@ impl Clock {
 
     /// Seconds since 1970.
     pub fn now(&self) -> u32 {
-        u32::try_from(self.since + self.start.elapsed().as_secs()).unwrap_or(u32::MAX)
+        self.at(Instant::now())
+    }
+
+    /// The time of day at an instant, in seconds since 1970.
+    pub fn at(&self, instant: Instant) -> u32 {
+        let passed = instant.saturating_duration_since(self.start).as_secs();
+        u32::try_from(self.since.saturating_add(passed)).unwrap_or(u32::MAX)
+    }
+
+    /// When goat started, in seconds since 1970.
+    pub fn started(&self) -> u32 {
+        self.at(self.start)
     }
 }
 
@@ -46,24 +59,12 @@ impl Clock {
 pub struct Stats {
     /// TCP connections accepted.
     pub connections: AtomicU64,
-    /// Announces answered.
-    pub announces: AtomicU64,
-    /// Announces and scrapes refused.
-    pub refusals: AtomicU64,
+    /// TCP connections open now.
+    pub open: Arc<AtomicUsize>,
+    /// Workers that answer a request now.
+    pub busy: AtomicUsize,
     /// Rows that the database does not have yet.
     pub unsaved: AtomicU64,
-}
-
-impl Stats {
-    /// Counts an announce that was answered.
-    pub fn announced(&self) {
-        self.announces.fetch_add(1, Relaxed);
-    }
-
-    /// Counts an announce or scrape that was refused.
-    pub fn refused(&self) {
-        self.refusals.fetch_add(1, Relaxed);
-    }
 }
 
 /// Everything that the threads share.
@@ -76,8 +77,12 @@ pub struct Tracker {
     pub swarms: Swarms,
     /// The database.
     pub store: Store,
+    /// Who calls the API.
+    pub auth: Auth,
     /// What was counted.
     pub stats: Stats,
+    /// What else was counted, for Prometheus and the status page.
+    pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
 }
@@ -92,7 +97,8 @@ impl Tracker {
         crate::keeper::replay(&config, &store, clock.now())?;
         let (access, swarms) = (Access::default(), Swarms::default());
         let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
-        let tracker = Tracker { config, access, swarms, store, stats: Stats::default(), clock };
+        let (auth, stats, metrics) = (Auth::default(), Stats::default(), Metrics::default());
+        let tracker = Tracker { config, access, swarms, store, auth, stats, metrics, clock };
         let mut hashes = std::collections::HashMap::new();
         let loading = |row: Loaded| match row {
             Loaded::User(user) => tracker.access.put_user(user),

@@ -10,14 +10,16 @@ mod mysql;
 mod sqlite;
 
 mod admin;
+mod api;
 mod books;
 
 pub use admin::{ClientRow, FileRow, NewUser, UserRow};
+pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, PIECE, UserFile};
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::access::User;
 use crate::config::{Config, Driver};
@@ -179,6 +181,8 @@ pub struct Store {
     idle: Mutex<Vec<Box<dyn Connection>>>,
     /// Set while members wait for answers.
     hurried: AtomicBool,
+    /// Bytes uploaded and downloaded that were written since the start.
+    moved: [AtomicU64; 2],
 }
 
 /// Something that changed in the database.
@@ -282,6 +286,7 @@ impl Store {
             dialect: Dialect { driver: config.db.driver },
             idle: Mutex::default(),
             hurried: AtomicBool::new(false),
+            moved: Default::default(),
         };
         store.with(|c| c.create_schema())?;
         let mut version = None;
