@@ -52,8 +52,9 @@ const MAX_WAITING: usize = 1_024;
 const DEFER: u32 = 5;
 /// The connections that may wait for accept().
 const BACKLOG: u32 = 4_096;
-/// A request needs little stack, and many workers should cost little memory.
-const WORKER_STACK: usize = 256 * 1024;
+/// Many workers should cost little memory: of this only what is used becomes real, by a request little, by
+/// compression a few hundred KiB.
+const WORKER_STACK: usize = 1024 * 1024;
 /// What one read can take.
 const READ_SIZE: usize = 16 * 1024;
 

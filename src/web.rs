@@ -36,7 +36,7 @@ static READY: LazyLock<(Vec<u8>, String)> = LazyLock::new(|| {
         format!("'sha256-{}'", base64_encode(digest(&SHA256, inner.as_bytes()).as_ref()))
     };
     let policy = format!(
-        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'; require-trusted-types-for 'script'",
         hash("script"),
         hash("style")
