@@ -16,7 +16,7 @@ use crate::http::split;
 use crate::message::Request;
 use crate::metrics::{self, Process};
 use crate::server::{Tracker, announce_urls};
-use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, PIECE};
+use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, MoreOfFile, PIECE};
 use crate::torrent::InfoHash;
 
 /// Hours of history unless `after` says otherwise: a week.
@@ -165,6 +165,15 @@ fn open(out: &mut dyn Write, object: &impl Serialize, list: &str) -> Result<(), 
     text.pop();
     out.write_all(&text)?;
     Ok(write!(out, ",\"{list}\":[")?)
+}
+
+/// A torrent in a list. By itself it has the list of its users between the two.
+#[derive(Serialize)]
+struct WholeFile {
+    #[serde(flatten)]
+    file: ApiFile,
+    #[serde(flatten)]
+    more: MoreOfFile,
 }
 
 /// A member with all that is known of them.
@@ -323,7 +332,7 @@ impl Call<'_> {
         self.rows(out, &ids, (column, descending), |piece| {
             let mut files = self.tracker.store.api_files(piece)?;
             files.iter_mut().for_each(|file| self.count_peers(file));
-            Ok(files)
+            Ok(files.into_iter().map(|file| WholeFile { more: file.more.clone(), file }).collect())
         })?;
         Ok(out.write_all(b"\n]")?)
     }
@@ -354,7 +363,8 @@ impl Call<'_> {
                 _ => break,
             }
         }
-        Ok(out.write_all(b"]}")?)
+        let more = serde_json::to_string(&file.more)?;
+        Ok(write!(out, "],{}", more.trim_start_matches('{'))?)
     }
 
     fn users(&self, out: &mut dyn Write) -> Result<(), Failure> {

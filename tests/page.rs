@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{
-    Announce, Database, Folder, Goat, PATIENCE, Process, User, free_port, hex, http_get, info_hash,
-    installed, skip, wait_for, wait_until,
+    Announce, Database, Folder, Goat, PATIENCE, Process, User, basic, free_port, hex, http_get,
+    info_hash, installed, skip, wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -328,27 +328,6 @@ impl Community {
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
         serde_json::from_slice(&body).unwrap()
     }
-}
-
-fn basic(name: &str, key: &str) -> String {
-    let mut bits = 0u32;
-    let mut out = String::from("Basic ");
-    let text = format!("{name}:{key}");
-    for group in text.as_bytes().chunks(3) {
-        for i in 0..3 {
-            bits = bits << 8 | u32::from(*group.get(i).unwrap_or(&0));
-        }
-        for i in 0..4 {
-            let digit = (bits >> (18 - 6 * i) & 63) as usize;
-            let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-            out.push(if i > group.len() {
-                '='
-            } else {
-                alphabet[digit] as char
-            });
-        }
-    }
-    out
 }
 
 /// 1234567 as 1,234,567.

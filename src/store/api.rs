@@ -37,6 +37,14 @@ pub struct ApiFile {
     /// Sessions in the swarm.
     pub seeders: usize,
     pub leechers: usize,
+    /// What the original did not have.
+    #[serde(skip)]
+    pub more: MoreOfFile,
+}
+
+/// What the API shows of a torrent after the fields of the original.
+#[derive(Clone, Debug, Serialize)]
+pub struct MoreOfFile {
     pub name: String,
     /// Bytes.
     pub size: u64,
@@ -275,8 +283,7 @@ impl Store {
                 completed: completed.small(),
                 seeders: 0,
                 leechers: 0,
-                name: name.text(),
-                size: size.small(),
+                more: MoreOfFile { name: name.text(), size: size.small() },
             })
         })
     }

@@ -14,7 +14,7 @@ mod api;
 mod books;
 
 pub use admin::{ClientRow, FileRow, NewUser, UserRow};
-pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, PIECE, UserFile};
+pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};

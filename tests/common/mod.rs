@@ -15,7 +15,7 @@ pub use database::{Database, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
 pub use process::Process;
-pub use wire::{Bencode, HttpAnswer, escape, hex, http_get, http_post};
+pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post};
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
