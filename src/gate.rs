@@ -14,7 +14,7 @@ const MAX_PER_ADDRESS: u32 = 32;
 /// Connections open now: in all, and by address.
 pub struct Gate {
     most: usize,
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     by_address: Mutex<HashMap<IpAddr, u32>>,
 }
 
@@ -26,9 +26,9 @@ pub struct Place {
 }
 
 impl Gate {
-    /// Lets in at most so many connections in all.
-    pub fn new(most: usize) -> Gate {
-        Gate { most, open: AtomicUsize::new(0), by_address: Mutex::default() }
+    /// Lets in at most so many connections in all, and counts those that are open.
+    pub fn new(most: usize, open: Arc<AtomicUsize>) -> Gate {
+        Gate { most, open, by_address: Mutex::default() }
     }
 
     /// Counts a connection in, or says no.

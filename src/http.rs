@@ -1,20 +1,25 @@
 //! Announce and scrape over HTTP: a request line and headers become plain data, the reply becomes bencode.
 //! Knows no sockets: `net` hands it whole requests and sends what it writes.
 
+use std::io::{self, Write};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, admit, announce, peers_wanted, scrape};
+use crate::api;
 use crate::bencode;
 use crate::message::Request;
+use crate::metrics::{Asked, Transport};
 use crate::random::Rng;
 use crate::server::Tracker;
 use crate::swarm::{Peers, Want};
 use crate::torrent::{InfoHash, PeerId};
+use crate::web;
 
 impl Request<'_> {
     /// The address of the client: of the connection, unless that is a trusted proxy's. Then it is the last
     /// entry of `X-Forwarded-For` that is not a trusted proxy itself.
-    fn client(&self, tracker: &Tracker) -> IpAddr {
+    pub fn client(&self, tracker: &Tracker) -> IpAddr {
         let trusted = |ip: IpAddr| tracker.config.trusted_proxies.iter().any(|block| block.contains(ip));
         let mut client = self.peer;
         if !trusted(client) {
@@ -41,11 +46,13 @@ pub struct Scratch {
     pub rng: Rng,
     peers: Peers,
     body: Vec<u8>,
+    /// What the present request asks for.
+    asked: Asked,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Scratch { rng: Rng::from_system(), peers: Peers::default(), body: Vec::new() }
+        Scratch { rng: Rng::from_system(), peers: Peers::default(), body: Vec::new(), asked: Asked::Unknown }
     }
 }
 
@@ -60,24 +67,39 @@ pub enum Answer {
 
 /// Appends the answer to a request, without waiting for anything.
 pub fn answer(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) -> Answer {
-    let now = tracker.clock.now();
+    let start = Instant::now();
+    let now = tracker.clock.at(start);
     let done = track(tracker, request, now, scratch);
+    if matches!(done, Err(Refusal::Malformed)) && api::serves(request.target) {
+        return if web::answer_at_once(tracker, request, out) { Answer::Written } else { Answer::Slow };
+    }
     let unknown = matches!(done, Err(Refusal::UnknownPasskey | Refusal::Unregistered));
     if unknown && tracker.access.may_look_up(now) {
         return Answer::Slow;
     }
-    finish(tracker, request, done, scratch, out);
+    finish(tracker, request, done, start, scratch, out);
     Answer::Written
 }
 
-/// Appends the answer to a request that may be about a user or torrent just made, which only the database
-/// knows so far.
-pub fn answer_slowly(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) {
-    let now = tracker.clock.now();
+/// Writes the answer to a request that may be about a user or torrent just made, which only the database
+/// knows so far, or that is for the API.
+pub fn answer_slowly(
+    tracker: &Tracker,
+    request: &Request,
+    scratch: &mut Scratch,
+    stream: &mut dyn Write,
+) -> io::Result<()> {
+    if api::serves(request.target) {
+        return web::answer(tracker, request, stream);
+    }
+    let start = Instant::now();
+    let now = tracker.clock.at(start);
     let passkey = route(request.target).and_then(|(passkey, _)| passkey);
     let info_hash = info_hash(request.target);
     let done = tracker.learning(passkey, info_hash.as_ref(), || track(tracker, request, now, scratch));
-    finish(tracker, request, done, scratch, out);
+    let mut out = Vec::new();
+    finish(tracker, request, done, start, scratch, &mut out);
+    stream.write_all(&out)
 }
 
 /// What a path asks for.
@@ -88,7 +110,7 @@ enum Action {
 }
 
 /// Splits a request's target into its path and its query.
-fn split(target: &str) -> (&str, &str) {
+pub fn split(target: &str) -> (&str, &str) {
     // A proxy may send the whole URL (RFC 9112, section 3.2.2).
     let rest = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
     let target = rest.map_or(target, |rest| rest.find('/').map_or("", |slash| rest.get(slash..).unwrap_or("")));
@@ -104,12 +126,14 @@ fn route(target: &str) -> Option<(Option<&str>, Action)> {
         "scrape" => Action::Scrape,
         _ => return None,
     };
-    (passkey != Some("")).then_some((passkey, action))
+    // No passkey is as short as "api".
+    (!matches!(passkey, Some("" | "api"))).then_some((passkey, action))
 }
 
 /// Checks and does what the request asks for, and leaves the bencoded answer in `scratch.body`.
 fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) -> Result<(), Refusal> {
     let config = &tracker.config;
+    scratch.asked = Asked::Unknown;
     let (passkey, action) = route(request.target).ok_or(Refusal::Malformed)?;
     let agent = request.header("User-Agent").filter(|agent| !agent.is_empty()).ok_or(Refusal::NoAgent)?;
     let query = split(request.target).1;
@@ -119,16 +143,17 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
     match action {
         Action::Announce => {
             let params = Params::read(query);
+            scratch.asked = Asked::Announce(params.event.unwrap_or(Event::None));
             let user = admit(config, &tracker.access, Some(agent), params.peer_id.whole(), passkey, allowed)?;
             let a = params.announce(client)?;
             scratch.peers.v4.clear();
             scratch.peers.v6.clear();
             scratch.peers.list.clear();
             let reply = announce(config, &tracker.swarms, &user, &a, now, &mut scratch.rng, &mut scratch.peers)?;
-            tracker.stats.announced();
             write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id == Some(true));
         }
         Action::Scrape => {
+            scratch.asked = Asked::Scrape;
             admit(config, &tracker.access, Some(agent), None, passkey, allowed)?;
             let hashes = scrape_hashes(query)?;
             bencode_scrape(
@@ -419,12 +444,18 @@ fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, interval: u32) {
 }
 
 /// Appends the whole response. Announces and scrapes are status 200 even where they fail (BEP 3).
-fn finish(tracker: &Tracker, request: &Request, done: Result<(), Refusal>, scratch: &mut Scratch, out: &mut Vec<u8>) {
-    if let Err(refusal) = done {
+fn finish(
+    tracker: &Tracker,
+    request: &Request,
+    done: Result<(), Refusal>,
+    start: Instant,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) {
+    if let Err(refusal) = &done {
         scratch.body.clear();
-        write_refusal(&mut scratch.body, &refusal, tracker.config.interval);
-        tracker.stats.refused();
-        if refusal == Refusal::UnknownPasskey {
+        write_refusal(&mut scratch.body, refusal, tracker.config.interval);
+        if *refusal == Refusal::UnknownPasskey {
             tracker.wrong_passkeys.failed(request.client(tracker), tracker.clock.now());
         }
     }
@@ -438,4 +469,5 @@ fn finish(tracker: &Tracker, request: &Request, done: Result<(), Refusal>, scrat
     if request.method != "HEAD" {
         out.extend_from_slice(&scratch.body);
     }
+    tracker.metrics.answered(Transport::Http, scratch.asked, done.err().as_ref(), start);
 }

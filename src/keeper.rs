@@ -107,6 +107,7 @@ impl Keeper {
         let mut forget = Every::new(FORGET, now);
         while stop.recv_timeout(WRITE) == Err(RecvTimeoutError::Timeout) {
             let now = self.tracker.clock.now();
+            self.tracker.metrics.history.tick(&self.tracker, now);
             if silent.due(now) {
                 for mut shard in self.tracker.swarms.each() {
                     expire(&self.tracker.config, &self.tracker.access, &mut shard, now);
@@ -131,11 +132,15 @@ impl Keeper {
                 let swept = self.tracker.store.sweep(from, now.saturating_sub(RETENTION));
                 done = swept.map(|next| self.sweep = next);
             }
+            if done.is_ok() {
+                done = self.tracker.metrics.history.save(&self.tracker, now, false);
+            }
             self.report(done, now);
-            if guesses.due(now)
-                && let Some(report) = self.tracker.wrong_passkeys.report()
-            {
-                log(format!("too many wrong passkeys {report}"));
+            if guesses.due(now) {
+                let kinds = [("passkeys", &self.tracker.wrong_passkeys), ("API keys", &self.tracker.auth.failures)];
+                for (kind, failures) in kinds {
+                    failures.report().into_iter().for_each(|report| log(format!("too many wrong {kind} {report}")));
+                }
             }
             if status.due(now) {
                 self.status();
@@ -149,9 +154,13 @@ impl Keeper {
         // After an outage also what has gathered meanwhile.
         for _ in 0..=usize::from(again) {
             let batch = self.unsettled.take().unwrap_or_else(|| gather(&self.tracker, &mut self.rng));
+            let begin = Instant::now();
             let done = if batch.is_empty() { Ok(Vec::new()) } else { self.tracker.store.write(&batch, now) };
             match done {
                 Ok(snatched) => {
+                    if !batch.is_empty() {
+                        self.tracker.metrics.wrote(batch.rows(), begin.elapsed());
+                    }
                     self.caught_up += if again { batch.rows() } else { 0 };
                     self.tracker.journal.iter().for_each(|journal| journal.forget(Some(batch.number)));
                     self.refresh(&snatched)?;
@@ -165,6 +174,7 @@ impl Keeper {
             }
         }
         self.written = now;
+        self.tracker.metrics.saved(now);
         self.count_unsaved();
         Ok(())
     }
@@ -200,7 +210,6 @@ impl Keeper {
         let unsettled = self.unsettled.as_ref().map_or(0, Batch::rows);
         let ledgers: usize = self.tracker.swarms.each().map(|shard| shard.ledger.rows()).sum();
         self.tracker.stats.unsaved.store((unsettled + ledgers) as u64, Relaxed);
-        self.tracker.stats.unsaved_since.store(self.written, Relaxed);
     }
 
     /// Takes over what others have changed in the database.
@@ -267,6 +276,7 @@ impl Keeper {
 
     /// Says once that the database is away, and once that it is back.
     fn report(&mut self, done: Result<(), Error>, now: u32) {
+        self.tracker.metrics.database(done.is_ok());
         self.hangs = matches!(&done, Err(e) if e.kind == Kind::Silent);
         match done {
             Ok(()) => self.came_back(now),
@@ -292,13 +302,13 @@ impl Keeper {
 
     fn status(&mut self) {
         let stats = &self.tracker.stats;
-        let announces = stats.announces.load(Relaxed);
+        let (announces, refused) = self.tracker.metrics.announces();
         log(format!(
             "status: {}, {} announces (+{}), {} refused, {} connections, {} unsaved rows{}",
             counts(&self.tracker),
             announces,
             announces.saturating_sub(self.announces),
-            stats.refusals.load(Relaxed),
+            refused,
             stats.connections.load(Relaxed),
             stats.unsaved.load(Relaxed),
             self.away_since.map_or(String::new(), |_| format!(
@@ -319,6 +329,11 @@ impl Keeper {
             true => Err("it does not answer".to_string()),
             false => self.write(now).map_err(|e| e.to_string()),
         };
+        if done.is_ok() {
+            self.tracker.metrics.history.tick(&self.tracker, now);
+            // A few minutes of a graph are no reason to end with an error.
+            let _ = self.tracker.metrics.history.save(&self.tracker, now, true);
+        }
         let Err(e) = done else { return Ok(()) };
         let rest = gather(&self.tracker, &mut self.rng);
         let batches: Vec<Batch> = self.unsettled.take().into_iter().chain((!rest.is_empty()).then_some(rest)).collect();

@@ -1,6 +1,6 @@
 //! HTTP messages: bytes become a request, a status becomes a response. Knows no sockets and no tracker.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
@@ -94,6 +94,8 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
     }
     match method {
         "GET" | "HEAD" => {}
+        // The API says for itself what it allows.
+        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" if target.starts_with("/api/") => {}
         "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => {
             return Parsed::Bad(405, "Only GET and HEAD are allowed here");
         }
@@ -123,12 +125,18 @@ pub fn error(question: &[u8], status: u16, message: &str) -> Vec<u8> {
     if let (405, Ok(allow)) = (status, Header::from_bytes("Allow", "GET, HEAD")) {
         response.add_header(allow);
     }
+    print(response, question.starts_with(b"HEAD "), "close")
+}
+
+/// A response as it is sent, without its body if only the head is asked for. `connection` is the value of
+/// that header, if it is not empty.
+pub fn print(response: Response<impl Read>, only_head: bool, connection: &str) -> Vec<u8> {
     let mut out = Vec::new();
     // Writing to a Vec cannot fail.
-    let _ = response.raw_print(out.by_ref(), HTTPVersion(1, 1), &[], question.starts_with(b"HEAD "), None);
+    let _ = response.raw_print(out.by_ref(), HTTPVersion(1, 1), &[], only_head, None);
     // tiny_http leaves this header to its own server.
-    if let Some(end) = out.windows(2).position(|pair| pair == b"\r\n") {
-        out.splice(end..end, *b"\r\nConnection: close");
+    if let (false, Some(end)) = (connection.is_empty(), out.windows(2).position(|pair| pair == b"\r\n")) {
+        out.splice(end..end, format!("\r\nConnection: {connection}").into_bytes());
     }
     out
 }

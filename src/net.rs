@@ -76,7 +76,7 @@ impl Listeners {
         let woken = Arc::new(woken);
         let stopping = Arc::new(AtomicBool::new(false));
         let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS);
-        let gate = Arc::new(Gate::new(most));
+        let gate = Arc::new(Gate::new(most, tracker.stats.open.clone()));
         let desk = Desk::new(tracker.clone());
         let workers = desk.workers();
         let mut threads = Vec::new();

@@ -9,17 +9,19 @@
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::access::{Access, Suggestion};
 use crate::announce::Refusal;
+use crate::auth::Auth;
 use crate::config::{Config, Driver};
 use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::limits::Failures;
 use crate::log::log;
+use crate::metrics::Metrics;
 use crate::net::{Door, Listeners};
 use crate::store::{FileRow, Loaded, Store};
 use crate::swarm::{Swarms, Torrent};
@@ -41,7 +43,18 @@ impl Clock {
 
     /// Seconds since 1970.
     pub fn now(&self) -> u32 {
-        u32::try_from(self.since + self.start.elapsed().as_secs()).unwrap_or(u32::MAX)
+        self.at(Instant::now())
+    }
+
+    /// The time of day at an instant, in seconds since 1970.
+    pub fn at(&self, instant: Instant) -> u32 {
+        let passed = instant.saturating_duration_since(self.start).as_secs();
+        u32::try_from(self.since.saturating_add(passed)).unwrap_or(u32::MAX)
+    }
+
+    /// When goat started, in seconds since 1970.
+    pub fn started(&self) -> u32 {
+        self.at(self.start)
     }
 }
 
@@ -50,26 +63,12 @@ impl Clock {
 pub struct Stats {
     /// TCP connections accepted.
     pub connections: AtomicU64,
-    /// Announces answered.
-    pub announces: AtomicU64,
-    /// Announces and scrapes refused.
-    pub refusals: AtomicU64,
+    /// TCP connections open now.
+    pub open: Arc<AtomicUsize>,
+    /// Workers that answer a request now.
+    pub busy: AtomicUsize,
     /// Rows that the database does not have yet.
     pub unsaved: AtomicU64,
-    /// Since when the oldest of them may wait, in seconds since 1970.
-    pub unsaved_since: AtomicU32,
-}
-
-impl Stats {
-    /// Counts an announce that was answered.
-    pub fn announced(&self) {
-        self.announces.fetch_add(1, Relaxed);
-    }
-
-    /// Counts an announce or scrape that was refused.
-    pub fn refused(&self) {
-        self.refusals.fetch_add(1, Relaxed);
-    }
 }
 
 /// Everything that the threads share.
@@ -84,8 +83,12 @@ pub struct Tracker {
     pub store: Store,
     /// What the database does not have yet, where a kill cannot reach it.
     pub journal: Option<Arc<Journal>>,
+    /// Who calls the API.
+    pub auth: Auth,
     /// What was counted.
     pub stats: Stats,
+    /// What else was counted, for Prometheus and the status page.
+    pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
     /// Who guesses passkeys.
@@ -109,8 +112,21 @@ impl Tracker {
         if let Some(journal) = &journal {
             swarms.each().for_each(|mut shard| shard.ledger.keep_in(journal));
         }
-        let (stats, wrong_passkeys) = (Stats::default(), Failures::new(config.wrong_passkeys));
-        let tracker = Tracker { config, access, swarms, store, journal, stats, clock, wrong_passkeys, certificates };
+        let (auth, stats, metrics) = (Auth::new(config.wrong_logins), Stats::default(), Metrics::default());
+        let wrong_passkeys = Failures::new(config.wrong_passkeys);
+        let tracker = Tracker {
+            config,
+            access,
+            swarms,
+            store,
+            journal,
+            auth,
+            stats,
+            metrics,
+            clock,
+            wrong_passkeys,
+            certificates,
+        };
         let mut hashes = std::collections::HashMap::new();
         let now = tracker.clock.now();
         let loading = |row: Loaded| match row {

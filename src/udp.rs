@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, Scrape};
 use crate::announce::{admit, announce, peers_wanted, scrape};
 use crate::connection_id::ConnectionIds;
 use crate::log::log;
+use crate::metrics::{Asked, Fate, Transport};
 use crate::random::Rng;
 use crate::server::Tracker;
 use crate::swarm::{Peers, Want, lock};
@@ -86,6 +87,17 @@ pub struct Fields<'a> {
     pub port: u16,
     /// What follows the announce: options (BEP 41).
     pub options: &'a [u8],
+}
+
+impl Fields<'_> {
+    fn event(&self) -> Event {
+        match self.event {
+            1 => Event::Completed,
+            2 => Event::Started,
+            3 => Event::Stopped,
+            _ => Event::None,
+        }
+    }
 }
 
 /// Takes the first `N` bytes off `data`.
@@ -260,11 +272,16 @@ impl Responder {
     /// Answers a datagram from `ip` (never an IPv4-mapped address) into `out`. With `wait` it may ask the
     /// database.
     pub fn answer(&mut self, datagram: &[u8], ip: IpAddr, wait: bool, out: &mut Vec<u8>) -> Outcome {
-        let now = self.tracker.clock.now();
-        let Some(packet) = read(datagram) else { return Outcome::Silence };
+        let start = Instant::now();
+        let now = self.tracker.clock.at(start);
+        let Some(packet) = read(datagram) else {
+            self.tracker.metrics.datagram(Fate::Ignored);
+            return Outcome::Silence;
+        };
         let (connection, transaction) = match packet {
             Packet::Connect { transaction } => {
                 write_connect(out, transaction, self.ids.make(ip, now));
+                self.tracker.metrics.datagram(Fate::Connect);
                 return Outcome::Answer;
             }
             Packet::Announce { connection, transaction, .. } | Packet::Scrape { connection, transaction, .. } => {
@@ -274,24 +291,29 @@ impl Responder {
         if !self.ids.check(connection, ip, now) {
             // Shorter than the shortest scrape: whoever it is sent to gets no more than was sent.
             write_error(out, transaction, "Invalid connection id");
+            self.tracker.metrics.datagram(Fate::InvalidId);
             return Outcome::Answer;
         }
-        let done = match &packet {
-            Packet::Announce { fields, .. } => self.announce(transaction, fields, ip, now, wait, out),
-            Packet::Scrape { hashes, .. } => self.scrape(transaction, hashes, ip, now, out),
+        let (asked, done) = match &packet {
+            Packet::Announce { fields, .. } => {
+                (Asked::Announce(fields.event()), self.announce(transaction, fields, ip, now, wait, out))
+            }
+            Packet::Scrape { hashes, .. } => (Asked::Scrape, self.scrape(transaction, hashes, ip, now, out)),
             Packet::Connect { .. } => return Outcome::Silence,
         };
-        if let Err(refusal) = done {
+        if let Err(refusal) = &done {
             let unknown = matches!(refusal, Refusal::UnknownPasskey | Refusal::Unregistered);
             if unknown && !wait && self.tracker.access.may_look_up(now) {
                 return Outcome::Slow;
             }
-            self.tracker.stats.refused();
-            if refusal == Refusal::UnknownPasskey {
+            if *refusal == Refusal::UnknownPasskey {
                 self.tracker.wrong_passkeys.failed(ip, now);
             }
             write_error(out, transaction, &refusal.to_string());
         }
+        let metrics = &self.tracker.metrics;
+        metrics.datagram(if done.is_ok() { Fate::Answered } else { Fate::Refused });
+        metrics.answered(Transport::Udp, asked, done.err().as_ref(), start);
         Outcome::Answer
     }
 
@@ -318,12 +340,7 @@ impl Responder {
             uploaded: bytes(fields.uploaded),
             downloaded: bytes(fields.downloaded),
             left: bytes(fields.left),
-            event: match fields.event {
-                1 => Event::Completed,
-                2 => Event::Started,
-                3 => Event::Stopped,
-                _ => Event::None,
-            },
+            event: fields.event(),
             want: Want { count: peers_wanted(Some(fields.numwant.into()), most), v4, v6: !v4, list: false },
         };
         let allowed = tracker.wrong_passkeys.allowed(ip, now);
@@ -337,7 +354,6 @@ impl Responder {
             announce(config, &tracker.swarms, &user, &a, now, &mut self.rng, &mut self.peers)
         };
         let reply = if wait { tracker.learning(passkey, Some(&a.info_hash), attempt) } else { attempt() }?;
-        tracker.stats.announced();
         write_announce(out, transaction, &reply, &self.peers);
         if config.passkey {
             lock(&self.scrapers).remember(ip, now, config.interval);
@@ -409,7 +425,11 @@ fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Job>, s
         let data = datagram.get(..size).unwrap_or_default();
         match responder.answer(data, path.ip(), false, &mut out) {
             Outcome::Answer => reply(socket, &mut path, &out),
-            Outcome::Slow => drop(jobs.try_send((data.to_vec(), path))),
+            Outcome::Slow => {
+                if jobs.try_send((data.to_vec(), path)).is_err() {
+                    responder.tracker.metrics.datagram(Fate::Dropped);
+                }
+            }
             Outcome::Silence => {}
         }
     }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::connection::{Connection, DEADLINE};
+use crate::connection::Connection;
 use crate::http::{self, Scratch};
 use crate::log::log;
 use crate::message::{self, MAX_HEADERS, Parsed, Request, parse};
@@ -16,8 +16,11 @@ use crate::swarm::lock;
 
 /// The most requests that wait for a worker.
 const MAX_WAITING: usize = 1_024;
-/// A request needs little stack, and many workers should cost little memory.
-const STACK: usize = 256 * 1024;
+/// Many workers should cost little memory: of this only what is used becomes real, by a request little, by
+/// compression a few hundred KiB.
+const STACK: usize = 1024 * 1024;
+/// How long a client may take for an answer, which may be a list of many torrents.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A request that waits for a worker: the first bytes of a connection's input.
 struct Job {
@@ -95,15 +98,19 @@ impl Workers {
             let Ok(Job { mut connection, request }) = job else {
                 return;
             };
-            let mut out = std::mem::take(&mut connection.output);
+            self.tracker.stats.busy.fetch_add(1, Relaxed);
             let input = connection.input.get(..request).unwrap_or_default();
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
                 let request = Request { keep_alive: false, ..request };
-                http::answer_slowly(&self.tracker, &request, &mut scratch, &mut out);
+                let client = connection.stream.patient(Instant::now() + ANSWER);
+                // Who does not read their answer does not get it.
+                let _ = client.and_then(|mut client| {
+                    client.write_all(&connection.output)?;
+                    http::answer_slowly(&self.tracker, &request, &mut scratch, &mut client)
+                });
             }
-            // Who does not read their answer does not get it.
-            let _ = connection.stream.patient(Instant::now() + DEADLINE).and_then(|mut client| client.write_all(&out));
+            self.tracker.stats.busy.fetch_sub(1, Relaxed);
         }
     }
 

@@ -39,7 +39,25 @@ CREATE TABLE IF NOT EXISTS api_keys (
     id          INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     user_id     INT UNSIGNED NOT NULL,
     key_hash    CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
-    create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP())
+    create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
+    INDEX api_keys_user (user_id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- Keys made by POST /api/login to sign calls with. The secret of such a key is derived from "pubkey" by a
+-- key that only the file beside the configuration holds (config.secret), so these rows open nothing.
+CREATE TABLE IF NOT EXISTS api_logins (
+    pubkey   CHAR(40) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    user_id  INT UNSIGNED NOT NULL,
+    key_hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- of the API key that it was made with; without that it is dead
+    use_time BIGINT NOT NULL,
+    calls    BIGINT NOT NULL DEFAULT 0
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- The nonces used with each of them: none works twice.
+CREATE TABLE IF NOT EXISTS api_nonces (
+    pubkey CHAR(40) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    nonce  VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    PRIMARY KEY (pubkey, nonce)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- Torrents. info_hash is 40 hex digits; "completed" counts the snatches. Of what members move of a torrent
@@ -115,6 +133,18 @@ CREATE TABLE IF NOT EXISTS peers (
 CREATE TABLE IF NOT EXISTS batches (
     number BIGINT NOT NULL PRIMARY KEY,
     time   BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- What happened in each hour of the last 400 days, for the status page. "time" is the beginning of the hour;
+-- seeders and leechers are as they were at its end.
+CREATE TABLE IF NOT EXISTS hours (
+    time       BIGINT NOT NULL PRIMARY KEY,
+    announces  BIGINT NOT NULL,
+    refused    BIGINT NOT NULL,
+    seeders    BIGINT NOT NULL,
+    leechers   BIGINT NOT NULL,
+    uploaded   BIGINT NOT NULL,
+    downloaded BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- Clients: an approved row lets in every client whose User-Agent or peer id begins with "client".

@@ -36,6 +36,25 @@ CREATE TABLE IF NOT EXISTS api_keys (
     create_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
 );
 
+CREATE INDEX IF NOT EXISTS api_keys_user ON api_keys (user_id);
+
+-- Keys made by POST /api/login to sign calls with. The secret of such a key is derived from "pubkey" by a
+-- key that only the file beside the configuration holds (config.secret), so these rows open nothing.
+CREATE TABLE IF NOT EXISTS api_logins (
+    pubkey   TEXT    PRIMARY KEY,
+    user_id  INTEGER NOT NULL,
+    key_hash TEXT    NOT NULL, -- of the API key that it was made with; without that it is dead
+    use_time INTEGER NOT NULL,
+    calls    INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+-- The nonces used with each of them: none works twice.
+CREATE TABLE IF NOT EXISTS api_nonces (
+    pubkey TEXT NOT NULL,
+    nonce  TEXT NOT NULL,
+    PRIMARY KEY (pubkey, nonce)
+) WITHOUT ROWID;
+
 -- Torrents. info_hash is 40 hex digits; "completed" counts the snatches. Of what members move of a torrent
 -- so many percent are credited to them: 0 for downloads is what is called freeleech.
 CREATE TABLE IF NOT EXISTS files (
@@ -109,6 +128,18 @@ CREATE TABLE IF NOT EXISTS peers (
 CREATE TABLE IF NOT EXISTS batches (
     number INTEGER PRIMARY KEY,
     time   INTEGER NOT NULL
+);
+
+-- What happened in each hour of the last 400 days, for the status page. "time" is the beginning of the hour;
+-- seeders and leechers are as they were at its end.
+CREATE TABLE IF NOT EXISTS hours (
+    time       INTEGER PRIMARY KEY,
+    announces  INTEGER NOT NULL,
+    refused    INTEGER NOT NULL,
+    seeders    INTEGER NOT NULL,
+    leechers   INTEGER NOT NULL,
+    uploaded   INTEGER NOT NULL,
+    downloaded INTEGER NOT NULL
 );
 
 -- Clients: an approved row lets in every client whose User-Agent or peer id begins with "client".

@@ -1,6 +1,7 @@
 //! Writing the books: one batch, one transaction.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Connection, Error, Store, Value, big};
 use crate::config::Driver;
@@ -39,20 +40,27 @@ impl Store {
     /// that were snatched. After an error the same batch must be given again before any other.
     pub fn write(&self, batch: &Batch, now: u32) -> Result<Vec<u32>, Error> {
         let number = big(batch.number);
-        self.transaction(|c| {
+        let mut moved = (0u64, 0u64);
+        let snatched = self.transaction(|c| {
             let mut written = false;
             c.query("SELECT number FROM batches WHERE number = ?", &[number], &mut |_| written = true)?;
             if written {
                 return Ok(batch.totals.iter().filter(|(_, total)| total.completed).map(|(key, _)| key.file).collect());
             }
             let totals = settle(c, batch)?;
+            let add =
+                |sum: (u64, u64), t: &Total| (sum.0.saturating_add(t.uploaded), sum.1.saturating_add(t.downloaded));
+            moved = totals.iter().fold((0, 0), |sum, (_, total)| add(sum, total));
             self.write_sessions(c, batch)?;
             self.write_totals(c, &totals)?;
             self.write_users(c, &totals)?;
             let snatched = write_snatches(c, &totals)?;
             c.execute("INSERT INTO batches (number, time) VALUES (?, ?)", &[number, Value::Int(now.into())])?;
             Ok(snatched)
-        })
+        })?;
+        self.moved[0].fetch_add(moved.0, Relaxed);
+        self.moved[1].fetch_add(moved.1, Relaxed);
+        Ok(snatched)
     }
 
     /// Forgets the numbers of batches written before `before` (seconds since 1970).

@@ -10,11 +10,13 @@ mod mysql;
 mod sqlite;
 
 mod admin;
+mod api;
 mod books;
 mod check;
 mod community;
 
 pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS, UserRow, Which, Who};
+pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
 pub use community::{Import, Seen, Stats, UserTotals};
 #[cfg(feature = "sqlite")]
 pub use sqlite::restore;
@@ -22,7 +24,7 @@ pub use sqlite::restore;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::access::User;
 use crate::config::{Config, Driver};
@@ -196,6 +198,8 @@ pub struct Store {
     idle: Mutex<Vec<Box<dyn Connection>>>,
     /// Set while members wait for answers.
     hurried: AtomicBool,
+    /// Bytes uploaded and downloaded that were written since the start.
+    moved: [AtomicU64; 2],
 }
 
 /// Something that changed in the database.
@@ -320,6 +324,7 @@ impl Store {
             dialect: Dialect { driver: config.db.driver },
             idle: Mutex::default(),
             hurried: AtomicBool::new(false),
+            moved: Default::default(),
         }
     }
 

@@ -18,7 +18,7 @@ pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
 pub use model::{Clients, Model, Random, Said, Verdict};
 pub use process::Process;
-pub use wire::{Bencode, HttpAnswer, escape, hex, http_get, http_post, parse_answer};
+pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post, parse_answer};
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};

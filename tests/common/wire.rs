@@ -97,6 +97,28 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The value of an Authorization header: HTTP Basic.
+pub fn basic(name: &str, key: &str) -> String {
+    let mut bits = 0u32;
+    let mut out = String::from("Basic ");
+    let text = format!("{name}:{key}");
+    for group in text.as_bytes().chunks(3) {
+        for i in 0..3 {
+            bits = bits << 8 | u32::from(*group.get(i).unwrap_or(&0));
+        }
+        for i in 0..4 {
+            let digit = (bits >> (18 - 6 * i) & 63) as usize;
+            let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+            out.push(if i > group.len() {
+                '='
+            } else {
+                alphabet[digit] as char
+            });
+        }
+    }
+    out
+}
+
 /// A bencoded value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bencode {

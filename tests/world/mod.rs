@@ -473,7 +473,7 @@ impl Site {
         let slow = http::answer(&self.tracker, request, &mut scratch, &mut out) == Answer::Slow;
         if slow {
             assert!(out.is_empty(), "what is not answered yet is not begun");
-            http::answer_slowly(&self.tracker, request, &mut scratch, &mut out);
+            http::answer_slowly(&self.tracker, request, &mut scratch, &mut out).unwrap();
         }
         (out, slow)
     }

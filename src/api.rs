@@ -1,0 +1,480 @@
+//! The JSON API: who may see what, and the fields of each answer. Read-only, but for `POST /api/login`.
+//!
+//! Members see themselves, verified torrents, and counts of the others. Addresses, other members, and what
+//! awaits approval are for administrators. `answer` sends what this makes: whole where it is short, else
+//! as it is read from the database.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use serde::Serialize;
+use serde_json::{json, to_writer};
+
+use crate::auth::{Credentials, Failure, identify};
+use crate::history::{COLUMNS, HOUR, STEP};
+use crate::http::split;
+use crate::message::Request;
+use crate::metrics::{self, Process};
+use crate::server::{Tracker, announce_urls};
+use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, MoreOfFile, PIECE};
+use crate::torrent::InfoHash;
+
+/// Hours of history unless `after` says otherwise: a week.
+const HOURS: u32 = 7 * 24;
+
+/// Whether a request is for the API, the metrics or the page.
+pub fn serves(target: &str) -> bool {
+    let path = split(target).0;
+    matches!(path, "/" | "/metrics" | "/api") || path.starts_with("/api/")
+}
+
+/// The first checks, which need no database: is there an API, may this address try, and who does it say it
+/// is? `None` needs nobody: the page, and the metrics from this machine.
+pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>, Failure> {
+    if !tracker.config.api {
+        return Err(Failure(503, "API is currently disabled".into()));
+    }
+    let path = split(request.target).0;
+    // Who came through a proxy that is not trusted did not come from this machine.
+    let direct = ["X-Forwarded-For", "Forwarded", "Via"].iter().all(|name| request.header(name).is_none());
+    let local = request.client(tracker).is_loopback() && (direct || !request.peer.is_loopback());
+    if path == "/" || path == "/metrics" && local && request.header("Authorization").is_none() {
+        return Ok(None);
+    }
+    // What another site makes a browser send is not what the member wanted.
+    let site = request.header("Sec-Fetch-Site").unwrap_or(b"none");
+    if site != b"none" && site != b"same-origin" {
+        return Err(Failure(403, "Calls from other sites are not allowed".into()));
+    }
+    if !tracker.auth.failures.allowed(request.client(tracker), tracker.clock.now()) {
+        return Err(Failure(429, "Too many failures from this address: wait a minute".into()));
+    }
+    Credentials::of(request).map(Some)
+}
+
+/// Does what a request asks for, and writes the answer's body. Returns its media type.
+pub fn respond(tracker: &Tracker, request: &Request, out: &mut dyn Write) -> Result<&'static str, Failure> {
+    let credentials = admit(tracker, request)?;
+    let (path, query) = split(request.target);
+    let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
+    let caller = credentials.map(|credentials| identify(tracker, request, resource, &credentials)).transpose()?;
+    if path == "/metrics" {
+        if caller.is_some_and(|(member, _)| !member.admin) {
+            return Err(forbidden());
+        }
+        out.write_all(metrics::render(tracker).as_bytes())?;
+        return Ok("text/plain; version=0.0.4; charset=utf-8");
+    }
+    let Some((member, key_hash)) = caller else { return Err(undefined()) };
+    let allowed: &[&str] = if path == "/api/login" { &["POST"] } else { &["GET", "HEAD"] };
+    if !allowed.contains(&request.method) {
+        return Err(Failure(405, "Method not allowed".into()));
+    }
+    let call = Call { tracker, query: Query::read(query)?, member, now: tracker.clock.now() };
+    let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
+    match *words.as_slice() {
+        ["login"] => call.login(key_hash, out)?,
+        ["files"] => call.files(out)?,
+        ["files", id] => call.file(number(id)?, out)?,
+        ["users"] => call.users(out)?,
+        ["users", id] => call.user(number(id)?, out)?,
+        ["me"] => call.user(call.member.id, out)?,
+        ["clients"] => call.clients(out)?,
+        ["status"] => call.status(out)?,
+        ["history"] => call.history(out)?,
+        _ => return Err(undefined()),
+    }
+    out.write_all(b"\n")?;
+    Ok("application/json")
+}
+
+fn undefined() -> Failure {
+    Failure(404, "Undefined API call".into())
+}
+
+fn forbidden() -> Failure {
+    Failure(403, "Only an administrator may see this".into())
+}
+
+/// An id in a path.
+fn number(text: &str) -> Result<u32, Failure> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let wrong = || Failure(400, "Invalid integer ID".into());
+    if digits { text.parse().map_err(|_| wrong()) } else { Err(wrong()) }
+}
+
+/// What may follow the question mark. Other parameters are ignored.
+#[derive(Default)]
+struct Query<'a> {
+    limit: Option<usize>,
+    after: Option<u32>,
+    sort: Option<&'a str>,
+    pending: bool,
+}
+
+impl<'a> Query<'a> {
+    fn read(query: &'a str) -> Result<Query<'a>, Failure> {
+        let mut read = Query::default();
+        let wrong = |what| Failure(400, format!("Invalid {what}"));
+        for (name, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+            match name {
+                "limit" => {
+                    let limit = value.parse().map_err(|_| wrong("limit: a whole number, 0 or more"))?;
+                    read.limit = Some(limit);
+                }
+                "after" => {
+                    let after = value.parse().map_err(|_| wrong("after: the id or time of the last row before"))?;
+                    read.after = Some(after);
+                }
+                "sort" => read.sort = Some(value),
+                "pending" => read.pending = value == "true",
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+
+    /// The column to sort by, and whether backwards: one of `names`, perhaps after a minus sign.
+    fn sort(&self, names: &[(&str, &'static str)]) -> Result<(&'static str, bool), Failure> {
+        let Some(sort) = self.sort else { return Ok(("id", false)) };
+        let (name, descending) = sort.strip_prefix('-').map_or((sort, false), |name| (name, true));
+        let column = names.iter().find(|(known, _)| *known == name).map(|(_, column)| (*column, descending));
+        column.ok_or_else(|| {
+            let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+            Failure(400, format!("Invalid sort: one of {}, or with a minus sign", names.join(", ")))
+        })
+    }
+}
+
+/// A list being written.
+struct Rows<'a> {
+    out: &'a mut dyn Write,
+    any: bool,
+}
+
+impl Rows<'_> {
+    fn add(&mut self, row: &impl Serialize) -> Result<(), Failure> {
+        self.out.write_all(if std::mem::replace(&mut self.any, true) { b",\n" } else { b"\n" })?;
+        Ok(to_writer(&mut self.out, row)?)
+    }
+}
+
+/// Writes an object and leaves it open for one more field, a list.
+fn open(out: &mut dyn Write, object: &impl Serialize, list: &str) -> Result<(), Failure> {
+    let mut text = serde_json::to_vec(object)?;
+    text.pop();
+    out.write_all(&text)?;
+    Ok(write!(out, ",\"{list}\":[")?)
+}
+
+/// A torrent in a list. By itself it has the list of its users between the two.
+#[derive(Serialize)]
+struct WholeFile {
+    #[serde(flatten)]
+    file: ApiFile,
+    #[serde(flatten)]
+    more: MoreOfFile,
+}
+
+/// A member with all that is known of them.
+#[derive(Serialize)]
+struct FullUser {
+    #[serde(flatten)]
+    user: ApiUser,
+    #[serde(flatten)]
+    activity: Activity,
+    /// For nobody's eyes but the member's.
+    #[serde(flatten)]
+    own: Option<Own>,
+}
+
+#[derive(Serialize)]
+struct Own {
+    passkey: String,
+    announce: Vec<String>,
+}
+
+/// The state of the tracker. The first fields are those of the original, in its order and words.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    pid: u32,
+    hostname: String,
+    platform: &'static str,
+    architecture: &'static str,
+    num_cpu: usize,
+    /// Threads.
+    num_goroutine: u64,
+    /// Resident, in millions of bytes.
+    memory_mb: f64,
+    http: Requests,
+    udp: Requests,
+    version: &'static str,
+    /// Seconds since 1970.
+    start_time: u32,
+    time: u32,
+    users: usize,
+    torrents: u64,
+    active_torrents: u64,
+    seeders: u64,
+    leechers: u64,
+    /// Since the start.
+    announces: u64,
+    refused: u64,
+    uploaded: u64,
+    downloaded: u64,
+    database: Database,
+}
+
+/// Requests that came in: in the last minute, and since the start.
+#[derive(Serialize)]
+struct Requests {
+    current: u64,
+    total: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Database {
+    up: bool,
+    unsaved_rows: u64,
+    /// Seconds.
+    unsaved_age: u32,
+}
+
+/// A call by a member who is known.
+struct Call<'a> {
+    tracker: &'a Tracker,
+    query: Query<'a>,
+    member: Member,
+    now: u32,
+}
+
+impl Call<'_> {
+    /// Makes a key to sign calls with.
+    fn login(&self, key_hash: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
+        let no_basic = || Failure(403, "Log in with your API key (HTTP Basic)".into());
+        let public = self.tracker.store.add_login(self.member.id, &key_hash.ok_or_else(no_basic)?, self.now)?;
+        let secret = self.tracker.auth.secret(&self.tracker.config, &public, self.member.id)?;
+        let expire = self.now.saturating_add(KEY_LIFE);
+        Ok(write!(out, r#"{{"userId":{},"pubkey":"{public}","secret":"{secret}","expire":{expire}}}"#, self.member.id)?)
+    }
+
+    /// Only an administrator goes on.
+    fn admin(&self) -> Result<(), Failure> {
+        if self.member.admin { Ok(()) } else { Err(forbidden()) }
+    }
+
+    /// Whether the caller sees torrents that are not verified.
+    fn sees_pending(&self) -> bool {
+        self.member.admin || !self.tracker.config.verified
+    }
+
+    /// Writes the rows of a list: those that `after` and `limit` leave of `ids`, a piece at a time.
+    fn rows<T: Serialize>(
+        &self,
+        out: &mut dyn Write,
+        ids: &[u32],
+        by: (&str, bool),
+        read: impl Fn(&[u32]) -> Result<Vec<T>, Failure>,
+    ) -> Result<(), Failure> {
+        let start = match (self.query.after, by) {
+            (None, _) => 0,
+            (Some(after), ("id", descending)) => {
+                ids.partition_point(|id| if descending { *id >= after } else { *id <= after })
+            }
+            (Some(after), _) => {
+                let found = ids.iter().position(|id| *id == after);
+                1 + found.ok_or_else(|| Failure(400, "Invalid after: no row has this id".into()))?
+            }
+        };
+        let ids = ids.get(start..).unwrap_or_default();
+        let ids = ids.get(..self.query.limit.unwrap_or(ids.len())).unwrap_or(ids);
+        let mut rows = Rows { out, any: false };
+        for piece in ids.chunks(PIECE) {
+            for row in read(piece)? {
+                rows.add(&row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        const NAMES: [(&str, &str); 7] = [
+            ("id", "id"),
+            ("name", "name"),
+            ("size", "size"),
+            ("completed", "completed"),
+            ("createTime", "create_time"),
+            ("updateTime", "update_time"),
+            ("peers", "peers"),
+        ];
+        let (column, descending) = self.query.sort(&NAMES)?;
+        if self.query.pending {
+            self.admin()?;
+        }
+        let list = List::Files { verified: !self.sees_pending(), pending: self.query.pending };
+        let ids = if column == "peers" {
+            // Memory knows these.
+            let mut ids = self.tracker.store.ids(list, "id", descending)?;
+            let mut peers = HashMap::new();
+            for shard in self.tracker.swarms.each() {
+                let swarms = shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len())));
+                peers.extend(swarms);
+            }
+            let count = |id: &u32| peers.get(id).copied().unwrap_or(0);
+            ids.sort_by(|a, b| if descending { count(b).cmp(&count(a)) } else { count(a).cmp(&count(b)) });
+            ids
+        } else {
+            self.tracker.store.ids(list, column, descending)?
+        };
+        out.write_all(b"[")?;
+        self.rows(out, &ids, (column, descending), |piece| {
+            let mut files = self.tracker.store.api_files(piece)?;
+            files.iter_mut().for_each(|file| self.count_peers(file));
+            Ok(files.into_iter().map(|file| WholeFile { more: file.more.clone(), file }).collect())
+        })?;
+        Ok(out.write_all(b"\n]")?)
+    }
+
+    fn count_peers(&self, file: &mut ApiFile) {
+        if let Ok(hash) = file.info_hash.parse::<InfoHash>() {
+            let shard = self.tracker.swarms.shard(&hash);
+            if let Some(swarm) = shard.torrents.get(&hash).and_then(|torrent| torrent.swarm.as_deref()) {
+                (file.seeders, file.leechers) = (swarm.seeders(), swarm.leechers());
+            }
+        }
+    }
+
+    fn file(&self, id: u32, out: &mut dyn Write) -> Result<(), Failure> {
+        let found = self.tracker.store.api_files(&[id])?.pop().filter(|file| file.verified || self.sees_pending());
+        let mut file = found.ok_or_else(|| Failure(404, "There is no file with this ID".into()))?;
+        self.count_peers(&mut file);
+        open(out, &file, "fileUsers")?;
+        let only = (!self.member.admin).then_some(self.member.id);
+        let (mut after, mut rows) = ((0, String::new()), Rows { out, any: false });
+        loop {
+            let piece = self.tracker.store.file_users(id, only, (after.0, &after.1))?;
+            for row in &piece {
+                rows.add(row)?;
+            }
+            match piece.last() {
+                Some(last) if piece.len() == PIECE => after = (last.user_id, last.ip.clone()),
+                _ => break,
+            }
+        }
+        let more = serde_json::to_string(&file.more)?;
+        Ok(write!(out, "],{}", more.trim_start_matches('{'))?)
+    }
+
+    fn users(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        const NAMES: [(&str, &str); 5] = [
+            ("id", "id"),
+            ("username", "username"),
+            ("uploaded", "uploaded"),
+            ("downloaded", "downloaded"),
+            ("createTime", "create_time"),
+        ];
+        self.admin()?;
+        let (column, descending) = self.query.sort(&NAMES)?;
+        let ids = self.tracker.store.ids(List::Users, column, descending)?;
+        out.write_all(b"[")?;
+        self.rows(out, &ids, (column, descending), |piece| self.read_users(piece))?;
+        Ok(out.write_all(b"\n]")?)
+    }
+
+    fn read_users(&self, ids: &[u32]) -> Result<Vec<ApiUser>, Failure> {
+        let mut users = self.tracker.store.api_users(ids)?;
+        for user in &mut users {
+            user.active = self.tracker.access.by_id(user.id).map_or(0, |user| user.active());
+        }
+        Ok(users)
+    }
+
+    fn user(&self, id: u32, out: &mut dyn Write) -> Result<(), Failure> {
+        let (tracker, own) = (self.tracker, id == self.member.id);
+        if !own {
+            self.admin()?;
+        }
+        let user = self.read_users(&[id])?.pop().ok_or_else(|| Failure(404, "There is no user with this ID".into()))?;
+        let passkey = if own { Some(tracker.store.passkey(id)?) } else { None };
+        let own = passkey.map(|passkey| Own { announce: announce_urls(&tracker.config, &passkey), passkey });
+        open(out, &FullUser { user, activity: tracker.store.activity(id)?, own }, "torrents")?;
+        // The ones announced last come first.
+        let ids = tracker.store.ids(List::FilesOf(id), "time", true)?;
+        self.rows(out, &ids, ("time", true), |piece| Ok(tracker.store.user_files(id, piece)?))?;
+        Ok(out.write_all(b"]}")?)
+    }
+
+    /// The clients that are let in, and for administrators also the others; with the peers whose ids begin
+    /// so, as of the last minute.
+    fn clients(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        let clients = self.tracker.store.clients()?;
+        let peers = self.tracker.metrics.history.peers_by_client(self.tracker, self.now);
+        out.write_all(b"[")?;
+        let mut rows = Rows { out, any: false };
+        for client in clients.iter().filter(|client| client.approved || self.member.admin) {
+            let prefix = client.client.as_bytes();
+            let fits = |head: &[u8; 8]| head.starts_with(prefix.get(..8).unwrap_or(prefix));
+            let count: u64 = peers.iter().filter(|(head, _)| fits(head)).map(|(_, count)| count).sum();
+            rows.add(&json!({ "client": client.client, "approved": client.approved, "peers": count }))?;
+        }
+        Ok(out.write_all(b"\n]")?)
+    }
+
+    fn status(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        use std::env::consts::{ARCH, OS};
+        let (tracker, metrics, process) = (self.tracker, &self.tracker.metrics, Process::now());
+        let (counts, (announces, refused)) = (metrics.history.counts(), metrics.announces());
+        let (http, udp) = metrics.requests();
+        let (http_before, udp_before) = metrics.history.requests_a_minute_ago(self.now);
+        let [uploaded, downloaded] = tracker.store.moved();
+        let requests = |total: u64, before: u64| Requests { current: total.saturating_sub(before), total };
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let status = Status {
+            pid: std::process::id(),
+            hostname: hostname.trim().into(),
+            platform: OS,
+            // Go's words.
+            architecture: match ARCH {
+                "x86_64" => "amd64",
+                "x86" => "386",
+                "aarch64" => "arm64",
+                other => other,
+            },
+            num_cpu: std::thread::available_parallelism().map_or(1, usize::from),
+            num_goroutine: process.threads,
+            memory_mb: process.resident as f64 / 1e6,
+            // This request is one.
+            http: requests(http.saturating_add(1), http_before),
+            udp: requests(udp, udp_before),
+            version: env!("CARGO_PKG_VERSION"),
+            start_time: tracker.clock.started(),
+            time: self.now,
+            users: tracker.access.users(),
+            torrents: counts.torrents,
+            active_torrents: counts.active,
+            seeders: counts.seeders,
+            leechers: counts.leechers,
+            announces,
+            refused,
+            uploaded,
+            downloaded,
+            database: Database {
+                up: metrics.database_up(),
+                unsaved_rows: tracker.stats.unsaved.load(std::sync::atomic::Ordering::Relaxed),
+                unsaved_age: metrics.unsaved_age(self.now),
+            },
+        };
+        Ok(to_writer(out, &status)?)
+    }
+
+    /// What happened: the last half hour in steps, and a week by the hour; of both only what is after
+    /// `after`.
+    fn history(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        let after = self.query.after.unwrap_or(self.now.saturating_sub(HOURS * HOUR));
+        let recent = self.tracker.metrics.history.rows(self.query.after.unwrap_or(0));
+        let hours = self.tracker.store.hours(after)?;
+        Ok(to_writer(out, &json!({ "step": STEP, "columns": COLUMNS, "recent": recent, "hours": hours }))?)
+    }
+}

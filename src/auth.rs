@@ -1,0 +1,267 @@
+//! Who calls the API: HTTP Basic with a user's name and API key, or calls signed with HMAC-SHA1.
+//!
+//! **What a stolen database opens: nothing.** Of an API key, 160 random bits, the database has the SHA-256,
+//! from which nobody gets back to it. A key to sign with has a public part, which the database has, and a
+//! secret, which it has not: that is HMAC-SHA-256 of the public part and the user's id under a server key
+//! of 32 random bytes, cut to 160 bits. The server key is in a file for its owner's eyes only beside the
+//! configuration (`config.secret`), never in the database nor in its backups. HMAC-SHA-256 is a
+//! pseudorandom function: without the server key the secrets of all public parts look like random bits,
+//! also to one who has made keys of their own and knows those secrets. Removing the file ends all keys.
+//!
+//! **What a listener on the network can do with a signed call: nothing more.** The signature holds for one
+//! method, path and query, and its nonce is written into the database before the call is answered. The
+//! text that is signed, `userId-nonce-METHOD-/resource`, can be read in one way only: a nonce has no slash,
+//! so the resource begins at the first slash. (Against listeners who want to read, use HTTPS. SHA-1 is what
+//! the original announced; its weakness, collisions, does not touch HMAC.)
+//!
+//! **Guessing** is refused after `WrongLogins` failures a minute from an address (`limits`).
+
+use std::fs::{self, OpenOptions};
+use std::hint::black_box;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use ring::{digest, hmac};
+
+use crate::config::Config;
+use crate::limits::Failures;
+use crate::log::log;
+use crate::message::Request;
+use crate::random::{hex, secret};
+use crate::server::Tracker;
+use crate::store::{Error, Member};
+use crate::swarm::lock;
+
+/// Why a call of the API is refused: a status and what is said of it.
+#[derive(Debug)]
+pub struct Failure(pub u16, pub String);
+
+impl From<Error> for Failure {
+    fn from(_: Error) -> Failure {
+        // Its own words may name hosts and users, and the log has them.
+        Failure(503, "The database does not answer: try again in a minute".into())
+    }
+}
+
+/// Before the head of an answer was sent, writing fails only where it cannot be sent to the client's version
+/// of HTTP; after it nobody reads this.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure(505, error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Failure {
+        io::Error::from(error).into()
+    }
+}
+
+/// What a request says who it is.
+pub enum Credentials {
+    /// A user's name and API key.
+    Basic(String, String),
+    /// The public part of a key, a nonce, and the signature in hex.
+    Signed(String, String, String),
+}
+
+/// What is needed to know callers.
+pub struct Auth {
+    /// Addresses that guess.
+    pub failures: Failures,
+    /// The server key, once it was read.
+    key: Mutex<Option<hmac::Key>>,
+}
+
+impl Auth {
+    /// Shuts an address out for a minute after so many wrong log-ins within one; 0: never.
+    pub fn new(most: u32) -> Auth {
+        Auth { failures: Failures::new(most), key: Mutex::default() }
+    }
+}
+
+/// The longest nonce, in characters.
+const MAX_NONCE: usize = 64;
+
+impl Credentials {
+    /// Reads the Authorization header.
+    pub fn of(request: &Request) -> Result<Credentials, Failure> {
+        let missing = || Failure(401, "No authentication: send your user name and API key (HTTP Basic)".into());
+        let header = request.header("Authorization").ok_or_else(missing)?;
+        let (scheme, encoded) = header.split_at_checked(6).ok_or_else(missing)?;
+        if !scheme.eq_ignore_ascii_case(b"Basic ") {
+            return Err(missing());
+        }
+        let decoded = base64_decode(encoded.trim_ascii()).and_then(|bytes| String::from_utf8(bytes).ok());
+        let malformed = || Failure(401, "The Authorization header is no HTTP Basic".into());
+        let decoded = decoded.ok_or_else(malformed)?;
+        let (name, password) = decoded.split_once(':').ok_or_else(malformed)?;
+        // API keys are hex digits: a slash makes it a signature.
+        let Some((nonce, signature)) = password.split_once('/') else {
+            return Ok(Credentials::Basic(name.into(), password.into()));
+        };
+        let good = (1..=MAX_NONCE).contains(&nonce.len()) && nonce.bytes().all(|byte| byte.is_ascii_graphic());
+        if !good {
+            return Err(Failure(401, format!("A nonce has 1 to {MAX_NONCE} printable ASCII characters, no slash")));
+        }
+        Ok(Credentials::Signed(name.into(), nonce.into(), signature.into()))
+    }
+}
+
+/// The member who makes a request to `resource` (path and query), proved by `credentials`; with the SHA-256
+/// of the API key, if one was sent.
+pub fn identify(
+    tracker: &Tracker,
+    request: &Request,
+    resource: &str,
+    credentials: &Credentials,
+) -> Result<(Member, Option<String>), Failure> {
+    let now = tracker.clock.now();
+    let wrong = |why: &str| {
+        tracker.auth.failures.failed(request.client(tracker), now);
+        Failure(401, why.into())
+    };
+    let (member, key_hash) = match credentials {
+        Credentials::Basic(name, key) => {
+            let hash = hex(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+            let found = tracker.store.member(name)?;
+            let known = found.filter(|(_, keys)| keys.iter().any(|known| same(known.as_bytes(), hash.as_bytes())));
+            (known.ok_or_else(|| wrong("Wrong user name or API key"))?.0, Some(hash))
+        }
+        Credentials::Signed(public, nonce, signature) => {
+            let gone = "This key is unknown or has expired: POST /api/login makes another";
+            let member = tracker.store.login(public, now)?.ok_or_else(|| wrong(gone))?;
+            let secret = tracker.auth.secret(&tracker.config, public, member.id)?;
+            let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+            let text = format!("{}-{nonce}-{}-{resource}", member.id, request.method);
+            let signature = unhex(signature).unwrap_or_default();
+            hmac::verify(&key, text.as_bytes(), &signature).map_err(|_| wrong("Wrong signature"))?;
+            if !tracker.store.use_login(public, nonce, now)? {
+                return Err(wrong("This nonce was used before"));
+            }
+            (member, None)
+        }
+    };
+    if member.banned {
+        return Err(Failure(403, "This user is banned".into()));
+    }
+    Ok((member, key_hash))
+}
+
+impl Auth {
+    /// The secret that belongs to a public part, as 40 hex digits.
+    pub fn secret(&self, config: &Config, public: &str, user: u32) -> Result<String, Failure> {
+        let mut key = lock(&self.key);
+        if key.is_none() {
+            let bytes = server_key(config).map_err(|e| {
+                log(&e);
+                Failure(503, "The server's key cannot be read: its log says why".into())
+            })?;
+            *key = Some(hmac::Key::new(hmac::HMAC_SHA256, &bytes));
+        }
+        let key = key.as_ref().ok_or_else(|| Failure(503, "The server has no key".into()))?;
+        let tag = hmac::sign(key, format!("{public}-{user}").as_bytes());
+        Ok(hex(tag.as_ref().get(..20).unwrap_or_default()))
+    }
+}
+
+/// Reads the server key, or makes one.
+fn server_key(config: &Config) -> Result<Vec<u8>, String> {
+    let file: PathBuf = config.file.with_extension("secret");
+    let shown = file.display();
+    match fs::read_to_string(&file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        read => {
+            let text = read.map_err(|e| format!("cannot read {shown}, the key of the API: {e}"))?;
+            let key = unhex(text.trim()).filter(|key| key.len() == 32);
+            return key.ok_or_else(|| {
+                format!("{shown} must hold 64 hex digits; without it goat makes another, and clients must log in again")
+            });
+        }
+    }
+    let text = secret::<32>()?;
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
+    let written = made.and_then(|mut out| writeln!(out, "{text}").and_then(|()| out.sync_all()));
+    written.map_err(|e| format!("cannot make {shown}, the key of the API: {e}"))?;
+    unhex(&text).ok_or_else(|| "no key".into())
+}
+
+/// Whether two texts are the same, in a time that depends on their lengths alone.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && black_box(a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b))) == 0
+}
+
+/// Bytes of hex digits.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some((digit(high)? * 16 + digit(low)?) as u8)).collect()
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Bytes as base64 (RFC 4648), padded.
+pub fn base64_encode(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group.iter().enumerate().fold(0u32, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));
+        for i in 0..4 {
+            let digit = BASE64[(bits >> (18 - 6 * i) & 63) as usize];
+            out.push(if i > group.len() { '=' } else { char::from(digit) });
+        }
+    }
+    out
+}
+
+/// Base64 (RFC 4648) as bytes; the padding may be missing.
+fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
+    let text = text.get(..text.len() - padding.min(2))?;
+    let (mut bits, mut count, mut out) = (0u32, 0, Vec::new());
+    for byte in text {
+        let digit = BASE64.iter().position(|digit| digit == byte)?;
+        bits = bits << 6 | digit as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    (text.len() % 4 != 1).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
+        for (plain, encoded) in cases.into_iter().chain([("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")]) {
+            assert_eq!(base64_encode(plain.as_bytes()), encoded);
+            assert_eq!(base64_decode(encoded.as_bytes()).as_deref(), Some(plain.as_bytes()));
+        }
+        for broken in ["Z", "Zg=a", "Zg===", "Z g=", "Zm9v\0"] {
+            assert_eq!(base64_decode(broken.as_bytes()), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_texts_are_the_same() {
+        assert!(same(b"secret", b"secret"));
+        for other in ["", "secre", "secret!", "Secret", "secreT"] {
+            assert!(!same(b"secret", other.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn hex_that_is_none_is_refused() {
+        assert_eq!(unhex("00fFa1"), Some(vec![0, 255, 161]));
+        for broken in ["0", "0g", "+1", "é0"] {
+            assert_eq!(unhex(broken), None);
+        }
+    }
+}
