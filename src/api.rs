@@ -35,9 +35,9 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
         return Err(Failure(503, "API is currently disabled".into()));
     }
     let path = split(request.target).0;
-    // Who came through a proxy that is not trusted did not come from this machine.
+    // Who came through a proxy did not come from this machine.
     let direct = ["X-Forwarded-For", "Forwarded", "Via"].iter().all(|name| request.header(name).is_none());
-    let local = request.client(tracker).is_loopback() && (direct || !request.peer.is_loopback());
+    let local = direct && request.peer.is_loopback();
     if path == "/" || path == "/metrics" && local && request.header("Authorization").is_none() {
         return Ok(None);
     }
