@@ -24,6 +24,8 @@ use common::{
     Cpu, FIRST_COUNTER, Server, Shape, TempDir, ask, hex, info_hash, median, number, passkey,
     peer_id, percentile, populate, scramble,
 };
+use goat::announce::Event;
+use goat::metrics::{Asked, Metrics, Transport};
 use ring::digest::{SHA256, digest};
 
 const SHAPE: Shape = Shape {
@@ -38,6 +40,7 @@ const AUTHORIZATION: &str = "Basic dXNlcjA6a2V5";
 
 fn main() {
     let (seconds, rounds) = (number("--seconds", 8), number("--rounds", 3));
+    counting();
     let time = Duration::from_secs(seconds);
     let dir = TempDir::new("api");
     let database = dir.0.join("goat.db");
@@ -99,6 +102,20 @@ fn main() {
         }
     }
     server.stop();
+}
+
+/// What the counters cost an announce, the clock read at its end among it.
+fn counting() {
+    const TIMES: u32 = 5_000_000;
+    let metrics = Metrics::default();
+    let asked = Asked::Announce(Event::None);
+    let begin = Instant::now();
+    for _ in 0..TIMES {
+        metrics.answered(Transport::Http, asked, None, begin);
+    }
+    let nanos = begin.elapsed().as_nanos() / u128::from(TIMES);
+    assert_eq!(metrics.announces().0, u64::from(TIMES));
+    println!("counting an announce: {nanos} ns");
 }
 
 /// Makes the first user an administrator with a key.
