@@ -35,9 +35,9 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
         return Err(Failure(503, "API is currently disabled".into()));
     }
     let path = split(request.target).0;
-    // Who came through a proxy that is not trusted did not come from this machine.
+    // Who came through a proxy did not come from this machine.
     let direct = ["X-Forwarded-For", "Forwarded", "Via"].iter().all(|name| request.header(name).is_none());
-    let local = request.client(tracker).is_loopback() && (direct || !request.peer.is_loopback());
+    let local = direct && request.peer.is_loopback();
     if path == "/" || path == "/metrics" && local && request.header("Authorization").is_none() {
         return Ok(None);
     }
@@ -270,6 +270,11 @@ impl Call<'_> {
         self.member.admin || !self.tracker.config.verified
     }
 
+    /// How many ids of a list have to be read: where it is continued, all, to find the place.
+    fn most(&self) -> usize {
+        self.query.limit.filter(|_| self.query.after.is_none()).unwrap_or(usize::MAX)
+    }
+
     /// Writes the rows of a list: those that `after` and `limit` leave of `ids`, a piece at a time.
     fn rows<T: Serialize>(
         &self,
@@ -316,7 +321,7 @@ impl Call<'_> {
         let list = List::Files { verified: !self.sees_pending(), pending: self.query.pending };
         let ids = if column == "peers" {
             // Memory knows these.
-            let mut ids = self.tracker.store.ids(list, "id", descending)?;
+            let mut ids = self.tracker.store.ids(list, "id", descending, usize::MAX)?;
             let mut peers = HashMap::new();
             for shard in self.tracker.swarms.each() {
                 let swarms = shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len())));
@@ -326,7 +331,7 @@ impl Call<'_> {
             ids.sort_by(|a, b| if descending { count(b).cmp(&count(a)) } else { count(a).cmp(&count(b)) });
             ids
         } else {
-            self.tracker.store.ids(list, column, descending)?
+            self.tracker.store.ids(list, column, descending, self.most())?
         };
         out.write_all(b"[")?;
         self.rows(out, &ids, (column, descending), |piece| {
@@ -377,7 +382,7 @@ impl Call<'_> {
         ];
         self.admin()?;
         let (column, descending) = self.query.sort(&NAMES)?;
-        let ids = self.tracker.store.ids(List::Users, column, descending)?;
+        let ids = self.tracker.store.ids(List::Users, column, descending, self.most())?;
         out.write_all(b"[")?;
         self.rows(out, &ids, (column, descending), |piece| self.read_users(piece))?;
         Ok(out.write_all(b"\n]")?)
@@ -401,7 +406,7 @@ impl Call<'_> {
         let own = passkey.map(|passkey| Own { announce: announce_urls(&tracker.config, &passkey), passkey });
         open(out, &FullUser { user, activity: tracker.store.activity(id)?, own }, "torrents")?;
         // The ones announced last come first.
-        let ids = tracker.store.ids(List::FilesOf(id), "time", true)?;
+        let ids = tracker.store.ids(List::FilesOf(id), "time", true, self.most())?;
         self.rows(out, &ids, ("time", true), |piece| Ok(tracker.store.user_files(id, piece)?))?;
         Ok(out.write_all(b"]}")?)
     }

@@ -6,6 +6,9 @@
 //! [`ledger`] what the books must hold, which keeps a copy in the [`journal`]; none of them waits for anything. The [`keeper`] writes the ledger into the
 //! [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`] builds all this from
 //! the [`config`] and stops it; [`cli`] is the command line.
+//!
+//! Everything else over HTTP goes to [`web`], which sends the status page, and the answers of the [`api`] to those
+//! whom [`auth`] knows, within [`limits`]. [`metrics`] and [`history`] count, at next to no cost for an announce.
 
 #![deny(unsafe_code)]
 

@@ -28,8 +28,8 @@ const COMPRESS: usize = 1_000;
 /// How long a client may take to receive an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The page compressed, and the policy that lets only its own script and style run.
-static READY: LazyLock<(Vec<u8>, String)> = LazyLock::new(|| {
+/// The page compressed, its tag, and the policy that lets only its own script and style run.
+static READY: LazyLock<(Vec<u8>, String, String)> = LazyLock::new(|| {
     let hash = |tag: &str| {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
         let inner = PAGE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close)).map_or("", |(inner, _)| inner);
@@ -41,8 +41,13 @@ static READY: LazyLock<(Vec<u8>, String)> = LazyLock::new(|| {
         hash("script"),
         hash("style")
     );
-    (gzip(PAGE.as_bytes(), Compression::best()), policy)
+    (gzip(PAGE.as_bytes(), Compression::best()), tag(PAGE.as_bytes()), policy)
 });
+
+/// What an answer is known by (RFC 9110, section 8.8.3); weak, for it is the same compressed.
+fn tag(body: &[u8]) -> String {
+    format!("W/\"{}\"", hex(digest(&SHA256, body).as_ref().get(..16).unwrap_or_default()))
+}
 
 fn gzip(bytes: &[u8], level: Compression) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), level);
@@ -87,7 +92,7 @@ pub fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> i
 /// Appends a whole answer of status 200, or 304 where the client has it: a body, or the page.
 fn whole(tracker: &Tracker, request: &Request, media: &str, body: Option<Vec<u8>>, out: &mut Vec<u8>) {
     let plain = body.as_deref().unwrap_or(PAGE.as_bytes());
-    let tag = format!("W/\"{}\"", hex(digest(&SHA256, plain).as_ref().get(..16).unwrap_or_default()));
+    let tag = body.as_deref().map_or_else(|| READY.1.clone(), tag);
     let known = request.header("If-None-Match").unwrap_or_default();
     let known = known
         .split(|&byte| byte == b',')
@@ -102,7 +107,7 @@ fn whole(tracker: &Tracker, request: &Request, media: &str, body: Option<Vec<u8>
     let mut headers = headers(media, compress);
     headers.push(("ETag", &tag));
     if body.is_none() {
-        headers.push(("Content-Security-Policy", &READY.1));
+        headers.push(("Content-Security-Policy", &READY.2));
     }
     tracker.metrics.api(status);
     send(request, status, &headers, sent, out);

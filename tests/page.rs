@@ -497,6 +497,7 @@ fn an_administrator_sees_the_community_move() {
         "#pending",
         r"goat client approve 'MyClient/2.1 '\''quoted'\'''",
     );
+    browser.run("document.querySelector('#span input[value=\"604800\"]').click()");
     browser.look("light", 1200, 1000);
     browser.picture("community-light");
     let (status, ..) = goat.cli(&["file", "approve", "--all"]);
@@ -506,7 +507,6 @@ fn an_administrator_sees_the_community_move() {
     });
     browser.wait_for_text("#all-tiles", "7");
 
-    browser.run("document.querySelector('#span input[value=\"604800\"]').click()");
     browser.look("dark", 1200, 1000);
     browser.picture("community-dark");
     browser.look("light", 390, 844);

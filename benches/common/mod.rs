@@ -229,7 +229,7 @@ impl Server {
         let port = free_port();
         let config = format!(
             r#"{{
-                "Host": "127.0.0.1", "Port": {port}, "HTTP": true, "UDP": {udp}, "HTTPS": false, "API": false,
+                "Host": "127.0.0.1", "Port": {port}, "HTTP": true, "UDP": {udp}, "HTTPS": false, "API": true,
                 "Passkey": true, "Whitelist": true, "Verified": true, "Redis": false,
                 "Interval": 3600, "SlowDown": 0, "Workers": 256,
                 "DB": {{ "Driver": "sqlite", "Path": "goat.db" }}

@@ -220,8 +220,8 @@ impl Store {
         })
     }
 
-    /// The ids of a list, sorted by a column (one of ours, never text from outside).
-    pub fn ids(&self, list: List, column: &'static str, descending: bool) -> Result<Vec<u32>, Error> {
+    /// The first `limit` ids of a list, sorted by a column (one of ours, never text from outside).
+    pub fn ids(&self, list: List, column: &'static str, descending: bool, limit: usize) -> Result<Vec<u32>, Error> {
         let (from, values) = match list {
             List::Files { pending: true, .. } => ("SELECT id FROM files WHERE verified = 0", vec![]),
             List::Files { verified: true, .. } => ("SELECT id FROM files WHERE verified = 1", vec![]),
@@ -233,7 +233,8 @@ impl Store {
             ),
         };
         let order = if descending { "DESC" } else { "ASC" };
-        let sql = format!("{from} ORDER BY {column} {order}, id {order}");
+        let values: Vec<Value> = values.into_iter().chain([big(limit as u64)]).collect();
+        let sql = format!("{from} ORDER BY {column} {order}, id {order} LIMIT ?");
         let mut ids = Vec::new();
         self.with(|c| {
             ids.clear();
