@@ -372,7 +372,7 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
             goat.launch();
         }
         // Announces are tried with the tracker running: in the first round it is started for each try.
-        let mut refusal = |goat: &mut Goat, passkey: &str, expected: &str| {
+        let refusal = |goat: &mut Goat, passkey: &str, expected: &str| {
             if !running {
                 goat.launch();
             }
