@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::output::{Cell, List, print};
-use super::{Call, Done, Failure, now, store};
+use super::{Call, Done, Failure, now};
 use crate::config::{Config, Driver};
 use crate::log::{clean, timestamp};
 use crate::server::{database, listen};
+use crate::store::Store;
 use crate::sys;
 
 /// How something is.
@@ -43,14 +44,22 @@ pub fn check(call: &Call) -> Done {
     let config = call.config()?;
     let fix = call.on("--fix");
     let mut findings = vec![good(config.file.display().to_string())];
-    let books = store(&config)?.stats(0)?;
-    findings.push(good(database(&config)));
+    let last_batch = match Store::open(&config).and_then(|store| store.stats(0)) {
+        Ok(stats) => {
+            findings.push(good(database(&config)));
+            stats.last_batch
+        }
+        Err(e) => {
+            findings.push((database(&config), State::Wrong, e.to_string()));
+            0
+        }
+    };
     findings.extend(files(&config, fix));
     if config.https {
         findings.push(certificate(&config));
     }
     findings.extend(ports(&config));
-    findings.push(clock(books.last_batch));
+    findings.push(clock(last_batch));
     if config.url.is_empty() && config.host.is_empty() {
         let advice = "members' announce URLs say localhost: set URL to how this machine is called from outside";
         findings.push(("URL".into(), State::Warning, advice.into()));

@@ -296,11 +296,12 @@ impl Store {
             let inserted = self.with(|c| {
                 let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0");
                 c.query(&sql, &[], &mut |row| pending = row.first().map_or(0, |count| count.small::<usize>()))?;
-                // The second hash of a hybrid is not a torrent of its own.
-                let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
-                let mut second = false;
-                c.query(sql, &[Value::Text(&key)], &mut |_| second = true)?;
-                if pending >= MAX_PENDING || second {
+                if let Suggestion::Torrent(_) = suggestion {
+                    // The second hash of a hybrid is not a torrent of its own.
+                    let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
+                    c.query(sql, &[Value::Text(&key)], &mut |_| pending = MAX_PENDING)?;
+                }
+                if pending >= MAX_PENDING {
                     return Ok(0);
                 }
                 c.execute(&format!("{insert} INTO {table} ({column}) VALUES (?)"), &[Value::Text(&key)])
