@@ -747,6 +747,12 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
     match database {
         Database::Sqlite(folder) => {
             cli(&goat, &["backup", backup]);
+            // Neither goes over, or comes from, the database itself.
+            let itself = folder.join("goat.db");
+            for word in ["backup", "restore"] {
+                let said = refused(&goat, &[word, itself.to_str().unwrap()]);
+                assert!(said.contains("the database itself"), "{said}");
+            }
             // Restoring under a running tracker would pull the books from under it.
             let said = refused(&goat, &["restore", backup]);
             assert!(said.contains("stop goat first"), "{said}");
