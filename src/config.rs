@@ -450,12 +450,9 @@ fn host(text: &str) -> bool {
 }
 
 fn url(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("https://").or(text.strip_prefix("http://")) else {
-        return false;
-    };
+    let rest = text.strip_prefix("https://").or(text.strip_prefix("http://")).unwrap_or_default();
     let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let in_paths = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
-    server(place) && !place.is_empty() && path.chars().all(in_paths)
+    server(place) && path.chars().all(|c| c.is_ascii_alphanumeric() || "-._~/".contains(c))
 }
 
 /// An IPv6 address is in brackets, so that its colons are not taken for that before the port.

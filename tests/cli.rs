@@ -576,7 +576,6 @@ fn a_command_without_a_database_prints_an_error_and_no_half_a_list() {
     );
     for words in [
         &["run"][..],
-        &["check"],
         &["user", "add", "anna"],
         &["user", "list"],
         &["user", "list", "--json"],

@@ -747,6 +747,12 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
     match database {
         Database::Sqlite(folder) => {
             cli(&goat, &["backup", backup]);
+            // Neither goes over, or comes from, the database itself.
+            let itself = folder.join("goat.db");
+            for word in ["backup", "restore"] {
+                let said = refused(&goat, &[word, itself.to_str().unwrap()]);
+                assert!(said.contains("the database itself"), "{said}");
+            }
             // Restoring under a running tracker would pull the books from under it.
             let said = refused(&goat, &["restore", backup]);
             assert!(said.contains("stop goat first"), "{said}");
@@ -945,6 +951,18 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     assert_eq!(state(&udp, &[], &what), (Some(1), "wrong".into()));
     drop(socket);
 
+    // A database that is not there does not hide what else is wrong.
+    let away = json!({ "URL": "", "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } });
+    let away = Goat::prepare(&database, away);
+    let name = "MySQL database goat at 127.0.0.1:1";
+    assert_eq!(state(&away, &[], name), (Some(1), "wrong".into()));
+    let warning = (Some(1), "warning".to_string());
+    assert_eq!(
+        state(&away, &[], "config.json"),
+        warning,
+        "everybody may read a password"
+    );
+
     // Books from the future.
     database.sql("INSERT INTO batches VALUES (1, 4000000000)");
     let (_, stdout, _) = goat.cli(&["check"]);
@@ -1080,4 +1098,56 @@ fn shells_complete_commands_options_and_values() {
         );
     }
     assert!(!nothing_may_be_skipped() || installed("fish"));
+}
+
+#[test]
+fn a_database_of_version_1_is_brought_up_to_version_2() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for database in Database::each("upgrade to version 2") {
+        let (kind, columns) = match database {
+            Database::Sqlite(_) => (
+                "sqlite",
+                "SELECT m.name, c.name, c.type, c.dflt_value FROM sqlite_master m, pragma_table_info(m.name) c
+                 WHERE m.type = 'table' ORDER BY 1, 2",
+            ),
+            Database::MariaDb(_) => (
+                "mysql",
+                "SELECT table_name, column_name, column_type, column_default FROM information_schema.columns
+                 WHERE table_schema = 'goat' ORDER BY 1, 2",
+            ),
+        };
+        // What begins with a dash is an option for sqlite3.
+        let read = |file: PathBuf| format!("\n{}", fs::read_to_string(file).unwrap());
+        database.sql(&read(root.join(format!("tests/data/schema-1/{kind}.sql"))));
+        database.sql(
+            "INSERT INTO users (username, passkey, uploaded) VALUES ('anna', '12345678', 7);
+             INSERT INTO files (info_hash, verified) VALUES ('0123456789012345678901234567890123456789', 1);
+             INSERT INTO files_users VALUES (1, 1, '', 0, 0, 1, 7, 8, 0, 1, 0)",
+        );
+        database.sql(&read(root.join(format!("res/{kind}/upgrade-2.sql"))));
+        let mut goat = Goat::start(&database, json!({ "SlowDown": 0 }));
+        let fresh = match database {
+            Database::Sqlite(_) => Some(Database::sqlite()),
+            Database::MariaDb(_) => Database::mariadb("upgrade to version 2"),
+        }
+        .unwrap();
+        cli(&Goat::prepare(&fresh, json!({})), &["stats"]);
+        assert_eq!(database.sql(columns), fresh.sql(columns));
+        let credited = "SELECT credited_uploaded, credited_downloaded FROM files_users";
+        assert_eq!(database.sql(credited), [["7", "8"]]);
+        // The running tracker follows what is new.
+        cli(&goat, &["file", "free", "0123"]);
+        wait_until("the tracker to follow", || {
+            database.number("SELECT count(*) FROM changes") == 0
+        });
+        let hash: [u8; 20] = std::array::from_fn(|at| [0x01, 0x23, 0x45, 0x67, 0x89][at % 5]);
+        let mut announce = Announce::new("12345678", hash, 1);
+        announce.downloaded = 50;
+        announce.accepted(&goat);
+        wait_until("the books", || {
+            goat.json(&["user", "show", "anna"])["rawDownloaded"] == 58
+        });
+        assert_eq!(goat.json(&["user", "show", "anna"])["downloaded"], 0);
+        goat.stop();
+    }
 }

@@ -96,8 +96,19 @@ pub fn backup(call: &Call) -> Done {
         let options = "--single-transaction --default-character-set=utf8mb4 ";
         return by_hand(&config, "mariadb-dump", options, '>', file);
     }
+    not_itself(&config, file)?;
     let store = store(&config)?;
     replace_file(Path::new(file), |new| store.backup(&new.to_string_lossy()))
+}
+
+/// Keeps the database from being overwritten with itself.
+fn not_itself(config: &Config, file: &str) -> Done {
+    match (Path::new(file).canonicalize(), config.db.path.canonicalize()) {
+        (Ok(file), Ok(path)) if file == path => {
+            Err(Failure::Could(format!("{} is the database itself: name another file", file.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub fn restore(call: &Call) -> Done {
@@ -106,6 +117,7 @@ pub fn restore(call: &Call) -> Done {
     if config.db.driver == Driver::Mysql {
         return by_hand(&config, "mariadb", "--default-character-set=utf8mb4 ", '<', file);
     }
+    not_itself(&config, file)?;
     #[cfg(feature = "sqlite")]
     if let Some(old) = crate::store::restore(Path::new(file), &config.db.path)? {
         print(&format!("the former database is kept as {}\n", old.display()))?;

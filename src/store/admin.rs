@@ -296,13 +296,12 @@ impl Store {
             let inserted = self.with(|c| {
                 let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0");
                 c.query(&sql, &[], &mut |row| pending = row.first().map_or(0, |count| count.small::<usize>()))?;
-                // The second hash of a hybrid is not a torrent of its own.
-                let mut second = false;
-                if table == "files" {
+                if let Suggestion::Torrent(_) = suggestion {
+                    // The second hash of a hybrid is not a torrent of its own.
                     let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
-                    c.query(sql, &[Value::Text(&key)], &mut |_| second = true)?;
+                    c.query(sql, &[Value::Text(&key)], &mut |_| pending = MAX_PENDING)?;
                 }
-                if pending >= MAX_PENDING || second {
+                if pending >= MAX_PENDING {
                     return Ok(0);
                 }
                 let sql = format!("{insert} INTO {table} ({column}, suggested) VALUES (?, ?)");

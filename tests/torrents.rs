@@ -1,0 +1,444 @@
+//! Torrent files: those that other programs make, members' copies of them, and hostile ones.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Announce, Bencode, Database, Goat, hex, installed, skip, wait_until};
+use serde_json::json;
+
+const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents");
+const PYTHON: &str = "/usr/bin/python3";
+
+fn path(goat: &Goat, name: &str) -> String {
+    goat.folder.join(name).to_str().unwrap().to_string()
+}
+
+fn write(goat: &Goat, name: &str, bytes: impl AsRef<[u8]>) -> String {
+    fs::write(goat.folder.join(name), bytes).unwrap();
+    path(goat, name)
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A bencoded string.
+fn text(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let bytes = bytes.as_ref();
+    [format!("{}:", bytes.len()).as_bytes(), bytes].concat()
+}
+
+/// An info dictionary of one file, with further keys after its name and private flag.
+fn info(name: &[u8], private: bool, pieces: usize) -> Vec<u8> {
+    let flag: &[u8] = if private { b"7:privatei1e" } else { b"" };
+    [
+        b"d6:lengthi1e4:name",
+        &text(name)[..],
+        b"12:piece lengthi16384e6:pieces",
+        &text(vec![7; pieces]),
+        flag,
+        b"1:zde",
+        b"e",
+    ]
+    .concat()
+}
+
+/// A torrent of one info dictionary and nothing else.
+fn torrent(info: &[u8]) -> Vec<u8> {
+    [b"d4:info", info, b"e"].concat()
+}
+
+/// What goat says of a file that it cannot register, on one line.
+fn refusal(goat: &Goat, file: &str) -> String {
+    let (status, stdout, stderr) = goat.cli(&["file", "add", file]);
+    assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(
+        stderr.lines().count() == 1 && stderr.contains(file),
+        "{stderr}"
+    );
+    stderr
+}
+
+/// The program in Python, run by libtorrent's own reader on a torrent.
+fn libtorrent(program: &str, arguments: &[&str]) -> String {
+    let program = format!("import sys, libtorrent as lt\n{program}");
+    run(Command::new(PYTHON).args(["-c", &program]).args(arguments))
+}
+
+#[test]
+fn torrents_made_by_other_programs_have_the_hash_that_those_programs_print() {
+    let test = "torrents of other programs";
+    let programs = ["mktorrent", "transmission-create", "transmission-show"];
+    if let Some(program) = programs.iter().find(|program| !installed(program)) {
+        return skip(test, &format!("no {program}"));
+    }
+    if !has_libtorrent() {
+        return skip(test, "no libtorrent for Python");
+    }
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let folder = goat.folder.join("Größe");
+    fs::create_dir(&folder).unwrap();
+    for (name, size) in [("a", 0), ("b\u{e4}", 1), ("c", 70_000), ("d", 32_768)] {
+        fs::write(folder.join(name), vec![b'x'; size]).unwrap();
+    }
+    let content = folder.to_str().unwrap();
+    let out = |name: &str| path(&goat, name);
+    let (mk, transmission) = (out("mk.torrent"), out("transmission.torrent"));
+    run(Command::new("mktorrent").args(["-p", "-a", "http://x/", "-o", &mk, content]));
+    run(Command::new("transmission-create").args([
+        "-p",
+        "-t",
+        "http://x/",
+        "-o",
+        &transmission,
+        content,
+    ]));
+    for file in [&mk, &transmission] {
+        let said = run(Command::new("transmission-show").arg(file));
+        let hash = said
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Hash: "));
+        let added = goat.json(&["file", "add", file]);
+        assert_eq!(added["infoHash"], hash.unwrap(), "{file}");
+        assert_eq!(
+            (&added["name"], &added["size"]),
+            (&json!("Größe"), &json!(102_769))
+        );
+    }
+    // libtorrent: v1, v2 and hybrid. One that is both is known by its v1 hash.
+    let make = "
+fs = lt.file_storage()
+lt.add_files(fs, sys.argv[1])
+t = lt.create_torrent(fs, 16384, int(sys.argv[2]))
+t.set_priv(True)
+lt.set_piece_hashes(t, sys.argv[1].rsplit('/', 1)[0])
+open(sys.argv[3], 'wb').write(lt.bencode(t.generate()))
+h = lt.torrent_info(sys.argv[3]).info_hashes()
+print(h.v1 if h.has_v1() else str(h.v2)[:40])";
+    for (kind, flags) in [("v1", "64"), ("v2", "32"), ("hybrid", "0")] {
+        let file = out(&format!("{kind}.torrent"));
+        let hash = libtorrent(make, &[content, flags, &file]);
+        assert_eq!(
+            goat.json(&["file", "add", &file])["infoHash"],
+            hash.trim(),
+            "{kind}"
+        );
+    }
+}
+
+fn has_libtorrent() -> bool {
+    let python = Command::new(PYTHON)
+        .args(["-c", "import libtorrent"])
+        .output();
+    python.is_ok_and(|output| output.status.success())
+}
+
+/// The samples, and torrents with everything that a copy must leave out or keep.
+fn originals() -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Vec<u8>)> = fs::read_dir(SAMPLES)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "torrent"))
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_str().unwrap().to_string(),
+                fs::read(path).unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(all.len(), 9);
+    let foreign = [
+        b"d8:announce12:http://evil/13:announce-listll12:http://evil/el11:udp://evil/ee7:comment5:hello".as_slice(),
+        b"13:creation datei1e9:httpseedsl12:http://seed/e4:info",
+        &info(b"\xff\xfe not UTF-8", true, 20),
+        b"5:nodesll9:127.0.0.1i1eee8:url-listl12:http://seed/ee",
+    ]
+    .concat();
+    all.push(("foreign".into(), foreign));
+    all.push(("bare".into(), torrent(&info(b"n", false, 20))));
+    all
+}
+
+#[test]
+fn a_members_copy_has_their_announce_urls_no_others_and_the_same_torrent_to_the_byte() {
+    let database = Database::sqlite();
+    let public = "https://tracker.example.org";
+    for (udp, urls) in [(false, 1), (true, 2)] {
+        let goat = Goat::prepare(&database, json!({ "URL": public, "UDP": udp }));
+        let anna = goat.add_user(&format!("anna {udp}"));
+        for (name, original) in originals() {
+            let source = write(&goat, "source.torrent", &original);
+            let out = path(&goat, "out.torrent");
+            let words = ["torrent", &source, "--for", &anna.name, "--out", &out];
+            let (status, _, stderr) = goat.cli(&words);
+            assert_eq!((status.code(), stderr.as_str()), (Some(0), ""), "{name}");
+            let copy = fs::read(&out).unwrap();
+            let (before, after) = (Bencode::parse(&original), Bencode::parse(&copy));
+            // Bencode has one form for each value, so this is equality to the byte.
+            assert_eq!(before.get("info"), after.get("info"), "{name}");
+            let url = format!("{public}/{}/announce", anna.passkey);
+            assert_eq!(after.text("announce"), url, "{name}");
+            let udp_url = format!(
+                "udp://tracker.example.org:{}/{}/announce",
+                goat.port, anna.passkey
+            );
+            let tier = |url: &str| Bencode::List(vec![Bencode::Bytes(url.into())]);
+            let tiers = (urls == 2).then(|| Bencode::List(vec![tier(&url), tier(&udp_url)]));
+            assert_eq!(after.get("announce-list"), tiers.as_ref(), "{name}");
+            let keep = |value: &Bencode| {
+                let Bencode::Dictionary(entries) = value else {
+                    panic!("{name}")
+                };
+                let gone = [
+                    "announce",
+                    "announce-list",
+                    "nodes",
+                    "url-list",
+                    "httpseeds",
+                ];
+                let kept = entries
+                    .iter()
+                    .filter(|(key, _)| !gone.iter().any(|name| name.as_bytes() == *key));
+                kept.map(|(key, value)| (key.clone(), value.clone()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(keep(&before), keep(&after), "{name}");
+            for gone in ["nodes", "url-list", "httpseeds"] {
+                assert_eq!(after.get(gone), None, "{name}");
+            }
+            assert!(!String::from_utf8_lossy(&copy).contains("evil"), "{name}");
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&out).unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600, "it holds a passkey");
+            if has_libtorrent() && urls == 2 {
+                let program = "
+t = lt.torrent_info(sys.argv[1])
+print(*[x.url for x in t.trackers()], len(t.web_seeds()), len(t.nodes()))";
+                assert_eq!(
+                    libtorrent(program, &[&out]).trim(),
+                    format!("{url} {udp_url} 0 0"),
+                    "{name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_copy_for_each_member_is_in_a_file_of_its_own() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let users = ["anna", "../bert", "c/d", ".e"].map(|name| goat.add_user(name));
+    goat.add_user("banned");
+    let source = write(&goat, "source.torrent", torrent(&info(b"n", true, 20)));
+    for words in [&["user", "ban", "banned"][..], &["file", "add", &source]] {
+        assert!(goat.cli(words).0.success());
+    }
+    let folder = path(&goat, "copies");
+    let (status, stdout, stderr) = goat.cli(&["torrent", &source, "--for-all", &folder]);
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, format!("4 copies in {folder}\n"));
+    let mut found: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    let files = ["%2E.%2Fbert", "%2Ee", "anna", "c%2Fd"].map(|name| format!("{name}.torrent"));
+    assert_eq!(found, files);
+    for (user, file) in users
+        .iter()
+        .zip([&files[2], &files[0], &files[3], &files[1]])
+    {
+        let copy = Bencode::parse(&fs::read(Path::new(&folder).join(file)).unwrap());
+        assert!(copy.text("announce").contains(&user.passkey), "{file}");
+    }
+}
+
+/// Takes the private flag out of a torrent.
+fn take_private(torrent: &mut Bencode) -> Option<Bencode> {
+    let Bencode::Dictionary(root) = torrent else {
+        return None;
+    };
+    let Some(Bencode::Dictionary(info)) = root.get_mut(&b"info"[..]) else {
+        return None;
+    };
+    info.remove(&b"private"[..])
+}
+
+#[test]
+fn a_torrent_without_the_private_flag_is_refused_copied_with_it_or_taken_as_it_is() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    for (name, original) in originals() {
+        let before = Bencode::parse(&original);
+        let private = before.get("info").unwrap().get("private") == Some(&Bencode::Integer(1));
+        let source = write(&goat, &name, &original);
+        let out = path(&goat, "out.torrent");
+        if private {
+            goat.json(&["file", "add", &source]);
+            let (status, _, stderr) = goat.cli(&["file", "add", &source, "--private", &out]);
+            assert!(
+                status.code() == Some(1) && stderr.contains("already"),
+                "{stderr}"
+            );
+            continue;
+        }
+        let said = refusal(&goat, &source);
+        assert!(
+            said.contains("private flag") && said.contains("--private OUT.torrent"),
+            "{said}"
+        );
+        let public = goat.json(&["file", "add", &source, "--public"]);
+        let added = goat.json(&["file", "add", &source, "--private", &out]);
+        assert_ne!(added["infoHash"], public["infoHash"], "{name}");
+        assert_eq!(
+            (&added["name"], &added["size"]),
+            (&public["name"], &public["size"])
+        );
+        let mut after = Bencode::parse(&fs::read(&out).unwrap());
+        let mut before = before;
+        assert_eq!(
+            take_private(&mut after),
+            Some(Bencode::Integer(1)),
+            "{name}"
+        );
+        take_private(&mut before); // may have been 0
+        assert_eq!(after, before, "{name}: nothing else is different");
+        // The copy is itself a torrent like any other.
+        assert_eq!(goat.json(&["file", "add", &out]), added);
+        if has_libtorrent() {
+            let program = "
+t = lt.torrent_info(sys.argv[1])
+h = t.info_hashes()
+print(t.priv(), h.v1 if h.has_v1() else str(h.v2)[:40])";
+            let expected = format!("True {}", added["infoHash"].as_str().unwrap());
+            assert_eq!(libtorrent(program, &[&out]).trim(), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn unsorted_and_duplicate_keys_are_refused_for_two_programs_could_read_two_torrents() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let good = String::from_utf8(torrent(&info(b"n", true, 0))).unwrap();
+    let cases = [
+        good.replace("d6:lengthi1e4:name1:n", "d4:name1:n6:lengthi1e"),
+        good.replace("6:lengthi1e", "6:lengthi1e6:lengthi2e"),
+        good.replace("d4:info", "d4:infode4:info"),
+        good.replace("d4:info", "d5:infoxde4:info"),
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        assert_ne!(*case, good);
+        let file = write(&goat, &format!("{number}.torrent"), case);
+        let said = refusal(&goat, &file);
+        assert!(said.contains("unsorted or duplicate key"), "{said}");
+    }
+}
+
+#[test]
+fn hostile_torrents_are_refused_in_words() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let good = torrent(&info(b"n", true, 40));
+    goat.json(&["file", "add", &write(&goat, "good.torrent", &good)]);
+    for length in (0..good.len()).step_by(7) {
+        refusal(&goat, &write(&goat, "truncated.torrent", &good[..length]));
+    }
+    for (name, bytes) in [
+        ("lists", vec![b'l'; 1_000_000]),
+        ("dictionaries", b"d1:a".repeat(250_000)),
+        ("length", b"d99999999999999999999:".to_vec()),
+        (
+            "many",
+            [&b"d1:al"[..], &b"le".repeat(6_000_000), b"ee"].concat(),
+        ),
+    ] {
+        let said = refusal(&goat, &write(&goat, name, bytes));
+        assert!(said.contains("not a torrent"), "{said}");
+    }
+    assert!(refusal(&goat, "/dev/zero").contains("256 MiB"));
+}
+
+#[test]
+fn a_torrent_of_100_megabytes_is_registered_and_copied() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let anna = goat.add_user("anna");
+    let original = torrent(&info(b"n", true, 100_000_000));
+    let source = write(&goat, "large.torrent", &original);
+    let added = goat.json(&["file", "add", &source]);
+    let out = path(&goat, "out.torrent");
+    assert!(
+        goat.cli(&["torrent", &source, "--for", "anna", "--out", &out])
+            .0
+            .success()
+    );
+    let copy = fs::read(&out).unwrap();
+    let announce = text(format!(
+        "http://{}/{}/announce",
+        goat.address(),
+        anna.passkey
+    ));
+    assert!(copy == [b"d8:announce", &announce[..], &original[1..]].concat());
+    assert_eq!(goat.json(&["file", "add", &out]), added);
+}
+
+#[test]
+fn of_a_hybrid_torrent_only_the_first_hash_is_tracked() {
+    for database in Database::each("hybrid torrents") {
+        let goat = Goat::start(&database, json!({ "SlowDown": 0 }));
+        let anna = goat.add_user("anna");
+        let (v1, v2) = (
+            "f2b8e8d82e954478026cf4ba7f6df17b639ccf4c",
+            "8910cb44ea4f8f09d89b4d26d8100a785c2ed85a",
+        );
+        let bytes = |hash: &str| -> [u8; 20] {
+            let byte = |at| u8::from_str_radix(&hash[at..at + 2], 16).unwrap();
+            std::array::from_fn(|at| byte(2 * at))
+        };
+        let announce = |hash: &str| Announce::new(&anna.passkey, bytes(hash), 1);
+        // Before it is known, a client suggests both.
+        for hash in [v1, v2] {
+            assert_eq!(announce(hash).refusal(&goat), "Unregistered torrent");
+        }
+        let pending = || {
+            goat.json(&["file", "list", "--pending"])
+                .as_array()
+                .unwrap()
+                .len()
+        };
+        wait_until("both to be suggested", || pending() == 2);
+        let file = format!("{SAMPLES}/libtorrent-hybrid.torrent");
+        assert_eq!(goat.json(&["file", "add", &file])["infoHash"], v1);
+        assert_eq!(pending(), 0);
+        // A client announces both, with the same counters: they must not count twice.
+        wait_until("the torrent", || announce(v1).refusal(&goat).is_empty());
+        wait_until("the second hash to be forgotten", || {
+            announce(v2).refusal(&goat) == "Unregistered torrent"
+        });
+        // What comes later is written later: when this one waits, the second hash was dealt with.
+        assert_eq!(
+            announce(&"7".repeat(40)).refusal(&goat),
+            "Unregistered torrent"
+        );
+        wait_until("another to be suggested", || pending() == 1);
+        assert_eq!(
+            goat.json(&["file", "list", "--pending"])[0]["infoHash"],
+            "7".repeat(40)
+        );
+        let said = {
+            let (status, _, stderr) = goat.cli(&["file", "add", v2]);
+            assert_eq!(status.code(), Some(1));
+            stderr
+        };
+        assert!(said.contains(v1) && said.contains("second hash"), "{said}");
+        assert_eq!(hex(&bytes(v1)), v1);
+    }
+}
