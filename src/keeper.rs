@@ -33,6 +33,8 @@ const FORGET: u32 = 3_600;
 const MAX_BATCH_AGE: u32 = 86_400;
 /// How long a session may be silent, and a suggestion wait, before its row is removed, in seconds.
 const RETENTION: u32 = 30 * 86_400;
+/// How long it may be busy with that between two batches.
+const SWEEP: Duration = Duration::from_millis(300);
 
 /// Does everything that takes time, apart from answering.
 pub struct Keeper {
@@ -118,7 +120,10 @@ impl Keeper {
                 done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
                 self.sweep = self.sweep.or(Some(0));
             }
-            if let (Ok(()), Some(from)) = (&done, self.sweep) {
+            let start = Instant::now();
+            while let (Ok(()), Some(from)) = (&done, self.sweep)
+                && start.elapsed() < SWEEP
+            {
                 let swept = self.tracker.store.sweep(from, now.saturating_sub(RETENTION));
                 done = swept.map(|next| self.sweep = next);
             }
