@@ -1,9 +1,9 @@
 //! Builds the tracker from its configuration, starts its threads, and stops them.
 //!
 //! Locks: a shard of the swarms, the tables of `access`, the idle connections of the store, the counts of
-//! connections in `gate`, the workers in `net`, the scrapers in `udp`. While a shard is locked the tables of
-//! `access` may be asked for, never the other way round; all others are taken alone, and none is held
-//! across I/O. So no two threads can wait for each other.
+//! connections in `gate`, the workers in `net`, the scrapers in `udp`, the room in `journal`. While a shard is
+//! locked the tables of `access` may be asked for, and more room in the journal, never the other way round; all
+//! others are taken alone, and none is held across I/O. So no two threads can wait for each other.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -53,7 +53,7 @@ pub struct Stats {
     pub refusals: AtomicU64,
     /// Rows that the database does not have yet.
     pub unsaved: AtomicU64,
-    /// Since when the oldest of them may wait, in seconds since 1970.
+    /// When everything was written last, in seconds since 1970: none of them waits for longer.
     pub unsaved_since: AtomicU32,
 }
 
