@@ -20,8 +20,9 @@ use crate::random::Rng;
 use crate::server::{Tracker, database};
 use crate::store::{Change, Error, Kind, Store};
 
-/// Between two batches.
+/// From one batch to the next, and the least between them.
 const WRITE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(50);
 /// Seconds between two looks for changes: half of what is promised, for a look may take a while.
 const CHANGES: u32 = 2;
 /// The most seconds between two searches for silent peers.
@@ -101,8 +102,9 @@ impl Keeper {
         let mut silent = Every::new(EXPIRE.min(self.tracker.config.interval), now);
         let mut status = Every::new(STATUS, now);
         let mut forget = Every::new(FORGET, now);
-        while stop.recv_timeout(WRITE) == Err(RecvTimeoutError::Timeout) {
-            let now = self.tracker.clock.now();
+        let mut pause = WRITE;
+        while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            let (begin, now) = (Instant::now(), self.tracker.clock.now());
             if silent.due(now) {
                 for mut shard in self.tracker.swarms.each() {
                     expire(&self.tracker.config, &self.tracker.access, &mut shard, now);
@@ -131,6 +133,8 @@ impl Keeper {
             if status.due(now) {
                 self.status();
             }
+            // From begin to begin: where a batch takes long, the next must not wait as well.
+            pause = WRITE.saturating_sub(begin.elapsed()).max(PAUSE);
         }
     }
 

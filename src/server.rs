@@ -103,16 +103,13 @@ impl Tracker {
         }
         let tracker = Tracker { config, access, swarms, store, journal, stats: Stats::default(), clock };
         let mut hashes = std::collections::HashMap::new();
-        let now = tracker.clock.now();
         let loading = |row: Loaded| match row {
             Loaded::User(user) => tracker.access.put_user(user),
             Loaded::File(file) => {
                 hashes.insert(file.id, file.info_hash);
                 tracker.put_torrent(&file);
             }
-            Loaded::Session(file, mut session, at) => {
-                // The clock may have been set back since.
-                session.seen = session.seen.map(|seen| seen.min(now));
+            Loaded::Session(file, session, at) => {
                 let Some(hash) = hashes.get(&file) else {
                     return;
                 };
