@@ -222,8 +222,9 @@ pub fn announce(
             // The shortest that it may have been told.
             let told = shortest(config.interval, last.left == 0) / 2;
             let pause = u64::from(told) * u64::from(config.slow_down) / 100;
-            let since = u64::from(now.saturating_sub(last.seen[family]));
-            if last.seen[family] != 0 && since < pause {
+            // Absent where the clock was set back before a restart.
+            let since = now.checked_sub(last.seen[family]).map(u64::from);
+            if last.seen[family] != 0 && since.is_some_and(|since| since < pause) {
                 return Err(Refusal::SlowDown);
             }
         }

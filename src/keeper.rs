@@ -20,8 +20,9 @@ use crate::random::Rng;
 use crate::server::{Tracker, database};
 use crate::store::{Change, Error, Kind, Store};
 
-/// Between two batches.
+/// From one batch to the next, and the least between them.
 const WRITE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(50);
 /// Seconds between two looks for changes: half of what is promised, for a look may take a while.
 const CHANGES: u32 = 2;
 /// The most seconds between two searches for silent peers.
@@ -37,6 +38,8 @@ const FORGET: u32 = 3_600;
 const MAX_BATCH_AGE: u32 = 86_400;
 /// How long a session may be silent, and a suggestion wait, before its row is removed, in seconds.
 const RETENTION: u32 = 30 * 86_400;
+/// How long it may be busy with that between two batches.
+const SWEEP: Duration = Duration::from_millis(300);
 
 /// Does everything that takes time, apart from answering.
 pub struct Keeper {
@@ -105,8 +108,9 @@ impl Keeper {
         let mut guesses = Every::new(GUESSES, now);
         let mut status = Every::new(STATUS, now);
         let mut forget = Every::new(FORGET, now);
-        while stop.recv_timeout(WRITE) == Err(RecvTimeoutError::Timeout) {
-            let now = self.tracker.clock.now();
+        let mut pause = WRITE;
+        while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            let (begin, now) = (Instant::now(), self.tracker.clock.now());
             self.tracker.metrics.history.tick(&self.tracker, now);
             if silent.due(now) {
                 for mut shard in self.tracker.swarms.each() {
@@ -128,7 +132,10 @@ impl Keeper {
                 done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
                 self.sweep = self.sweep.or(Some(0));
             }
-            if let (Ok(()), Some(from)) = (&done, self.sweep) {
+            let start = Instant::now();
+            while let (Ok(()), Some(from)) = (&done, self.sweep)
+                && start.elapsed() < SWEEP
+            {
                 let swept = self.tracker.store.sweep(from, now.saturating_sub(RETENTION));
                 done = swept.map(|next| self.sweep = next);
             }
@@ -145,6 +152,8 @@ impl Keeper {
             if status.due(now) {
                 self.status();
             }
+            // From begin to begin: where a batch takes long, the next must not wait as well.
+            pause = WRITE.saturating_sub(begin.elapsed()).max(PAUSE);
         }
     }
 

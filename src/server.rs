@@ -2,7 +2,7 @@
 //!
 //! Locks: a shard of the swarms, the tables of `access`, the idle connections of the store, the counts of
 //! connections in `gate`, the sets of failures in `limits`, the certificate in `tls`, the waiting requests and
-//! the threads in `workers`, the scrapers in `udp`, the journal's growth, the samples in `history`, the statuses
+//! the threads in `workers`, the scrapers in `udp`, the room in `journal`, the samples in `history`, the statuses
 //! in `metrics`, the server key in `auth`. While a shard is locked the tables of `access` may be asked for and
 //! the journal may grow, never the other way round; while clients are counted for `history`, the shards one by
 //! one; all others are taken alone, and none is held across I/O (but the server key's, once: its file). So no
@@ -130,16 +130,13 @@ impl Tracker {
             certificates,
         };
         let mut hashes = std::collections::HashMap::new();
-        let now = tracker.clock.now();
         let loading = |row: Loaded| match row {
             Loaded::User(user) => tracker.access.put_user(user),
             Loaded::File(file) => {
                 hashes.insert(file.id, file.info_hash);
                 tracker.put_torrent(&file);
             }
-            Loaded::Session(file, mut session, at) => {
-                // The clock may have been set back since.
-                session.seen = session.seen.map(|seen| seen.min(now));
+            Loaded::Session(file, session, at) => {
                 let Some(hash) = hashes.get(&file) else {
                     return;
                 };

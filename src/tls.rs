@@ -1,7 +1,7 @@
 //! Certificates: read from their files, and read again when those are replaced.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -44,7 +44,11 @@ type Files = (Vec<u8>, Vec<u8>);
 fn read(files: &Ssl) -> Result<Files, Defect> {
     let read = |key, path: &Path| {
         let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
+        let read = match std::fs::metadata(path) {
+            // To open a pipe might take for ever.
+            Ok(found) if !found.is_file() && !found.is_dir() => Err(io::Error::other("is no file")),
+            _ => File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)),
+        };
         read.map(|_| bytes).map_err(|e| Defect { key, found: format!("{}: {e}", path.display()) })
     };
     Ok((read("SSL.Certificate", &files.certificate)?, read("SSL.Key", &files.key)?))

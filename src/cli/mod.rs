@@ -106,7 +106,9 @@ impl Call {
             }
         };
         let config = config::load(&path).map_err(Failure::Config)?;
-        let wrong = unusable(&config);
+        // Other commands do their work whether the certificate is good or not.
+        let serves = matches!(self.command.name, "run" | "check");
+        let wrong = unusable(&config, serves);
         if wrong.is_empty() { Ok(config) } else { Err(Failure::Config(wrong)) }
     }
 
@@ -226,7 +228,7 @@ fn take_command(words: &mut Vec<String>, help: bool) -> Result<&'static Command,
 }
 
 /// What the configuration's file alone does not tell.
-fn unusable(config: &Config) -> Vec<Problem> {
+fn unusable(config: &Config, serves: bool) -> Vec<Problem> {
     let problem = |key: &str, found: String, allowed: &str| Problem {
         file: config.file.clone(),
         line: 0,
@@ -236,7 +238,7 @@ fn unusable(config: &Config) -> Vec<Problem> {
     };
     let redis = config.redis.is_some();
     let redis = redis.then(|| problem("Redis", "true".into(), "false, for this goat cannot do that yet"));
-    let certificate = config.https.then(|| Certificates::load(&config.ssl).err()).flatten();
+    let certificate = (serves && config.https).then(|| Certificates::load(&config.ssl).err()).flatten();
     redis.into_iter().chain(certificate.map(|defect| problem(defect.key, defect.found, config::PEM))).collect()
 }
 

@@ -238,20 +238,13 @@ fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)
     Ok(totals.into_iter().collect())
 }
 
-/// Counts a snatch for each member who has completed a torrent for the first time, and marks the row of the
-/// address. Everybody is one user where there are no passkeys: there it is once for each address. Returns the
-/// torrents.
+/// Counts a snatch for each row of `files_users` whose `completed` turns true, and returns their torrents.
 fn write_snatches(c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<Vec<u32>, Error> {
     let mut snatched = Vec::new();
     for (key, _) in totals.iter().filter(|(_, total)| total.completed) {
-        let (file, user, ip) = (Value::Int(key.file.into()), Value::Int(key.user.into()), key.ip.to_string());
-        let sql =
-            "SELECT 1 FROM files_users WHERE file_id = ? AND user_id = ? AND completed = 1 AND (user_id > 0 OR ip = ?)";
-        let mut before = false;
-        c.query(sql, &[file, user, Value::Text(&ip)], &mut |_| before = true)?;
-        if !before {
-            let sql = "UPDATE files_users SET completed = 1 WHERE file_id = ? AND user_id = ? AND ip = ?";
-            c.execute(sql, &[file, user, Value::Text(&ip)])?;
+        let file = Value::Int(key.file.into());
+        let sql = "UPDATE files_users SET completed = 1 WHERE file_id = ? AND user_id = ? AND ip = ? AND completed = 0";
+        if c.execute(sql, &[file, Value::Int(key.user.into()), Value::Text(&key.ip.to_string())])? > 0 {
             c.execute("UPDATE files SET completed = completed + 1 WHERE id = ?", &[file])?;
             snatched.push(key.file);
         }

@@ -32,8 +32,9 @@ pub struct Model {
     pub sessions: BTreeMap<Session, (u64, u64)>,
     /// Uploaded, downloaded and announces, by torrent, user and address.
     pub totals: BTreeMap<(u32, u32, IpAddr), (u64, u64, u64)>,
-    /// Who has completed what.
-    pub snatches: BTreeSet<(u32, u32)>,
+    /// Who has completed what, and where.
+    pub snatches: BTreeSet<(u32, u32, IpAddr)>,
+    completed: BTreeSet<Session>,
 }
 
 impl Model {
@@ -54,8 +55,8 @@ impl Model {
         let total = self.totals.entry((a.torrent, a.user, a.ip)).or_default();
         *total = (total.0 + credit.0, total.1 + credit.1, total.2 + 1);
         self.sessions.insert(key, now);
-        if a.event == "completed" && a.left == 0 {
-            self.snatches.insert((a.torrent, a.user));
+        if a.event == "completed" && a.left == 0 && self.completed.insert(key) {
+            self.snatches.insert((a.torrent, a.user, a.ip));
         }
     }
 
@@ -64,6 +65,7 @@ impl Model {
         self.sessions.extend(other.sessions);
         self.totals.extend(other.totals);
         self.snatches.extend(other.snatches);
+        self.completed.extend(other.completed);
     }
 
     /// Compares with what the database holds of the users that are still there; with `announces` also how often
@@ -110,7 +112,7 @@ impl Model {
         let mut snatches: BTreeMap<u32, u64> = BTreeMap::new();
         self.snatches
             .iter()
-            .for_each(|(torrent, _)| *snatches.entry(*torrent).or_default() += 1);
+            .for_each(|(torrent, ..)| *snatches.entry(*torrent).or_default() += 1);
         let held = database.sql("SELECT id, completed FROM files WHERE completed > 0 ORDER BY id");
         let expected: Vec<Vec<String>> = snatches
             .iter()
@@ -230,6 +232,8 @@ struct Client {
     left: u64,
     running: bool,
     crashes: u32,
+    /// Where it has completed its download.
+    completed: Option<IpAddr>,
 }
 
 /// Clients as they are in the world.
@@ -276,6 +280,7 @@ impl Clients {
                 left: 1 << 30,
                 running: false,
                 crashes: 0,
+                completed: None,
             };
             all.moves(&mut client);
             all.clients.push(client);
@@ -306,6 +311,7 @@ impl Clients {
     pub fn next(&mut self) -> Vec<Said> {
         let at = self.random.below(self.clients.len() as u64) as usize;
         let mut client = self.clients[at].clone();
+        let before = client.peer_id;
         let r = &mut self.random;
         let (up, down) = (r.below(5_000_000_000), r.below(1 << 28));
         let mut event = "";
@@ -369,6 +375,17 @@ impl Clients {
             }
         } else if r.once_in(20) {
             client.uploaded += up; // it moved something before goat let it in
+        }
+        // Somebody else has completed nothing; and nobody completes the same somewhere else.
+        if client.peer_id != before {
+            client.completed = None;
+        }
+        if event == "completed" && client.left == 0 {
+            if client.completed.is_some_and(|ip| ip != client.v4) {
+                event = "";
+            } else {
+                client.completed = Some(client.v4);
+            }
         }
         let say = |client: &Client, ip: IpAddr, twin: bool| Said {
             user: client.user,
