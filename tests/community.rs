@@ -165,7 +165,10 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        drop(self.child.stdin.take()); // the shell ends with its input
+        if let Some(mut stdin) = self.child.stdin.take() {
+            // Where the tour ended early, what it left running ends too; the shell ends with its input.
+            let _ = stdin.write_all(b"kill -KILL $(jobs -p) 2>/dev/null\n");
+        }
         let _ = self.child.wait();
     }
 }

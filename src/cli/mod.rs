@@ -196,8 +196,8 @@ fn parse(mut words: Vec<String>) -> Result<Call, Failure> {
 /// Takes the name of the command out of the words.
 fn take_command(words: &mut Vec<String>, help: bool) -> Result<&'static Command, Failure> {
     let named = |name: &str| table::find(name).ok_or_else(|| Failure::Words(format!("there is no command `{name}`")));
-    if let Some(at) = words.iter().position(|word| word == "--version") {
-        words.remove(at);
+    if words.first().is_some_and(|word| word == "--version") {
+        words.remove(0);
         return named("--version");
     }
     let Some(at) = words.iter().position(|word| !word.starts_with("--")) else {
