@@ -215,6 +215,11 @@ impl Serving {
         let doors = self.doors.clone();
         let Some(door) = doors.get(door) else { return };
         for _ in 0..16 {
+            // Who was the longest makes room. A thread that has nobody leaves it to the others.
+            if self.gate.full() && !self.close_one() {
+                self.stop_listening();
+                return;
+            }
             match door.listener.accept() {
                 Ok((socket, from)) => self.welcome(socket, door.tls, from.ip().to_canonical(), now),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
@@ -222,9 +227,9 @@ impl Serving {
                     if [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOBUFS), Some(libc::ENOMEM)]
                         .contains(&e.raw_os_error()) =>
                 {
-                    // No descriptor to be had: close the connection that is needed least, else look away
-                    // until the next sweep. The client waits in the kernel meanwhile.
-                    if !self.close_idle() {
+                    // No descriptor to be had: make room, else look away until the next sweep. The client
+                    // waits in the kernel meanwhile.
+                    if !self.close_one() {
                         self.stop_listening();
                         return;
                     }
@@ -235,11 +240,12 @@ impl Serving {
         }
     }
 
-    /// Closes the idle connection that would end first. Returns whether there was one.
-    fn close_idle(&mut self) -> bool {
+    /// Closes the connection that is needed least: one that is idle, else one that has been at its request
+    /// for the longest. Most clients send theirs in one piece, and are never found here. Returns whether
+    /// there was one.
+    fn close_one(&mut self) -> bool {
         let open = self.connections.iter().enumerate().filter_map(|(slot, c)| Some((slot, c.as_ref()?)));
-        let idle = open.filter(|(_, c)| c.rests());
-        let Some((slot, _)) = idle.min_by_key(|(_, c)| c.deadline) else {
+        let Some((slot, _)) = open.min_by_key(|(_, c)| (!c.rests(), c.deadline)) else {
             return false;
         };
         self.close(slot);
@@ -248,9 +254,6 @@ impl Serving {
 
     /// Serves a new connection, and keeps it only if it has not said everything yet.
     fn welcome(&mut self, socket: TcpStream, tls: bool, peer: IpAddr, now: Instant) {
-        if self.gate.full() && !self.close_idle() {
-            return;
-        }
         let Some(place) = self.gate.enter(&self.tracker.config, peer) else {
             return;
         };
