@@ -450,8 +450,12 @@ impl Serving {
             };
             if connection.deadline <= now {
                 if connection.state == State::Reading {
-                    let late = "The request was not whole after 10 seconds";
-                    let _ = connection.stream.send(&message::error(&connection.input, 408, late), true);
+                    let late = message::error(&connection.input, 408, "The request was not whole after 10 seconds");
+                    connection.send(&late, End::Failed, now);
+                    if connection.state == State::Draining {
+                        // A byte that comes at this moment would reset the connection, and 408 be lost.
+                        continue;
+                    }
                 }
                 self.close(slot);
             }
