@@ -215,8 +215,8 @@ impl Serving {
         let doors = self.doors.clone();
         let Some(door) = doors.get(door) else { return };
         for _ in 0..16 {
-            // Who was the longest makes room. A thread that has nobody leaves it to the others.
-            if self.gate.full() && !self.close_one() {
+            // A thread that has nobody to close leaves it to the others; the client waits in the kernel.
+            if self.gate.full() && !self.close_one(now) {
                 self.stop_listening();
                 return;
             }
@@ -229,7 +229,7 @@ impl Serving {
                 {
                     // No descriptor to be had: make room, else look away until the next sweep. The client
                     // waits in the kernel meanwhile.
-                    if !self.close_one() {
+                    if !self.close_one(now) {
                         self.stop_listening();
                         return;
                     }
@@ -243,9 +243,10 @@ impl Serving {
     /// Closes the connection that is needed least: one that is idle, else one that has been at its request
     /// for the longest. Most clients send theirs in one piece, and are never found here. Returns whether
     /// there was one.
-    fn close_one(&mut self) -> bool {
+    fn close_one(&mut self, now: Instant) -> bool {
         let open = self.connections.iter().enumerate().filter_map(|(slot, c)| Some((slot, c.as_ref()?)));
-        let Some((slot, _)) = open.min_by_key(|(_, c)| (!c.rests(), c.deadline)) else {
+        let oldest = open.filter(|(_, c)| !c.is_new(now)).min_by_key(|(_, c)| (!c.rests(), c.deadline));
+        let Some((slot, _)) = oldest else {
             return false;
         };
         self.close(slot);
@@ -266,6 +267,7 @@ impl Serving {
         match self.read(&mut connection, now) {
             Next::Close => {}
             Next::Work(request) => self.desk.hand_over(connection, request),
+            Next::Keep if !connection.fits() => {}
             Next::Keep => {
                 let slot = self.free.pop().unwrap_or(self.connections.len());
                 let interest = if connection.writes() { Interest::Write } else { Interest::Read };
@@ -294,7 +296,9 @@ impl Serving {
             State::Writing { .. } => self.flush(&mut connection, now),
             State::Draining => connection.drain(&mut self.buffer),
         };
-        if matches!(next, Next::Keep) && writing != connection.writes() {
+        if matches!(next, Next::Keep) && !connection.fits() {
+            next = Next::Close;
+        } else if matches!(next, Next::Keep) && writing != connection.writes() {
             let interest = if writing { Interest::Read } else { Interest::Write };
             if self.poll.change(&connection.stream, interest, slot as u64 + SLOTS).is_err() {
                 next = Next::Close;
