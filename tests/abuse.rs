@@ -821,7 +821,12 @@ impl Siege {
         let mut command = goat.command(&["run"]);
         if limit > 0 {
             // SAFETY: one system call between fork and exec, without memory of its own.
-            unsafe { command.pre_exec(move || Ok(set_file_limit(0, Some(limit)))) };
+            unsafe {
+                command.pre_exec(move || {
+                    set_file_limit(0, Some(limit));
+                    Ok(())
+                })
+            };
         }
         let mut process = Process::start("goat", &mut command, goat.folder.join("goat.log"));
         wait_until("goat to listen", || {
@@ -1125,7 +1130,7 @@ impl Member<'_> {
         source: Ipv4Addr,
         kept: &mut Option<Client>,
     ) -> Result<Answer, String> {
-        let (transport, keeps) = (TRANSPORTS[self.number / 2], self.number % 2 == 0);
+        let (transport, keeps) = (TRANSPORTS[self.number / 2], self.number.is_multiple_of(2));
         let close = if keeps { "" } else { "Connection: close\r\n" };
         let request = get(&announce.target(), close);
         if let Some(mut client) = kept.take() {
