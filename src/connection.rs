@@ -10,6 +10,8 @@ use crate::stream::Stream;
 /// A request must be whole this long after its first byte, the TLS handshake before it included; and an
 /// answer taken this long after it was made.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long TLS may take to agree, before it is in the way of others.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 /// How long bytes that nobody asked for are read and thrown away after an error, so that the client gets
 /// to read why (closing at once would reset the connection).
 const DRAIN: Duration = Duration::from_secs(2);
@@ -84,6 +86,16 @@ impl Connection {
     /// Whether nothing is lost if it ends now.
     pub fn rests(&self) -> bool {
         matches!(self.state, State::Idle | State::Draining)
+    }
+
+    /// Whether it is in the middle of a handshake that can not have been done yet.
+    pub fn is_new(&self, now: Instant) -> bool {
+        self.stream.is_tls() && !self.rests() && self.deadline > now + DEADLINE - HANDSHAKE
+    }
+
+    /// Whether it may stay open, for what it holds in memory.
+    pub fn fits(&mut self) -> bool {
+        self.place.hold(self.input.capacity() + self.output.capacity() + self.stream.held())
     }
 
     /// Writes `out` as far as the socket takes it, and keeps the rest for later.

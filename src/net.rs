@@ -215,6 +215,11 @@ impl Serving {
         let doors = self.doors.clone();
         let Some(door) = doors.get(door) else { return };
         for _ in 0..16 {
+            // A thread that has nobody to close leaves it to the others; the client waits in the kernel.
+            if self.gate.full() && !self.close_one(now) {
+                self.stop_listening();
+                return;
+            }
             match door.listener.accept() {
                 Ok((socket, from)) => self.welcome(socket, door.tls, from.ip().to_canonical(), now),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
@@ -222,9 +227,9 @@ impl Serving {
                     if [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOBUFS), Some(libc::ENOMEM)]
                         .contains(&e.raw_os_error()) =>
                 {
-                    // No descriptor to be had: close the connection that is needed least, else look away
-                    // until the next sweep. The client waits in the kernel meanwhile.
-                    if !self.close_idle() {
+                    // No descriptor to be had: make room, else look away until the next sweep. The client
+                    // waits in the kernel meanwhile.
+                    if !self.close_one(now) {
                         self.stop_listening();
                         return;
                     }
@@ -235,11 +240,13 @@ impl Serving {
         }
     }
 
-    /// Closes the idle connection that would end first. Returns whether there was one.
-    fn close_idle(&mut self) -> bool {
+    /// Closes the connection that is needed least: one that is idle, else one that has been at its request
+    /// for the longest. Most clients send theirs in one piece, and are never found here. Returns whether
+    /// there was one.
+    fn close_one(&mut self, now: Instant) -> bool {
         let open = self.connections.iter().enumerate().filter_map(|(slot, c)| Some((slot, c.as_ref()?)));
-        let idle = open.filter(|(_, c)| c.rests());
-        let Some((slot, _)) = idle.min_by_key(|(_, c)| c.deadline) else {
+        let oldest = open.filter(|(_, c)| !c.is_new(now)).min_by_key(|(_, c)| (!c.rests(), c.deadline));
+        let Some((slot, _)) = oldest else {
             return false;
         };
         self.close(slot);
@@ -248,9 +255,6 @@ impl Serving {
 
     /// Serves a new connection, and keeps it only if it has not said everything yet.
     fn welcome(&mut self, socket: TcpStream, tls: bool, peer: IpAddr, now: Instant) {
-        if self.gate.full() && !self.close_idle() {
-            return;
-        }
         let Some(place) = self.gate.enter(&self.tracker.config, peer) else {
             return;
         };
@@ -263,6 +267,7 @@ impl Serving {
         match self.read(&mut connection, now) {
             Next::Close => {}
             Next::Work(request) => self.desk.hand_over(connection, request),
+            Next::Keep if !connection.fits() => {}
             Next::Keep => {
                 let slot = self.free.pop().unwrap_or(self.connections.len());
                 let interest = if connection.writes() { Interest::Write } else { Interest::Read };
@@ -291,7 +296,9 @@ impl Serving {
             State::Writing { .. } => self.flush(&mut connection, now),
             State::Draining => connection.drain(&mut self.buffer),
         };
-        if matches!(next, Next::Keep) && writing != connection.writes() {
+        if matches!(next, Next::Keep) && !connection.fits() {
+            next = Next::Close;
+        } else if matches!(next, Next::Keep) && writing != connection.writes() {
             let interest = if writing { Interest::Read } else { Interest::Write };
             if self.poll.change(&connection.stream, interest, slot as u64 + SLOTS).is_err() {
                 next = Next::Close;
@@ -447,8 +454,12 @@ impl Serving {
             };
             if connection.deadline <= now {
                 if connection.state == State::Reading {
-                    let late = "The request was not whole after 10 seconds";
-                    let _ = connection.stream.send(&message::error(&connection.input, 408, late), true);
+                    let late = message::error(&connection.input, 408, "The request was not whole after 10 seconds");
+                    connection.send(&late, End::Failed, now);
+                    if connection.state == State::Draining {
+                        // A byte that comes at this moment would reset the connection, and 408 be lost.
+                        continue;
+                    }
                 }
                 self.close(slot);
             }

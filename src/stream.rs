@@ -13,6 +13,8 @@ use crate::sys;
 /// Reads of the socket for one read of the stream: a client that sends TLS records without content must
 /// not keep a thread.
 const MAX_READS: usize = 16;
+/// The most bytes that TLS may hold back.
+const TLS_BUFFER: usize = 16 * 1024;
 
 /// A connection that was accepted.
 pub struct Stream {
@@ -25,7 +27,11 @@ impl Stream {
     pub fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Stream> {
         socket.set_nonblocking(true)?;
         let tls = tls.map(|config| ServerConnection::new(config).map(Box::new)).transpose();
-        Ok(Stream { socket, tls: tls.map_err(io::Error::other)? })
+        let mut tls = tls.map_err(io::Error::other)?;
+        if let Some(tls) = &mut tls {
+            tls.set_buffer_limit(Some(TLS_BUFFER));
+        }
+        Ok(Stream { socket, tls })
     }
 
     /// Reads what the client says. Handshakes are answered on the way; before it has to wait, what TLS has
@@ -64,12 +70,19 @@ impl Stream {
     /// only after [`Stream::flush`].
     pub fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return sys::send(&self.socket, bytes, last) };
-        let taken = tls.writer().write(bytes)?;
+        let mut taken = tls.writer().write(bytes)?;
+        if taken == 0 {
+            // No room: what is held back must go first. With room TLS always takes something.
+            while tls.wants_write() {
+                tls.write_tls(&mut self.socket)?;
+            }
+            taken = tls.writer().write(bytes)?;
+        }
         if last && taken == bytes.len() {
             tls.send_close_notify();
         }
         match self.flush() {
-            Err(e) if e.kind() != ErrorKind::WouldBlock || taken == 0 => Err(e),
+            Err(e) if e.kind() != ErrorKind::WouldBlock => Err(e),
             _ => Ok(taken),
         }
     }
@@ -86,6 +99,16 @@ impl Stream {
     /// Whether TLS holds something back.
     pub fn wants_write(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// How many bytes TLS may be holding back.
+    pub fn held(&self) -> usize {
+        if self.wants_write() { TLS_BUFFER } else { 0 }
+    }
+
+    /// Whether this is TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Whether TLS is not agreed on yet.

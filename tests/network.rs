@@ -4,9 +4,7 @@
 mod common;
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -1003,43 +1001,7 @@ impl Client {
     /// Connects from an address of 127.0.0.0/8, which the standard library cannot choose; with room for so
     /// many bytes that nobody has read, unless that is 0.
     fn connect_from(source: Ipv4Addr, to: SocketAddr, room: libc::c_int) -> io::Result<Client> {
-        let check = |result: libc::c_int| {
-            if result < 0 {
-                Err(io::Error::last_os_error())
-            } else {
-                Ok(result)
-            }
-        };
-        let name = |ip: IpAddr, port: u16| {
-            let IpAddr::V4(ip) = ip else {
-                panic!("{ip} is not IPv4")
-            };
-            libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: port.to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from(ip).to_be(),
-                },
-                sin_zero: [0; 8],
-            }
-        };
-        let (from, to) = (name(source.into(), 0), name(to.ip(), to.port()));
-        let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-        // SAFETY: the descriptor is new and nobody else's; the names are live and as long as said.
-        unsafe {
-            let socket = check(libc::socket(
-                libc::AF_INET,
-                libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
-                0,
-            ))?;
-            let stream = TcpStream::from_raw_fd(socket);
-            if room > 0 {
-                set_option(&stream, libc::SO_RCVBUF, &room);
-            }
-            check(libc::bind(socket, (&raw const from).cast(), length))?;
-            check(libc::connect(socket, (&raw const to).cast(), length))?;
-            Ok(Client::new(stream))
-        }
+        common::connect_from(source, to, room, PATIENCE).map(Client::new)
     }
 
     /// Sends as much as goat takes: it may have answered and closed already.
@@ -1049,14 +1011,7 @@ impl Client {
 
     /// Ends the connection by a reset.
     fn reset(self) {
-        set_option(
-            &self.stream,
-            libc::SO_LINGER,
-            &libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            },
-        );
+        common::end_by_reset(&self.stream);
     }
 
     /// The next answer; None if the connection ends before it.
@@ -1139,13 +1094,4 @@ impl Client {
             Err(error) => panic!("waited in vain for goat: {error}"),
         }
     }
-}
-
-fn set_option<T>(stream: &TcpStream, name: libc::c_int, value: &T) {
-    let length = size_of::<T>() as libc::socklen_t;
-    let value = std::ptr::from_ref(value).cast();
-    // SAFETY: the value is live and as long as said; the kernel only reads it.
-    let done =
-        unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, name, value, length) };
-    assert_eq!(done, 0, "{}", io::Error::last_os_error());
 }

@@ -9,6 +9,7 @@ mod goat;
 mod lab;
 mod model;
 mod process;
+mod socket;
 pub mod tls;
 mod wire;
 
@@ -18,6 +19,7 @@ pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
 pub use model::{Clients, Model, Random, Said, Verdict};
 pub use process::Process;
+pub use socket::{connect_from, end_by_reset};
 pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post, parse_answer};
 
 use std::net::{TcpListener, UdpSocket};
