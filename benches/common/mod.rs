@@ -40,6 +40,13 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+        // And the journal of a goat that was killed.
+        let name = format!("{}-", self.0.file_name().unwrap().to_string_lossy());
+        for file in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().contains(&name) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
     }
 }
 

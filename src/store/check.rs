@@ -1,8 +1,10 @@
-//! What is wrong with a database, and how to mend it. Changes nothing.
+//! The tables of a database: making them, upgrading them, and saying what is wrong with them and how to mend it.
 
 use super::books::{PEER_COLUMNS, TOTAL_COLUMNS};
-use super::{Connection, Error, FILE_COLUMNS, Store, USER_COLUMNS, Value, version};
+use super::{Connection, Error, FILE_COLUMNS, SCHEMA, Store, USER_COLUMNS, Value};
 use crate::config::{Config, Driver};
+use crate::log::log;
+use crate::server::database;
 
 /// The tables, and the columns of them that goat cannot do without.
 const TABLES: [(&str, &str); 9] = [
@@ -19,8 +21,35 @@ const TABLES: [(&str, &str); 9] = [
 /// What goat does to a MySQL database.
 const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER"];
 
+/// Makes what is missing, and upgrades what is older.
+pub(super) fn make_tables(c: &mut dyn Connection, config: &Config) -> Result<(), Error> {
+    // A database that this goat does not understand is left as it is.
+    if c.tables()?.iter().any(|table| table == "goat") {
+        let mut version = version(c)?;
+        while version < SCHEMA {
+            version += 1;
+            c.upgrade(version)?;
+            log(format!("{}: upgraded its tables to version {version}", database(config)));
+        }
+    }
+    c.create_schema()
+}
+
+/// The version of the tables in a database, which this goat knows.
+pub(super) fn version(c: &mut dyn Connection) -> Result<i64, Error> {
+    let mut version = None;
+    c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| version = row.first().map(Value::int))?;
+    match version {
+        Some(known @ 1..=SCHEMA) => Ok(known),
+        Some(other) => Err(Error::other(format!(
+            "the database has tables of version {other}, this goat knows up to {SCHEMA}: use the goat that made them, or a newer one"
+        ))),
+        None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
+    }
+}
+
 impl Store {
-    /// Connects, and says what is wrong. A database that is empty, or of an earlier version, is good: goat makes
+    /// Connects, and says what is wrong; changes nothing. A database that is empty, or of an earlier version, is good: goat makes
     /// its tables at its start.
     pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         let store = Store::unopened(config);
@@ -44,7 +73,7 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
     match version(c) {
         Err(e) => wrong.push(e.message),
         // What is missing, the upgrade brings.
-        Ok(version) if version < super::SCHEMA => return Ok(()),
+        Ok(version) if version < SCHEMA => return Ok(()),
         Ok(_) => {}
     }
     let missing: Vec<&str> =

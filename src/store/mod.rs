@@ -301,20 +301,7 @@ impl Store {
     pub fn open(config: &Config) -> Result<Store, Error> {
         let store = Store::unopened(config);
         // Another goat may be at it, too.
-        again(|| {
-            store.with(|c| {
-                // A database that this goat does not understand is left as it is.
-                if c.tables()?.iter().any(|table| table == "goat") {
-                    let mut version = version(c)?;
-                    while version < SCHEMA {
-                        version += 1;
-                        c.upgrade(version)?;
-                        log(format!("{}: upgraded its tables to version {version}", database(config)));
-                    }
-                }
-                c.create_schema()
-            })
-        })?;
+        again(|| store.with(|c| check::make_tables(c, config)))?;
         Ok(store)
     }
 
@@ -516,19 +503,6 @@ fn again<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
         done = once();
     }
     done
-}
-
-/// The version of the tables in a database, which this goat knows.
-fn version(c: &mut dyn Connection) -> Result<i64, Error> {
-    let mut version = None;
-    c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| version = row.first().map(Value::int))?;
-    match version {
-        Some(known @ 1..=SCHEMA) => Ok(known),
-        Some(other) => Err(Error::other(format!(
-            "the database has tables of version {other}, this goat knows up to {SCHEMA}: use the goat that made them, or a newer one"
-        ))),
-        None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
-    }
 }
 
 /// The version of the tables in `res/`.

@@ -131,8 +131,8 @@ impl Connection for Sqlite {
         };
         self.0.execute_batch("BEGIN IMMEDIATE")?;
         // Another goat may have been faster.
-        let done =
-            super::version(self).and_then(|version| if version < to { Ok(self.0.execute_batch(sql)?) } else { Ok(()) });
+        let done = super::check::version(self)
+            .and_then(|version| if version < to { Ok(self.0.execute_batch(sql)?) } else { Ok(()) });
         self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         done
     }
