@@ -22,10 +22,10 @@ use crate::torrent::InfoHash;
 /// Hours of history unless `after` says otherwise: a week.
 const HOURS: u32 = 7 * 24;
 
-/// Whether a request is for the API, the metrics or the page.
-pub fn serves(target: &str) -> bool {
+/// Whether a request is for the API, the metrics or the page. Where there is no API, only the API says so.
+pub fn serves(tracker: &Tracker, target: &str) -> bool {
     let path = split(target).0;
-    matches!(path, "/" | "/metrics" | "/api") || path.starts_with("/api/")
+    path == "/api" || path.starts_with("/api/") || tracker.config.api && matches!(path, "/" | "/metrics")
 }
 
 /// The first checks, which need no database: is there an API, may this address try, and who does it say it

@@ -70,7 +70,7 @@ pub fn answer(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: 
     let start = Instant::now();
     let now = tracker.clock.at(start);
     let done = track(tracker, request, now, scratch);
-    if matches!(done, Err(Refusal::Malformed)) && api::serves(request.target) {
+    if matches!(done, Err(Refusal::Malformed)) && api::serves(tracker, request.target) {
         return if web::answer_at_once(tracker, request, out) { Answer::Written } else { Answer::Slow };
     }
     let unknown = matches!(done, Err(Refusal::UnknownPasskey | Refusal::Unregistered));
@@ -89,7 +89,7 @@ pub fn answer_slowly(
     scratch: &mut Scratch,
     stream: &mut dyn Write,
 ) -> io::Result<()> {
-    if api::serves(request.target) {
+    if api::serves(tracker, request.target) {
         return web::answer(tracker, request, stream);
     }
     let start = Instant::now();

@@ -10,7 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::UNIX_EPOCH;
 
-use common::{Announce, Database, Goat, PATIENCE, User, basic, hex, info_hash, skip, wait_until};
+use common::{
+    AGENT, Announce, Database, Goat, PATIENCE, User, basic, hex, info_hash, skip, wait_until,
+};
 use flate2::read::GzDecoder;
 use ring::hmac;
 use serde_json::{Value, json};
@@ -999,7 +1001,7 @@ fn an_api_that_is_off_says_so_and_tells_nothing() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "API": false }));
     let admin = add_admin(&goat, "ana");
-    for path in ["/", "/metrics", "/api/status", "/api/files", "/api/nothing"] {
+    for path in ["/api", "/api/status", "/api/files", "/api/nothing"] {
         let answer = get(&goat, &admin, path);
         assert_eq!(
             (answer.status, answer.error().as_str()),
@@ -1007,9 +1009,11 @@ fn an_api_that_is_off_says_so_and_tells_nothing() {
             "{path}"
         );
     }
-    // And announces go on.
-    let answer = ask(&goat, "GET", "/nonsense", &[]);
-    assert!(answer.text().contains("Malformed announce"));
+    // The page and the metrics are not there, and announces go on.
+    for path in ["/", "/metrics", "/nonsense"] {
+        let answer = ask(&goat, "GET", path, &[("User-Agent", AGENT)]);
+        assert!(answer.text().contains("Malformed announce"), "{path}");
+    }
 }
 
 #[test]

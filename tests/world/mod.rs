@@ -427,6 +427,8 @@ impl Site {
     pub fn new(mut settings: Value) -> Site {
         let (folder, database) = (Folder::new(), Database::sqlite());
         settings["DB"] = database.config();
+        // Without it every path is the tracker's.
+        settings["API"] = false.into();
         let tracker = Tracker::load(config(&folder.join("config.json"), &settings)).unwrap();
         tracker.put_torrent(&tracker.store.add_file(&hash(1), "", 0).unwrap());
         let alice = add_user(&tracker, "alice", 0);
