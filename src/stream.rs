@@ -13,7 +13,7 @@ use crate::sys;
 /// Reads of the socket for one read of the stream: a client that sends TLS records without content must
 /// not keep a thread.
 const MAX_READS: usize = 16;
-/// The most bytes that TLS may hold back.
+/// The most bytes of answers that TLS may hold back.
 const TLS_BUFFER: usize = 16 * 1024;
 
 /// A connection that was accepted.
@@ -101,9 +101,9 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
-    /// How many bytes TLS may be holding back.
+    /// How many bytes TLS may be holding back, of answers and of what came meanwhile.
     pub fn held(&self) -> usize {
-        if self.wants_write() { TLS_BUFFER } else { 0 }
+        if self.wants_write() { 2 * TLS_BUFFER } else { 0 }
     }
 
     /// Whether this is TLS.
