@@ -159,8 +159,6 @@ const NUMWANT: usize = 50;
 pub const MAX_PEERS: usize = 200;
 /// The most torrents in one scrape: what fits a UDP packet (BEP 15).
 pub const MAX_SCRAPE: usize = 74;
-/// The most seconds between the two copies of an announce that a client sends over both address families.
-const TWIN: u32 = 30;
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
 const SHORT_INTERVAL: u32 = 600;
 
@@ -251,13 +249,7 @@ pub fn announce(
         }
         return Err(Refusal::SlowDown);
     }
-    // What comes over the other address family may be a moment older: its counters have not fallen.
-    let twin = last.filter(|s| {
-        let other = s.seen[1 - family];
-        !started && s.seen[family] < other && now.saturating_sub(other) <= TWIN
-    });
-    let counters =
-        twin.map_or((a.uploaded, a.downloaded), |s| (a.uploaded.max(s.uploaded), a.downloaded.max(s.downloaded)));
+    let counters = (a.uploaded, a.downloaded);
     let moved = match last {
         _ if user.id == 0 => (0, 0),
         Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),

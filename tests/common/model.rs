@@ -400,11 +400,7 @@ impl Clients {
         };
         let mut said = vec![say(&client, client.v4, false)];
         if let Some(v6) = client.v6 {
-            let mut twin = say(&client, v6, event != "started" && event != "stopped");
-            // The copy was written first, and arrives last.
-            if twin.twin && !self.hasty && r.once_in(2) {
-                twin.uploaded -= r.below(twin.uploaded.min(100_000) + 1);
-            }
+            let twin = say(&client, v6, event != "started" && event != "stopped");
             said.push(twin);
         } else if r.once_in(10) {
             // The answer was lost, once or more.
