@@ -185,7 +185,9 @@ pub fn admit(
     };
     if config.whitelist && !access.approves(agent, peer_id) {
         // Only members may suggest clients, or anybody could fill the operator's list.
-        if let (Some(agent), Ok(_)) = (agent, user()) {
+        // A client that names its member's passkey there would bring that into the log.
+        let secret = |agent: &[u8]| passkey.is_some_and(|key| String::from_utf8_lossy(agent).contains(key));
+        if let (Some(agent), Ok(_)) = (agent.filter(|agent| !secret(agent)), user()) {
             access.suggest_client(agent);
         }
         return Err(Refusal::NotWhitelisted);

@@ -469,5 +469,6 @@ fn finish(
     if request.method != "HEAD" {
         out.extend_from_slice(&scratch.body);
     }
-    tracker.metrics.answered(Transport::Http, scratch.asked, done.err().as_ref(), start);
+    let transport = if request.secure { Transport::Https } else { Transport::Http };
+    tracker.metrics.answered(transport, scratch.asked, done.err().as_ref(), start);
 }

@@ -15,6 +15,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::time::{Duration, Instant};
 
 use ring::digest;
 
@@ -37,6 +38,8 @@ const ENTRIES: u64 = 1 << 20;
 const CHUNK: u64 = 1 << 10;
 /// A segment with more entries is worth a copy that holds each row once.
 const LONG: u64 = ENTRIES / 16;
+/// How long to wait for another goat to let go of the file.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Words before the first segment: 8 for the file, 8 for each segment.
 const HEAD: usize = 8 + SEGMENTS * 8;
 
@@ -76,7 +79,14 @@ impl Journal {
         if !meta.is_file() || meta.uid() != crate::sys::user() || meta.mode() & 0o077 != 0 {
             return Err(io::Error::other("it is somebody else's"));
         }
-        crate::sys::lock_file(&file).map_err(|_| io::Error::other("another goat with this configuration uses it"))?;
+        // The goat before may be about to end.
+        let begin = Instant::now();
+        while let Err(e) = crate::sys::lock_file(&file) {
+            if begin.elapsed() > PATIENCE {
+                return Err(io::Error::other(format!("another goat with this configuration uses it ({e})")));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Journal::map(file, path)
     }
 

@@ -26,6 +26,8 @@ pub struct Request<'a> {
     pub keep_alive: bool,
     /// Its client knows HTTP/1.0 only, and must be told that the connection stays open.
     pub old: bool,
+    /// It came over HTTPS.
+    pub secure: bool,
 }
 
 impl Request<'_> {
@@ -113,6 +115,7 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
             peer,
             keep_alive: keep_alive && !close,
             old: version == 0,
+            secure: false,
         },
         size,
     }

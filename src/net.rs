@@ -383,6 +383,7 @@ impl Serving {
                     close = true;
                 }
                 Parsed::Whole { mut request, size } => {
+                    request.secure = connection.stream.is_tls();
                     request.keep_alive &= !self.gate.crowded() && !self.stopping.load(Relaxed);
                     match http::answer(&self.tracker, &request, &mut self.scratch, &mut out) {
                         Answer::Written => {

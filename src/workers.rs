@@ -102,7 +102,8 @@ impl Workers {
             let input = connection.input.get(..request).unwrap_or_default();
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             if let Parsed::Whole { request, .. } = parse(input, connection.peer, &mut headers) {
-                let request = Request { keep_alive: false, ..request };
+                let secure = connection.stream.is_tls();
+                let request = Request { keep_alive: false, secure, ..request };
                 let client = connection.stream.patient(Instant::now() + ANSWER);
                 // Who does not read their answer does not get it.
                 let _ = client.and_then(|mut client| {

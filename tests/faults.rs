@@ -204,7 +204,7 @@ struct Rig {
 
 impl Rig {
     fn new(database: Database, db: serde_json::Value, seed: u64) -> Rig {
-        let settings = json!({ "SlowDown": 0, "TrustedProxies": ["127.0.0.1"], "DB": db });
+        let settings = json!({ "SlowDown": 0, "Clients": 1_000_000, "TrustedProxies": ["127.0.0.1"], "DB": db });
         let mut goat = Goat::prepare(&database, settings);
         goat.json(&["user", "list"]); // makes the tables
         let rows = |count: u32, row: &dyn Fn(u32) -> String| {

@@ -57,7 +57,7 @@ struct Books<'a> {
 impl<'a> Books<'a> {
     fn new(database: &'a Database, users: u32) -> Books<'a> {
         let folder = Folder::new();
-        let settings = json!({ "SlowDown": 0, "DB": database.config() });
+        let settings = json!({ "SlowDown": 0, "Clients": 1_000_000, "DB": database.config() });
         let config = config(&folder.join("config.json"), &settings);
         drop(Store::open(&config).unwrap());
         let rows = |range: std::ops::RangeInclusive<u32>, row: &dyn Fn(u32) -> String| {

@@ -762,6 +762,7 @@ fn no_request_whatever_it_says_is_answered_with_anything_but_a_dictionary() {
             peer,
             keep_alive: true,
             old: false,
+            secure: false,
         };
         let answer = body(&site.answer(&request).0);
         let kinds = ["failure reason", "peers", "files"].map(|key| answer.get(key));

@@ -479,6 +479,7 @@ fn head_is_answered_like_get_without_the_body_and_a_last_answer_says_so() {
             peer: HOME,
             keep_alive,
             old: false,
+            secure: false,
         };
         let mut out = Vec::new();
         let done = goat::http::answer(&site.tracker, &request, &mut Scratch::default(), &mut out);

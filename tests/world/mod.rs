@@ -496,6 +496,7 @@ impl Site {
             peer,
             keep_alive: true,
             old: false,
+            secure: false,
         })
     }
 
