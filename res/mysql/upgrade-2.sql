@@ -17,4 +17,6 @@ CREATE TABLE IF NOT EXISTS hybrids (
 -- When a client or torrent was suggested: unapproved ones do not stay for ever.
 ALTER TABLE files ADD COLUMN suggested BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE whitelist ADD COLUMN suggested BIGINT NOT NULL DEFAULT 0;
+-- The keys of one member are looked for at each of their logins.
+ALTER TABLE api_keys ADD INDEX api_keys_user (user_id);
 UPDATE goat SET value = 2 WHERE name = 'schema';
