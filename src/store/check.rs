@@ -7,14 +7,18 @@ use crate::log::log;
 use crate::server::database;
 
 /// The tables, and the columns of them that goat cannot do without.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 13] = [
     ("goat", "name, value"),
     ("users", USER_COLUMNS),
     ("api_keys", "id, user_id, key_hash"),
+    ("api_logins", "pubkey, user_id, key_hash, use_time, calls"),
+    ("api_nonces", "pubkey, nonce"),
     ("files", FILE_COLUMNS),
+    ("hybrids", "info_hash_v2, file_id"),
     ("files_users", TOTAL_COLUMNS),
     ("peers", PEER_COLUMNS),
     ("batches", "number, time"),
+    ("hours", "time, announces, refused, seeders, leechers, uploaded, downloaded"),
     ("whitelist", "id, client, approved, suggested"),
     ("changes", "id, what, which"),
 ];
