@@ -3,7 +3,6 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -25,8 +24,6 @@ const WHOLE: usize = 256 * 1024;
 const CHUNK: usize = 16 * 1024;
 /// A shorter answer is not worth compressing: it fits a packet.
 const COMPRESS: usize = 1_000;
-/// How long a client may take to receive an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The page compressed, its tag, and the policy that lets only its own script and style run.
 static READY: LazyLock<(Vec<u8>, String, String)> = LazyLock::new(|| {
@@ -69,10 +66,9 @@ pub fn answer_at_once(tracker: &Tracker, request: &Request, out: &mut Vec<u8>) -
 
 /// Answers a request that may ask the database.
 pub fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> io::Result<()> {
-    let stream = Patient { stream, until: Instant::now() + PATIENCE };
     let mut body = Body { request, stream: Some(stream), whole: Vec::new(), sink: None };
     let done = respond(tracker, request, &mut body);
-    let (Some(mut stream), whole_body) = (body.stream.take(), body.whole) else {
+    let (Some(stream), whole_body) = (body.stream.take(), body.whole) else {
         tracker.metrics.api(200);
         return match (done, body.sink) {
             (Ok(_), Some(sink)) => sink.finish(),
@@ -174,7 +170,7 @@ fn accepts_gzip(request: &Request) -> bool {
 struct Body<'a> {
     request: &'a Request<'a>,
     /// Absent as soon as the head was sent.
-    stream: Option<Patient<'a>>,
+    stream: Option<&'a mut dyn Write>,
     whole: Vec<u8>,
     sink: Option<Sink<'a>>,
 }
@@ -203,7 +199,7 @@ impl Body<'_> {
             return Err(io::Error::other("This list is too long for HTTP/1.0: use HTTP/1.1, or ?limit="));
         }
         let gone = || io::Error::from(ErrorKind::BrokenPipe);
-        let mut stream = self.stream.take().ok_or_else(gone)?;
+        let stream = self.stream.take().ok_or_else(gone)?;
         let compress = accepts_gzip(self.request);
         let headers = list(&headers("application/json", compress));
         let head = Response::new(StatusCode(200), headers, io::empty(), None, None);
@@ -255,7 +251,7 @@ impl Sink<'_> {
 /// Chunked transfer coding (RFC 9112, section 7.1). Dropped unfinished it sends no last chunk, other than
 /// the encoder that tiny_http uses.
 struct Chunks<'a> {
-    stream: Patient<'a>,
+    stream: &'a mut dyn Write,
     chunk: Vec<u8>,
 }
 
@@ -284,24 +280,5 @@ impl Write for Chunks<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// A stream that gives up on a client who takes a byte now and then.
-struct Patient<'a> {
-    stream: &'a mut dyn Write,
-    until: Instant,
-}
-
-impl Write for Patient<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if Instant::now() > self.until {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
     }
 }
