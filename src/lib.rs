@@ -1,14 +1,27 @@
 //! goat is a BitTorrent tracker for small private communities.
 //!
-//! **The tour.** An announce comes through [`net`] (TCP, with [`tls`] for HTTPS), which reads a whole request ([`message`]) and hands it to
-//! [`http`], or as a datagram to [`udp`]. These make plain data of it, ask [`announce`] (the rules), and write what
-//! comes back as bencode or bytes. The rules know [`access`] (who may) and [`swarm`] (who is there), and note in the
-//! [`ledger`] what the books must hold, which keeps a copy in the [`journal`]; none of them waits for anything. The [`keeper`] writes the ledger into the
-//! [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`] builds all this from
-//! the [`config`] and stops it; [`cli`] is the command line.
+//! **The tour.** An announce comes through [`net`] (TCP, with [`tls`] for HTTPS), which reads a whole request
+//! ([`message`]) and hands it to [`http`], or as a datagram to [`udp`]. These make plain data of it, ask
+//! [`announce`] (the rules), and write what comes back as bencode or bytes. The rules know [`access`] (who may) and
+//! [`swarm`] (who is there), and note in the [`ledger`] what the books must hold, of which the [`journal`] has a copy
+//! that a kill cannot reach; none of them waits for anything. The [`keeper`] writes the ledger into the [`store`]
+//! (SQLite or MySQL) once a second and follows what others change there. [`server`] builds all this from the
+//! [`config`] and stops it; [`cli`] is the command line.
 //!
-//! Everything else over HTTP goes to [`web`], which sends the status page, and the answers of the [`api`] to those
-//! whom [`auth`] knows, within [`limits`]. [`metrics`] and [`history`] count, at next to no cost for an announce.
+//! Everything else over HTTP goes to the [`workers`], where [`web`] sends the status page, and the answers of the
+//! [`api`] to those whom [`auth`] knows, within [`limits`]. [`metrics`] and [`history`] count, at next to no cost for
+//! an announce.
+//!
+//! **Why no two threads race.** All that threads share is behind a lock or is an atomic number, or the compiler
+//! would not have it: the only unsafe code is in `sys`, whose shared memory consists of atomic numbers.
+//!
+//! **Why no two threads wait for each other.** There are these locks: a shard of the swarms, the tables of `access`,
+//! the idle connections of the store, the counts of connections in `gate`, the sets of failures in `limits`, the
+//! certificate in `tls`, the waiting requests and the threads in `workers`, the scrapers in `udp`, the room in
+//! `journal`, the samples in `history`, the statuses in `metrics`, the server key in `auth`. While a shard is locked
+//! the tables of `access` may be asked for and the journal may get more room, never the other way round; while
+//! clients are counted for `history`, the shards one by one. All others are taken alone. None is held across I/O but
+//! the server key's, once, for its file; and the waiting requests', by the one idle worker that waits for the next.
 
 #![deny(unsafe_code)]
 

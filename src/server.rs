@@ -1,12 +1,4 @@
 //! Builds the tracker from its configuration, starts its threads, and stops them.
-//!
-//! Locks: a shard of the swarms, the tables of `access`, the idle connections of the store, the counts of
-//! connections in `gate`, the sets of failures in `limits`, the certificate in `tls`, the waiting requests and
-//! the threads in `workers`, the scrapers in `udp`, the room in `journal`, the samples in `history`, the statuses
-//! in `metrics`, the server key in `auth`. While a shard is locked the tables of `access` may be asked for and
-//! the journal may grow, never the other way round; while clients are counted for `history`, the shards one by
-//! one; all others are taken alone, and none is held across I/O (but the server key's, once: its file). So no
-//! two threads can wait for each other.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
