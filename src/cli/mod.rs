@@ -1,6 +1,6 @@
 //! The command line: what an operator does to members, torrents, clients and the tracker itself.
 //!
-//! The words of every command stand in [`table`]; help, completions and the manual page are made from it.
+//! The words of every command stand in `table`; help, completions and the manual page are made from it.
 //! Results go to stdout, errors to stderr. Exit status: 0 done, 1 could not, 2 wrong words or a wrong
 //! configuration.
 

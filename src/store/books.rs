@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Removes sessions silent since `before` (seconds since 1970) of some torrents from `from` on, and once
-    /// through also what members suggested before and nobody approved. Looks at about [`SWEPT`] rows, so that it
+    /// through also what members suggested before and nobody approved. Looks at about 2,000 rows, so that it
     /// holds up nobody. Returns the torrent to go on from; `None` at the end.
     pub fn sweep(&self, from: u32, before: u32) -> Result<Option<u32>, Error> {
         let before = Value::Int(before.into());
