@@ -27,6 +27,18 @@ const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE",
 
 /// Makes what is missing, and upgrades what is older.
 pub(super) fn make_tables(c: &mut dyn Connection, config: &Config) -> Result<(), Error> {
+    if config.db.driver == Driver::Sqlite {
+        return make(c, config);
+    }
+    // MySQL makes tables one by one: another goat must not find half of them.
+    const NAME: &str = "LEFT(CONCAT('goat ', DATABASE()), 64)";
+    c.query(&format!("SELECT GET_LOCK({NAME}, 20)"), &[], &mut |_| ())?;
+    let made = make(c, config);
+    let released = c.query(&format!("SELECT RELEASE_LOCK({NAME})"), &[], &mut |_| ());
+    made.and(released)
+}
+
+fn make(c: &mut dyn Connection, config: &Config) -> Result<(), Error> {
     // A database that this goat does not understand is left as it is.
     if c.tables()?.iter().any(|table| table == "goat") {
         let mut version = version(c)?;
