@@ -29,6 +29,7 @@ macro_rules! on_each_database {
 on_each_database! {
     tables_of_version_1_are_upgraded_and_keep_what_they_hold
     tables_of_a_newer_goat_are_refused_and_left_alone
+    many_at_once_find_or_make_whole_tables
     check_names_what_is_missing_and_how_to_mend_it
     a_million_silent_sessions_go_while_announces_are_answered
     what_nobody_approved_in_thirty_days_goes
@@ -65,6 +66,18 @@ fn first_version(database: &Database) {
         "\n{}",
         fs::read_to_string(folder.join(name)).unwrap()
     ));
+}
+
+fn many_at_once_find_or_make_whole_tables(database: &Database) {
+    let goat = prepare(database);
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let goat = &goat;
+            scope.spawn(move || goat.add_user(&format!("member{n}")));
+        }
+    });
+    assert_eq!(database.number("SELECT COUNT(*) FROM users"), 8);
+    assert_eq!(goat.json(&["user", "list"]).as_array().unwrap().len(), 8);
 }
 
 fn tables_of_version_1_are_upgraded_and_keep_what_they_hold(database: &Database) {
