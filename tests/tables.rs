@@ -139,12 +139,14 @@ fn tables_of_a_newer_goat_are_refused_and_left_alone(database: &Database) {
     database.sql("UPDATE goat SET value = 99; DROP TABLE whitelist");
     let before = columns(database);
     for words in [&["run"][..], &["user", "list"], &["check"]] {
-        let (status, _, stderr) = goat.cli(words);
-        assert_eq!(status.code(), Some(1), "{words:?}: {stderr}");
+        let (status, stdout, stderr) = goat.cli(words);
+        let said = stdout + &stderr;
+        assert_eq!(status.code(), Some(1), "{words:?}: {said}");
         assert!(
-            stderr.contains("version 99") && stderr.contains("newer"),
-            "{words:?}: {stderr}"
+            said.contains("version 99") && said.contains("newer"),
+            "{words:?}: {said}"
         );
+        assert!(!said.contains("missing"), "{words:?}: {said}");
     }
     assert_eq!(columns(database), before);
 }

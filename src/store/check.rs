@@ -87,7 +87,10 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
     }
     let folder = if driver == Driver::Sqlite { "sqlite" } else { "mysql" };
     match version(c) {
-        Err(e) => wrong.push(e.message),
+        Err(e) => {
+            wrong.push(e.message);
+            return Ok(());
+        }
         // What is missing, the upgrade brings.
         Ok(version) if version < SCHEMA => return Ok(()),
         Ok(_) => {}
