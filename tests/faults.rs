@@ -341,7 +341,7 @@ impl Rig {
             verdict.bytes,
             longest as f64 / 1e3
         ));
-        println!("{}", self.tried.last().unwrap());
+        crate::say!("{}", self.tried.last().unwrap());
         verdict.demand(&format!("{fault}, GOAT_SEED={}", self.seed));
         assert_eq!(unanswered, 0, "{fault}: announces were not answered");
         self.shared.pause.store(false, SeqCst);
@@ -359,10 +359,15 @@ impl Drop for Rig {
 }
 
 fn head(title: &str, seed: u64) {
-    println!("\n{title}, GOAT_SEED={seed}");
-    println!(
+    crate::say!("\n{title}, GOAT_SEED={seed}");
+    crate::say!(
         "{:<58} {:>5} {:>8} {:>6} {:>10} {:>10}",
-        "fault", "tried", "rows", "wrong", "unanswered", "longest ms"
+        "fault",
+        "tried",
+        "rows",
+        "wrong",
+        "unanswered",
+        "longest ms"
     );
 }
 
@@ -445,7 +450,7 @@ fn a_thousand_kills_under_load_lose_nothing_that_was_answered() {
         }
     });
     let (kills, answered) = *lock(&total);
-    println!("{kills} kills, {answered} announces answered, 0 bytes wrong");
+    crate::say!("{kills} kills, {answered} announces answered, 0 bytes wrong");
 }
 
 #[test]

@@ -207,7 +207,7 @@ impl<'a> Books<'a> {
 /// Makes so many announces, and compares now and then.
 fn history(database: &Database, announces: u64) {
     let seed = number("GOAT_SEED", 20_140_126);
-    println!("{announces} announces, GOAT_SEED={seed}");
+    crate::say!("{announces} announces, GOAT_SEED={seed}");
     let mut books = Books::new(database, USERS);
     let mut clients = Clients::new(seed, CLIENTS, 1..USERS + 1, TORRENTS, false);
     let mut random = Random(seed ^ 1);
@@ -264,7 +264,7 @@ fn history(database: &Database, announces: u64) {
             compared += verdict.rows;
         }
     }
-    println!(
+    crate::say!(
         "{answered} announces, {batches} batches, {restarts} restarts, {compared} rows compared, 0 bytes wrong"
     );
 }
@@ -334,7 +334,7 @@ fn while_the_database_is_away_memory_is_bounded_by_sessions_and_not_by_announces
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
-    println!(
+    crate::say!(
         "{announces} announces of {sessions} sessions: {} MB after a tenth, {} MB at most",
         early >> 20,
         most >> 20

@@ -106,6 +106,14 @@ impl Drop for Folder {
     }
 }
 
+/// Prints also where the test passes: what was tried and measured is worth reading.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($words)*)));
+    }};
+}
+
 /// A port that nobody listens on, neither TCP nor UDP. It lies below the range from which the system
 /// takes ports for outgoing connections, so that none of those takes it meanwhile.
 pub fn free_port() -> u16 {
