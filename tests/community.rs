@@ -193,7 +193,8 @@ fn take_the_tour() {
     let mut terminal = Command::new("script");
     terminal
         .args(["--quiet", "--flush", "--return", "--command"])
-        .args([env!("CARGO_BIN_EXE_goat"), "/dev/null"]);
+        // Without a shell between them goat notices when the terminal goes.
+        .args([concat!("exec ", env!("CARGO_BIN_EXE_goat")), "/dev/null"]);
     terminal
         .env("HOME", home.path())
         .env_remove("XDG_CONFIG_HOME")
