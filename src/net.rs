@@ -214,23 +214,19 @@ impl Serving {
     fn accept(&mut self, door: usize, now: Instant) {
         let doors = self.doors.clone();
         let Some(door) = doors.get(door) else { return };
-        for _ in 0..16 {
-            // A thread that has nobody to close leaves it to the others; the client waits in the kernel.
-            if self.gate.full() && !self.close_one(now) {
-                self.stop_listening();
+        for turn in 0..16 {
+            if self.gate.full() && !self.make_room(turn, now) {
                 return;
             }
             match door.listener.accept() {
                 Ok((socket, from)) => self.welcome(socket, door.tls, from.ip().to_canonical(), now),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                // No descriptor to be had, which the kernel says also where nobody waits.
                 Err(e)
                     if [Some(libc::EMFILE), Some(libc::ENFILE), Some(libc::ENOBUFS), Some(libc::ENOMEM)]
                         .contains(&e.raw_os_error()) =>
                 {
-                    // No descriptor to be had: make room, else look away until the next sweep. The client
-                    // waits in the kernel meanwhile.
-                    if !self.close_one(now) {
-                        self.stop_listening();
+                    if !self.make_room(turn, now) {
                         return;
                     }
                 }
@@ -238,6 +234,18 @@ impl Serving {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Closes a connection for one that waits. That one does is certain only in the first turn; of the next
+    /// epoll will tell.
+    fn make_room(&mut self, turn: usize, now: Instant) -> bool {
+        let made = turn == 0 && self.close_one(now);
+        if turn == 0 && !made {
+            // A thread that has nobody to close leaves it to the others until its next sweep; the client waits
+            // in the kernel.
+            self.stop_listening();
+        }
+        made
     }
 
     /// Closes the connection that is needed least: one that is idle, else one that has been at its request

@@ -766,8 +766,9 @@ fn running_out_of_descriptors_stops_nothing() {
                 .unwrap()
                 .count()
         };
+        // A thread that finds no descriptor closes a connection, and another may be faster than it with the next.
         wait_until("goat to have all connections that it can", || {
-            files() >= limit.min(72)
+            files() + processors > limit.min(72)
         });
         process.assert_running();
         drop(open);
