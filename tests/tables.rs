@@ -4,8 +4,9 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Announce, Database, Goat, MariaDb, hex, info_hash, wait_until};
@@ -337,6 +338,39 @@ fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
         database.sql("SELECT id FROM files ORDER BY id").concat(),
         ["2", "3", "4", "5"]
     );
+}
+
+#[test]
+fn a_command_waits_for_a_file_that_somebody_has_locked_for_seconds() {
+    let database = Database::sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let mut shell = Command::new("sqlite3")
+        .arg(folder.join("goat.db"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut say = shell.stdin.take().unwrap();
+    say.write_all(b"BEGIN EXCLUSIVE; CREATE TABLE other (x); SELECT 'locked';\n")
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(shell.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "locked\n");
+    let goat = prepare(&database);
+    let begin = Instant::now();
+    let mut command = goat.command(&["user", "add", "anna"]).spawn().unwrap();
+    wait_until("goat to have waited", || {
+        assert!(command.try_wait().unwrap().is_none(), "goat gave up");
+        begin.elapsed() > Duration::from_secs(4)
+    });
+    say.write_all(b"COMMIT;\n").unwrap();
+    drop(say);
+    assert!(command.wait().unwrap().success());
+    assert!(shell.wait().unwrap().success());
 }
 
 #[test]

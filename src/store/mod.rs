@@ -323,7 +323,7 @@ impl Store {
                 Err(Error::other("the file is gone: put it back, or stop goat"))
             }
             #[cfg(feature = "sqlite")]
-            Driver::Sqlite => Ok(Box::new(sqlite::Sqlite::open(&self.config.db.path)?)),
+            Driver::Sqlite => Ok(Box::new(sqlite::Sqlite::open(&self.config.db.path, self.hurried.load(Relaxed))?)),
             #[cfg(feature = "mysql")]
             Driver::Mysql => Ok(Box::new(mysql::Mysql::open(&self.config.db, self.hurried.load(Relaxed))?)),
             #[allow(unreachable_patterns)] // Reached where one of the two is not compiled in.

@@ -50,7 +50,7 @@ impl From<mysql::Error> for Error {
 impl Mysql {
     /// Connects, and sets what goat relies on: strict mode, utf8mb4, reads that see what is committed.
     pub fn open(db: &Db, hurried: bool) -> Result<Mysql, Error> {
-        let timeout = if hurried { HURRIED } else { PATIENT };
+        let (timeout, lock) = if hurried { (HURRIED, 1) } else { (PATIENT, 10) };
         let options = OptsBuilder::new()
             .user(Some(db.username.as_str()))
             .pass(Some(db.password.as_str()))
@@ -64,11 +64,11 @@ impl Mysql {
             .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
             .stmt_cache_size(64)
             .init(vec![
-                "SET NAMES utf8mb4",
-                "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1",
-                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                "SET NAMES utf8mb4".to_string(),
+                "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1".into(),
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".into(),
                 // Seconds to wait for somebody else's row or table lock, each of `super::TRIES` times.
-                "SET SESSION innodb_lock_wait_timeout = 2, lock_wait_timeout = 2",
+                format!("SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}"),
             ]);
         let failed = |e: mysql::Error| {
             let code = if let mysql::Error::MySqlError(e) = &e { Some(e.code) } else { None };

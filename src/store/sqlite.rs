@@ -22,8 +22,9 @@ fn identify(path: &Path) -> File {
     std::fs::metadata(path).ok().map(|meta| (path.to_owned(), meta.dev(), meta.ino()))
 }
 
-/// How long to wait for somebody else's write, each of [`super::TRIES`] times.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for somebody else's write, each of [`super::TRIES`] times, in a hurry and else.
+const HURRIED: Duration = Duration::from_millis(1_500);
+const PATIENT: Duration = Duration::from_secs(10);
 /// Statements kept prepared: a batch uses about a dozen, in a few sizes.
 const STATEMENTS: usize = 64;
 
@@ -57,20 +58,20 @@ impl From<rusqlite::Error> for Error {
 
 impl Sqlite {
     /// Opens the file, and creates it where it is missing.
-    pub fn open(path: &Path) -> Result<Sqlite, Error> {
-        let in_words = |e: &dyn std::fmt::Display| Error::other(format!("cannot open {}: {e}", path.display()));
+    pub fn open(path: &Path, hurried: bool) -> Result<Sqlite, Error> {
+        let in_words = |e: Error| Error { message: format!("cannot open {}: {e}", path.display()), ..e };
         // It holds passkeys: for nobody but its owner. Its journal gets the same mode. A file that exists is
         // not opened here: closing it again would drop the locks of this process's other connections.
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            created => drop(created.map_err(|e| in_words(&e))?),
+            created => drop(created.map_err(|e| in_words(Error::other(e.to_string())))?),
         }
-        let connection = rusqlite::Connection::open(path).map_err(|e| in_words(&e))?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = rusqlite::Connection::open(path).map_err(|e| in_words(e.into()))?;
+        connection.busy_timeout(if hurried { HURRIED } else { PATIENT })?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         // WAL: readers and one writer do not wait for each other, and kill -9 loses no commit. NORMAL: a
         // power cut may lose the last second, never the consistency.
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| in_words(&e))?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| in_words(e.into()))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         // Measured with 25,000 announces a second over a million sessions: 20 us of CPU an announce with
         // SQLite's defaults, 8 with these. The journal of a statement of many rows stays in memory, the
