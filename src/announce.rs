@@ -5,7 +5,7 @@
 //! and calls [`announce`]. The order of the checks is the order in which an announce meets them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::access::{Access, User};
@@ -242,16 +242,24 @@ pub fn announce(
     let key = SessionKey { file: torrent.id, user: user.id, peer_id: a.peer_id };
     let started = a.event == Event::Started;
     let before = known.map(|(session, _)| session);
+    let before_at = known.map_or(Addresses::NONE, |(_, at)| at);
     let last = before.or_else(|| ledger.session(&key).copied());
-    // Each session costs the database a row, and memory until it is written.
-    let whose = if user.id == 0 { network(a.ip) } else { Ipv4Addr::UNSPECIFIED.into() };
-    if last.is_none() && !begun.another(TotalKey { file: torrent.id, user: user.id, ip: whose }, config, now) {
+    // Each session costs the database a row, and memory until it is written. So does each address of one.
+    let whose = match last {
+        _ if user.id == 0 => network(a.ip),
+        None => Ipv4Addr::UNSPECIFIED.into(),
+        Some(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let new = last.is_none() || before_at.ips().all(|ip| ip != a.ip);
+    if new && !begun.another(TotalKey { file: torrent.id, user: user.id, ip: whose }, config, now) {
         if entered {
             user.leave();
         }
         return Err(Refusal::SlowDown);
     }
-    let counters = (a.uploaded, a.downloaded);
+    // The database's numbers end at 2^63 - 1, and nobody moves that many bytes.
+    let bytes = |n: u64| n.min(i64::MAX as u64);
+    let (counters, left) = ((bytes(a.uploaded), bytes(a.downloaded)), bytes(a.left));
     let moved = match last {
         _ if user.id == 0 => (0, 0),
         Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),
@@ -261,7 +269,7 @@ pub fn announce(
     let mut session = Session {
         uploaded: counters.0,
         downloaded: counters.1,
-        left: a.left,
+        left,
         seen: before.map_or([0, 0], |s| s.seen),
         user: user.id,
         peer_id: a.peer_id,
@@ -269,7 +277,6 @@ pub fn announce(
         completed: snatched || last.is_some_and(|s| s.completed),
     };
     session.seen[family] = now;
-    let before_at = known.map_or(Addresses::NONE, |(_, at)| at);
     let mut at = before_at;
     at.set(a.ip, a.port);
 
@@ -287,7 +294,7 @@ pub fn announce(
     };
 
     let factors = torrent.factors;
-    let first = First { started, uploaded: a.uploaded, downloaded: a.downloaded, ip: a.ip, factors };
+    let first = First { started, uploaded: counters.0, downloaded: counters.1, ip: a.ip, factors };
     let first = (last.is_none() && user.id != 0).then_some(first);
     let noted = ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
     let total_key = TotalKey { file: torrent.id, user: user.id, ip: a.ip };
@@ -299,7 +306,7 @@ pub fn announce(
         let seconds = now.saturating_sub(before.last_seen());
         total.seed_time += u64::from(seconds.min(config.interval.saturating_mul(2)));
     }
-    (total.left, total.time, total.active) = (a.left, now, true);
+    (total.left, total.time, total.active) = (left, now, true);
     // Both in one: a session without its credit would lose that.
     let entry = (Some(noted), Some((total_key, *total)));
     ledger.keep(&entry);
@@ -309,6 +316,7 @@ pub fn announce(
         close_totals(ledger, torrent.id, swarm, &session, before_at);
     }
 
+    peers.clear();
     if let Some(slot) = slot {
         swarm.choose(slot, a.want, rng, peers);
     }

@@ -74,7 +74,7 @@ pub fn answer(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: 
         return if web::answer_at_once(tracker, request, out) { Answer::Written } else { Answer::Slow };
     }
     let unknown = matches!(done, Err(Refusal::UnknownPasskey | Refusal::Unregistered));
-    if unknown && tracker.access.may_look_up(now) {
+    if unknown && tracker.may_look_up(now) {
         return Answer::Slow;
     }
     finish(tracker, request, done, start, scratch, out);
@@ -146,9 +146,6 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
             scratch.asked = Asked::Announce(params.event.unwrap_or(Event::None));
             let user = admit(config, &tracker.access, Some(agent), params.peer_id.whole(), passkey, allowed)?;
             let a = params.announce(client)?;
-            scratch.peers.v4.clear();
-            scratch.peers.v6.clear();
-            scratch.peers.list.clear();
             let reply = announce(config, &tracker.swarms, &user, &a, now, &mut scratch.rng, &mut scratch.peers)?;
             write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id == Some(true));
         }
@@ -284,16 +281,14 @@ impl Params {
             Param::Given(n) => Some(n),
         };
         let port = u16::try_from(port?).ok().filter(|&port| port != 0).ok_or(Refusal::Integer("port"))?;
-        // The database's numbers end at 2^63 - 1, and nobody moves that many bytes.
-        let bytes = |n: u64| n.min(i64::MAX as u64);
         Ok(Announce {
             info_hash: InfoHash(info_hash?),
             peer_id: PeerId(peer_id?),
             ip,
             port,
-            uploaded: bytes(uploaded?),
-            downloaded: bytes(downloaded?),
-            left: bytes(left?),
+            uploaded: uploaded?,
+            downloaded: downloaded?,
+            left: left?,
             event: self.event.unwrap_or(Event::None),
             want: Want { count: peers_wanted(numwant, MAX_PEERS), v4: true, v6: true, list: self.list == Some(true) },
         })

@@ -154,6 +154,11 @@ impl Tracker {
         Ok(tracker)
     }
 
+    /// Whether the database may be asked about somebody unknown: while it is away that would only take long.
+    pub fn may_look_up(&self, now: u32) -> bool {
+        self.metrics.database_up() && self.access.may_look_up(now)
+    }
+
     /// Does what may be about a user or a torrent made a moment ago, which only the database knows so far.
     pub fn learning<T>(
         &self,

@@ -127,6 +127,15 @@ pub struct Peers {
     pub list: Vec<(PeerId, IpAddr, u16)>,
 }
 
+impl Peers {
+    /// Leaves none, and room for as many again.
+    pub fn clear(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+        self.list.clear();
+    }
+}
+
 /// Which peers an announce asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {

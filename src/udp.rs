@@ -20,6 +20,7 @@ use crate::server::Tracker;
 use crate::swarm::{Peers, Want, lock};
 use crate::sys::{ReturnPath, receive, reply};
 use crate::torrent::{InfoHash, PeerId};
+use crate::workers::join;
 
 /// What begins a connect request (BEP 15).
 const PROTOCOL_ID: u64 = 0x417_2710_1980;
@@ -303,7 +304,7 @@ impl Responder {
         };
         if let Err(refusal) = &done {
             let unknown = matches!(refusal, Refusal::UnknownPasskey | Refusal::Unregistered);
-            if unknown && !wait && self.tracker.access.may_look_up(now) {
+            if unknown && !wait && self.tracker.may_look_up(now) {
                 return Outcome::Slow;
             }
             if *refusal == Refusal::UnknownPasskey {
@@ -330,16 +331,14 @@ impl Responder {
         let config = &tracker.config;
         let passkey = if config.passkey { passkey(url_data(fields.options, &mut url))? } else { None };
         let (v4, most) = if ip.is_ipv4() { (true, MAX_PEERS) } else { (false, MAX_PEERS6) };
-        // The database's numbers end at 2^63 - 1, and nobody moves that many bytes.
-        let bytes = |n: u64| n.min(i64::MAX as u64);
         let a = Announce {
             info_hash: fields.info_hash,
             peer_id: fields.peer_id,
             ip,
             port: fields.port,
-            uploaded: bytes(fields.uploaded),
-            downloaded: bytes(fields.downloaded),
-            left: bytes(fields.left),
+            uploaded: fields.uploaded,
+            downloaded: fields.downloaded,
+            left: fields.left,
             event: fields.event(),
             want: Want { count: peers_wanted(Some(fields.numwant.into()), most), v4, v6: !v4, list: false },
         };
@@ -349,8 +348,6 @@ impl Responder {
             if a.port == 0 {
                 return Err(Refusal::Integer("port"));
             }
-            self.peers.v4.clear();
-            self.peers.v6.clear();
             announce(config, &tracker.swarms, &user, &a, now, &mut self.rng, &mut self.peers)
         };
         let reply = if wait { tracker.learning(passkey, Some(&a.info_hash), attempt) } else { attempt() }?;
@@ -405,10 +402,10 @@ impl Listener {
         Ok(Listener { threads, stopping })
     }
 
-    /// Stops receiving, answers what is in hand, and waits for the threads to end.
+    /// Stops receiving, and answers what is in hand.
     pub fn stop(self) {
         self.stopping.store(true, Relaxed);
-        if self.threads.into_iter().map(JoinHandle::join).any(|ended| ended.is_err()) {
+        if join(self.threads, Instant::now() + LOOK_UP * 2) > 0 {
             log("a thread of the UDP listener had ended by a defect of goat: please report it");
         }
     }

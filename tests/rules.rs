@@ -945,6 +945,27 @@ fn a_member_may_begin_twice_that_many_sessions_on_a_torrent_within_an_interval()
 }
 
 #[test]
+fn a_member_may_move_sessions_to_64_addresses_on_a_torrent_within_an_interval() {
+    let world = World::new(json!({}));
+    let at = |n: u32| Announce {
+        event: Event::Started,
+        ip: format!("2001:db8::{n}").parse().unwrap(),
+        ..client(1)
+    };
+    assert_eq!(world.refusal(ALICE, at(0)), "");
+    for n in 1..=64 {
+        assert_eq!(world.refusal(ALICE, at(n)), "");
+    }
+    // Each address is a row of files_users.
+    assert_eq!(world.refusal(ALICE, at(65)), "Slow down");
+    assert_eq!(world.refusal(ALICE, at(64)), "", "where it is");
+    assert_eq!(world.refusal(ALICE, client(2)), "", "another session");
+    assert_eq!(world.refusal(BOB, at(65)), "", "another user");
+    world.wait(3600);
+    assert_eq!(world.refusal(ALICE, at(65)), "", "in the next Interval");
+}
+
+#[test]
 fn without_passkeys_an_address_may_begin_twice_that_many_sessions_on_a_torrent() {
     let world = World::new(json!({ "Passkey": false, "Clients": 3 }));
     let from = |n: u16, ip: &str| Announce {
