@@ -247,8 +247,9 @@ impl Keeper {
                     }
                 }
                 Change::UserGone(id) => {
-                    self.drop_user(id);
+                    // First, or who announces meanwhile would stay.
                     tracker.access.remove_user(id);
+                    self.drop_user(id);
                 }
                 Change::File(file) => tracker.put_torrent(&file),
                 Change::FileGone(hash) => tracker.remove_torrent(&hash),

@@ -31,12 +31,12 @@ use crate::message::{self, MAX_HEADERS, Parsed, parse};
 use crate::server::Tracker;
 use crate::stream::Stream;
 use crate::sys::{Events, Interest, Poll};
-use crate::workers::{Desk, Workers};
+use crate::workers::{Desk, Workers, join};
 
 /// How long a connection may stay open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long open connections are served after the order to stop.
-const STOP: Duration = Duration::from_secs(3);
+const STOP: Duration = Duration::from_secs(2);
 /// The most connections at a time, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 16_384;
 /// Files that are not connections: databases, certificates, the log.
@@ -105,14 +105,14 @@ impl Listeners {
         Ok(Listeners { threads, workers, wake, stopping })
     }
 
-    /// Stops accepting, answers what is in flight, and waits for the threads to end.
+    /// Stops accepting, and answers what is in flight.
     pub fn stop(mut self) {
         self.stopping.store(true, Relaxed);
         // Nobody reads this byte: it wakes every thread, however often they look.
         let _ = self.wake.write_all(&[0]);
         // The workers end when those are gone who hand requests over.
-        let serving = self.threads.drain(..);
-        let ended = serving.map(JoinHandle::join).filter(Result::is_err).count() + self.workers.join();
+        let deadline = Instant::now() + STOP + Duration::from_millis(500);
+        let ended = join(self.threads.drain(..), deadline) + self.workers.join(deadline);
         if ended > 0 {
             log(format!("{ended} threads had ended by a defect of goat: please report it"));
         }

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use crate::api;
 use crate::connection::Connection;
 use crate::http::{self, Scratch};
 use crate::log::log;
@@ -21,6 +22,10 @@ const MAX_WAITING: usize = 1_024;
 const STACK: usize = 1024 * 1024;
 /// How long a client may take for an answer, which may be a list of many torrents.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How often it is looked whether a thread has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+const BUSY: &str = "Too busy: try again in a minute";
 
 /// A request that waits for a worker: the first bytes of a connection's input.
 struct Job {
@@ -41,6 +46,8 @@ pub struct Workers {
     waiting: Mutex<Receiver<Job>>,
     queued: AtomicUsize,
     idle: AtomicUsize,
+    /// How many answer the API.
+    api: AtomicUsize,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -48,8 +55,8 @@ impl Desk {
     /// A desk whose workers have not been started yet.
     pub fn new(tracker: Arc<Tracker>) -> Desk {
         let (jobs, waiting) = sync_channel(MAX_WAITING);
-        let (queued, idle) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let workers = Workers { tracker, waiting: Mutex::new(waiting), queued, idle, threads: Mutex::default() };
+        let (queued, idle, api) = Default::default();
+        let workers = Workers { tracker, waiting: Mutex::new(waiting), queued, idle, api, threads: Mutex::default() };
         Desk { jobs, workers: Arc::new(workers) }
     }
 
@@ -66,7 +73,7 @@ impl Desk {
             Ok(()) => self.workers.staff(),
             Err(TrySendError::Full(mut job) | TrySendError::Disconnected(mut job)) => {
                 self.workers.queued.fetch_sub(1, Relaxed);
-                let busy = message::error(&job.connection.input, 503, "Too busy: try again in a minute");
+                let busy = message::error(&job.connection.input, 503, BUSY);
                 let _ = job.connection.stream.send(&busy, true);
             }
         }
@@ -105,19 +112,37 @@ impl Workers {
                 let secure = connection.stream.is_tls();
                 let request = Request { keep_alive: false, secure, ..request };
                 let client = connection.stream.patient(Instant::now() + ANSWER);
+                // Who reads the API slowly must leave half of the workers to those who want to announce.
+                let api = usize::from(api::serves(&self.tracker, request.target));
+                let crowded = self.api.fetch_add(api, Relaxed) >= self.tracker.config.workers.div_ceil(2);
                 // Who does not read their answer does not get it.
                 let _ = client.and_then(|mut client| {
                     client.write_all(&connection.output)?;
+                    if api == 1 && crowded {
+                        return client.write_all(&message::error(input, 503, BUSY));
+                    }
                     http::answer_slowly(&self.tracker, &request, &mut scratch, &mut client)
                 });
+                self.api.fetch_sub(api, Relaxed);
             }
             self.tracker.stats.busy.fetch_sub(1, Relaxed);
         }
     }
 
-    /// Waits for the threads to end, once there is no desk any more; returns how many ended by a panic.
-    pub fn join(&self) -> usize {
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+    /// Waits for the threads to end, once there is no desk any more; see [`join`].
+    pub fn join(&self, deadline: Instant) -> usize {
+        join(std::mem::take(&mut *lock(&self.threads)), deadline)
     }
+}
+
+/// Waits for threads to end, but not beyond a deadline: who then still waits for the database or for a slow
+/// client ends with the process. Returns how many ended by a panic.
+pub fn join(threads: impl IntoIterator<Item = JoinHandle<()>>, deadline: Instant) -> usize {
+    let ended = |thread: &JoinHandle<()>| {
+        while !thread.is_finished() && Instant::now() < deadline {
+            sleep(LOOK);
+        }
+        thread.is_finished()
+    };
+    threads.into_iter().filter(ended).map(JoinHandle::join).filter(Result::is_err).count()
 }
