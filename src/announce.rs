@@ -4,6 +4,7 @@
 //! A listener first asks [`admit`] who is there, then reads the rest of the request into an [`Announce`]
 //! and calls [`announce`]. The order of the checks is the order in which an announce meets them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::gate::network;
 use crate::ledger::{First, Ledger, SessionKey, SessionRow, TotalKey, credit};
 use crate::random::Rng;
-use crate::swarm::{Addresses, Peers, Session, Shard, Swarm, Swarms, Want};
+use crate::swarm::{Addresses, Peers, Session, Shard, Swarm, Swarms, Torrent, Want};
 use crate::torrent::{InfoHash, PeerId};
 
 /// What an announce wants to say beside its numbers (BEP 3, BEP 21).
@@ -243,20 +244,21 @@ pub fn announce(
     let started = a.event == Event::Started;
     let before = known.map(|(session, _)| session);
     let before_at = known.map_or(Addresses::NONE, |(_, at)| at);
-    let last = before.or_else(|| ledger.session(&key).copied());
+    let last = known.or_else(|| ledger.session(&key));
     // Each session costs the database a row, and memory until it is written. So does each address of one.
     let whose = match last {
         _ if user.id == 0 => network(a.ip),
         None => Ipv4Addr::UNSPECIFIED.into(),
         Some(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let new = last.is_none() || before_at.ips().all(|ip| ip != a.ip);
+    let new = last.is_none_or(|(_, at)| at.ips().all(|ip| ip != a.ip));
     if new && !begun.another(TotalKey { file: torrent.id, user: user.id, ip: whose }, config, now) {
         if entered {
             user.leave();
         }
         return Err(Refusal::SlowDown);
     }
+    let last = last.map(|(session, _)| session);
     // The database's numbers end at 2^63 - 1, and nobody moves that many bytes.
     let bytes = |n: u64| n.min(i64::MAX as u64);
     let (counters, left) = ((bytes(a.uploaded), bytes(a.downloaded)), bytes(a.left));
@@ -312,7 +314,8 @@ pub fn announce(
     ledger.keep(&entry);
     if stopped {
         close_totals(ledger, torrent.id, swarm, &session, at);
-    } else if before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip) {
+    }
+    if before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip) {
         close_totals(ledger, torrent.id, swarm, &session, before_at);
     }
 
@@ -369,38 +372,53 @@ pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32) {
     remove_where(access, shard, |swarm, gone| swarm.expire(deadline, gone));
 }
 
-/// Takes the sessions of one user out of one shard, as a ban or a removal demands.
-pub fn drop_user(access: &Access, shard: &mut Shard, user: u32) {
-    remove_where(access, shard, |swarm, gone| swarm.remove_user(user, gone));
+/// Takes the sessions of some users out of one shard, as a ban or a removal demands.
+pub fn drop_users(access: &Access, shard: &mut Shard, users: &HashSet<u32>) {
+    remove_where(access, shard, |swarm, gone| swarm.remove_users(|user| users.contains(&user), gone));
 }
 
-fn remove_where(access: &Access, shard: &mut Shard, remove: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses))) {
+/// Forgets a torrent and its sessions.
+pub fn drop_torrent(access: &Access, shard: &mut Shard, info_hash: &InfoHash) {
+    if let Some(mut torrent) = shard.torrents.remove(info_hash) {
+        remove(access, &mut shard.ledger, &mut torrent, |swarm, gone| swarm.remove_users(|_| true, gone));
+    }
+}
+
+fn remove_where(access: &Access, shard: &mut Shard, which: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses))) {
     let Shard { torrents, ledger, .. } = shard;
-    for torrent in torrents.values_mut() {
-        let Some(swarm) = &mut torrent.swarm else {
-            continue;
-        };
-        let mut gone = Vec::new();
-        remove(swarm, &mut |session, at| gone.push((session, at)));
-        for (session, at) in &gone {
-            // It may only have lost one of its two addresses.
-            let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
-            let (now, now_at, active) = still.map_or((session, *at, false), |(now, at)| (now, at, true));
-            let noted = ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
-            ledger.keep(&(Some(noted), None));
-            close_totals(ledger, torrent.id, swarm, session, *at);
+    torrents.values_mut().for_each(|torrent| remove(access, ledger, torrent, &which));
+}
+
+/// Takes sessions out of a torrent's swarm, and notes what the books must hold of it.
+fn remove(
+    access: &Access,
+    ledger: &mut Ledger,
+    torrent: &mut Torrent,
+    which: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses)),
+) {
+    let Some(swarm) = &mut torrent.swarm else {
+        return;
+    };
+    let mut gone = Vec::new();
+    which(swarm, &mut |session, at| gone.push((session, at)));
+    for (session, at) in &gone {
+        // It may only have lost one of its two addresses.
+        let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
+        let (now, now_at, active) = still.map_or((session, *at, false), |(now, at)| (now, at, true));
+        let noted = ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
+        ledger.keep(&(Some(noted), None));
+        close_totals(ledger, torrent.id, swarm, session, *at);
+    }
+    // A user who had several clients here has left one torrent.
+    gone.sort_unstable_by_key(|(session, _)| session.user);
+    gone.dedup_by_key(|(session, _)| session.user);
+    for (session, _) in gone {
+        if swarm.of_user(session.user, &session.peer_id).next().is_none() {
+            access.left(session.user);
         }
-        // A user who had several clients here has left one torrent.
-        gone.sort_unstable_by_key(|(session, _)| session.user);
-        gone.dedup_by_key(|(session, _)| session.user);
-        for (session, _) in gone {
-            if swarm.of_user(session.user, &session.peer_id).next().is_none() {
-                access.left(session.user);
-            }
-        }
-        if swarm.is_empty() {
-            torrent.swarm = None;
-        }
+    }
+    if swarm.is_empty() {
+        torrent.swarm = None;
     }
 }
 

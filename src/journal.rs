@@ -21,7 +21,7 @@ use ring::digest;
 
 use crate::config::{Config, Driver};
 use crate::ledger::{Batch, Factors, First, SessionKey, SessionRow, Total, TotalKey};
-use crate::random::Rng;
+use crate::random::{Rng, hex};
 use crate::swarm::{Addr4, Addr6, Addresses, Session, lock};
 use crate::sys::SharedWords;
 use crate::torrent::PeerId;
@@ -38,9 +38,9 @@ const ENTRIES: u64 = 1 << 20;
 const CHUNK: u64 = 1 << 10;
 /// A segment with more entries is worth a copy that holds each row once.
 const LONG: u64 = ENTRIES / 16;
-/// How long to wait for another goat to let go of the file.
+/// How long to wait for another goat to let go of the file: as long as one may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Words before the first segment: 8 for the file, 8 for each segment.
+/// Words before the first segment: 8 for the file (what it is, and whose database's), 8 for each segment.
 const HEAD: usize = 8 + SEGMENTS * 8;
 
 /// The fields of a segment's head: its batch, its place in the order of segments, and how many entries it has.
@@ -58,6 +58,8 @@ type Rows = (BTreeMap<SessionKey, SessionRow>, BTreeMap<TotalKey, Total>);
 pub struct Journal {
     words: SharedWords,
     path: PathBuf,
+    /// What the file is known by, whatever happens to its name.
+    inode: u64,
     /// The segment that the next batch comes from.
     current: AtomicUsize,
     /// For how many entries of each segment memory is reserved.
@@ -73,29 +75,32 @@ impl Journal {
         let path = Path::new("/dev/shm").join(name(config));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&path)?;
-        let meta = file.metadata()?;
-        // Everybody may make files there.
-        if !meta.is_file() || meta.uid() != crate::sys::user() || meta.mode() & 0o077 != 0 {
-            return Err(io::Error::other("it is somebody else's"));
-        }
-        // The goat before may be about to end.
         let begin = Instant::now();
-        while let Err(e) = crate::sys::lock_file(&file) {
-            if begin.elapsed() > PATIENCE {
-                return Err(io::Error::other(format!("another goat with this configuration uses it ({e})")));
+        loop {
+            let file = options.open(&path)?;
+            let meta = file.metadata()?;
+            // Everybody may make files there.
+            if !meta.is_file() || meta.uid() != crate::sys::user() || meta.mode() & 0o077 != 0 {
+                return Err(io::Error::other("it is somebody else's"));
             }
-            std::thread::sleep(Duration::from_millis(10));
+            match crate::sys::lock_file(&file) {
+                // The goat before, which was about to end, may have removed the file that this one opened.
+                Ok(()) if inode(&path) == Some(meta.ino()) => return Journal::map(file, path, meta.ino()),
+                Err(e) if begin.elapsed() > PATIENCE => {
+                    return Err(io::Error::other(format!("another goat with this configuration uses it ({e})")));
+                }
+                _ => std::thread::sleep(Duration::from_millis(10)),
+            }
         }
-        Journal::map(file, path)
     }
 
-    fn map(file: File, path: PathBuf) -> io::Result<Journal> {
+    fn map(file: File, path: PathBuf, inode: u64) -> io::Result<Journal> {
         let words = SharedWords::map(file, HEAD + SEGMENTS * ENTRIES as usize * ENTRY)?;
         words.reserve(0, HEAD)?;
         let journal = Journal {
             words,
             path,
+            inode,
             current: AtomicUsize::new(0),
             reserved: Default::default(),
             reserving: Mutex::default(),
@@ -110,6 +115,16 @@ impl Journal {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it is still there for the next start to find.
+    pub fn is_there(&self) -> bool {
+        inode(&self.path) == Some(self.inode)
+    }
+
+    /// The [identity](crate::store::Store::identity) of the database that it belongs to.
+    pub fn database(&self) -> &AtomicU64 {
+        self.word(1)
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -243,6 +258,10 @@ impl Drop for Journal {
     }
 }
 
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|meta| meta.ino())
+}
+
 /// The file's name: the configuration's path, to be known by people, and a digest of that and the database.
 fn name(config: &Config) -> String {
     let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
@@ -251,7 +270,7 @@ fn name(config: &Config) -> String {
         Driver::Mysql => format!("{} {}", config.db.host, config.db.database),
     };
     let digest = digest::digest(&digest::SHA256, format!("{} {db}", file.display()).as_bytes());
-    let digest: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(digest.as_ref().get(..6).unwrap_or_default());
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let shown: String = file.display().to_string().chars().map(plain).collect();
     format!("goat{}-{digest}", shown.get(shown.len().saturating_sub(200)..).unwrap_or_default())

@@ -1,18 +1,20 @@
 //! The keeper: the one thread that writes the books, follows changes in the database, lets silent peers go
 //! and says how things are.
 
-use std::fs::{self, OpenOptions};
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::access::Suggestion;
-use crate::announce::{drop_user, expire};
+use crate::announce::{drop_users, expire};
 use crate::config::Config;
+use crate::history::Counts;
 use crate::journal::Journal;
 use crate::ledger::Batch;
 use crate::log::log;
@@ -57,6 +59,8 @@ pub struct Keeper {
     written: u32,
     /// It did not answer in time when it was asked last.
     hangs: bool,
+    /// The journal had no room when something was kept last, or was not where the next start looks for it.
+    journal_fails: bool,
     /// Announces at the last status line.
     announces: u64,
 }
@@ -95,6 +99,7 @@ impl Keeper {
             sweep: Some(0),
             written,
             hangs: false,
+            journal_fails: false,
             announces: 0,
         }
     }
@@ -120,6 +125,7 @@ impl Keeper {
             if let Some(files) = self.tracker.certificates.as_ref().filter(|_| certificates.due(now)) {
                 files.refresh();
             }
+            self.watch_journal();
             let mut done = self.write(now);
             // While the database is away it is asked each time, or an idle tracker would think it back.
             if done.is_ok() && (changes.due(now) || self.away_since.is_some()) {
@@ -164,15 +170,14 @@ impl Keeper {
         for _ in 0..=usize::from(again) {
             let batch = self.unsettled.take().unwrap_or_else(|| gather(&self.tracker, &mut self.rng));
             let begin = Instant::now();
-            let done = if batch.is_empty() { Ok(Vec::new()) } else { self.tracker.store.write(&batch, now) };
+            let done = if batch.is_empty() { Ok(()) } else { self.tracker.store.write(&batch, now) };
             match done {
-                Ok(snatched) => {
+                Ok(()) => {
                     if !batch.is_empty() {
                         self.tracker.metrics.wrote(batch.rows(), begin.elapsed());
                     }
                     self.caught_up += if again { batch.rows() } else { 0 };
                     self.tracker.journal.iter().for_each(|journal| journal.forget(Some(batch.number)));
-                    self.refresh(&snatched)?;
                 }
                 Err(e) => {
                     self.unsettled = Some(batch);
@@ -188,31 +193,32 @@ impl Keeper {
         Ok(())
     }
 
+    /// Says once that a kill would lose something, and returns whether the journal has overflowed.
+    fn watch_journal(&mut self) -> bool {
+        let Some(journal) = &self.tracker.journal else { return false };
+        let (full, lost) = (journal.overflowed(), !journal.is_there());
+        if !self.journal_fails && (full || lost) {
+            let (file, what) = (journal.path().display(), if lost { "was removed" } else { "has no more room" });
+            log(format!("{file} {what}: a kill would lose part of what is unwritten"));
+        }
+        self.journal_fails = full || lost;
+        full
+    }
+
     /// Where the database has been away so long that the journal is, keeps each row in it once.
     fn shorten_journal(&mut self) {
-        let Some(journal) = &self.tracker.journal else { return };
-        if journal.overflowed() {
-            log(format!("{} has no more room: a kill would lose part of what is unwritten", journal.path().display()));
-        }
+        let Some(journal) = self.tracker.journal.clone() else { return };
         let rows = self.tracker.swarms.each().map(|shard| shard.ledger.rows()).sum();
         if journal.long(rows) {
             let old = journal.current();
             journal.turn(&mut self.rng, true);
             if journal.current() != old {
                 self.tracker.swarms.each().for_each(|mut shard| shard.ledger.keep_all());
-                journal.clear(old);
+                if !self.watch_journal() {
+                    journal.clear(old);
+                }
             }
         }
-    }
-
-    /// Reads again the snatches of torrents that were just snatched.
-    fn refresh(&self, snatched: &[u32]) -> Result<(), Error> {
-        for id in snatched {
-            if let Some(file) = self.tracker.store.file_by_id(*id)? {
-                self.tracker.put_torrent(&file);
-            }
-        }
-        Ok(())
     }
 
     fn count_unsaved(&self) {
@@ -232,35 +238,32 @@ impl Keeper {
     /// Takes over some, and says whether there may be more.
     fn follow_some(&self) -> Result<bool, Error> {
         let tracker = &self.tracker;
-        let changes = tracker.store.changes()?;
-        let any = !changes.is_empty();
+        let (changes, ids) = tracker.store.changes()?;
         if changes.iter().any(|change| !matches!(change, Change::User(_) | Change::UserGone(_))) {
             tracker.access.forget_suggestions();
         }
+        let mut gone = HashSet::new();
         for change in changes {
             match change {
                 Change::User(user) => {
-                    let (id, banned) = (user.id, user.banned);
+                    gone.extend(user.banned.then_some(user.id));
                     tracker.access.put_user(user);
-                    if banned {
-                        self.drop_user(id);
-                    }
                 }
                 Change::UserGone(id) => {
-                    // First, or who announces meanwhile would stay.
+                    gone.insert(id);
                     tracker.access.remove_user(id);
-                    self.drop_user(id);
                 }
                 Change::File(file) => tracker.put_torrent(&file),
                 Change::FileGone(hash) => tracker.remove_torrent(&hash),
                 Change::Clients(prefixes) => tracker.access.set_clients(prefixes),
             }
         }
-        Ok(any)
-    }
-
-    fn drop_user(&self, id: u32) {
-        self.tracker.swarms.each().for_each(|mut shard| drop_user(&self.tracker.access, &mut shard, id));
+        // When nobody can come back, and all in one walk.
+        if !gone.is_empty() {
+            tracker.swarms.each().for_each(|mut shard| drop_users(&tracker.access, &mut shard, &gone));
+        }
+        tracker.store.forget_changes(&ids)?;
+        Ok(!ids.is_empty())
     }
 
     fn record_suggestions(&self) -> Result<(), Error> {
@@ -352,11 +355,18 @@ impl Keeper {
             return Ok(());
         }
         let file = unwritten(&self.tracker.config);
+        // Whole or not at all: half of it would keep the next start from using the journal.
+        let new = file.with_extension("new");
         let saved = serde_json::to_vec(&batches).map_err(std::io::Error::from).and_then(|json| {
-            let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
+            let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             out.write_all(&json)?;
-            out.sync_all()
+            out.sync_all()?;
+            fs::rename(&new, &file)?;
+            File::open(file.parent().unwrap_or(&file))?.sync_all()
         });
+        if saved.is_err() {
+            let _ = fs::remove_file(&new);
+        }
         let name = database(&self.tracker.config);
         match saved {
             Ok(()) => {
@@ -428,16 +438,27 @@ pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes what the last run had answered and not written when it was killed, and opens the journal for this one.
+/// Writes what the last run had answered and not written, and opens the journal for this one.
 pub fn recover(config: &Config, store: &Store, now: u32) -> Result<Option<Arc<Journal>>, String> {
     let journal = match Journal::open(config) {
-        Ok(journal) => journal,
+        Ok(journal) => Some(journal),
         Err(e) => {
             log(format!("there is no journal in /dev/shm, so a kill would lose what was not yet written: {e}"));
-            return Ok(None);
+            None
         }
     };
+    // Only now has the run before surely ended, and left its file.
+    replay(config, store, now)?;
+    let Some(journal) = journal else { return Ok(None) };
     let batches = journal.batches();
+    let identity = store.identity().map_err(|e| format!("{}: {e}", database(config)))?;
+    if !batches.is_empty() && journal.database().load(Acquire) != identity {
+        return Err(format!(
+            "{} holds accounts not yet written, of another database than this one: put that back, or remove the file to start without them",
+            journal.path().display()
+        ));
+    }
+    journal.database().store(identity, Release);
     for batch in &batches {
         let failed = |e| format!("cannot write the accounts in {}: {e}", journal.path().display());
         store.write(batch, now).map_err(failed)?;
@@ -454,13 +475,6 @@ pub fn recover(config: &Config, store: &Store, now: u32) -> Result<Option<Arc<Jo
 
 /// Users, torrents and peers, in words.
 pub fn counts(tracker: &Tracker) -> String {
-    let (mut torrents, mut seeders, mut leechers) = (0, 0, 0);
-    for shard in tracker.swarms.each() {
-        torrents += shard.torrents.len();
-        for swarm in shard.torrents.values().filter_map(|torrent| torrent.swarm.as_deref()) {
-            seeders += swarm.seeders();
-            leechers += swarm.leechers();
-        }
-    }
+    let Counts { torrents, seeders, leechers, .. } = Counts::now(tracker);
     format!("{} users, {torrents} torrents, {seeders} seeders, {leechers} leechers", tracker.access.users())
 }

@@ -152,8 +152,8 @@ impl Ledger {
     }
 
     /// An unwritten session: it may have left the swarm already.
-    pub fn session(&self, key: &SessionKey) -> Option<&Session> {
-        self.sessions.get(key).map(|row| &row.session)
+    pub fn session(&self, key: &SessionKey) -> Option<(Session, Addresses)> {
+        self.sessions.get(key).map(|row| (row.session, row.at))
     }
 
     /// Notes the state of a session, and returns it as it is to be written.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::access::{Access, Suggestion};
-use crate::announce::Refusal;
+use crate::announce::{Refusal, drop_torrent};
 use crate::auth::Auth;
 use crate::config::{Config, Driver};
 use crate::journal::Journal;
@@ -99,7 +99,6 @@ impl Tracker {
         let failed = |e: crate::store::Error| format!("{whose}: {e}");
         let store = Store::open(&config).map_err(failed)?;
         let clock = Clock::new();
-        crate::keeper::replay(&config, &store, clock.now())?;
         let journal = crate::keeper::recover(&config, &store, clock.now())?;
         let (access, swarms) = (Access::default(), Swarms::default());
         let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
@@ -136,15 +135,16 @@ impl Tracker {
                 let Some(torrent) = shard.torrents.get_mut(hash) else {
                     return;
                 };
-                let swarm = torrent.swarm.get_or_insert_default();
                 let user = tracker.access.by_id(session.user);
                 if session.user != 0 && user.as_ref().is_none_or(|user| user.banned) {
                     return;
                 }
+                let swarm = torrent.swarm.get_or_insert_default();
                 if let Some(user) = user.filter(|user| swarm.of_user(user.id, &session.peer_id).next().is_none()) {
                     user.come_back();
                 }
-                swarm.put(None, session, at);
+                // Where the connection is lost meanwhile, all are read once more.
+                swarm.put(swarm.find(session.user, &session.peer_id), session, at);
             }
         };
         tracker.store.close_sessions(since).map_err(failed)?;
@@ -200,12 +200,7 @@ impl Tracker {
 
     /// Forgets a torrent and its swarm. What was moved until now is still written.
     pub fn remove_torrent(&self, info_hash: &InfoHash) {
-        let gone = self.swarms.shard(info_hash).torrents.remove(info_hash);
-        let swarm = gone.and_then(|torrent| torrent.swarm).unwrap_or_default();
-        let mut users: Vec<u32> = swarm.iter().map(|(session, _)| session.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        users.into_iter().for_each(|user| self.access.left(user));
+        drop_torrent(&self.access, &mut self.swarms.shard(info_hash), info_hash);
     }
 
     /// Stores a torrent as the database has it; its swarm stays.

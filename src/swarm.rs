@@ -375,10 +375,10 @@ impl Swarm {
         }
     }
 
-    /// Takes all sessions of a user out and calls `gone` with each.
-    pub fn remove_user(&mut self, user: u32, mut gone: impl FnMut(Session, Addresses)) {
+    /// Takes all sessions of some users out and calls `gone` with each.
+    pub fn remove_users(&mut self, which: impl Fn(u32) -> bool, mut gone: impl FnMut(Session, Addresses)) {
         for slot in (0..self.len()).rev() {
-            if self.sessions.get(slot).is_some_and(|session| session.user == user) {
+            if self.sessions.get(slot).is_some_and(|session| which(session.user)) {
                 let (session, at) = self.remove(slot);
                 gone(session, at);
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use common::{Clients, Database, Folder, Model, Random, Said, wait_until};
 use goat::access::User;
-use goat::announce::{Announce, Event, announce, drop_user, expire};
+use goat::announce::{Announce, Event, announce, drop_users, expire};
 use goat::keeper::{Keeper, gather};
 use goat::random::Rng;
 use goat::server::Tracker;
@@ -136,8 +136,7 @@ impl<'a> Books<'a> {
     /// Writes what is unwritten; sometimes the answer to COMMIT is lost, and it is sent again.
     fn write(&mut self, again: bool) {
         let batch = gather(&self.tracker, &mut self.rng);
-        (0..=u32::from(again))
-            .for_each(|_| drop(self.tracker.store.write(&batch, self.now).unwrap()));
+        (0..=u32::from(again)).for_each(|_| self.tracker.store.write(&batch, self.now).unwrap());
         self.tracker
             .journal
             .as_ref()
@@ -188,7 +187,7 @@ impl<'a> Books<'a> {
             self.tracker
                 .swarms
                 .each()
-                .for_each(|mut shard| drop_user(access, &mut shard, user));
+                .for_each(|mut shard| drop_users(access, &mut shard, &[user].into()));
         }
     }
 
@@ -197,7 +196,7 @@ impl<'a> Books<'a> {
         self.tracker
             .swarms
             .each()
-            .for_each(|mut shard| drop_user(access, &mut shard, user));
+            .for_each(|mut shard| drop_users(access, &mut shard, &[user].into()));
         access.remove_user(user);
         self.database
             .sql(&format!("DELETE FROM users WHERE id = {user}"));

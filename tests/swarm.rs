@@ -964,9 +964,10 @@ fn apply(
         }
         Change::RemoveUser(user) => {
             let mut gone = BTreeSet::new();
-            swarm.remove_user(user, |session, _| {
-                assert!(gone.insert((user, session.peer_id)))
-            });
+            swarm.remove_users(
+                |other| other == user,
+                |session, _| assert!(gone.insert((user, session.peer_id))),
+            );
             let owned = model
                 .keys()
                 .filter(|(owner, _)| *owner == user)

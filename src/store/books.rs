@@ -36,16 +36,14 @@ fn placeholders(rows: usize, columns: usize) -> String {
 }
 
 impl Store {
-    /// Writes a batch in one transaction, unless it is there already, and returns the ids of the torrents
-    /// that were snatched. After an error the same batch must be given again before any other.
-    pub fn write(&self, batch: &Batch, now: u32) -> Result<Vec<u32>, Error> {
-        let number = big(batch.number);
+    /// Writes a batch in one transaction, unless it is there already. After an error the same batch must be given
+    /// again before any other.
+    pub fn write(&self, batch: &Batch, now: u32) -> Result<(), Error> {
+        let insert = format!("{} INTO batches (number, time) VALUES (?, ?)", self.dialect.insert_ignore());
         let mut moved = (0u64, 0u64);
-        let snatched = self.transaction(|c| {
-            let mut written = false;
-            c.query("SELECT number FROM batches WHERE number = ?", &[number], &mut |_| written = true)?;
-            if written {
-                return Ok(batch.totals.iter().filter(|(_, total)| total.completed).map(|(key, _)| key.file).collect());
+        self.transaction(|c| {
+            if c.execute(&insert, &[big(batch.number), Value::Int(now.into())])? == 0 {
+                return Ok(());
             }
             let totals = settle(c, batch)?;
             let add =
@@ -54,13 +52,11 @@ impl Store {
             self.write_sessions(c, batch)?;
             self.write_totals(c, &totals)?;
             self.write_users(c, &totals)?;
-            let snatched = write_snatches(c, &totals)?;
-            c.execute("INSERT INTO batches (number, time) VALUES (?, ?)", &[number, Value::Int(now.into())])?;
-            Ok(snatched)
+            write_snatches(c, &totals)
         })?;
         self.moved[0].fetch_add(moved.0, Relaxed);
         self.moved[1].fetch_add(moved.1, Relaxed);
-        Ok(snatched)
+        Ok(())
     }
 
     /// Forgets the numbers of batches written before `before` (seconds since 1970).
@@ -192,13 +188,12 @@ impl Store {
             let add = (total.credited_uploaded, total.credited_downloaded);
             *sums = (sums.0.saturating_add(add.0), sums.1.saturating_add(add.1));
         }
-        let least = self.dialect.least();
-        let sql = format!(
-            "UPDATE users SET uploaded = uploaded + {least}(?, 9223372036854775807 - uploaded),
-             downloaded = downloaded + {least}(?, 9223372036854775807 - downloaded) WHERE id = ?"
-        );
-        for (id, (uploaded, downloaded)) in users {
-            c.execute(&sql, &[big(uploaded), big(downloaded), Value::Int(id.into())])?;
+        let users: Vec<_> = users.into_iter().collect();
+        // MySQL takes five times as long for one after the other.
+        let most = if self.dialect.driver == Driver::Sqlite { 1 } else { users.len().max(1) };
+        for rows in pieces(&users).flat_map(|piece| piece.chunks(most)) {
+            let values = rows.iter().flat_map(|(id, sums)| [Value::Int((*id).into()), big(sums.0), big(sums.1)]);
+            c.execute(&self.dialect.add_to_users(rows.len()), &values.collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -238,16 +233,14 @@ fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)
     Ok(totals.into_iter().collect())
 }
 
-/// Counts a snatch for each row of `files_users` whose `completed` turns true, and returns their torrents.
-fn write_snatches(c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<Vec<u32>, Error> {
-    let mut snatched = Vec::new();
+/// Counts a snatch for each row of `files_users` whose `completed` turns true.
+fn write_snatches(c: &mut dyn Connection, totals: &[(TotalKey, Total)]) -> Result<(), Error> {
     for (key, _) in totals.iter().filter(|(_, total)| total.completed) {
         let file = Value::Int(key.file.into());
         let sql = "UPDATE files_users SET completed = 1 WHERE file_id = ? AND user_id = ? AND ip = ? AND completed = 0";
         if c.execute(sql, &[file, Value::Int(key.user.into()), Value::Text(&key.ip.to_string())])? > 0 {
             c.execute("UPDATE files SET completed = completed + 1 WHERE id = ?", &[file])?;
-            snatched.push(key.file);
         }
     }
-    Ok(snatched)
+    Ok(())
 }

@@ -30,6 +30,7 @@ use crate::access::User;
 use crate::config::{Config, Driver};
 use crate::ledger::Factors;
 use crate::log::log;
+use crate::random::Rng;
 use crate::server::database;
 use crate::swarm::{Addresses, Session, addr4, addr6, lock};
 use crate::torrent::{InfoHash, PeerId};
@@ -170,10 +171,19 @@ impl Dialect {
         }
     }
 
-    fn least(&self) -> &'static str {
+    /// Adds to what so many users are credited: an id, bytes uploaded and bytes downloaded of each.
+    fn add_to_users(&self, users: usize) -> String {
+        let more = " UNION ALL SELECT ?, ?, ?".repeat(users.saturating_sub(1));
+        let rows = format!("(SELECT ? AS id, ? AS up, ? AS down{more}) t");
+        let add = |least| {
+            format!(
+                "SET uploaded = uploaded + {least}(t.up, 9223372036854775807 - uploaded),
+                 downloaded = downloaded + {least}(t.down, 9223372036854775807 - downloaded)"
+            )
+        };
         match self.driver {
-            Driver::Sqlite => "MIN",
-            Driver::Mysql => "LEAST",
+            Driver::Sqlite => format!("UPDATE users {} FROM {rows} WHERE users.id = t.id", add("MIN")),
+            Driver::Mysql => format!("UPDATE users JOIN {rows} ON users.id = t.id {}", add("LEAST")),
         }
     }
 
@@ -346,7 +356,9 @@ impl Store {
             // All are closed before one is opened: the last to close a SQLite file removes its write-ahead log.
             kept = None;
             lock(&self.idle).clear();
-            log(format!("{} was replaced: using what is there now", database(&self.config)));
+            if self.config.db.path.exists() {
+                log(format!("{} was replaced: using what is there now", database(&self.config)));
+            }
         }
         if let Some(mut connection) = kept {
             match f(connection.as_mut()) {
@@ -379,14 +391,13 @@ impl Store {
             self.with(|c| {
                 c.execute(self.dialect.begin(), &[])?;
                 let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
-                if let Err(e) = &done
-                    && !e.broken()
-                    && let Err(e) = c.execute("ROLLBACK", &[])
-                {
+                match done {
                     // Whatever the connection still holds, the next transaction on it must not commit it.
-                    return Err(Error { kind: Kind::Lost, ..e });
+                    Err(e) if !e.broken() && c.execute("ROLLBACK", &[]).is_err() => {
+                        Err(Error { kind: Kind::Lost, ..e })
+                    }
+                    done => done,
                 }
-                done
             })
         })
     }
@@ -408,13 +419,26 @@ impl Store {
         })
     }
 
-    /// Marks as inactive the sessions that were silent for too long while no tracker ran.
+    /// Marks as inactive the sessions that were silent for too long while no tracker ran, and those of users
+    /// that were banned or removed meanwhile.
     pub fn close_sessions(&self, before: u32) -> Result<(), Error> {
-        let before = [Value::Int(before.into())];
+        let old =
+            "active = 1 AND (time < ? OR user_id <> 0 AND user_id NOT IN (SELECT id FROM users WHERE banned = 0))";
         self.with(|c| {
-            c.execute("UPDATE peers SET active = 0 WHERE active = 1 AND time < ?", &before)?;
-            c.execute("UPDATE files_users SET active = 0 WHERE active = 1 AND time < ?", &before).map(drop)
+            ["peers", "files_users"].into_iter().try_for_each(|table| {
+                c.execute(&format!("UPDATE {table} SET active = 0 WHERE {old}"), &[Value::Int(before.into())]).map(drop)
+            })
         })
+    }
+
+    /// A number that was drawn when the database was new. Its backups and copies have the same.
+    pub fn identity(&self) -> Result<u64, Error> {
+        let drawn = big(Rng::from_system().bits() >> 1);
+        let sql = format!("{} INTO goat (name, value) VALUES ('identity', ?)", self.dialect.insert_ignore());
+        again(|| self.with(|c| c.execute(&sql, &[drawn])))?;
+        Ok(self
+            .one("SELECT value FROM goat WHERE name = 'identity'", &[], |row| Some(row.first()?.small()))?
+            .unwrap_or(0))
     }
 
     /// The approved prefixes of User-Agents and peer ids.
@@ -454,9 +478,9 @@ impl Store {
         Ok(found)
     }
 
-    /// What has changed since the last call, at most about a thousand things. It asks for the rows of a
-    /// table that is empty if nothing has changed, so it costs the same however many torrents there are.
-    pub fn changes(&self) -> Result<Vec<Change>, Error> {
+    /// What has changed, at most about a thousand things, and the ids by which to forget that. It asks for the rows
+    /// of a table that is empty if nothing has changed, so it costs the same however many torrents there are.
+    pub fn changes(&self) -> Result<(Vec<Change>, Vec<i64>), Error> {
         let mut rows: Vec<(i64, String, String)> = Vec::new();
         self.with(|c| {
             rows.clear();
@@ -484,12 +508,17 @@ impl Store {
                 _ => {}
             }
         }
-        // By their ids, not up to the last: a transaction that began earlier may still bring a lower one.
-        for chunk in rows.chunks(100) {
-            let ids: Vec<String> = chunk.iter().map(|(id, ..)| id.to_string()).collect();
+        Ok((changes, rows.into_iter().map(|(id, ..)| id).collect()))
+    }
+
+    /// Forgets changes that were followed. By their ids, not up to the last: a transaction that began earlier may
+    /// still bring a lower one.
+    pub fn forget_changes(&self, ids: &[i64]) -> Result<(), Error> {
+        for chunk in ids.chunks(100) {
+            let ids: Vec<String> = chunk.iter().map(i64::to_string).collect();
             self.with(|c| c.execute(&format!("DELETE FROM changes WHERE id IN ({})", ids.join(", ")), &[]))?;
         }
-        Ok(changes)
+        Ok(())
     }
 }
 

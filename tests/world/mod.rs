@@ -244,7 +244,7 @@ impl World {
     /// Lets a user go.
     pub fn drop_user(&self, user: u32) {
         for mut shard in self.swarms.each() {
-            announce::drop_user(&self.access, &mut shard, user);
+            announce::drop_users(&self.access, &mut shard, &[user].into());
         }
     }
 
