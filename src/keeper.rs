@@ -40,7 +40,7 @@ const FORGET: u32 = 3_600;
 const MAX_BATCH_AGE: u32 = 86_400;
 /// How long a session may be silent, and a suggestion wait, before its row is removed, in seconds.
 const RETENTION: u32 = 30 * 86_400;
-/// How long it may be busy with that between two batches.
+/// How long it may be busy with that between two batches, where there is something to remove.
 const SWEEP: Duration = Duration::from_millis(300);
 
 /// Does everything that takes time, apart from answering.
@@ -138,12 +138,10 @@ impl Keeper {
                 done = self.tracker.store.forget_batches(now.saturating_sub(MAX_BATCH_AGE));
                 self.sweep = self.sweep.or(Some(0));
             }
-            let start = Instant::now();
-            while let (Ok(()), Some(from)) = (&done, self.sweep)
-                && start.elapsed() < SWEEP
-            {
+            let (start, mut more) = (Instant::now(), true);
+            while let (Ok(()), Some(from), true) = (&done, self.sweep, more && start.elapsed() < SWEEP) {
                 let swept = self.tracker.store.sweep(from, now.saturating_sub(RETENTION));
-                done = swept.map(|next| self.sweep = next);
+                done = swept.map(|swept| (self.sweep, more) = swept);
             }
             if done.is_ok() {
                 done = self.tracker.metrics.history.save(&self.tracker, now, false);

@@ -66,8 +66,8 @@ impl Store {
 
     /// Removes sessions silent since `before` (seconds since 1970) of some torrents from `from` on, and once
     /// through also what members suggested before and nobody approved. Looks at about 2,000 rows, so that it
-    /// holds up nobody. Returns the torrent to go on from; `None` at the end.
-    pub fn sweep(&self, from: u32, before: u32) -> Result<Option<u32>, Error> {
+    /// holds up nobody. Returns the torrent to go on from, `None` at the end; and whether there was something to remove.
+    pub fn sweep(&self, from: u32, before: u32) -> Result<(Option<u32>, bool), Error> {
         let before = Value::Int(before.into());
         let last = format!(
             "SELECT MAX(file_id) FROM (SELECT file_id FROM peers WHERE file_id >= ? ORDER BY file_id LIMIT {SWEPT}) t"
@@ -82,7 +82,7 @@ impl Store {
                 let sql = format!("DELETE FROM files WHERE verified = 0 AND suggested BETWEEN 1 AND ? AND {unused}");
                 c.execute(&sql, &[before])?;
                 let sql = "DELETE FROM whitelist WHERE approved = 0 AND suggested BETWEEN 1 AND ?";
-                return c.execute(sql, &[before]).map(|_| None);
+                return c.execute(sql, &[before]).map(|_| (None, false));
             };
             let old = "file_id BETWEEN ? AND ? AND time < ?";
             let sql = match self.dialect.driver {
@@ -93,7 +93,7 @@ impl Store {
                 Driver::Mysql => format!("DELETE FROM peers WHERE {old} LIMIT {SWEPT}"),
             };
             let removed = c.execute(&sql, &[Value::Int(from.into()), Value::Int(to.into()), before])?;
-            Ok(if removed < SWEPT { to.checked_add(1) } else { Some(from) })
+            Ok((if removed < SWEPT { to.checked_add(1) } else { Some(from) }, removed > 0))
         })
     }
 
