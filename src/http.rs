@@ -144,7 +144,9 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
         Action::Announce => {
             let params = Params::read(query);
             scratch.asked = Asked::Announce(params.event.unwrap_or(Event::None));
-            let user = admit(config, &tracker.access, Some(agent), params.peer_id.whole(), passkey, allowed)?;
+            let peer_id = params.peer_id.get("peer_id", Refusal::Parameter).ok();
+            let peer_id = peer_id.as_ref().map(<[u8; 20]>::as_slice);
+            let user = admit(config, &tracker.access, Some(agent), peer_id, passkey, allowed)?;
             let a = params.announce(client)?;
             let reply = announce(config, &tracker.swarms, &user, &a, now, &mut scratch.rng, &mut scratch.peers)?;
             write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id == Some(true));
@@ -169,16 +171,6 @@ struct Bytes20 {
     len: usize,
 }
 
-impl Bytes20 {
-    fn whole(&self) -> Option<&[u8]> {
-        (self.len == 20).then_some(&self.bytes)
-    }
-
-    fn exact(&self, name: &'static str) -> Result<[u8; 20], Refusal> {
-        if self.len == 20 { Ok(self.bytes) } else { Err(Refusal::Parameter(name)) }
-    }
-}
-
 /// A parameter of a query: its first appearance counts, as in the original.
 #[derive(Clone, Copy, Default)]
 enum Param<T> {
@@ -195,25 +187,12 @@ impl<T: Copy> Param<T> {
         }
     }
 
-    fn number(&self, name: &'static str) -> Result<T, Refusal> {
+    /// The value; `wrong` makes the refusal of one that is none.
+    fn get(&self, name: &'static str, wrong: impl Fn(&'static str) -> Refusal) -> Result<T, Refusal> {
         match self {
             Param::Absent => Err(Refusal::Missing(name)),
-            Param::Invalid => Err(Refusal::Integer(name)),
+            Param::Invalid => Err(wrong(name)),
             Param::Given(value) => Ok(*value),
-        }
-    }
-}
-
-impl Param<Bytes20> {
-    fn whole(&self) -> Option<&[u8]> {
-        if let Param::Given(value) = self { value.whole() } else { None }
-    }
-
-    fn bytes(&self, name: &'static str) -> Result<[u8; 20], Refusal> {
-        match self {
-            Param::Absent => Err(Refusal::Missing(name)),
-            Param::Invalid => Err(Refusal::Parameter(name)),
-            Param::Given(value) => value.exact(name),
         }
     }
 }
@@ -221,8 +200,8 @@ impl Param<Bytes20> {
 /// The parameters of an announce (BEP 3, 7, 23), read but not yet judged.
 #[derive(Default)]
 struct Params {
-    info_hash: Param<Bytes20>,
-    peer_id: Param<Bytes20>,
+    info_hash: Param<[u8; 20]>,
+    peer_id: Param<[u8; 20]>,
     port: Param<u64>,
     uploaded: Param<u64>,
     downloaded: Param<u64>,
@@ -242,8 +221,8 @@ impl Params {
             let name = plain(name, &mut name_bytes);
             let word = if matches!(name, "info_hash" | "peer_id") { "" } else { plain(value, &mut value_bytes) };
             match name {
-                "info_hash" => params.info_hash.take(decode(value)),
-                "peer_id" => params.peer_id.take(decode(value)),
+                "info_hash" => params.info_hash.take(decode20(value)),
+                "peer_id" => params.peer_id.take(decode20(value)),
                 "port" => params.port.take(integer(word)),
                 "uploaded" => params.uploaded.take(integer(word)),
                 "downloaded" => params.downloaded.take(integer(word)),
@@ -268,17 +247,18 @@ impl Params {
 
     fn announce(&self, ip: IpAddr) -> Result<Announce, Refusal> {
         // First what is missing, then what is wrong: the order of the rules.
-        let (info_hash, peer_id) = (self.info_hash.bytes("info_hash"), self.peer_id.bytes("peer_id"));
-        let (port, left) = (self.port.number("port"), self.left.number("left"));
-        let (uploaded, downloaded) = (self.uploaded.number("uploaded"), self.downloaded.number("downloaded"));
+        let bytes = |param: &Param<[u8; 20]>, name| param.get(name, Refusal::Parameter);
+        let number = |param: &Param<u64>, name| param.get(name, Refusal::Integer);
+        let (info_hash, peer_id) = (bytes(&self.info_hash, "info_hash"), bytes(&self.peer_id, "peer_id"));
+        let (port, left) = (number(&self.port, "port"), number(&self.left, "left"));
+        let (uploaded, downloaded) = (number(&self.uploaded, "uploaded"), number(&self.downloaded, "downloaded"));
         let errors = [info_hash.err(), peer_id.err(), port.err(), uploaded.err(), downloaded.err(), left.err()];
         if let Some(missing) = errors.into_iter().flatten().find(|e| matches!(e, Refusal::Missing(_))) {
             return Err(missing);
         }
-        let numwant = match self.numwant {
-            Param::Absent => None,
-            Param::Invalid => return Err(Refusal::Integer("numwant")),
-            Param::Given(n) => Some(n),
+        let numwant = match self.numwant.get("numwant", Refusal::Integer) {
+            Err(Refusal::Missing(_)) => None,
+            given => Some(given?),
         };
         let port = u16::try_from(port?).ok().filter(|&port| port != 0).ok_or(Refusal::Integer("port"))?;
         Ok(Announce {
@@ -334,6 +314,11 @@ fn decode(value: &str) -> Option<Bytes20> {
     Some(out)
 }
 
+/// Decodes a value of 20 bytes.
+fn decode20(value: &str) -> Option<[u8; 20]> {
+    decode(value).filter(|value| value.len == 20).map(|value| value.bytes)
+}
+
 /// A decimal number, without a plus sign.
 fn integer<T: std::str::FromStr>(value: &str) -> Option<T> {
     if value.starts_with('+') { None } else { value.parse().ok() }
@@ -341,7 +326,7 @@ fn integer<T: std::str::FromStr>(value: &str) -> Option<T> {
 
 /// The torrent that an announce is about.
 fn info_hash(target: &str) -> Option<InfoHash> {
-    Params::read(split(target).1).info_hash.bytes("info_hash").ok().map(InfoHash)
+    Params::read(split(target).1).info_hash.get("info_hash", Refusal::Parameter).ok().map(InfoHash)
 }
 
 /// The torrents that a scrape asks for, sorted, each once.
@@ -355,8 +340,7 @@ fn scrape_hashes(query: &str) -> Result<Vec<InfoHash>, Refusal> {
         if hashes.len() == MAX_SCRAPE {
             return Err(Refusal::TooMany);
         }
-        let value = decode(value).ok_or(Refusal::Parameter("info_hash"))?;
-        hashes.push(InfoHash(value.exact("info_hash")?));
+        hashes.push(InfoHash(decode20(value).ok_or(Refusal::Parameter("info_hash"))?));
     }
     if hashes.is_empty() {
         return Err(Refusal::Missing("info_hash"));

@@ -41,30 +41,24 @@ const MAX_SCRAPERS: usize = 1 << 20;
 
 /// A request, as it came.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Packet<'a> {
-    /// Asks for a connection id.
-    Connect {
-        /// Repeated in the answer.
-        transaction: u32,
-    },
-    /// An announce.
-    Announce {
-        /// From the answer to a connect.
-        connection: u64,
-        /// Repeated in the answer.
-        transaction: u32,
-        /// What it says.
-        fields: Fields<'a>,
-    },
-    /// A scrape.
-    Scrape {
-        /// From the answer to a connect.
-        connection: u64,
-        /// Repeated in the answer.
-        transaction: u32,
-        /// The torrents, 20 bytes each.
-        hashes: &'a [[u8; 20]],
-    },
+pub struct Packet<'a> {
+    /// From the answer to a connect; what begins a connect itself.
+    pub connection: u64,
+    /// Repeated in the answer.
+    pub transaction: u32,
+    /// What it asks for.
+    pub action: Action<'a>,
+}
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// A connection id.
+    Connect,
+    /// Peers.
+    Announce(Fields<'a>),
+    /// Counts of these torrents, 20 bytes each.
+    Scrape(&'a [[u8; 20]]),
 }
 
 /// What an announce says. Its IP address is left out: the sender's counts.
@@ -121,25 +115,35 @@ pub fn read(mut data: &[u8]) -> Option<Packet<'_>> {
     let data = &mut data;
     let connection = take_u64(data)?;
     let (action, transaction) = (take_u32(data)?, take_u32(data)?);
-    match action {
-        CONNECT if connection == PROTOCOL_ID => Some(Packet::Connect { transaction }),
+    let action = match action {
+        CONNECT if connection == PROTOCOL_ID => Action::Connect,
         ANNOUNCE => {
             let (info_hash, peer_id) = (InfoHash(take(data)?), PeerId(take(data)?));
             let (downloaded, left, uploaded) = (take_u64(data)?, take_u64(data)?, take_u64(data)?);
             let (event, _ip, _key) = (take_u32(data)?, take_u32(data)?, take_u32(data)?);
             let (numwant, port) = (take(data).map(i32::from_be_bytes)?, take(data).map(u16::from_be_bytes)?);
-            let fields = Fields { info_hash, peer_id, downloaded, left, uploaded, event, numwant, port, options: data };
-            Some(Packet::Announce { connection, transaction, fields })
+            Action::Announce(Fields {
+                info_hash,
+                peer_id,
+                downloaded,
+                left,
+                uploaded,
+                event,
+                numwant,
+                port,
+                options: data,
+            })
         }
         SCRAPE => {
             // Bytes after the last whole hash are for extensions to come: "clients and trackers should not
             // assume packets to be of a certain size".
             let hashes = data.as_chunks().0;
             let hashes = hashes.get(..MAX_SCRAPE).unwrap_or(hashes);
-            (!hashes.is_empty()).then_some(Packet::Scrape { connection, transaction, hashes })
+            (!hashes.is_empty()).then_some(Action::Scrape(hashes))?
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(Packet { connection, transaction, action })
 }
 
 /// The path and query that the options carry (BEP 41), joined if they are split. What cannot be read ends
@@ -275,32 +279,26 @@ impl Responder {
     pub fn answer(&mut self, datagram: &[u8], ip: IpAddr, wait: bool, out: &mut Vec<u8>) -> Outcome {
         let start = Instant::now();
         let now = self.tracker.clock.at(start);
-        let Some(packet) = read(datagram) else {
+        let Some(Packet { connection, transaction, action }) = read(datagram) else {
             self.tracker.metrics.datagram(Fate::Ignored);
             return Outcome::Silence;
         };
-        let (connection, transaction) = match packet {
-            Packet::Connect { transaction } => {
+        let (asked, done) = match &action {
+            Action::Connect => {
                 write_connect(out, transaction, self.ids.make(ip, now));
                 self.tracker.metrics.datagram(Fate::Connect);
                 return Outcome::Answer;
             }
-            Packet::Announce { connection, transaction, .. } | Packet::Scrape { connection, transaction, .. } => {
-                (connection, transaction)
+            _ if !self.ids.check(connection, ip, now) => {
+                // Shorter than the shortest scrape: whoever it is sent to gets no more than was sent.
+                write_error(out, transaction, "Invalid connection id");
+                self.tracker.metrics.datagram(Fate::InvalidId);
+                return Outcome::Answer;
             }
-        };
-        if !self.ids.check(connection, ip, now) {
-            // Shorter than the shortest scrape: whoever it is sent to gets no more than was sent.
-            write_error(out, transaction, "Invalid connection id");
-            self.tracker.metrics.datagram(Fate::InvalidId);
-            return Outcome::Answer;
-        }
-        let (asked, done) = match &packet {
-            Packet::Announce { fields, .. } => {
+            Action::Announce(fields) => {
                 (Asked::Announce(fields.event()), self.announce(transaction, fields, ip, now, wait, out))
             }
-            Packet::Scrape { hashes, .. } => (Asked::Scrape, self.scrape(transaction, hashes, ip, now, out)),
-            Packet::Connect { .. } => return Outcome::Silence,
+            Action::Scrape(hashes) => (Asked::Scrape, self.scrape(transaction, hashes, ip, now, out)),
         };
         if let Err(refusal) = &done {
             let unknown = matches!(refusal, Refusal::UnknownPasskey | Refusal::Unregistered);
