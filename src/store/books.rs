@@ -19,10 +19,10 @@ const SWEPT: u64 = 2_000;
 pub(super) const PEER_COLUMNS: &str = "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, completed, uploaded, downloaded, `left`, time";
 pub(super) const TOTAL_COLUMNS: &str = "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time, credited_uploaded, credited_downloaded";
 
-/// Cuts `rows` into pieces of the sizes in [`ROWS`].
-fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+/// Cuts `rows` into pieces of the sizes in [`ROWS`] up to `most`.
+fn pieces<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let size = ROWS.into_iter().find(|&size| size <= rows.len())?;
+        let size = ROWS.into_iter().find(|&size| size <= rows.len().min(most))?;
         let (piece, rest) = rows.split_at_checked(size)?;
         rows = rest;
         Some(piece)
@@ -105,7 +105,7 @@ impl Store {
              uploaded = NEW(uploaded), downloaded = NEW(downloaded), `left` = NEW(`left`), time = NEW(time)",
         );
         let none = String::new();
-        for rows in pieces(&batch.sessions) {
+        for rows in pieces(&batch.sessions, self.dialect.rows()) {
             let ips: Vec<(String, String)> = rows
                 .iter()
                 .map(|(_, row)| {
@@ -154,7 +154,7 @@ impl Store {
              credited_downloaded = credited_downloaded + LEAST(NEW(credited_downloaded), 9223372036854775807 - credited_downloaded),
              seed_time = seed_time + NEW(seed_time)",
         );
-        for rows in pieces(totals) {
+        for rows in pieces(totals, self.dialect.rows()) {
             let ips: Vec<String> = rows.iter().map(|(key, _)| key.ip.to_string()).collect();
             let values = rows.iter().zip(&ips).flat_map(|((key, t), ip)| {
                 [
@@ -190,8 +190,8 @@ impl Store {
         }
         let users: Vec<_> = users.into_iter().collect();
         // MySQL takes five times as long for one after the other.
-        let most = if self.dialect.driver == Driver::Sqlite { 1 } else { users.len().max(1) };
-        for rows in pieces(&users).flat_map(|piece| piece.chunks(most)) {
+        let most = if self.dialect.driver == Driver::Sqlite { 1 } else { self.dialect.rows() };
+        for rows in pieces(&users, most) {
             let values = rows.iter().flat_map(|(id, sums)| [Value::Int((*id).into()), big(sums.0), big(sums.1)]);
             c.execute(&self.dialect.add_to_users(rows.len()), &values.collect::<Vec<_>>())?;
         }
@@ -205,7 +205,7 @@ fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)
     let mut totals: BTreeMap<TotalKey, Total> = batch.totals.iter().copied().collect();
     let firsts: Vec<(SessionKey, First)> =
         batch.sessions.iter().filter_map(|(key, row)| Some((*key, row.first?))).collect();
-    for rows in pieces(&firsts) {
+    for rows in pieces(&firsts, ROWS[0]) {
         let mut last: HashMap<SessionKey, (u64, u64)> = HashMap::new();
         let one = "(file_id = ? AND user_id = ? AND peer_id = ?)";
         let sql = format!(
