@@ -10,7 +10,7 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::{json, to_writer};
 
-use crate::auth::{Credentials, Failure, identify};
+use crate::auth::{Credentials, Failure, UnderWay, identify};
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::http::split;
 use crate::message::Request;
@@ -52,8 +52,11 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
     Credentials::of(request).map(Some)
 }
 
-/// Does what a request asks for, and writes the answer's body. Returns its media type.
-pub fn respond(tracker: &Tracker, request: &Request, out: &mut dyn Write) -> Result<&'static str, Failure> {
+/// An answer's media type, and its place among those under way.
+pub type Responded<'a> = (&'static str, Option<UnderWay<'a>>);
+
+/// Does what a request asks for, and writes the answer's body.
+pub fn respond<'a>(tracker: &'a Tracker, request: &Request, out: &mut dyn Write) -> Result<Responded<'a>, Failure> {
     let credentials = admit(tracker, request)?;
     let (path, query) = split(request.target);
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
@@ -63,13 +66,14 @@ pub fn respond(tracker: &Tracker, request: &Request, out: &mut dyn Write) -> Res
             return Err(forbidden());
         }
         out.write_all(metrics::render(tracker).as_bytes())?;
-        return Ok("text/plain; version=0.0.4; charset=utf-8");
+        return Ok(("text/plain; version=0.0.4; charset=utf-8", None));
     }
     let Some((member, key_hash)) = caller else { return Err(undefined()) };
     let allowed: &[&str] = if path == "/api/login" { &["POST"] } else { &["GET", "HEAD"] };
     if !allowed.contains(&request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
+    let under_way = tracker.auth.begin(member.id)?;
     let call = Call { tracker, query: Query::read(query)?, member, now: tracker.clock.now() };
     let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
     match *words.as_slice() {
@@ -85,7 +89,7 @@ pub fn respond(tracker: &Tracker, request: &Request, out: &mut dyn Write) -> Res
         _ => return Err(undefined()),
     }
     out.write_all(b"\n")?;
-    Ok("application/json")
+    Ok(("application/json", Some(under_way)))
 }
 
 fn undefined() -> Failure {

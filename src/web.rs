@@ -78,9 +78,9 @@ pub fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> i
         };
     };
     let mut out = Vec::new();
-    match done {
-        Ok(media) => whole(tracker, request, media, Some(whole_body), &mut out),
-        Err(failure) => fail(tracker, request, &failure, &mut out),
+    match &done {
+        Ok((media, _)) => whole(tracker, request, media, Some(whole_body), &mut out),
+        Err(failure) => fail(tracker, request, failure, &mut out),
     }
     stream.write_all(&out)
 }

@@ -1,12 +1,14 @@
 //! What the API reads, the keys by which it is signed in to, and the hours of the history.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use serde::Serialize;
 
 use super::{Error, Store, Value, big};
 use crate::history::Row;
 use crate::random::secret;
+use crate::swarm::lock;
 
 /// A member, as far as the API must know one.
 #[derive(Clone, Debug)]
@@ -153,6 +155,8 @@ pub const KEY_LIFE: u32 = 7 * 86_400;
 const MAX_KEYS: u32 = 10;
 /// How often a key may be used: that bounds how many nonces are remembered.
 const MAX_CALLS: i64 = 100_000;
+/// Held while the database sorts a long list, for SQLite has what it sorts by in memory.
+static SORTING: Mutex<()> = Mutex::new(());
 /// How long the hours are kept, in seconds: 400 days.
 const KEEP_HOURS: u32 = 400 * 86_400;
 
@@ -236,6 +240,8 @@ impl Store {
         let values: Vec<Value> = values.into_iter().chain([big(limit as u64)]).collect();
         let sql = format!("{from} ORDER BY {column} {order}, id {order} LIMIT ?");
         let mut ids = Vec::new();
+        let large = column != "id" && !matches!(list, List::FilesOf(_));
+        let _sorting = large.then(|| lock(&SORTING));
         self.with(|c| {
             ids.clear();
             c.query(&sql, &values, &mut |row| ids.extend(row.first().map(Value::small::<u32>)))
