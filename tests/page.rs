@@ -704,3 +704,28 @@ fn names_that_hold_html_stay_text() {
     );
     assert_eq!(browser.run("return typeof evil"), "undefined");
 }
+
+#[test]
+fn a_reload_while_the_database_is_away_keeps_the_member_signed_in() {
+    let test = "a_reload_while_the_database_is_away_keeps_the_member_signed_in";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let user = goat.add_user("berta");
+    browser.open(&goat);
+    browser.sign_in("berta", &user.api_key);
+    browser.wait_for_text("#who", "berta");
+    database.sql("ALTER TABLE api_keys RENAME TO away");
+    browser.open(&goat);
+    browser.wait_for_text("#login-error", "The database does not answer");
+    assert_eq!(browser.run("return sessionStorage.length"), 1);
+    database.sql("ALTER TABLE away RENAME TO api_keys");
+    browser.wait_for_text("#who", "berta");
+    // A key that is refused is forgotten.
+    database.sql("DELETE FROM api_keys");
+    browser.open(&goat);
+    browser.wait_for_text("#login-error", "Wrong user name or API key");
+    assert_eq!(browser.run("return sessionStorage.length"), 0);
+}
