@@ -729,3 +729,35 @@ fn a_reload_while_the_database_is_away_keeps_the_member_signed_in() {
     browser.wait_for_text("#login-error", "Wrong user name or API key");
     assert_eq!(browser.run("return sessionStorage.length"), 0);
 }
+
+#[test]
+fn an_update_that_is_under_way_ends_with_signing_out() {
+    let Some(browser) = Browser::start("an_update_that_is_under_way_ends_with_signing_out") else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let (berta, caro) = (goat.add_user("berta"), goat.add_user("caro"));
+    browser.open(&goat);
+    browser.sign_in("berta", &berta.api_key);
+    browser.wait_for_text("#who", "berta");
+    browser.run(
+        "window.sent = []; const real = fetch, held = [];
+         window.fetch = (url, options) => new Promise(go => {
+             sent.push(options.headers.Authorization);
+             const ask = () => go(real(url, options));
+             if (window.release) ask(); else held.push(ask);
+         });
+         window.letGo = () => { release = true; held.forEach(ask => ask()); };",
+    );
+    wait_until("an update to be under way", || {
+        browser.run("return sent.length") == 1
+    });
+    browser.click("#out");
+    browser.run("window.release = true; letGo()");
+    browser.sign_in("caro", &caro.api_key);
+    browser.wait_for_text("#who", "caro");
+    assert_eq!(browser.text("#login-error"), "");
+    assert_eq!(browser.run("return sent.includes('')"), false);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
