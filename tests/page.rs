@@ -761,3 +761,37 @@ fn an_update_that_is_under_way_ends_with_signing_out() {
     assert_eq!(browser.run("return sent.includes('')"), false);
     assert_eq!(browser.complaints(), [""; 0]);
 }
+
+#[test]
+fn a_ban_or_a_right_that_is_lost_signs_out_and_says_why() {
+    let Some(browser) = Browser::start("a_ban_or_a_right_that_is_lost_signs_out_and_says_why")
+    else {
+        return;
+    };
+    let (community, database) = Community::start();
+    browser.open(&community.goat);
+    for (name, key, sql, why) in [
+        (
+            "ana",
+            &community.admin.api_key,
+            "UPDATE users SET admin = 0 WHERE username = 'ana'",
+            "Only an administrator may see this",
+        ),
+        (
+            "berta",
+            &community.member.api_key,
+            "UPDATE users SET banned = 1 WHERE username = 'berta'",
+            "This user is banned",
+        ),
+    ] {
+        browser.sign_in(name, key);
+        browser.wait_for_text("#who", name);
+        database.sql(sql);
+        browser.wait_for_text("#login-error", why);
+        assert_eq!(browser.run("return sessionStorage.length"), 0);
+        assert_eq!(
+            browser.run("return document.getElementById('app').hidden"),
+            true
+        );
+    }
+}
