@@ -795,3 +795,37 @@ fn a_ban_or_a_right_that_is_lost_signs_out_and_says_why() {
         );
     }
 }
+
+#[test]
+fn who_looks_again_sees_the_hours_that_passed_meanwhile() {
+    let Some(browser) = Browser::start("who_looks_again_sees_the_hours_that_passed_meanwhile")
+    else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let admin = goat.json(&["user", "add", "ana", "--admin"]);
+    browser.open(&goat);
+    browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
+    browser.wait_for_text("#who", "ana");
+    // Nobody looks from the round on that follows one of the lists: the next would have none either.
+    browser.run(
+        "const real = fetch; let hidden = false; window.sent = [];
+         Object.defineProperty(document, 'hidden', { get: () => hidden });
+         window.look = () => { hidden = false; sent = []; document.dispatchEvent(new Event('visibilitychange')); };
+         window.fetch = (url, options) => {
+             if (url === '/api/status' && sent.includes('/api/clients')) hidden = true;
+             sent.push(url);
+             return real(url, options);
+         };",
+    );
+    wait_until("nobody to look", || {
+        browser.run("return document.hidden") == true
+    });
+    browser.run("look()");
+    wait_until("the lists", || {
+        browser.run("return sent.includes('/api/clients')") == true
+    });
+    let rounds = "return sent.filter(url => url === '/api/status').length";
+    assert_eq!(browser.run(rounds), 1);
+}
