@@ -41,9 +41,14 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
     if path == "/" || path == "/metrics" && local && request.header("Authorization").is_none() {
         return Ok(None);
     }
-    // What another site makes a browser send is not what the member wanted.
-    let site = request.header("Sec-Fetch-Site").unwrap_or(b"none");
-    if site != b"none" && site != b"same-origin" {
+    // What another site makes a browser send is not what the member wanted. Browsers say by Sec-Fetch-Site what
+    // does, but over HTTP only to this machine; there they say Origin.
+    let site = |origin| str::from_utf8(origin).ok()?.split_once("://").map(|(_, site)| site.as_bytes());
+    let own = match request.header("Sec-Fetch-Site") {
+        Some(from) => from == b"none" || from == b"same-origin",
+        None => request.header("Origin").is_none_or(|origin| site(origin) == request.header("Host")),
+    };
+    if !own {
         return Err(Failure(403, "Calls from other sites are not allowed".into()));
     }
     if !tracker.auth.failures.allowed(request.client(tracker), tracker.clock.now()) {

@@ -1151,19 +1151,30 @@ fn other_sites_get_nothing_and_no_answer_is_kept() {
     let database = Database::sqlite();
     let (goat, admin, ..) = start(&database);
     let credentials = basic(&admin.name, &admin.api_key);
-    for (site, status) in [
-        ("same-origin", 200),
-        ("none", 200),
-        ("cross-site", 403),
-        ("same-site", 403),
+    const EVIL: &str = "https://evil.example";
+    for (site, origin, status) in [
+        ("same-origin", EVIL, 200),
+        ("none", EVIL, 200),
+        ("cross-site", EVIL, 403),
+        ("same-site", EVIL, 403),
+        // What browsers send to other machines over HTTP: the page's own origin is this host.
+        ("", "", 200),
+        ("", EVIL, 403),
+        ("", "http://goat", 200),
+        ("", "https://goat", 200),
+        ("", "http://goat:8080", 403),
+        ("", "http://evil-goat", 403),
+        ("", "goat", 403),
+        ("", "null", 403),
     ] {
-        let headers = [
+        let mut headers = vec![
             ("Authorization", credentials.as_str()),
             ("Sec-Fetch-Site", site),
-            ("Origin", "https://evil.example"),
+            ("Origin", origin),
         ];
+        headers.retain(|(_, value)| !value.is_empty());
         let answer = ask(&goat, "GET", "/api/me", &headers);
-        assert_eq!(answer.status, status, "{site}");
+        assert_eq!(answer.status, status, "{site} {origin}");
         assert!(
             !answer
                 .headers
