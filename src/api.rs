@@ -331,13 +331,14 @@ impl Call<'_> {
         let ids = if column == "peers" {
             // Memory knows these.
             let mut ids = self.tracker.store.ids(list, "id", descending, usize::MAX)?;
-            let mut peers = HashMap::new();
+            // With room for all from the start: announces wait while a shard is locked.
+            let mut peers = Vec::with_capacity(self.tracker.metrics.history.counts().torrents as usize);
             for shard in self.tracker.swarms.each() {
-                let swarms = shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len())));
-                peers.extend(swarms);
+                peers.extend(shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len() as i64))));
             }
-            let count = |id: &u32| peers.get(id).copied().unwrap_or(0);
-            ids.sort_by(|a, b| if descending { count(b).cmp(&count(a)) } else { count(a).cmp(&count(b)) });
+            let peers: HashMap<u32, i64> = peers.into_iter().collect();
+            let sign = if descending { -1 } else { 1 };
+            ids.sort_by_cached_key(|id| peers.get(id).map_or(0, |count| count * sign));
             ids
         } else {
             self.tracker.store.ids(list, column, descending, self.most())?
