@@ -42,6 +42,7 @@ on_each_database! {
     a_key_to_sign_with_lives_for_a_week_without_use_and_as_long_as_its_api_key
     a_stolen_database_opens_nothing
     lists_are_sorted_cut_and_continued
+    hours_are_written_and_go_on_after_a_restart
     names_of_every_kind_come_through_json_unharmed
     text_from_outside_is_never_sql
 }
@@ -858,6 +859,55 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
         let answer = get(&goat, &admin, &format!("/api/files{path}"));
         assert_eq!(answer.status, 400, "{path}");
         assert!(answer.error().starts_with("Invalid "), "{}", answer.error());
+    }
+}
+
+fn hours_are_written_and_go_on_after_a_restart(database: Database) {
+    let (mut goat, _, berta, _) = start(&database);
+    goat.add_torrent(hex(&info_hash(1)));
+    let mut announce = Announce::new(&berta.passkey, info_hash(1), 1);
+    let sum = |rows: &Value, column: usize| -> u64 {
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| row[column].as_u64().unwrap()).sum()
+    };
+    let hour = now() / 3600 * 3600;
+    for run in 1..=2 {
+        for _ in 0..5 {
+            announce.uploaded += 1000;
+            announce.accepted(&goat);
+            announce.event = "";
+        }
+        Announce::new(&berta.passkey, info_hash(9), 1).refusal(&goat);
+        wait_until("the books", || {
+            database.number("SELECT SUM(uploaded) FROM users") as u64 == 5000 * run
+        });
+        let done = now();
+        wait_until("a sample with all of it", || {
+            let history = good(&goat, &berta, &format!("/api/history?after={done}"));
+            history["recent"] != json!([])
+        });
+        goat.restart();
+        let history = good(&goat, &berta, &format!("/api/history?after={}", hour - 1));
+        assert_eq!(
+            history["columns"],
+            json!([
+                "time",
+                "announces",
+                "refused",
+                "seeders",
+                "leechers",
+                "uploaded",
+                "downloaded"
+            ])
+        );
+        let hours = &history["hours"];
+        assert_eq!(
+            [1, 2, 5, 6].map(|column| sum(hours, column)),
+            [5 * run, run, 5000 * run, 0]
+        );
+        // Peers are not added up.
+        assert_eq!(hours.as_array().unwrap().last().unwrap()[4], 1);
+        assert_eq!(hours[0][0], hour);
     }
 }
 

@@ -158,7 +158,7 @@ const MAX_CALLS: i64 = 100_000;
 /// Held while the database sorts a long list, for SQLite has what it sorts by in memory.
 static SORTING: Mutex<()> = Mutex::new(());
 /// How long the hours are kept, in seconds: 400 days.
-const KEEP_HOURS: u32 = 400 * 86_400;
+const KEEP_HOURS: u64 = 400 * 86_400;
 
 impl Store {
     /// Bytes that were written into the books since the start: uploaded and downloaded.
@@ -402,23 +402,14 @@ impl Store {
         Ok(rows)
     }
 
-    /// Adds what happened to the row of an hour; of peers it keeps the last count. The time of `row` is the
-    /// beginning of the hour.
-    pub fn add_to_hour(&self, row: &Row) -> Result<(), Error> {
-        let set = "announces = announces + NEW(announces), refused = refused + NEW(refused), seeders = NEW(seeders),
-            leechers = NEW(leechers), uploaded = uploaded + NEW(uploaded), downloaded = downloaded + NEW(downloaded)";
-        let sql = format!(
-            "INSERT INTO hours (time, announces, refused, seeders, leechers, uploaded, downloaded)
-            VALUES (?, ?, ?, ?, ?, ?, ?) {}",
-            self.dialect.upsert("time", set)
-        );
-        let Row(time, announces, refused, seeders, leechers, uploaded, downloaded) = *row;
-        let old = Value::Int(time.saturating_sub(KEEP_HOURS).into());
-        let counts = [announces, refused, seeders, leechers, uploaded, downloaded].map(big);
-        let values: Vec<Value> = [Value::Int(time.into())].into_iter().chain(counts).collect();
+    /// Writes the row of an hour, whose time is its beginning, in the place of the one before.
+    pub fn save_hour(&self, row: &Row) -> Result<(), Error> {
+        let sql = "REPLACE INTO hours (time, announces, refused, seeders, leechers, uploaded, downloaded)
+            VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let old = big(row[0].saturating_sub(KEEP_HOURS));
         self.with(|c| {
             c.execute("DELETE FROM hours WHERE time < ?", &[old])?;
-            c.execute(&sql, &values).map(drop)
+            c.execute(sql, &row.map(big)).map(drop)
         })
     }
 
@@ -430,12 +421,7 @@ impl Store {
         self.with(|c| {
             rows.clear();
             c.query(sql, &[Value::Int(after.into())], &mut |row| {
-                if let [time, announces, refused, seeders, leechers, uploaded, downloaded, ..] = row {
-                    let (seeders, leechers) = (seeders.small(), leechers.small());
-                    let (uploaded, downloaded) = (uploaded.small(), downloaded.small());
-                    let (announces, refused) = (announces.small(), refused.small());
-                    rows.push(Row(time.small(), announces, refused, seeders, leechers, uploaded, downloaded));
-                }
+                rows.push(std::array::from_fn(|column| row.get(column).map_or(0, Value::small)));
             })
         })?;
         Ok(rows)
