@@ -90,9 +90,10 @@ fn whole(tracker: &Tracker, request: &Request, media: &str, body: Option<Vec<u8>
     let plain = body.as_deref().unwrap_or(PAGE.as_bytes());
     let tag = body.as_deref().map_or_else(|| READY.1.clone(), tag);
     let known = request.header("If-None-Match").unwrap_or_default();
-    let known = known
-        .split(|&byte| byte == b',')
-        .any(|known| matches!(known.trim_ascii(), b"*") || known.trim_ascii() == tag.as_bytes());
+    let known = matches!(request.method, "GET" | "HEAD")
+        && known
+            .split(|&byte| byte == b',')
+            .any(|known| matches!(known.trim_ascii(), b"*") || known.trim_ascii() == tag.as_bytes());
     let compress = accepts_gzip(request) && plain.len() >= COMPRESS;
     let sent = match &body {
         None if compress => READY.0.clone(),

@@ -407,17 +407,15 @@ fn each_call_is_for_those_who_may_make_it(database: Database) {
     }
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let credentials = basic(&admin.name, &admin.api_key);
-        let answer = ask(
-            &goat,
-            method,
-            "/api/files",
-            &[("Authorization", &credentials)],
-        );
-        assert_eq!(
-            (answer.status, answer.error().as_str()),
-            (405, "Method not allowed")
-        );
-        assert_eq!(answer.header("allow"), "GET, HEAD");
+        for path in ["/api/files", "/api", "/api?x=1", "http://goat/api/files"] {
+            let answer = ask(&goat, method, path, &[("Authorization", &credentials)]);
+            assert_eq!(
+                (answer.status, answer.error().as_str()),
+                (405, "Method not allowed"),
+                "{method} {path}"
+            );
+            assert_eq!(answer.header("allow"), "GET, HEAD");
+        }
     }
     let answer = get(&goat, &admin, "/api/login");
     assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
@@ -1187,6 +1185,14 @@ fn who_has_an_answer_already_is_told_that_it_did_not_change() {
             (200, first.header("content-length"))
         );
     }
+    // A key that was just made nobody has.
+    let headers = [
+        ("Authorization", credentials.as_str()),
+        ("If-None-Match", "*"),
+    ];
+    let login = ask(&goat, "POST", "/api/login", &headers);
+    assert_eq!(login.status, 200);
+    assert!(login.json()["secret"].is_string());
     let tag = get(&goat, &admin, "/api/files").header("etag").to_string();
     goat.add_torrent(hex(&info_hash(2)));
     let headers = [
