@@ -746,7 +746,7 @@ fn an_update_that_is_under_way_ends_with_signing_out() {
          window.fetch = (url, options) => new Promise(go => {
              sent.push(options.headers.Authorization);
              const ask = () => go(real(url, options));
-             if (held || url !== '/api/me') ask(); else held = ask;
+             if (held || !url.startsWith('/api/me')) ask(); else held = ask;
          });",
     );
     wait_until("an update to be under way", || {
@@ -827,4 +827,52 @@ fn who_looks_again_sees_the_hours_that_passed_meanwhile() {
     });
     let rounds = "return sent.slice(0, sent.indexOf('/api/clients')).filter(url => url === '/api/status').length";
     assert_eq!(browser.run(rounds), 1);
+}
+
+#[test]
+fn the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_end() {
+    let test = "the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_end";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let admin = goat.json(&["user", "add", "ana", "--admin"]);
+    database.sql(
+        "INSERT INTO whitelist (client, approved) VALUES ('--all', 0), ('-x', 0), ('--it''s 1', 0), ('$(exit 9)', 0);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 101)
+         INSERT INTO files (info_hash, verified) SELECT printf('%040x', i), i > 21 FROM n;
+         INSERT INTO files_users (file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time)
+         SELECT id, 1, '127.0.0.1', 0, 0, 1, 0, 0, 0, id, 0 FROM files",
+    );
+    browser.open(&goat);
+    browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
+    let script =
+        "return [...document.querySelectorAll('#pending-list code')].map(c => c.innerText)";
+    let commands = || browser.run(script).as_array().unwrap().clone();
+    let hidden = |id: &str| browser.run(&format!("return document.getElementById('{id}').hidden"));
+    wait_until("what awaits approval", || commands().len() == 24);
+    assert_eq!(hidden("pending-more"), false);
+    for command in commands() {
+        let script = format!(
+            "goat() {{ {} --config {} \"$@\"; }}; {}",
+            env!("CARGO_BIN_EXE_goat"),
+            goat.config_path().display(),
+            command.as_str().unwrap()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+    let clients = "SELECT COUNT(*) FROM whitelist WHERE approved = 0";
+    assert_eq!(database.number(clients), 0);
+    wait_until("the one that was not shown", || commands().len() == 1);
+    assert_eq!(hidden("pending-more"), true);
+    // A member who is on more torrents than are shown.
+    browser.click("#to-me");
+    let rows = || browser.run("return document.querySelectorAll('#my-torrents tbody tr').length");
+    wait_until("torrents", || rows() == 100);
+    assert_eq!(hidden("my-more"), false);
+    database.sql("DELETE FROM files_users WHERE file_id = 1");
+    wait_until("the list to be whole", || hidden("my-more") == true);
+    assert_eq!(rows(), 100);
 }
