@@ -844,6 +844,19 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
     for (path, expected) in cases {
         assert_eq!(list(path), expected, "{path}");
     }
+    // A member's own torrents too.
+    wait_until("the books", || {
+        database.number("SELECT COUNT(*) FROM files_users") == 3
+    });
+    let torrents = |query: &str| -> Vec<Value> {
+        let me = good(&goat, &berta, &format!("/api/me{query}"));
+        let torrents = me["torrents"].as_array().unwrap().iter();
+        torrents.map(|torrent| torrent["fileId"].clone()).collect()
+    };
+    let all = torrents("");
+    assert_eq!(all.len(), 3);
+    assert_eq!(torrents("?limit=2"), all[..2]);
+    assert_eq!(torrents(&format!("?limit=1&after={}", all[0])), all[1..2]);
     for path in [
         "?sort=passkey",
         "?sort=",
