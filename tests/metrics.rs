@@ -70,6 +70,23 @@ fn promtool_finds_nothing_wrong() {
 }
 
 #[test]
+fn no_metric_has_the_name_of_a_counter_in_openmetrics() {
+    // Which there is without its "_total".
+    let (goat, _database) = start();
+    let text = metrics(&goat);
+    let families: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let counters = families
+        .iter()
+        .filter_map(|name| name.strip_suffix("_total"));
+    for counter in counters {
+        assert!(!families.contains(&counter), "{counter}");
+    }
+}
+
+#[test]
 fn everything_that_happens_is_counted_once_where_it_belongs() {
     let (goat, _database) = start();
     let user = goat.add_user("berta");
@@ -182,7 +199,7 @@ fn everything_that_happens_is_counted_once_where_it_belongs() {
         after["goat_batch_duration_seconds_count"] >= 1.0 && after["goat_batch_rows_total"] >= 2.0
     );
     assert!(after["process_resident_memory_bytes"] > 1e6 && after["process_open_fds"] > 5.0);
-    assert!(after["process_threads"] >= 4.0 && after["goat_connections"] >= 1.0);
+    assert!(after["process_threads"] >= 4.0 && after["goat_connections_open"] >= 1.0);
     wait_until("the peer to be counted", || {
         samples(&goat)["goat_peers{state=\"seeding\"}"] == 1.0
     });
