@@ -16,7 +16,7 @@ use crate::http::split;
 use crate::message::Request;
 use crate::metrics::{self, Process};
 use crate::server::{Tracker, announce_urls};
-use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, MoreOfFile, PIECE};
+use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, PIECE};
 use crate::torrent::InfoHash;
 
 /// Hours of history unless `after` says otherwise: a week.
@@ -174,15 +174,6 @@ fn open(out: &mut dyn Write, object: &impl Serialize, list: &str) -> Result<(), 
     text.pop();
     out.write_all(&text)?;
     Ok(write!(out, ",\"{list}\":[")?)
-}
-
-/// A torrent in a list. By itself it has the list of its users between the two.
-#[derive(Serialize)]
-struct WholeFile {
-    #[serde(flatten)]
-    file: ApiFile,
-    #[serde(flatten)]
-    more: MoreOfFile,
 }
 
 /// A member with all that is known of them.
@@ -347,7 +338,7 @@ impl Call<'_> {
         self.rows(out, &ids, (column, descending), |piece| {
             let mut files = self.tracker.store.api_files(piece)?;
             files.iter_mut().for_each(|file| self.count_peers(file));
-            Ok(files.into_iter().map(|file| WholeFile { more: file.more.clone(), file }).collect())
+            Ok(files)
         })?;
         Ok(out.write_all(b"\n]")?)
     }
@@ -365,6 +356,7 @@ impl Call<'_> {
         let found = self.tracker.store.api_files(&[id])?.pop().filter(|file| file.verified || self.sees_pending());
         let mut file = found.ok_or_else(|| Failure(404, "There is no file with this ID".into()))?;
         self.count_peers(&mut file);
+        let more = file.more.take();
         open(out, &file, "fileUsers")?;
         let only = (!self.member.admin).then_some(self.member.id);
         let (mut after, mut rows) = ((0, String::new()), Rows { out, any: false });
@@ -378,7 +370,7 @@ impl Call<'_> {
                 _ => break,
             }
         }
-        let more = serde_json::to_string(&file.more)?;
+        let more = serde_json::to_string(&more)?;
         Ok(write!(out, "],{}", more.trim_start_matches('{'))?)
     }
 

@@ -224,7 +224,7 @@ enum Sink<'a> {
     Gzip(GzEncoder<Chunks<'a>>),
 }
 
-impl Sink<'_> {
+impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Sink::Plain(chunks) => chunks.write(bytes),
@@ -232,13 +232,12 @@ impl Sink<'_> {
         }
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Plain(chunks) => chunks.write_all(bytes),
-            Sink::Gzip(encoder) => encoder.write_all(bytes),
-        }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
+}
 
+impl Sink<'_> {
     fn finish(self) -> io::Result<()> {
         let mut chunks = match self {
             Sink::Plain(chunks) => chunks,

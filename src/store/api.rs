@@ -11,12 +11,10 @@ use crate::random::secret;
 use crate::swarm::lock;
 
 /// A member, as far as the API must know one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Member {
     /// `users.id`.
     pub id: u32,
-    /// `users.username`.
-    pub name: String,
     /// Sees everything.
     pub admin: bool,
     /// Sees nothing.
@@ -39,9 +37,9 @@ pub struct ApiFile {
     /// Sessions in the swarm.
     pub seeders: usize,
     pub leechers: usize,
-    /// What the original did not have.
-    #[serde(skip)]
-    pub more: MoreOfFile,
+    /// What the original did not have. By itself a torrent has the list of its users before it.
+    #[serde(flatten)]
+    pub more: Option<MoreOfFile>,
 }
 
 /// What the API shows of a torrent after the fields of the original.
@@ -168,7 +166,7 @@ impl Store {
 
     /// The member of a name and the SHA-256 of each of their API keys.
     pub fn member(&self, name: &str) -> Result<Option<(Member, Vec<String>)>, Error> {
-        let sql = "SELECT u.id, u.username, u.admin, u.banned, k.key_hash
+        let sql = "SELECT u.id, u.admin, u.banned, k.key_hash
             FROM users u LEFT JOIN api_keys k ON k.user_id = u.id WHERE u.username = ?";
         let mut found: Option<(Member, Vec<String>)> = None;
         self.with(|c| {
@@ -176,7 +174,7 @@ impl Store {
             c.query(sql, &[Value::Text(name)], &mut |row| {
                 let Some(member) = member(row) else { return };
                 let (_, keys) = found.get_or_insert((member, Vec::new()));
-                keys.extend(row.get(4).map(Value::text).filter(|key| !key.is_empty()));
+                keys.extend(row.get(3).map(Value::text).filter(|key| !key.is_empty()));
             })
         })?;
         Ok(found)
@@ -204,7 +202,7 @@ impl Store {
     /// The member who has a key to sign with, unless it has expired, was used too often, or the API key is
     /// gone that it was made with.
     pub fn login(&self, public: &str, now: u32) -> Result<Option<Member>, Error> {
-        let sql = "SELECT u.id, u.username, u.admin, u.banned FROM api_logins l
+        let sql = "SELECT u.id, u.admin, u.banned FROM api_logins l
             JOIN users u ON u.id = l.user_id JOIN api_keys k ON k.key_hash = l.key_hash AND k.user_id = l.user_id
             WHERE l.pubkey = ? AND l.use_time >= ? AND l.calls < ?";
         let since = Value::Int(now.saturating_sub(KEY_LIFE).into());
@@ -290,7 +288,7 @@ impl Store {
                 completed: completed.small(),
                 seeders: 0,
                 leechers: 0,
-                more: MoreOfFile { name: name.text(), size: size.small() },
+                more: Some(MoreOfFile { name: name.text(), size: size.small() }),
             })
         })
     }
@@ -429,6 +427,6 @@ impl Store {
 }
 
 fn member(row: &[Value]) -> Option<Member> {
-    let [id, name, admin, banned, ..] = row else { return None };
-    Some(Member { id: id.small(), name: name.text(), admin: admin.int() != 0, banned: banned.int() != 0 })
+    let [id, admin, banned, ..] = row else { return None };
+    Some(Member { id: id.small(), admin: admin.int() != 0, banned: banned.int() != 0 })
 }
