@@ -96,10 +96,11 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
             }
         }
     }
+    let path = split(target).0;
     match method {
         "GET" | "HEAD" => {}
         // The API says for itself what it allows.
-        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" if split(target).0.split('/').nth(1) == Some("api") => {}
+        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" if path == "/api" || path.starts_with("/api/") => {}
         "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => {
             return Parsed::Bad(405, "Only GET and HEAD are allowed here");
         }
