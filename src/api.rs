@@ -10,13 +10,13 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::{json, to_writer};
 
-use crate::auth::{Credentials, Failure, identify};
+use crate::auth::{Credentials, Failure, UnderWay, identify};
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::http::split;
 use crate::message::Request;
 use crate::metrics::{self, Process};
 use crate::server::{Tracker, announce_urls};
-use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, MoreOfFile, PIECE};
+use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, PIECE};
 use crate::torrent::InfoHash;
 
 /// Hours of history unless `after` says otherwise: a week.
@@ -41,9 +41,14 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
     if path == "/" || path == "/metrics" && local && request.header("Authorization").is_none() {
         return Ok(None);
     }
-    // What another site makes a browser send is not what the member wanted.
-    let site = request.header("Sec-Fetch-Site").unwrap_or(b"none");
-    if site != b"none" && site != b"same-origin" {
+    // What another site makes a browser send is not what the member wanted. Browsers say by Sec-Fetch-Site what
+    // does, but over HTTP only to this machine; there they say Origin.
+    let site = |origin| str::from_utf8(origin).ok()?.split_once("://").map(|(_, site)| site.as_bytes());
+    let own = match request.header("Sec-Fetch-Site") {
+        Some(from) => from == b"none" || from == b"same-origin",
+        None => request.header("Origin").is_none_or(|origin| site(origin) == request.header("Host")),
+    };
+    if !own {
         return Err(Failure(403, "Calls from other sites are not allowed".into()));
     }
     if !tracker.auth.failures.allowed(request.client(tracker), tracker.clock.now()) {
@@ -52,8 +57,11 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
     Credentials::of(request).map(Some)
 }
 
-/// Does what a request asks for, and writes the answer's body. Returns its media type.
-pub fn respond(tracker: &Tracker, request: &Request, out: &mut dyn Write) -> Result<&'static str, Failure> {
+/// An answer's media type, and its place among those under way.
+pub type Responded<'a> = (&'static str, Option<UnderWay<'a>>);
+
+/// Does what a request asks for, and writes the answer's body.
+pub fn respond<'a>(tracker: &'a Tracker, request: &Request, out: &mut dyn Write) -> Result<Responded<'a>, Failure> {
     let credentials = admit(tracker, request)?;
     let (path, query) = split(request.target);
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
@@ -63,13 +71,14 @@ pub fn respond(tracker: &Tracker, request: &Request, out: &mut dyn Write) -> Res
             return Err(forbidden());
         }
         out.write_all(metrics::render(tracker).as_bytes())?;
-        return Ok("text/plain; version=0.0.4; charset=utf-8");
+        return Ok(("text/plain; version=0.0.4; charset=utf-8", None));
     }
     let Some((member, key_hash)) = caller else { return Err(undefined()) };
     let allowed: &[&str] = if path == "/api/login" { &["POST"] } else { &["GET", "HEAD"] };
     if !allowed.contains(&request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
+    let under_way = tracker.auth.begin(member.id)?;
     let call = Call { tracker, query: Query::read(query)?, member, now: tracker.clock.now() };
     let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
     match *words.as_slice() {
@@ -85,7 +94,7 @@ pub fn respond(tracker: &Tracker, request: &Request, out: &mut dyn Write) -> Res
         _ => return Err(undefined()),
     }
     out.write_all(b"\n")?;
-    Ok("application/json")
+    Ok(("application/json", Some(under_way)))
 }
 
 fn undefined() -> Failure {
@@ -165,15 +174,6 @@ fn open(out: &mut dyn Write, object: &impl Serialize, list: &str) -> Result<(), 
     text.pop();
     out.write_all(&text)?;
     Ok(write!(out, ",\"{list}\":[")?)
-}
-
-/// A torrent in a list. By itself it has the list of its users between the two.
-#[derive(Serialize)]
-struct WholeFile {
-    #[serde(flatten)]
-    file: ApiFile,
-    #[serde(flatten)]
-    more: MoreOfFile,
 }
 
 /// A member with all that is known of them.
@@ -322,13 +322,14 @@ impl Call<'_> {
         let ids = if column == "peers" {
             // Memory knows these.
             let mut ids = self.tracker.store.ids(list, "id", descending, usize::MAX)?;
-            let mut peers = HashMap::new();
+            // With room for all from the start: announces wait while a shard is locked.
+            let mut peers = Vec::with_capacity(self.tracker.metrics.history.counts().torrents as usize);
             for shard in self.tracker.swarms.each() {
-                let swarms = shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len())));
-                peers.extend(swarms);
+                peers.extend(shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len() as i64))));
             }
-            let count = |id: &u32| peers.get(id).copied().unwrap_or(0);
-            ids.sort_by(|a, b| if descending { count(b).cmp(&count(a)) } else { count(a).cmp(&count(b)) });
+            let peers: HashMap<u32, i64> = peers.into_iter().collect();
+            let sign = if descending { -1 } else { 1 };
+            ids.sort_by_cached_key(|id| peers.get(id).map_or(0, |count| count * sign));
             ids
         } else {
             self.tracker.store.ids(list, column, descending, self.most())?
@@ -337,7 +338,7 @@ impl Call<'_> {
         self.rows(out, &ids, (column, descending), |piece| {
             let mut files = self.tracker.store.api_files(piece)?;
             files.iter_mut().for_each(|file| self.count_peers(file));
-            Ok(files.into_iter().map(|file| WholeFile { more: file.more.clone(), file }).collect())
+            Ok(files)
         })?;
         Ok(out.write_all(b"\n]")?)
     }
@@ -355,6 +356,7 @@ impl Call<'_> {
         let found = self.tracker.store.api_files(&[id])?.pop().filter(|file| file.verified || self.sees_pending());
         let mut file = found.ok_or_else(|| Failure(404, "There is no file with this ID".into()))?;
         self.count_peers(&mut file);
+        let more = file.more.take();
         open(out, &file, "fileUsers")?;
         let only = (!self.member.admin).then_some(self.member.id);
         let (mut after, mut rows) = ((0, String::new()), Rows { out, any: false });
@@ -368,7 +370,7 @@ impl Call<'_> {
                 _ => break,
             }
         }
-        let more = serde_json::to_string(&file.more)?;
+        let more = serde_json::to_string(&more)?;
         Ok(write!(out, "],{}", more.trim_start_matches('{'))?)
     }
 

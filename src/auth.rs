@@ -73,12 +73,29 @@ pub struct Auth {
     pub failures: Failures,
     /// The server key, once it was read.
     key: Mutex<Option<hmac::Key>>,
+    /// Whose answers are under way: a member's id for each.
+    under_way: Mutex<Vec<u32>>,
 }
 
 impl Auth {
     /// Shuts an address out for a minute after so many wrong log-ins within one; 0: never.
     pub fn new(most: u32) -> Auth {
-        Auth { failures: Failures::new(most), key: Mutex::default() }
+        Auth { failures: Failures::new(most), key: Mutex::default(), under_way: Mutex::default() }
+    }
+}
+
+/// The most answers under way to one member: each holds a worker, and of a list the order of its rows.
+const MAX_UNDER_WAY: usize = 4;
+
+/// An answer under way to a member. Dropped, it makes room for another.
+pub struct UnderWay<'a>(&'a Auth, u32);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut under_way = lock(&self.0.under_way);
+        if let Some(at) = under_way.iter().position(|member| *member == self.1) {
+            under_way.swap_remove(at);
+        }
     }
 }
 
@@ -151,6 +168,17 @@ pub fn identify(
 }
 
 impl Auth {
+    /// Begins an answer to a member, unless they do not take those they asked for.
+    pub fn begin(&self, member: u32) -> Result<UnderWay<'_>, Failure> {
+        let mut under_way = lock(&self.under_way);
+        if under_way.iter().filter(|other| **other == member).count() >= MAX_UNDER_WAY {
+            let why = format!("{MAX_UNDER_WAY} answers to you are under way: take them before you ask for more");
+            return Err(Failure(429, why));
+        }
+        under_way.push(member);
+        Ok(UnderWay(self, member))
+    }
+
     /// The secret that belongs to a public part, as 40 hex digits.
     pub fn secret(&self, config: &Config, public: &str, user: u32) -> Result<String, Failure> {
         let mut key = lock(&self.key);

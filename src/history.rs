@@ -4,8 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
-
 use crate::server::Tracker;
 use crate::store::Error;
 use crate::swarm::lock;
@@ -60,8 +58,7 @@ struct Sample {
 
 /// What happened in one step or one hour, as a row of numbers: time, announces answered, announces and
 /// scrapes refused, seeders, leechers, bytes uploaded, bytes downloaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Row(pub u32, pub u64, pub u64, pub u64, pub u64, pub u64, pub u64);
+pub type Row = [u64; 7];
 
 /// The names of the columns of [`Row`].
 pub const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"];
@@ -69,15 +66,15 @@ pub const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leec
 impl Sample {
     fn since(&self, earlier: &Sample) -> Row {
         let grown = |now: u64, then: u64| now.saturating_sub(then);
-        Row(
-            self.time,
+        [
+            u64::from(self.time),
             grown(self.announces, earlier.announces),
             grown(self.refused, earlier.refused),
             self.counts.seeders,
             self.counts.leechers,
             grown(self.moved[0], earlier.moved[0]),
             grown(self.moved[1], earlier.moved[1]),
-        )
+        ]
     }
 }
 
@@ -85,8 +82,8 @@ impl Sample {
 #[derive(Default)]
 pub struct History {
     samples: Mutex<VecDeque<Sample>>,
-    /// What the database has.
-    saved: Mutex<Sample>,
+    /// When the hour's row was last written, and what it is to hold: all up to a sample.
+    saved: Mutex<(u32, Sample, Row)>,
     clients: Mutex<(u32, Arc<Heads>)>,
 }
 
@@ -114,16 +111,36 @@ impl History {
         }
     }
 
-    /// Adds what has happened since the last time to the row of this hour, each minute and `at_last`.
+    /// Writes the row of this hour, each minute and `at_last`: all that it holds, so that nothing counts twice
+    /// where the database does not say whether it was written.
     pub fn save(&self, tracker: &Tracker, now: u32, at_last: bool) -> Result<(), Error> {
-        let last = *lock(&self.saved);
+        let (written, last, mut row) = *lock(&self.saved);
         let Some(sample) = lock(&self.samples).back().copied() else { return Ok(()) };
-        if sample.time == last.time || !at_last && now < last.time.saturating_add(SAVE) {
+        if !at_last && now < written.saturating_add(SAVE) {
             return Ok(());
         }
         let hour = now - now % HOUR;
-        tracker.store.add_to_hour(&Row { 0: hour, ..sample.since(&last) })?;
-        *lock(&self.saved) = sample;
+        if row[0] != u64::from(hour) {
+            if row[0] != 0 {
+                tracker.store.save_hour(&row)?;
+            }
+            // A run before this one may have begun it.
+            let begun = tracker.store.hours(hour.saturating_sub(1))?.into_iter().find(|row| row[0] == u64::from(hour));
+            row = begun.unwrap_or_default();
+        }
+        let [_, announces, refused, seeders, leechers, uploaded, downloaded] = sample.since(&last);
+        row = [
+            u64::from(hour),
+            row[1].saturating_add(announces),
+            row[2].saturating_add(refused),
+            seeders,
+            leechers,
+            row[5].saturating_add(uploaded),
+            row[6].saturating_add(downloaded),
+        ];
+        *lock(&self.saved) = (written, sample, row);
+        tracker.store.save_hour(&row)?;
+        lock(&self.saved).0 = now;
         Ok(())
     }
 

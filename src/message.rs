@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
+use crate::http::split;
+
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 /// The longest body of a request, in bytes.
@@ -94,10 +96,11 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
             }
         }
     }
+    let path = split(target).0;
     match method {
         "GET" | "HEAD" => {}
         // The API says for itself what it allows.
-        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" if target.starts_with("/api/") => {}
+        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" if path == "/api" || path.starts_with("/api/") => {}
         "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => {
             return Parsed::Bad(405, "Only GET and HEAD are allowed here");
         }

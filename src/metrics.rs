@@ -437,7 +437,7 @@ pub fn render(tracker: &Tracker) -> String {
     text.histogram(name, "", &counts, metrics.batches.nanos.load(Relaxed));
     text.one("goat_batch_rows_total", "counter", "Rows written in batches.", metrics.rows.load(Relaxed));
 
-    text.one("goat_connections", "gauge", "TCP connections that are open.", stats.open.load(Relaxed));
+    text.one("goat_connections_open", "gauge", "TCP connections that are open.", stats.open.load(Relaxed));
     let connections = stats.connections.load(Relaxed);
     text.one("goat_connections_total", "counter", "TCP connections accepted.", connections);
     let help = "Threads that wait for the database or send a long answer.";

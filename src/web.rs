@@ -78,9 +78,9 @@ pub fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> i
         };
     };
     let mut out = Vec::new();
-    match done {
-        Ok(media) => whole(tracker, request, media, Some(whole_body), &mut out),
-        Err(failure) => fail(tracker, request, &failure, &mut out),
+    match &done {
+        Ok((media, _)) => whole(tracker, request, media, Some(whole_body), &mut out),
+        Err(failure) => fail(tracker, request, failure, &mut out),
     }
     stream.write_all(&out)
 }
@@ -90,9 +90,10 @@ fn whole(tracker: &Tracker, request: &Request, media: &str, body: Option<Vec<u8>
     let plain = body.as_deref().unwrap_or(PAGE.as_bytes());
     let tag = body.as_deref().map_or_else(|| READY.1.clone(), tag);
     let known = request.header("If-None-Match").unwrap_or_default();
-    let known = known
-        .split(|&byte| byte == b',')
-        .any(|known| matches!(known.trim_ascii(), b"*") || known.trim_ascii() == tag.as_bytes());
+    let known = matches!(request.method, "GET" | "HEAD")
+        && known
+            .split(|&byte| byte == b',')
+            .any(|known| matches!(known.trim_ascii(), b"*") || known.trim_ascii() == tag.as_bytes());
     let compress = accepts_gzip(request) && plain.len() >= COMPRESS;
     let sent = match &body {
         None if compress => READY.0.clone(),
@@ -223,7 +224,7 @@ enum Sink<'a> {
     Gzip(GzEncoder<Chunks<'a>>),
 }
 
-impl Sink<'_> {
+impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Sink::Plain(chunks) => chunks.write(bytes),
@@ -231,13 +232,12 @@ impl Sink<'_> {
         }
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Plain(chunks) => chunks.write_all(bytes),
-            Sink::Gzip(encoder) => encoder.write_all(bytes),
-        }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
+}
 
+impl Sink<'_> {
     fn finish(self) -> io::Result<()> {
         let mut chunks = match self {
             Sink::Plain(chunks) => chunks,

@@ -704,3 +704,175 @@ fn names_that_hold_html_stay_text() {
     );
     assert_eq!(browser.run("return typeof evil"), "undefined");
 }
+
+#[test]
+fn a_reload_while_the_database_is_away_keeps_the_member_signed_in() {
+    let test = "a_reload_while_the_database_is_away_keeps_the_member_signed_in";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let user = goat.add_user("berta");
+    browser.open(&goat);
+    browser.sign_in("berta", &user.api_key);
+    browser.wait_for_text("#who", "berta");
+    database.sql("ALTER TABLE api_keys RENAME TO away");
+    browser.open(&goat);
+    browser.wait_for_text("#login-error", "The database does not answer");
+    assert_eq!(browser.run("return sessionStorage.length"), 1);
+    database.sql("ALTER TABLE away RENAME TO api_keys");
+    browser.wait_for_text("#who", "berta");
+    // A key that is refused is forgotten.
+    database.sql("DELETE FROM api_keys");
+    browser.open(&goat);
+    browser.wait_for_text("#login-error", "Wrong user name or API key");
+    assert_eq!(browser.run("return sessionStorage.length"), 0);
+}
+
+#[test]
+fn an_update_that_is_under_way_ends_with_signing_out() {
+    let Some(browser) = Browser::start("an_update_that_is_under_way_ends_with_signing_out") else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let (berta, caro) = (goat.add_user("berta"), goat.add_user("caro"));
+    browser.open(&goat);
+    browser.sign_in("berta", &berta.api_key);
+    browser.wait_for_text("#who", "berta");
+    browser.run(
+        "const real = fetch; window.sent = [], window.held = null;
+         window.fetch = (url, options) => new Promise(go => {
+             sent.push(options.headers.Authorization);
+             const ask = () => go(real(url, options));
+             if (held || !url.startsWith('/api/me')) ask(); else held = ask;
+         });",
+    );
+    wait_until("an update to be under way", || {
+        browser.run("return held !== null") == true
+    });
+    browser.click("#out");
+    browser.run("held()");
+    browser.sign_in("caro", &caro.api_key);
+    browser.wait_for_text("#who", "caro");
+    assert_eq!(browser.text("#login-error"), "");
+    assert_eq!(browser.run("return sent.includes('')"), false);
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_ban_or_a_right_that_is_lost_signs_out_and_says_why() {
+    let Some(browser) = Browser::start("a_ban_or_a_right_that_is_lost_signs_out_and_says_why")
+    else {
+        return;
+    };
+    let (community, database) = Community::start();
+    browser.open(&community.goat);
+    for (name, key, sql, why) in [
+        (
+            "ana",
+            &community.admin.api_key,
+            "UPDATE users SET admin = 0 WHERE username = 'ana'",
+            "Only an administrator may see this",
+        ),
+        (
+            "berta",
+            &community.member.api_key,
+            "UPDATE users SET banned = 1 WHERE username = 'berta'",
+            "This user is banned",
+        ),
+    ] {
+        browser.sign_in(name, key);
+        browser.wait_for_text("#who", name);
+        database.sql(sql);
+        browser.wait_for_text("#login-error", why);
+        assert_eq!(browser.run("return sessionStorage.length"), 0);
+        assert_eq!(
+            browser.run("return document.getElementById('app').hidden"),
+            true
+        );
+    }
+}
+
+#[test]
+fn who_looks_again_sees_the_hours_that_passed_meanwhile() {
+    let Some(browser) = Browser::start("who_looks_again_sees_the_hours_that_passed_meanwhile")
+    else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let admin = goat.json(&["user", "add", "ana", "--admin"]);
+    browser.open(&goat);
+    browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
+    browser.wait_for_text("#who", "ana");
+    // Nobody looks from the round on that follows one of the lists: the next would have none either.
+    browser.run(
+        "const real = fetch; let hidden = false; window.sent = [];
+         Object.defineProperty(document, 'hidden', { get: () => hidden });
+         window.look = () => { hidden = false; sent = []; document.dispatchEvent(new Event('visibilitychange')); };
+         window.fetch = (url, options) => {
+             if (url === '/api/status' && sent.includes('/api/clients')) hidden = true;
+             sent.push(url);
+             return real(url, options);
+         };",
+    );
+    wait_until("nobody to look", || {
+        browser.run("return document.hidden") == true
+    });
+    browser.run("look()");
+    wait_until("the lists", || {
+        browser.run("return sent.includes('/api/clients')") == true
+    });
+    let rounds = "return sent.slice(0, sent.indexOf('/api/clients')).filter(url => url === '/api/status').length";
+    assert_eq!(browser.run(rounds), 1);
+}
+
+#[test]
+fn the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_end() {
+    let test = "the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_end";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let admin = goat.json(&["user", "add", "ana", "--admin"]);
+    database.sql(
+        "INSERT INTO whitelist (client, approved) VALUES ('--all', 0), ('-x', 0), ('--it''s 1', 0), ('$(exit 9)', 0);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 101)
+         INSERT INTO files (info_hash, verified) SELECT printf('%040x', i), i > 21 FROM n;
+         INSERT INTO files_users (file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time)
+         SELECT id, 1, '127.0.0.1', 0, 0, 1, 0, 0, 0, id, 0 FROM files",
+    );
+    browser.open(&goat);
+    browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
+    let script =
+        "return [...document.querySelectorAll('#pending-list code')].map(c => c.innerText)";
+    let commands = || browser.run(script).as_array().unwrap().clone();
+    let hidden = |id: &str| browser.run(&format!("return document.getElementById('{id}').hidden"));
+    wait_until("what awaits approval", || commands().len() == 24);
+    assert_eq!(hidden("pending-more"), false);
+    for command in commands() {
+        let script = format!(
+            "goat() {{ {} --config {} \"$@\"; }}; {}",
+            env!("CARGO_BIN_EXE_goat"),
+            goat.config_path().display(),
+            command.as_str().unwrap()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+    let clients = "SELECT COUNT(*) FROM whitelist WHERE approved = 0";
+    assert_eq!(database.number(clients), 0);
+    wait_until("the one that was not shown", || commands().len() == 1);
+    assert_eq!(hidden("pending-more"), true);
+    // A member who is on more torrents than are shown.
+    browser.click("#to-me");
+    let rows = || browser.run("return document.querySelectorAll('#my-torrents tbody tr').length");
+    wait_until("torrents", || rows() == 100);
+    assert_eq!(hidden("my-more"), false);
+    database.sql("DELETE FROM files_users WHERE file_id = 1");
+    wait_until("the list to be whole", || hidden("my-more") == true);
+    assert_eq!(rows(), 100);
+}

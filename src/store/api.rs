@@ -1,20 +1,20 @@
 //! What the API reads, the keys by which it is signed in to, and the hours of the history.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use serde::Serialize;
 
 use super::{Error, Store, Value, big};
 use crate::history::Row;
 use crate::random::secret;
+use crate::swarm::lock;
 
 /// A member, as far as the API must know one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Member {
     /// `users.id`.
     pub id: u32,
-    /// `users.username`.
-    pub name: String,
     /// Sees everything.
     pub admin: bool,
     /// Sees nothing.
@@ -37,9 +37,9 @@ pub struct ApiFile {
     /// Sessions in the swarm.
     pub seeders: usize,
     pub leechers: usize,
-    /// What the original did not have.
-    #[serde(skip)]
-    pub more: MoreOfFile,
+    /// What the original did not have. By itself a torrent has the list of its users before it.
+    #[serde(flatten)]
+    pub more: Option<MoreOfFile>,
 }
 
 /// What the API shows of a torrent after the fields of the original.
@@ -153,8 +153,10 @@ pub const KEY_LIFE: u32 = 7 * 86_400;
 const MAX_KEYS: u32 = 10;
 /// How often a key may be used: that bounds how many nonces are remembered.
 const MAX_CALLS: i64 = 100_000;
+/// Held while the database sorts a long list, for SQLite has what it sorts by in memory.
+static SORTING: Mutex<()> = Mutex::new(());
 /// How long the hours are kept, in seconds: 400 days.
-const KEEP_HOURS: u32 = 400 * 86_400;
+const KEEP_HOURS: u64 = 400 * 86_400;
 
 impl Store {
     /// Bytes that were written into the books since the start: uploaded and downloaded.
@@ -164,7 +166,7 @@ impl Store {
 
     /// The member of a name and the SHA-256 of each of their API keys.
     pub fn member(&self, name: &str) -> Result<Option<(Member, Vec<String>)>, Error> {
-        let sql = "SELECT u.id, u.username, u.admin, u.banned, k.key_hash
+        let sql = "SELECT u.id, u.admin, u.banned, k.key_hash
             FROM users u LEFT JOIN api_keys k ON k.user_id = u.id WHERE u.username = ?";
         let mut found: Option<(Member, Vec<String>)> = None;
         self.with(|c| {
@@ -172,7 +174,7 @@ impl Store {
             c.query(sql, &[Value::Text(name)], &mut |row| {
                 let Some(member) = member(row) else { return };
                 let (_, keys) = found.get_or_insert((member, Vec::new()));
-                keys.extend(row.get(4).map(Value::text).filter(|key| !key.is_empty()));
+                keys.extend(row.get(3).map(Value::text).filter(|key| !key.is_empty()));
             })
         })?;
         Ok(found)
@@ -200,7 +202,7 @@ impl Store {
     /// The member who has a key to sign with, unless it has expired, was used too often, or the API key is
     /// gone that it was made with.
     pub fn login(&self, public: &str, now: u32) -> Result<Option<Member>, Error> {
-        let sql = "SELECT u.id, u.username, u.admin, u.banned FROM api_logins l
+        let sql = "SELECT u.id, u.admin, u.banned FROM api_logins l
             JOIN users u ON u.id = l.user_id JOIN api_keys k ON k.key_hash = l.key_hash AND k.user_id = l.user_id
             WHERE l.pubkey = ? AND l.use_time >= ? AND l.calls < ?";
         let since = Value::Int(now.saturating_sub(KEY_LIFE).into());
@@ -236,6 +238,8 @@ impl Store {
         let values: Vec<Value> = values.into_iter().chain([big(limit as u64)]).collect();
         let sql = format!("{from} ORDER BY {column} {order}, id {order} LIMIT ?");
         let mut ids = Vec::new();
+        let large = column != "id" && !matches!(list, List::FilesOf(_));
+        let _sorting = large.then(|| lock(&SORTING));
         self.with(|c| {
             ids.clear();
             c.query(&sql, &values, &mut |row| ids.extend(row.first().map(Value::small::<u32>)))
@@ -284,7 +288,7 @@ impl Store {
                 completed: completed.small(),
                 seeders: 0,
                 leechers: 0,
-                more: MoreOfFile { name: name.text(), size: size.small() },
+                more: Some(MoreOfFile { name: name.text(), size: size.small() }),
             })
         })
     }
@@ -396,23 +400,14 @@ impl Store {
         Ok(rows)
     }
 
-    /// Adds what happened to the row of an hour; of peers it keeps the last count. The time of `row` is the
-    /// beginning of the hour.
-    pub fn add_to_hour(&self, row: &Row) -> Result<(), Error> {
-        let set = "announces = announces + NEW(announces), refused = refused + NEW(refused), seeders = NEW(seeders),
-            leechers = NEW(leechers), uploaded = uploaded + NEW(uploaded), downloaded = downloaded + NEW(downloaded)";
-        let sql = format!(
-            "INSERT INTO hours (time, announces, refused, seeders, leechers, uploaded, downloaded)
-            VALUES (?, ?, ?, ?, ?, ?, ?) {}",
-            self.dialect.upsert("time", set)
-        );
-        let Row(time, announces, refused, seeders, leechers, uploaded, downloaded) = *row;
-        let old = Value::Int(time.saturating_sub(KEEP_HOURS).into());
-        let counts = [announces, refused, seeders, leechers, uploaded, downloaded].map(big);
-        let values: Vec<Value> = [Value::Int(time.into())].into_iter().chain(counts).collect();
+    /// Writes the row of an hour, whose time is its beginning, in the place of the one before.
+    pub fn save_hour(&self, row: &Row) -> Result<(), Error> {
+        let sql = "REPLACE INTO hours (time, announces, refused, seeders, leechers, uploaded, downloaded)
+            VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let old = big(row[0].saturating_sub(KEEP_HOURS));
         self.with(|c| {
             c.execute("DELETE FROM hours WHERE time < ?", &[old])?;
-            c.execute(&sql, &values).map(drop)
+            c.execute(sql, &row.map(big)).map(drop)
         })
     }
 
@@ -424,12 +419,7 @@ impl Store {
         self.with(|c| {
             rows.clear();
             c.query(sql, &[Value::Int(after.into())], &mut |row| {
-                if let [time, announces, refused, seeders, leechers, uploaded, downloaded, ..] = row {
-                    let (seeders, leechers) = (seeders.small(), leechers.small());
-                    let (uploaded, downloaded) = (uploaded.small(), downloaded.small());
-                    let (announces, refused) = (announces.small(), refused.small());
-                    rows.push(Row(time.small(), announces, refused, seeders, leechers, uploaded, downloaded));
-                }
+                rows.push(std::array::from_fn(|column| row.get(column).map_or(0, Value::small)));
             })
         })?;
         Ok(rows)
@@ -437,6 +427,6 @@ impl Store {
 }
 
 fn member(row: &[Value]) -> Option<Member> {
-    let [id, name, admin, banned, ..] = row else { return None };
-    Some(Member { id: id.small(), name: name.text(), admin: admin.int() != 0, banned: banned.int() != 0 })
+    let [id, admin, banned, ..] = row else { return None };
+    Some(Member { id: id.small(), admin: admin.int() != 0, banned: banned.int() != 0 })
 }
