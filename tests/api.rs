@@ -1360,7 +1360,7 @@ fn a_hundred_thousand_torrents_are_streamed() {
         assert_eq!(list[0]["id"], first, "{sort}");
         assert!(body.len() > 40_000_000);
     }
-    // SQLite's own cache has 16 MB at most.
+    // SQLite's own cache has 4 MB at most on each connection.
     let grown = peak(&mut goat) - before;
     assert!(grown < 24_000, "40 MB of list, {grown} KB of memory");
     let head = ask(
