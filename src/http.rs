@@ -440,11 +440,12 @@ fn finish(
     }
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
     bencode::decimal(out, scratch.body.len() as u64);
-    out.extend_from_slice(match (request.keep_alive, request.old) {
-        (true, false) => b"\r\n\r\n",
-        (true, true) => b"\r\nConnection: keep-alive\r\n\r\n",
-        (false, _) => b"\r\nConnection: close\r\n\r\n",
-    });
+    let connection = request.connection();
+    if !connection.is_empty() {
+        out.extend_from_slice(b"\r\nConnection: ");
+        out.extend_from_slice(connection.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n\r\n");
     if request.method != "HEAD" {
         out.extend_from_slice(&scratch.body);
     }

@@ -33,6 +33,15 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// What the answer says of the connection; nothing where the client knows.
+    pub fn connection(&self) -> &'static str {
+        match (self.keep_alive, self.old) {
+            (true, false) => "",
+            (true, true) => "keep-alive",
+            (false, _) => "close",
+        }
+    }
+
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)

@@ -144,13 +144,8 @@ fn headers(media: &str, compressed: bool) -> Vec<(&'static str, &str)> {
 fn send(request: &Request, status: u16, headers: &[(&'static str, &str)], body: Vec<u8>, out: &mut Vec<u8>) {
     let length = Some(body.len());
     let response = Response::new(StatusCode(status), list(headers), io::Cursor::new(body), length, None);
-    let connection = match (request.keep_alive, request.old) {
-        (true, false) => "",
-        (true, true) => "keep-alive",
-        (false, _) => "close",
-    };
     let response = response.with_chunked_threshold(usize::MAX);
-    out.append(&mut print(response, request.method == "HEAD", connection));
+    out.append(&mut print(response, request.method == "HEAD", request.connection()));
 }
 
 fn list(headers: &[(&'static str, &str)]) -> Vec<Header> {
