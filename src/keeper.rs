@@ -386,7 +386,7 @@ pub fn gather(tracker: &Tracker, rng: &mut Rng) -> Batch {
 }
 
 /// Where batches wait that could not be written before goat had to stop.
-fn unwritten(config: &Config) -> PathBuf {
+pub fn unwritten(config: &Config) -> PathBuf {
     config.file.with_extension("unwritten.json")
 }
 

@@ -813,6 +813,80 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
     }
 }
 
+#[test]
+fn a_restored_database_gets_nothing_that_an_earlier_run_left_unwritten() {
+    let database = Database::sqlite();
+    let mut goat = Goat::prepare(&database, json!({ "SlowDown": 0 }));
+    cli(&goat, &["file", "add", &hex(&info_hash(1))]);
+    let backup = goat.folder.join("backup.db");
+    let backup = backup.to_str().unwrap();
+    cli(&goat, &["backup", backup]);
+    let kept = goat.folder.join("config.unwritten.json.before-restore");
+    for killed in [true, false] {
+        let anna = goat.add_user("anna");
+        goat.launch();
+        database.sql("ALTER TABLE peers RENAME TO gone");
+        let mut announce = Announce::new(&anna.passkey, info_hash(1), 1);
+        (announce.event, announce.uploaded) = ("started", 1000);
+        announce.accepted(&goat);
+        if killed {
+            goat.kill();
+        } else {
+            goat.stop();
+        }
+        let said = cli(&goat, &["restore", backup]);
+        assert_eq!(said.contains("2 rows"), killed, "{said}");
+        assert_eq!(said.contains(kept.to_str().unwrap()), !killed, "{said}");
+        assert_eq!(kept.exists(), !killed);
+        // Somebody else has her id now.
+        assert_eq!(goat.add_user("bert").id, anna.id);
+        goat.launch();
+        assert_eq!(goat.json(&["user", "show", "bert"])["uploaded"], 0);
+        goat.stop();
+        cli(&goat, &["restore", backup]);
+    }
+}
+
+#[test]
+fn a_restore_keeps_every_former_database_and_leaves_nothing_behind() {
+    let database = Database::sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let mut goat = Goat::prepare(&database, json!({}));
+    let backup = goat.folder.join("backup.db");
+    let backup = backup.to_str().unwrap();
+    cli(&goat, &["backup", backup]);
+    // The database is a link, which stays one.
+    let (file, elsewhere) = (folder.join("goat.db"), Folder::new());
+    let target = elsewhere.join("books.db");
+    fs::rename(&file, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &file).unwrap();
+    for (name, kept) in [("anna", ""), ("bert", "-2"), ("carl", "-3")] {
+        goat.add_user(name);
+        cli(&goat, &["restore", backup]);
+        assert!(file.is_symlink());
+        assert_eq!(goat.json(&["stats"])["members"], 0);
+        let kept = elsewhere.join(&format!("books.db.before-restore{kept}"));
+        assert!(
+            fs::read(&kept)
+                .unwrap()
+                .windows(4)
+                .any(|word| word == name.as_bytes())
+        );
+    }
+    goat.launch();
+    let said = refused(&goat, &["restore", backup]);
+    assert!(said.contains("stop goat first"), "{said}");
+    goat.stop();
+    let names = fs::read_dir(elsewhere.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| !name.contains("before-restore"));
+    assert_eq!(names, ["books.db"]);
+}
+
 fn lists_are_sorted_and_filtered(database: &Database) {
     let goat = Goat::prepare(database, json!({}));
     for (name, up, down) in [

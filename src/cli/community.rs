@@ -9,6 +9,8 @@ use super::output::{Cell, Fields, print, show};
 use super::{Call, Done, Failure, live_since, replace_file, store};
 use crate::config::{Config, Driver};
 use crate::server::database;
+#[cfg(feature = "sqlite")]
+use crate::store::{Error, aside};
 use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
 
 pub fn run(call: &Call) -> Done {
@@ -86,7 +88,9 @@ fn by_hand(config: &Config, program: &str, options: &str, direction: char, file:
     let user = format!("--user={} --password", quoted(&config.db.username));
     let (database, file) = (quoted(&config.db.database), quoted(file));
     print(&format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
-    Err(Failure::Could("nothing was done yet: with MySQL and MariaDB use the command above".into()))
+    let done = "nothing was done yet: with MySQL and MariaDB use the command above";
+    let first = "; first stop goat and move away what it could not write, as README says under \"Backup and restore\"";
+    Err(Failure::Could(format!("{done}{}", if direction == '<' { first } else { "" })))
 }
 
 pub fn backup(call: &Call) -> Done {
@@ -119,11 +123,42 @@ pub fn restore(call: &Call) -> Done {
     }
     not_itself(&config, file)?;
     #[cfg(feature = "sqlite")]
-    if let Some(old) = crate::store::restore(Path::new(file), &config.db.path)? {
-        print(&format!("the former database is kept as {}\n", old.display()))?;
+    {
+        let mut said = String::new();
+        let old = crate::store::restore(Path::new(file), &config.db.path, || Ok(said = discard(&config)?))?;
+        let kept = |old: std::path::PathBuf| format!("the former database is kept as {}\n", old.display());
+        print(&(old.map(kept).unwrap_or_default() + &said))?;
     }
     // Opened for its own checks.
     print(&format!("{}: {} members\n", database(&config), store(&config)?.stats(0)?.members))
+}
+
+/// Takes away what the next start would write of the run before: a restored database knows nothing of it, and
+/// may have given its ids to others. Returns what to say about it.
+#[cfg(feature = "sqlite")]
+fn discard(config: &Config) -> Result<String, Error> {
+    let mut said = String::new();
+    match crate::journal::Journal::open(config) {
+        Ok(journal) => {
+            let rows: usize = journal.batches().iter().map(|batch| batch.rows()).sum();
+            if rows > 0 {
+                said += &format!("{rows} rows that the last run had not written are discarded\n");
+            }
+            journal.forget(None);
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {} // No place for journals.
+        Err(e) => {
+            let advice = "stop goat first, and restore as the user that it runs as";
+            return Err(Error::other(format!("the journal in /dev/shm cannot be discarded: {e}: {advice}")));
+        }
+    }
+    let unwritten = crate::keeper::unwritten(config);
+    let kept = aside(&unwritten);
+    match std::fs::rename(&unwritten, &kept) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(said),
+        Err(e) => Err(Error::other(format!("cannot move {} away: {e}", unwritten.display()))),
+        Ok(()) => Ok(said + &format!("what the last run could not write is kept as {}\n", kept.display())),
+    }
 }
 
 /// Bytes of a file to import, at most.

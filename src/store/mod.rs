@@ -19,7 +19,7 @@ pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS,
 pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
 pub use community::{Import, Seen, Stats, UserTotals};
 #[cfg(feature = "sqlite")]
-pub use sqlite::restore;
+pub use sqlite::{aside, restore};
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -119,7 +119,8 @@ impl Error {
         matches!(self.kind, Kind::Lost | Kind::Silent)
     }
 
-    fn other(message: impl Into<String>) -> Error {
+    /// One that goat words itself.
+    pub fn other(message: impl Into<String>) -> Error {
         Error { kind: Kind::Other, message: message.into() }
     }
 }
