@@ -109,10 +109,22 @@ impl Connection for Sqlite {
     }
 
     fn create_schema(&mut self) -> Result<(), Error> {
+        const SCHEMA: &str = include_str!("../../res/sqlite/schema.sql");
+        let mut statement = self.0.prepare("SELECT name FROM sqlite_master")?;
+        let present = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        let mut names = SCHEMA.split("IF NOT EXISTS ").skip(1).filter_map(|rest| rest.split_whitespace().next());
+        let clients = "SELECT EXISTS (SELECT 1 FROM whitelist)";
+        // Who makes nothing need not wait for others to write.
+        if names.all(|name| present.iter().any(|found| found == name))
+            && self.0.query_row(clients, [], |row| row.get(0))?
+        {
+            return Ok(());
+        }
+        drop(statement);
         self.0.execute_batch("BEGIN IMMEDIATE")?;
-        let done = self.0.execute_batch(include_str!("../../res/sqlite/schema.sql")).and_then(|()| {
-            let clients: i64 = self.0.query_row("SELECT COUNT(*) FROM whitelist", [], |row| row.get(0))?;
-            if clients == 0 { self.0.execute_batch(include_str!("../../res/sqlite/clients.sql")) } else { Ok(()) }
+        let done = self.0.execute_batch(SCHEMA).and_then(|()| {
+            let clients: bool = self.0.query_row(clients, [], |row| row.get(0))?;
+            if !clients { self.0.execute_batch(include_str!("../../res/sqlite/clients.sql")) } else { Ok(()) }
         });
         self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         Ok(done?)
