@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
-use super::output::{Cell, Fields, print, show};
+use super::output::{Cell, Fields, count, print, show};
 use super::{Call, Done, Failure, live_since, replace_file, store};
 use crate::config::{Config, Driver};
 use crate::server::database;
@@ -101,6 +101,16 @@ pub fn backup(call: &Call) -> Done {
         return by_hand(&config, "mariadb-dump", options, '>', file);
     }
     not_itself(&config, file)?;
+    let taken = |why: &str| Err(Failure::Could(format!("{file} {why}: name another file")));
+    if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+        return taken("is there, and is no file");
+    }
+    let mut start = Vec::new();
+    match File::open(file).and_then(|file| file.take(16).read_to_end(&mut start)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return taken(&format!("cannot be read ({e})")),
+        _ if start.is_empty() || start == *b"SQLite format 3\0" => {}
+        _ => return taken("is there, and is no backup"),
+    }
     let store = store(&config)?;
     replace_file(Path::new(file), |new| store.backup(&new.to_string_lossy()))
 }
@@ -130,7 +140,7 @@ pub fn restore(call: &Call) -> Done {
         print(&(old.map(kept).unwrap_or_default() + &said))?;
     }
     // Opened for its own checks.
-    print(&format!("{}: {} members\n", database(&config), store(&config)?.stats(0)?.members))
+    print(&format!("{}: {}\n", database(&config), count(store(&config)?.stats(0)?.members, "member")))
 }
 
 /// Takes away what the next start would write of the run before: a restored database knows nothing of it, and
@@ -174,6 +184,7 @@ pub fn import(call: &Call) -> Done {
         return Err(wrong("larger than 256 MiB".into()));
     }
     let rows = rows(&text).map_err(wrong)?;
+    let imported = count(rows.len() as u64, "row");
     let on_terminal = io::stderr().is_terminal();
     let progress = |done: usize| {
         if on_terminal && (done.is_multiple_of(1000) || done == rows.len()) {
@@ -182,12 +193,15 @@ pub fn import(call: &Call) -> Done {
         }
     };
     store(&config)?.import(&rows, progress).map_err(|e| wrong(e.to_string()))?;
-    print(&format!("{} rows imported\n", rows.len()))
+    print(&format!("{imported} imported\n"))
 }
 
-/// Reads the rows under a header that names the columns, or lists what is wrong with them.
-fn rows(text: &str) -> Result<Vec<Import>, String> {
-    let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text)).into_iter();
+/// A row to import with the number of its line, or what is wrong with it.
+type Row = (usize, Result<Import, String>);
+
+/// Reads the rows under a header that names the columns.
+fn rows(text: &str) -> Result<Vec<Row>, String> {
+    let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
     let users = ["name", "passkey", "uploaded", "downloaded", "torrent_limit"];
     let torrents = ["info_hash", "name", "size"];
     let (_, header) = records.next().unwrap_or_default();
@@ -204,8 +218,7 @@ fn rows(text: &str) -> Result<Vec<Import>, String> {
             "line 1: it must name the columns, {users} (name and passkey must be there) or {torrents} (info_hash must)"
         ));
     }
-    let (mut rows, mut mistakes) = (Vec::new(), Vec::new());
-    for (line, record) in records {
+    let row = |record: Vec<String>| {
         let field = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map_or("", |text| text.as_str());
         let number = |name: &str, most: u64| match field(name).trim() {
             "" => Ok(0),
@@ -215,51 +228,47 @@ fn rows(text: &str) -> Result<Vec<Import>, String> {
                 .filter(|n| *n <= most)
                 .ok_or(format!("{name} is {text:?}, but must be 0 to {most}")),
         };
-        let row = || {
-            if record.len() != names.len() {
-                return Err(format!("{} fields, but must be {}", record.len(), names.len()));
-            }
-            let name = field("name").to_string();
-            if required == 1 {
-                let info_hash = field("info_hash").trim().parse()?;
-                return Ok(Import::Torrent { line, info_hash, name, size: number("size", i64::MAX as u64)? });
-            }
-            Ok(Import::User {
-                line,
-                name,
-                passkey: field("passkey").into(),
-                uploaded: number("uploaded", i64::MAX as u64)?,
-                downloaded: number("downloaded", i64::MAX as u64)?,
-                torrent_limit: u32::try_from(number("torrent_limit", u32::MAX.into())?).unwrap_or_default(),
-            })
-        };
-        match row() {
-            Ok(row) => rows.push(row),
-            Err(e) if mistakes.len() < 20 => mistakes.push(format!("line {line}: {e}")),
-            Err(_) => {
-                mistakes.push("and more".into());
-                break;
-            }
+        if record.len() != names.len() {
+            return Err(format!("{} fields, but must be {}", record.len(), names.len()));
         }
-    }
-    if mistakes.is_empty() { Ok(rows) } else { Err(mistakes.join("\n")) }
+        let name = field("name").to_string();
+        if required == 1 {
+            let info_hash = field("info_hash").trim().parse()?;
+            return Ok(Import::Torrent { info_hash, name, size: number("size", i64::MAX as u64)? });
+        }
+        Ok(Import::User {
+            name,
+            passkey: field("passkey").into(),
+            uploaded: number("uploaded", i64::MAX as u64)?,
+            downloaded: number("downloaded", i64::MAX as u64)?,
+            torrent_limit: u32::try_from(number("torrent_limit", u32::MAX.into())?).unwrap_or_default(),
+        })
+    };
+    Ok(records.map(|(line, record)| (line, row(record))).collect())
 }
 
-/// The records of a CSV file (RFC 4180), each with the number of its first line. Empty lines are skipped.
-fn records(text: &str) -> Vec<(usize, Vec<String>)> {
+/// The records of a CSV file (RFC 4180), each with the number of its first line. Empty lines are skipped. What is
+/// wrong with a quote is an error, for it might hide other records.
+fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut first, mut quoted) = (1, 1, false);
+    let (mut line, mut first, mut quoted, mut closed) = (1, 1, false, false);
     let mut chars = text.chars().peekable();
     loop {
         let c = chars.next();
         line += usize::from(c == Some('\n'));
         match c {
             Some('"') if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
-            Some('"') if quoted || field.is_empty() => quoted = !quoted,
+            Some('"') if quoted => (quoted, closed) = (false, true),
             Some(c) if quoted => field.push(c),
-            Some(',') => record.push(std::mem::take(&mut field)),
+            None if quoted => return Err(format!("line {first}: a quote is opened and never closed")),
+            Some('"') if field.is_empty() && !closed => quoted = true,
+            Some(',') => {
+                closed = false;
+                record.push(std::mem::take(&mut field));
+            }
             Some('\r') if chars.peek() == Some(&'\n') => {}
             None | Some('\n') => {
+                closed = false;
                 record.push(std::mem::take(&mut field));
                 let record = std::mem::take(&mut record);
                 if record.iter().any(|field| !field.is_empty()) {
@@ -267,8 +276,11 @@ fn records(text: &str) -> Vec<(usize, Vec<String>)> {
                 }
                 first = line;
                 if c.is_none() {
-                    return records;
+                    return Ok(records);
                 }
+            }
+            Some(_) if closed => {
+                return Err(format!("line {line}: after a closing quote comes a comma or the line's end"));
             }
             Some(c) => field.push(c),
         }
@@ -284,21 +296,36 @@ mod tests {
         let text = "name,passkey\r\n\"a, \"\"b\"\"\",12345678\n\n\"two\nlines\",x\nlast,y";
         let expected =
             [(1, ["name", "passkey"]), (2, ["a, \"b\"", "12345678"]), (4, ["two\nlines", "x"]), (6, ["last", "y"])];
-        let read = records(text);
+        let read = records(text).unwrap();
         assert_eq!(read.len(), expected.len());
         for ((line, fields), (expected_line, expected)) in read.iter().zip(expected) {
             assert_eq!((*line, &fields[..]), (expected_line, &expected.map(String::from)[..]));
         }
-        assert_eq!(records(""), vec![]);
-        assert_eq!(records("\n\n"), vec![]);
+        assert_eq!(records(""), Ok(vec![]));
+        assert_eq!(records("\n\n"), Ok(vec![]));
+        assert_eq!(records("\"\"\n"), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_quote_that_hides_records_is_an_error() {
+        for (text, line) in [
+            ("a,b\nc,\"d\ne,f\n", 2),
+            ("a\n\"", 2),
+            ("\"a\"b\n", 1),
+            ("\"a\nb\" ,c", 2),
+            ("a,\"b\"\"\n", 1),
+            ("\"\" \"a\"", 1),
+        ] {
+            let said = records(text).unwrap_err();
+            assert!(said.starts_with(&format!("line {line}: ")), "{text:?}: {said}");
+        }
     }
 
     #[test]
     fn every_mistake_of_an_import_is_named_with_its_line() {
         let text = "passkey,name,uploaded\nabcdefgh,anna,1\nabcdefgh,bert,-1\nx\nabcdefgh,carl,9223372036854775808";
-        let mistakes = rows(text).unwrap_err();
-        let lines: Vec<&str> = mistakes.lines().map(|line| line.split(':').next().unwrap()).collect();
-        assert_eq!(lines, ["line 3", "line 4", "line 5"], "{mistakes}");
+        let lines = rows(text).unwrap().into_iter().filter_map(|(line, row)| row.is_err().then_some(line));
+        assert_eq!(lines.collect::<Vec<_>>(), [3, 4, 5]);
         for header in ["", "name", "name,passkey,name", "name,passkey,ratio", "info_hash,passkey", "size"] {
             assert!(rows(header).unwrap_err().starts_with("line 1: "), "{header}");
         }

@@ -42,7 +42,7 @@ pub struct Stats {
     pub banned: u64,
     /// Torrents.
     pub torrents: u64,
-    /// Torrents that await approval.
+    /// Torrents that members suggested and nobody has judged.
     pub pending: u64,
     /// Bytes of all torrents.
     pub size: u64,
@@ -62,13 +62,13 @@ pub struct Stats {
     pub last_batch: u32,
 }
 
-/// A row to import, with the number of its line.
+/// A row to import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Import {
     /// A member with their passkey.
-    User { line: usize, name: String, passkey: String, uploaded: u64, downloaded: u64, torrent_limit: u32 },
+    User { name: String, passkey: String, uploaded: u64, downloaded: u64, torrent_limit: u32 },
     /// A torrent, which counts as verified.
-    Torrent { line: usize, info_hash: InfoHash, name: String, size: u64 },
+    Torrent { info_hash: InfoHash, name: String, size: u64 },
 }
 
 /// How many mistakes of an import are listed.
@@ -232,20 +232,9 @@ impl Store {
         Ok(seen)
     }
 
-    /// Takes a torrent's approval back.
-    pub fn revoke_file(&self, id: u32) -> Result<(), Error> {
-        self.transaction(|c| {
-            c.execute("UPDATE files SET verified = 0 WHERE id = ?", &[Value::Int(id.into())]).map(drop)
-        })
-    }
-
     /// Removes a torrent. What members moved of it stays theirs.
     pub fn remove_file(&self, id: u32) -> Result<(), Error> {
-        self.transaction(|c| {
-            c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
-            c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
-            close_sessions(c, "file_id", id)
-        })
+        self.transaction(|c| remove_file(c, id))
     }
 
     /// Sets what is credited of the bytes that move from now on.
@@ -253,17 +242,6 @@ impl Store {
         let values = [Value::Int(factors.upload.into()), Value::Int(factors.download.into()), Value::Int(id.into())];
         let sql = "UPDATE files SET upload_percent = ?, download_percent = ? WHERE id = ?";
         self.transaction(|c| c.execute(sql, &values).map(drop))
-    }
-
-    /// Notes the second hash of a hybrid torrent, and forgets that it was suggested.
-    pub fn set_hybrid(&self, id: u32, info_hash_v2: &InfoHash) -> Result<(), Error> {
-        let hash = info_hash_v2.to_string();
-        let insert = self.dialect.insert_ignore();
-        self.transaction(|c| {
-            c.execute("DELETE FROM files WHERE info_hash = ? AND verified = 0", &[Value::Text(&hash)])?;
-            let values = [Value::Text(&hash), Value::Int(id.into())];
-            c.execute(&format!("{insert} INTO hybrids (info_hash_v2, file_id) VALUES (?, ?)"), &values).map(drop)
-        })
     }
 
     /// The torrent of which this is the second hash.
@@ -301,7 +279,7 @@ impl Store {
             for sql in [
                 "SELECT COUNT(*), COALESCE(SUM(banned), 0), COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0)
                  FROM users",
-                "SELECT COUNT(*), COALESCE(SUM(1 - verified), 0), COALESCE(SUM(size), 0), COALESCE(SUM(completed), 0)
+                "SELECT COUNT(*), COUNT(CASE WHEN verified = 0 AND suggested > 0 THEN 1 END), COALESCE(SUM(size), 0), COALESCE(SUM(completed), 0)
                  FROM files",
                 &format!(
                     "SELECT COUNT(DISTINCT file_id), COALESCE(SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END), 0), COUNT(*) {peers}"
@@ -340,17 +318,19 @@ impl Store {
         self.with(|c| c.execute("VACUUM INTO ?", &[Value::Text(file)]).map(drop))
     }
 
-    /// Inserts all rows, or none and says what is wrong in which line. Calls `progress` with the number of
-    /// rows done.
-    pub fn import(&self, rows: &[Import], mut progress: impl FnMut(usize)) -> Result<(), Error> {
+    /// Inserts all rows, each of which comes with its line, or none and says what is wrong in which line. Calls
+    /// `progress` with the number of rows done.
+    pub fn import(
+        &self,
+        rows: &[(usize, Result<Import, String>)],
+        mut progress: impl FnMut(usize),
+    ) -> Result<(), Error> {
         self.transaction(|c| {
             let mut mistakes = Vec::new();
-            for (done, row) in rows.iter().enumerate() {
+            for (done, (line, row)) in rows.iter().enumerate() {
                 progress(done);
-                match insert(c, row) {
-                    Err((line, message)) if mistakes.len() < MISTAKES => {
-                        mistakes.push(format!("line {line}: {message}"))
-                    }
+                match row.as_ref().map_err(String::clone).and_then(|row| insert(c, row)) {
+                    Err(message) if mistakes.len() < MISTAKES => mistakes.push(format!("line {line}: {message}")),
                     Err(_) => {
                         mistakes.push("and more".into());
                         break;
@@ -365,33 +345,43 @@ impl Store {
 }
 
 /// Inserts one row. The outer error is a mistake in a line, the inner one trouble with the database.
-fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, (usize, String)> {
-    let (line, done, taken) = match row {
-        Import::User { line, name, passkey, uploaded, downloaded, torrent_limit } => {
-            check_name(name).map_err(|e| (*line, e))?;
+fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, String> {
+    let (done, taken) = match row {
+        Import::User { name, passkey, uploaded, downloaded, torrent_limit } => {
+            check_name(name)?;
             let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
             if !(8..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
-                return Err((*line, "a passkey has 8 to 64 letters, digits and -._~".into()));
+                return Err("a passkey has 8 to 64 letters, digits and -._~".into());
             }
             let sql =
                 "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit) VALUES (?, ?, ?, ?, ?)";
             let (uploaded, downloaded) = (big(*uploaded), big(*downloaded));
             let limit = Value::Int((*torrent_limit).into());
             let done = c.execute(sql, &[Value::Text(name), Value::Text(passkey), uploaded, downloaded, limit]);
-            (line, done, format!("there is a user named {name}, or with the same passkey, already"))
+            (done, format!("there is a user named {name}, or with the same passkey, already"))
         }
-        Import::Torrent { line, info_hash, name, size } => {
+        Import::Torrent { info_hash, name, size } => {
+            if name.contains(char::is_control) {
+                return Err("the name of a torrent has no control characters".into());
+            }
             let name: String = name.chars().take(255).collect();
             let hash = info_hash.to_string();
             let sql = "INSERT INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)";
             let done = c.execute(sql, &[Value::Text(&hash), Value::Text(&name), big(*size)]);
-            (line, done, format!("the torrent {hash} is registered already"))
+            (done, format!("the torrent {hash} is registered already"))
         }
     };
     match done {
-        Err(e) if e.kind == Kind::Exists => Err((*line, taken)),
+        Err(e) if e.kind == Kind::Exists => Err(taken),
         done => Ok(done.map(drop)),
     }
+}
+
+/// Removes a torrent, within a transaction.
+pub(super) fn remove_file(c: &mut dyn Connection, id: u32) -> Result<(), Error> {
+    c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
+    c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
+    close_sessions(c, "file_id", id)
 }
 
 /// Closes the sessions of one user or torrent, by the name of the column.
