@@ -935,7 +935,9 @@ fn a_tracker_that_nobody_built_redis_into_says_so_with_status_2() {
                 "{words:?}: {stderr}"
             );
             assert!(
-                stderr.contains("Redis") && stderr.contains(goat.config_path().to_str().unwrap()),
+                stderr.contains(": Redis: found ")
+                    && stderr.contains("not built into this goat yet")
+                    && stderr.contains(goat.config_path().to_str().unwrap()),
                 "{stderr}"
             );
             assert!(!stderr.contains("secret-of-redis"), "{stderr}");

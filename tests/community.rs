@@ -1204,6 +1204,62 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     assert_eq!(state(&udp, &[], &what), (Some(1), "wrong".into()));
     drop(socket);
 
+    // Its own goat may have the port; that of another community may not.
+    let other = Database::sqlite();
+    let mut running = Goat::prepare(&other, json!({}));
+    running.launch();
+    let what = format!("TCP port {}", running.port);
+    assert_eq!(state(&running, &[], &what), ok("good"));
+    let second = Goat::prepare(
+        &database,
+        json!({ "Port": running.port, "Host": "0.0.0.0" }),
+    );
+    assert_eq!(state(&second, &[], &what), (Some(1), "wrong".into()));
+    let (_, stdout, _) = second.cli(&["check"]);
+    assert!(
+        stdout.contains("a goat with another configuration"),
+        "{stdout}"
+    );
+    assert!(stdout.contains("URL: warning: "), "{stdout}");
+
+    // Files that goat leaves beside its own.
+    let kept = [
+        goat.folder.join("config.secret"),
+        goat.folder.join("config.unwritten.json"),
+        folder.join("goat.db.before-restore-2"),
+        goat.folder.join("config.unwritten.json.before-restore"),
+    ];
+    for file in &kept {
+        fs::write(file, "").unwrap();
+        fs::set_permissions(file, PermissionsExt::from_mode(0o644)).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(state(&goat, &[], name), ok("warning"), "{name}");
+        assert_eq!(state(&goat, &["--fix"], name), ok("mended"), "{name}");
+        fs::remove_file(file).unwrap();
+    }
+
+    // A database with a page that is none.
+    let text: String = (0..3000)
+        .map(|n| format!("user{n},passkey-{n}\n"))
+        .collect();
+    fs::write(
+        goat.folder.join("users.csv"),
+        format!("name,passkey\n{text}"),
+    )
+    .unwrap();
+    cli(
+        &goat,
+        &["import", goat.folder.join("users.csv").to_str().unwrap()],
+    );
+    let good = fs::read(&file).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2 / 4096 * 4096;
+    bad[middle..middle + 4096].fill(0xff);
+    fs::write(&file, bad).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db"), (Some(1), "wrong".into()));
+    fs::write(&file, good).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
+
     // A database that is not there does not hide what else is wrong.
     let away = json!({ "URL": "", "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } });
     let away = Goat::prepare(&database, away);
@@ -1230,6 +1286,8 @@ fn announce_urls_are_built_from_the_public_url() {
     let database = Database::sqlite();
     let cases = [
         (json!({}), "http://127.0.0.1:PORT"),
+        (json!({ "Host": "0.0.0.0" }), "http://localhost:PORT"),
+        (json!({ "Host": "::" }), "http://localhost:PORT"),
         (
             json!({ "URL": "https://tracker.example.org" }),
             "https://tracker.example.org",

@@ -7,14 +7,23 @@ use std::path::Path;
 
 use super::output::{Cell, Fields, count, print, show};
 use super::{Call, Done, Failure, live_since, replace_file, store};
-use crate::config::{Config, Driver};
+use crate::config::{Config, Driver, PEM, Problem};
 use crate::server::database;
 #[cfg(feature = "sqlite")]
 use crate::store::{Error, aside};
 use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
+use crate::tls::{Certificates, Defect};
 
 pub fn run(call: &Call) -> Done {
-    crate::server::run(call.config()?).map_err(Failure::Could)
+    let config = call.config()?;
+    // Other commands do their work whether the certificate is good or not.
+    if config.https
+        && let Err(Defect { key, found }) = Certificates::load(&config.ssl)
+    {
+        let (file, key, allowed) = (config.file, key.into(), PEM.into());
+        return Err(Failure::Config(vec![Problem { file, line: 0, key, found, allowed }]));
+    }
+    crate::server::run(config).map_err(Failure::Could)
 }
 
 /// How many members and torrents `goat stats` names.
@@ -80,10 +89,10 @@ fn quoted(word: &str) -> String {
 fn by_hand(config: &Config, program: &str, options: &str, direction: char, file: &str) -> Done {
     let server = match config.db.host.as_str() {
         host if host.starts_with('/') => format!("--socket={}", quoted(host)),
-        host => match host.rsplit_once(':').filter(|(name, _)| !name.contains(':') || name.ends_with(']')) {
-            Some((name, port)) => format!("--host={} --port={port}", quoted(name.trim_matches(['[', ']']))),
-            None => format!("--host={}", quoted(host.trim_matches(['[', ']']))),
-        },
+        _ => {
+            let (host, port) = config.db.host_and_port();
+            format!("--host={} --port={port}", quoted(host))
+        }
     };
     let user = format!("--user={} --password", quoted(&config.db.username));
     let (database, file) = (quoted(&config.db.database), quoted(file));

@@ -28,7 +28,6 @@ use crate::config::{self, Config, Problem};
 use crate::log::{clean, log};
 use crate::server::database;
 use crate::store::Store;
-use crate::tls::Certificates;
 
 /// Why a command ends with another status than 0.
 enum Failure {
@@ -108,11 +107,7 @@ impl Call {
                 path
             }
         };
-        let config = config::load(&path).map_err(Failure::Config)?;
-        // Other commands do their work whether the certificate is good or not.
-        let serves = matches!(self.command.name, "run" | "check");
-        let wrong = unusable(&config, serves);
-        if wrong.is_empty() { Ok(config) } else { Err(Failure::Config(wrong)) }
+        config::load(&path).map_err(Failure::Config)
     }
 
     /// Reads the configuration and opens its database.
@@ -241,21 +236,6 @@ fn take_command(words: &mut Vec<String>, help: bool) -> Result<&'static Command,
         _ => String::new(),
     };
     Err(Failure::Words(format!("there is no command `{name}`{advice} (`goat help` lists the commands)")))
-}
-
-/// What the configuration's file alone does not tell.
-fn unusable(config: &Config, serves: bool) -> Vec<Problem> {
-    let problem = |key: &str, found: String, allowed: &str| Problem {
-        file: config.file.clone(),
-        line: 0,
-        key: key.into(),
-        found,
-        allowed: allowed.into(),
-    };
-    let redis = config.redis.is_some();
-    let redis = redis.then(|| problem("Redis", "true".into(), "false, for this goat cannot do that yet"));
-    let certificate = (serves && config.https).then(|| Certificates::load(&config.ssl).err()).flatten();
-    redis.into_iter().chain(certificate.map(|defect| problem(defect.key, defect.found, config::PEM))).collect()
 }
 
 fn store(config: &Config) -> Result<Store, Failure> {
