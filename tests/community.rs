@@ -438,7 +438,8 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
         let keys = format!("SELECT count(*) FROM api_keys WHERE user_id = {}", anna.id);
         assert_eq!(database.number(&keys), 1);
 
-        cli(&goat, &["user", "limit", &name, "1"]);
+        let said = cli(&goat, &["user", "limit", &name, "1"]);
+        assert_eq!(said, format!("{name} may be active on at most 1 torrent\n"));
         assert_eq!(shown(&goat)["torrentLimit"], 1);
         if running {
             wait_until("the limit", || {
@@ -462,7 +463,9 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
                 "--downloaded=1.5kB",
             ],
         );
-        cli(&goat, &["user", "credit", &name, "--uploaded", "-1GiB"]);
+        let said = cli(&goat, &["user", "credit", &name, "--uploaded", "-1GiB"]);
+        let sums = format!("{} bytes uploaded, 1500 downloaded", 9_u64 << 30);
+        assert_eq!(said, format!("{name} has {sums}\n"));
         assert_eq!(
             (&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]),
             (&json!(9_u64 << 30), &json!(1500))
@@ -947,7 +950,7 @@ fn lists_are_sorted_and_filtered(database: &Database) {
             "INSERT INTO peers VALUES ({file}, {user}, '12345678901234567890', '', 0, 0, '', 0, 0, {active}, 0, 0, 0, 0, {left}, {now})"
         ));
         database.sql(&format!(
-            "INSERT INTO files_users VALUES ({file}, {user}, '', {active}, 0, 1, 0, 0, {left}, {now}, 0, 0, 0)"
+            "INSERT INTO files_users VALUES ({file}, {user}, '', {active}, 0, 1, 0, 0, {left}, {now}, 7, 0, 0)"
         ));
     }
     for (sort, order) in [
@@ -960,6 +963,10 @@ fn lists_are_sorted_and_filtered(database: &Database) {
     ] {
         assert_eq!(names("file", &["--sort", sort]), order, "{sort}");
     }
+    let anna = goat.json(&["user", "list"])[0].clone();
+    assert_eq!(anna["seedTime"], 7);
+    let seen = database.number("SELECT time FROM files_users WHERE user_id = 1");
+    assert_eq!(anna["lastSeen"], seen);
     assert_eq!(names("file", &["--dead"]), "wy");
     assert_eq!(names("file", &["--pending"]), "");
     let stats = goat.json(&["stats"]);

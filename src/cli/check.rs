@@ -54,7 +54,7 @@ pub fn check(call: &Call) -> Done {
     let mut last_batch = 0;
     let wrong = Store::check(&config).and_then(|wrong| {
         if wrong.is_empty() {
-            last_batch = Store::open(&config)?.stats(0)?.last_batch;
+            last_batch = Store::open(&config)?.last_batch()?;
         }
         Ok(wrong)
     });

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 use super::output::{Cell, Fields, count, print, show};
-use super::{Call, Done, Failure, live_since, replace_file, store};
+use super::{Call, Done, Failure, live_since, order, replace_file, store};
 use crate::config::{Config, Driver, PEM, Problem};
 use crate::server::database;
 #[cfg(feature = "sqlite")]
@@ -32,51 +32,37 @@ const TOP: usize = 5;
 pub fn stats(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let since = live_since(&config);
-    let stats = store.stats(since)?;
+    let cell = |(name, n): (&'static str, u64)| match name {
+        "size" | "uploaded" | "downloaded" => (name, Cell::Bytes(n)),
+        "lastWritten" => (name, Cell::Time(u32::try_from(n).unwrap_or(0))),
+        _ => (name, Cell::Int(n)),
+    };
+    let mut shown: Fields = store.stats(since)?.into_iter().map(cell).collect();
     let (mut members, mut torrents): (Vec<Fields>, Vec<Fields>) = (Vec::new(), Vec::new());
-    let order = |orders: &[(&str, &'static str)], word| orders.iter().find(|(w, _)| *w == word).map_or("1", |(_, s)| s);
-    store.users(Who::Everybody, order(&USER_ORDERS, "uploaded"), since, |user| {
-        if members.len() < TOP {
-            members.push(vec![
-                ("uploaded", Cell::Bytes(user.uploaded)),
-                ("downloaded", Cell::Bytes(user.downloaded)),
-                ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
-                ("name", Cell::Text(user.name)),
-            ]);
-        }
+    let top = |orders: &[(&str, &'static str)], word| format!("{} LIMIT {TOP}", order(orders, Some(word)));
+    store.users(Who::Everybody, &top(&USER_ORDERS, "uploaded"), since, |user| {
+        members.push(vec![
+            ("uploaded", Cell::Bytes(user.uploaded)),
+            ("downloaded", Cell::Bytes(user.downloaded)),
+            ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
+            ("name", Cell::Text(user.name)),
+        ]);
     })?;
-    store.files(Which::All, order(&FILE_ORDERS, "snatches"), since, |row| {
-        if torrents.len() < TOP {
-            torrents.push(vec![
-                ("completed", Cell::Int(row.file.completed.into())),
-                ("seeders", Cell::Int(row.seeders.into())),
-                ("leechers", Cell::Int(row.leechers.into())),
-                ("infoHash", Cell::Hash(row.file.info_hash.to_string())),
-                ("name", Cell::Text(row.file.name)),
-            ]);
-        }
+    store.files(Which::All, &top(&FILE_ORDERS, "snatches"), since, |row| {
+        torrents.push(vec![
+            ("completed", Cell::Int(row.file.completed.into())),
+            ("seeders", Cell::Int(row.seeders.into())),
+            ("leechers", Cell::Int(row.leechers.into())),
+            ("infoHash", Cell::Hash(row.file.info_hash.to_string())),
+            ("name", Cell::Text(row.file.name)),
+        ]);
     })?;
-    let unsaved = crate::keeper::unwritten_rows(&config).map_err(Failure::Could)?;
-    show(
-        &vec![
-            ("members", Cell::Int(stats.members)),
-            ("banned", Cell::Int(stats.banned)),
-            ("torrents", Cell::Int(stats.torrents)),
-            ("pending", Cell::Int(stats.pending)),
-            ("size", Cell::Bytes(stats.size)),
-            ("swarms", Cell::Int(stats.swarms)),
-            ("seeders", Cell::Int(stats.seeders)),
-            ("leechers", Cell::Int(stats.leechers)),
-            ("snatches", Cell::Int(stats.snatches)),
-            ("uploaded", Cell::Bytes(stats.uploaded)),
-            ("downloaded", Cell::Bytes(stats.downloaded)),
-            ("lastWritten", Cell::Time(stats.last_batch)),
-            ("unsaved", Cell::Int(unsaved as u64)),
-            ("topMembers", Cell::List(members)),
-            ("topTorrents", Cell::List(torrents)),
-        ],
-        call.json(),
-    )
+    shown.extend([
+        ("unsaved", Cell::Int(crate::keeper::unwritten_rows(&config).map_err(Failure::Could)? as u64)),
+        ("topMembers", Cell::List(members)),
+        ("topTorrents", Cell::List(torrents)),
+    ]);
+    show(&shown, call.json())
 }
 
 /// A word for a shell.
@@ -143,41 +129,42 @@ pub fn restore(call: &Call) -> Done {
     not_itself(&config, file)?;
     #[cfg(feature = "sqlite")]
     {
-        let mut said = String::new();
-        let old = crate::store::restore(Path::new(file), &config.db.path, || Ok(said = discard(&config)?))?;
+        let (old, said) = crate::store::restore(Path::new(file), &config.db.path, || discard(&config))?;
         let kept = |old: std::path::PathBuf| format!("the former database is kept as {}\n", old.display());
         print(&(old.map(kept).unwrap_or_default() + &said))?;
     }
     // Opened for its own checks.
-    print(&format!("{}: {}\n", database(&config), count(store(&config)?.stats(0)?.members, "member")))
+    let members = store(&config)?.stats(0)?.first().map_or(0, |(_, members)| *members);
+    print(&format!("{}: {}\n", database(&config), count(members, "member")))
 }
 
 /// Takes away what the next start would write of the run before: a restored database knows nothing of it, and
 /// may have given its ids to others. Returns what to say about it.
 #[cfg(feature = "sqlite")]
 fn discard(config: &Config) -> Result<String, Error> {
-    let mut said = String::new();
-    match crate::journal::Journal::open(config) {
-        Ok(journal) => {
-            let rows: usize = journal.batches().iter().map(|batch| batch.rows()).sum();
-            if rows > 0 {
-                said += &format!("{rows} rows that the last run had not written are discarded\n");
-            }
-            journal.forget(None);
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {} // No place for journals.
+    let journal = match crate::journal::Journal::open(config) {
+        Ok(journal) => Some(journal),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None, // No place for journals.
         Err(e) => {
             let advice = "stop goat first, and restore as the user that it runs as";
             return Err(Error::other(format!("the journal in /dev/shm cannot be discarded: {e}: {advice}")));
         }
-    }
+    };
     let unwritten = crate::keeper::unwritten(config);
     let kept = aside(&unwritten);
-    match std::fs::rename(&unwritten, &kept) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(said),
-        Err(e) => Err(Error::other(format!("cannot move {} away: {e}", unwritten.display()))),
-        Ok(()) => Ok(said + &format!("what the last run could not write is kept as {}\n", kept.display())),
+    let mut said = match std::fs::rename(&unwritten, &kept) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(Error::other(format!("cannot move {} away: {e}", unwritten.display()))),
+        Ok(()) => format!("what the last run could not write is kept as {}\n", kept.display()),
+    };
+    if let Some(journal) = journal {
+        let rows: usize = journal.batches().iter().map(|batch| batch.rows()).sum();
+        if rows > 0 {
+            said += &format!("{rows} rows that the last run had not written are discarded\n");
+        }
+        journal.forget(None);
     }
+    Ok(said)
 }
 
 /// Bytes of a file to import, at most.
@@ -193,7 +180,6 @@ pub fn import(call: &Call) -> Done {
         return Err(wrong("larger than 256 MiB".into()));
     }
     let rows = rows(&text).map_err(wrong)?;
-    let imported = count(rows.len() as u64, "row");
     let on_terminal = io::stderr().is_terminal();
     let progress = |done: usize| {
         if on_terminal && (done.is_multiple_of(1000) || done == rows.len()) {
@@ -202,7 +188,7 @@ pub fn import(call: &Call) -> Done {
         }
     };
     store(&config)?.import(&rows, progress).map_err(|e| wrong(e.to_string()))?;
-    print(&format!("{imported} imported\n"))
+    print(&format!("{} imported\n", count(rows.len() as u64, "row")))
 }
 
 /// A row to import with the number of its line, or what is wrong with it.

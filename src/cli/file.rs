@@ -33,9 +33,10 @@ fn read(config: &Config, store: &Store, id: u32) -> Result<SwarmRow, Failure> {
 /// The torrent that a command is about.
 fn find(config: &Config, store: &Store, text: &str) -> Result<SwarmRow, Failure> {
     let mut found = match text.parse::<InfoHash>() {
-        Ok(hash) => {
-            store.file_by_hash(&hash)?.map_or_else(|| store.hybrid(&hash), |file| Ok(Some(file)))?.into_iter().collect()
-        }
+        Ok(hash) => match store.file_by_hash(&hash)? {
+            None => store.hybrid(&hash)?.into_iter().collect(),
+            Some(file) => vec![file],
+        },
         Err(_) => store.find_files(text)?,
     };
     match (found.pop(), found.is_empty()) {
@@ -156,7 +157,9 @@ pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let columns = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
     let mut list = List::new(call.json(), &columns, &fields(&SwarmRow::default()));
-    store.files(which, super::order(call, &FILE_ORDERS), live_since(&config), |row| list.row(&fields(&row)))?;
+    store.files(which, super::order(&FILE_ORDERS, call.value("--sort")), live_since(&config), |row| {
+        list.row(&fields(&row))
+    })?;
     list.end()
 }
 

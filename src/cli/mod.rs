@@ -253,9 +253,9 @@ fn live_since(config: &Config) -> u32 {
     now().saturating_sub(config.interval.saturating_mul(2))
 }
 
-/// The SQL for the order that `--sort` names.
-fn order(call: &Call, orders: &[(&str, &'static str)]) -> &'static str {
-    let word = call.value("--sort").unwrap_or("id");
+/// The SQL for the order that a word names, such as that of `--sort`.
+fn order(orders: &[(&str, &'static str)], word: Option<&str>) -> &'static str {
+    let word = word.unwrap_or("id");
     orders.iter().find(|(known, _)| *known == word).map_or("1", |(_, sql)| sql)
 }
 

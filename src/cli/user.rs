@@ -100,7 +100,7 @@ pub fn list(call: &Call) -> Done {
         ],
     };
     let mut list = List::new(call.json(), columns, &fields(&UserRow::default()));
-    let order = super::order(call, &USER_ORDERS);
+    let order = super::order(&USER_ORDERS, call.value("--sort"));
     store.users(who, order, live_since(&config), |user| list.row(&fields(&user)))?;
     list.end()
 }

@@ -171,9 +171,10 @@ impl Store {
     /// Users, in the order of [`USER_ORDERS`], with what they do now according to sessions that announced
     /// since `since`.
     pub fn users(&self, who: Who, order: &str, since: u32, mut sink: impl FnMut(UserRow)) -> Result<(), Error> {
+        let all = || "1 = 1".to_string();
         let (who, whose) = match who {
-            Who::Everybody => ("1 = 1".into(), "1 = 1".into()),
-            Who::Banned => ("u.banned = 1".into(), "1 = 1".into()),
+            Who::Everybody => (all(), all()),
+            Who::Banned => ("u.banned = 1".into(), all()),
             Who::Id(id) => (format!("u.id = {id}"), format!("user_id = {id}")),
         };
         let sql = format!(
@@ -264,21 +265,22 @@ impl Store {
     /// `since`.
     pub fn files(&self, which: Which, order: &str, since: u32, mut sink: impl FnMut(SwarmRow)) -> Result<(), Error> {
         let columns = FILE_COLUMNS.split(", ").map(|column| format!("f.{column}")).collect::<Vec<_>>().join(", ");
-        let which = match which {
-            Which::All => String::new(),
-            Which::Pending => "WHERE f.verified = 0 AND f.suggested > 0".into(),
-            Which::Dead => "WHERE f.verified = 1 AND COALESCE(p.seeders, 0) = 0".into(),
-            Which::Id(id) => format!("WHERE f.id = {id}"),
+        let all = || "1 = 1".to_string();
+        let (which, whose) = match which {
+            Which::All => (all(), all()),
+            Which::Pending => ("f.verified = 0 AND f.suggested > 0".into(), all()),
+            Which::Dead => ("f.verified = 1 AND COALESCE(p.seeders, 0) = 0".into(), all()),
+            Which::Id(id) => (format!("f.id = {id}"), format!("file_id = {id}")),
         };
         let sql = format!(
             "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0), COALESCE(t.seen, 0) FROM files f
             LEFT JOIN (
                 SELECT file_id, SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END) AS seeders,
                     SUM(CASE WHEN `left` > 0 THEN 1 ELSE 0 END) AS leechers
-                FROM peers WHERE active = 1 AND time >= ? GROUP BY file_id
-            ) p ON p.file_id = f.id
-            LEFT JOIN (SELECT file_id, MAX(time) AS seen FROM files_users GROUP BY file_id) t ON t.file_id = f.id
-            {which} ORDER BY {order}"
+                FROM peers WHERE active = 1 AND time >= ? AND {whose} GROUP BY file_id
+            ) p ON p.file_id = f.id LEFT JOIN (
+                SELECT file_id, MAX(time) AS seen FROM files_users WHERE {whose} GROUP BY file_id
+            ) t ON t.file_id = f.id WHERE {which} ORDER BY {order}"
         );
         self.with(|c| {
             c.query(&sql, &[Value::Int(since.into())], &mut |row| {

@@ -9,18 +9,16 @@ use crate::ledger::Factors;
 use crate::random::secret;
 use crate::torrent::InfoHash;
 
-/// What a member has moved in all, and when they announced last.
+/// What moved in all, of a member or of a torrent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserTotals {
+pub struct Totals {
     /// Bytes that moved.
     pub uploaded: u64,
     /// Bytes that moved.
     pub downloaded: u64,
     /// Seconds.
     pub seed_time: u64,
-    /// Seconds since 1970; 0 is never.
-    pub last_seen: u32,
-    /// Torrents downloaded completely.
+    /// Complete downloads.
     pub snatches: u32,
 }
 
@@ -31,35 +29,6 @@ pub struct Seen {
     pub what: String,
     /// Seconds since 1970.
     pub last_seen: u32,
-}
-
-/// The community at a glance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Members.
-    pub members: u64,
-    /// Members who may not announce.
-    pub banned: u64,
-    /// Torrents.
-    pub torrents: u64,
-    /// Torrents that members suggested and nobody has judged.
-    pub pending: u64,
-    /// Bytes of all torrents.
-    pub size: u64,
-    /// Times that torrents were completed.
-    pub snatches: u64,
-    /// Torrents that somebody is on.
-    pub swarms: u64,
-    /// Sessions that have all of their torrent.
-    pub seeders: u64,
-    /// Sessions that have not.
-    pub leechers: u64,
-    /// Bytes credited to members.
-    pub uploaded: u64,
-    /// Bytes credited to members.
-    pub downloaded: u64,
-    /// When the books were written last, in seconds since 1970; 0 is never, or more than a day ago.
-    pub last_batch: u32,
 }
 
 /// A row to import.
@@ -176,30 +145,27 @@ impl Store {
         })
     }
 
-    /// What a user moved, of all torrents or of one.
-    pub fn user_totals(&self, id: u32) -> Result<UserTotals, Error> {
-        let sql = "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
-            COALESCE(MAX(time), 0), COUNT(DISTINCT CASE WHEN completed = 1 THEN file_id END)
-            FROM files_users WHERE user_id = ?";
-        self.totals(sql, id)
+    /// What a user moved of all torrents.
+    pub fn user_totals(&self, id: u32) -> Result<Totals, Error> {
+        self.totals("user_id", "file_id", id)
     }
 
     /// What members moved of a torrent, those among them who are gone.
-    pub fn file_totals(&self, id: u32) -> Result<UserTotals, Error> {
-        let sql = "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
-            COALESCE(MAX(time), 0), COUNT(DISTINCT CASE WHEN completed = 1 THEN user_id END)
-            FROM files_users WHERE file_id = ?";
-        self.totals(sql, id)
+    pub fn file_totals(&self, id: u32) -> Result<Totals, Error> {
+        self.totals("file_id", "user_id", id)
     }
 
-    fn totals(&self, sql: &str, id: u32) -> Result<UserTotals, Error> {
-        let totals = self.one(sql, &[Value::Int(id.into())], |row| {
-            let [uploaded, downloaded, seed_time, last_seen, snatches, ..] = row else { return None };
-            Some(UserTotals {
+    fn totals(&self, whose: &str, other: &str, id: u32) -> Result<Totals, Error> {
+        let sql = format!(
+            "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
+            COUNT(DISTINCT CASE WHEN completed = 1 THEN {other} END) FROM files_users WHERE {whose} = ?"
+        );
+        let totals = self.one(&sql, &[Value::Int(id.into())], |row| {
+            let [uploaded, downloaded, seed_time, snatches, ..] = row else { return None };
+            Some(Totals {
                 uploaded: uploaded.small(),
                 downloaded: downloaded.small(),
                 seed_time: seed_time.small(),
-                last_seen: last_seen.small(),
                 snatches: snatches.small(),
             })
         })?;
@@ -270,46 +236,39 @@ impl Store {
         Ok(users)
     }
 
-    /// The community at a glance; sessions count that announced since `since`.
-    pub fn stats(&self, since: u32) -> Result<Stats, Error> {
-        let mut all = Vec::new();
-        self.with(|c| {
-            all.clear();
-            let peers = format!("FROM peers WHERE active = 1 AND time >= {since}");
-            for sql in [
-                "SELECT COUNT(*), COALESCE(SUM(banned), 0), COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0)
-                 FROM users",
-                "SELECT COUNT(*), COUNT(CASE WHEN verified = 0 AND suggested > 0 THEN 1 END), COALESCE(SUM(size), 0), COALESCE(SUM(completed), 0)
-                 FROM files",
-                &format!(
-                    "SELECT COUNT(DISTINCT file_id), COALESCE(SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END), 0), COUNT(*) {peers}"
-                ),
-                "SELECT COALESCE(MAX(time), 0) FROM batches",
-            ] {
-                c.query(sql, &[], &mut |row| all.extend(row.iter().map(Value::small::<u64>)))?;
-            }
-            Ok(())
-        })?;
-        let [members, banned, uploaded, downloaded, torrents, pending, size, snatches, swarms, seeders, peers, batch] =
-            all[..]
-        else {
-            return Err(Error::other("the database did not answer as expected"));
-        };
-        let (leechers, last_batch) = (peers.saturating_sub(seeders), u32::try_from(batch).unwrap_or(0));
-        Ok(Stats {
-            members,
-            banned,
-            torrents,
-            pending,
-            size,
-            snatches,
-            swarms,
-            seeders,
-            leechers,
-            uploaded,
-            downloaded,
-            last_batch,
-        })
+    /// The community at a glance, each number by its name; sessions count that announced since `since`.
+    pub fn stats(&self, since: u32) -> Result<Vec<(&'static str, u64)>, Error> {
+        const NAMES: [&str; 12] = [
+            "members",
+            "banned",
+            "torrents",
+            "pending",
+            "size",
+            "swarms",
+            "seeders",
+            "leechers",
+            "snatches",
+            "uploaded",
+            "downloaded",
+            "lastWritten",
+        ];
+        let sql = "SELECT members, banned, torrents, pending, size, swarms, seeders, peers - seeders, snatches,
+                uploaded, downloaded, last FROM
+            (SELECT COUNT(*) AS members, COALESCE(SUM(banned), 0) AS banned, COALESCE(SUM(uploaded), 0) AS uploaded,
+                COALESCE(SUM(downloaded), 0) AS downloaded FROM users) u,
+            (SELECT COUNT(*) AS torrents, COUNT(CASE WHEN verified = 0 AND suggested > 0 THEN 1 END) AS pending,
+                COALESCE(SUM(size), 0) AS size, COALESCE(SUM(completed), 0) AS snatches FROM files) f,
+            (SELECT COUNT(DISTINCT file_id) AS swarms, COUNT(CASE WHEN `left` = 0 THEN 1 END) AS seeders,
+                COUNT(*) AS peers FROM peers WHERE active = 1 AND time >= ?) p,
+            (SELECT COALESCE(MAX(time), 0) AS last FROM batches) b";
+        let named = |row: &[Value]| Some(NAMES.into_iter().zip(row.iter().map(Value::small)).collect());
+        Ok(self.one(sql, &[Value::Int(since.into())], named)?.unwrap_or_default())
+    }
+
+    /// When the books were written last, in seconds since 1970; 0 is never, or more than a day ago.
+    pub fn last_batch(&self) -> Result<u32, Error> {
+        let time = |row: &[Value]| row.first().map(Value::small);
+        Ok(self.one("SELECT MAX(time) FROM batches", &[], time)?.unwrap_or(0))
     }
 
     /// Copies the whole SQLite database, as it is at this moment, into a file that is empty or missing. A

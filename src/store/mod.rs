@@ -17,7 +17,7 @@ mod community;
 
 pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS, UserRow, Which, Who};
 pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
-pub use community::{Import, Seen, Stats, UserTotals};
+pub use community::{Import, Seen, Totals};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{aside, restore};
 

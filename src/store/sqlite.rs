@@ -162,12 +162,12 @@ impl Connection for Sqlite {
 const MAX_COLUMNS: usize = 16;
 
 /// Puts a backup in the place of a database that nobody has open, and keeps that one beside it: returns where,
-/// if there was one. Calls `before` when the copy is made and nothing is changed yet.
-pub fn restore(
+/// if there was one, and what `before` returned, which is called when the copy is made and nothing is changed yet.
+pub fn restore<T>(
     backup: &Path,
     path: &Path,
-    before: impl FnOnce() -> Result<(), Error>,
-) -> Result<Option<PathBuf>, Error> {
+    before: impl FnOnce() -> Result<T, Error>,
+) -> Result<(Option<PathBuf>, T), Error> {
     // SQLite would take a name such as `file:x` for a URL.
     let backup = &std::path::absolute(backup).unwrap_or_else(|_| backup.into());
     // What a symbolic link stands for is replaced, not the link.
@@ -192,7 +192,7 @@ pub fn restore(
     let _ = std::fs::remove_file(&new); // Of a restore that was killed.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(cannot)?;
     let copied = source.execute("VACUUM INTO ?", [new.to_string_lossy()]).map_err(Error::from);
-    let done = copied.and_then(|_| before()).and_then(|()| {
+    let done = copied.and_then(|_| before()).and_then(|said| {
         // Nothing of the former one, such as what a crash left beside it, may be taken for a part of the new one.
         for part in PARTS {
             match std::fs::rename(beside(path, part), beside(&old, part)) {
@@ -200,13 +200,14 @@ pub fn restore(
                 _ => {}
             }
         }
-        std::fs::rename(&new, path).map_err(cannot)
+        std::fs::rename(&new, path).map_err(cannot)?;
+        Ok(said)
     });
     if done.is_err() {
         let _ = std::fs::remove_file(&new); // What went wrong is said already.
     }
     drop(held);
-    done.map(|()| present.then_some(old))
+    done.map(|said| (present.then_some(old), said))
 }
 
 /// The files of a database, by what follows its name.
