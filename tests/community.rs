@@ -1128,6 +1128,7 @@ fn a_backup_overwrites_nothing_but_a_backup() {
     assert_eq!(goat.json(&["stats"])["members"], 1);
 }
 
+#[cfg(feature = "sqlite")]
 #[test]
 fn what_only_reads_waits_for_nobody_who_writes() {
     let database = Database::sqlite();
