@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -395,38 +395,34 @@ pub fn gather(tracker: &Tracker, rng: &mut Rng) -> Batch {
 }
 
 /// Where batches wait that could not be written before goat had to stop.
-fn unwritten(config: &Config) -> PathBuf {
+pub fn unwritten(config: &Config) -> PathBuf {
     config.file.with_extension("unwritten.json")
+}
+
+/// The batches that wait in a file, none where it is missing.
+fn waiting(file: &Path) -> Result<Vec<Batch>, String> {
+    let advice = "To start without them, move it away";
+    match fs::read(file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.and_then(|text| Ok(serde_json::from_slice(&text)?)).map_err(|e| {
+            format!("{} holds accounts not yet written, but cannot be read: {e}. {advice}", file.display())
+        }),
+    }
 }
 
 /// How many rows wait there.
 pub fn unwritten_rows(config: &Config) -> Result<usize, String> {
-    let file = unwritten(config);
-    let batches: Vec<Batch> = match fs::read(&file) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
-        read => read
-            .and_then(|text| Ok(serde_json::from_slice(&text)?))
-            .map_err(|e| format!("cannot read {}, which holds accounts not yet written: {e}", file.display()))?,
-    };
-    Ok(batches.iter().map(Batch::rows).sum())
+    Ok(waiting(&unwritten(config))?.iter().map(Batch::rows).sum())
 }
 
 /// Writes the batches that the last run could not write. Each is written once, however often this is
 /// interrupted: the database knows their numbers.
 pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {
     let file = unwritten(config);
-    let text = match fs::read(&file) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        read => {
-            read.map_err(|e| format!("cannot read {}, which holds accounts not yet written: {e}", file.display()))?
-        }
-    };
-    let batches: Vec<Batch> = serde_json::from_slice(&text).map_err(|e| {
-        format!(
-            "{} holds accounts not yet written, but is damaged: {e}. To start without them, move it away",
-            file.display()
-        )
-    })?;
+    let batches = waiting(&file)?;
+    if batches.is_empty() {
+        return Ok(());
+    }
     for batch in &batches {
         store.write(batch, now).map_err(|e| format!("cannot write the accounts in {}: {e}", file.display()))?;
     }

@@ -35,6 +35,7 @@ pub mod announce;
 pub mod api;
 pub mod auth;
 pub mod bencode;
+mod cidr;
 pub mod cli;
 pub mod config;
 pub mod connection;

@@ -225,7 +225,7 @@ pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
     let path = if config.passkey { format!("/{passkey}/announce") } else { "/announce".into() };
     let (public, place) = config.url.split_once("://").unwrap_or(("", &config.host));
     let host = match place.split('/').next().unwrap_or_default() {
-        "" => "localhost".to_string(),
+        _ if config.url.is_empty() && config.everywhere() => "localhost".to_string(),
         host if config.url.is_empty() && host.contains(':') => format!("[{host}]"),
         host if config.url.is_empty() || host.ends_with(']') => host.to_string(),
         host => host.rsplit_once(':').map_or(host, |(host, _)| host).to_string(),

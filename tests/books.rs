@@ -1053,7 +1053,7 @@ mod rules {
         store.suggest(&torrents(100..1200), 1).unwrap();
         assert_eq!(pending(), (1000, 1000));
         // Where the operator has made room, there is room.
-        store.approve_files(None).unwrap();
+        store.approve_pending().unwrap();
         database.sql("UPDATE whitelist SET approved = 1 WHERE approved = 0");
         assert_eq!(store.suggest(&torrents(5000..5001), 1).unwrap().len(), 1);
         assert_eq!(store.suggest(&clients(5000..5001), 1).unwrap().len(), 1);

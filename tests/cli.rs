@@ -179,7 +179,7 @@ fn check_users(goat: &Goat, round: i64) {
     let expected = |id: i64, name: &str, admin: bool, limit: i64| {
         json!({ "id": id, "name": name, "admin": admin, "banned": false, "banReason": "",
                 "torrentLimit": limit, "uploaded": 0, "downloaded": 0, "ratio": null,
-                "seeding": 0, "leeching": 0 })
+                "seeding": 0, "leeching": 0, "seedTime": 0, "lastSeen": null })
     };
     assert_eq!(a, &expected(user["id"].as_i64().unwrap(), &first, true, 7));
     assert_eq!(b, &expected(id.parse().unwrap(), &second, false, 0));
@@ -295,7 +295,7 @@ fn check_what_they_do(goat: &Goat) {
         goat.json(&["file", "list", "--pending"])[0]["infoHash"] == hash.as_str()
     });
     assert!(cli(&["file", "list", "--pending"]).contains(&hash));
-    assert_eq!(cli(&["file", "approve", &hash]), "1 torrents approved\n");
+    assert_eq!(cli(&["file", "approve", &hash]), "1 torrent approved\n");
     assert_eq!(cli(&["file", "approve", &hash]), "0 torrents approved\n");
     wait_until("the torrent to be approved", || {
         announce.refusal(goat).is_empty()
@@ -644,6 +644,12 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
         &["file", "free", "0123", "--upload", "-1"],
         &["file", "list", "--pending", "--dead"],
         &["file", "add", "a", "b", "--private", "c"],
+        &["file", "add", "a", "--private", "b", "--public"],
+        &["file", "add", &"0".repeat(40), "--private", "c"],
+        &["user", "list", "--json", "--json"],
+        &["user", "ban", "anna", "--reason", "a", "--reason=b"],
+        &["user", "list", "--config", "/dev/null"],
+        &["--config=/dev/null", "user", "list"],
         &["torrent", "a"],
         &["torrent", "a", "--for", "anna"],
         &["torrent", "a", "--out", "b"],
@@ -682,6 +688,46 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
         unreachable!()
     };
     assert!(!folder.join("goat.db").exists());
+}
+
+#[test]
+fn a_wrong_command_is_answered_with_the_nearest_one() {
+    let folder = Folder::new();
+    for (words, near) in [
+        (&["users"][..], "`goat user`"),
+        (&["usr"], "`goat user`"),
+        (&["lst"], "`goat user list`"),
+        (&["user", "lst"], "`goat user list`"),
+        (&["users", "list"], "`goat user list`"),
+        (&["stat"], "`goat stats`"),
+        (&["user"], "user goes with add, list"),
+        (&["user", "nonsense"], "user goes with add, list"),
+    ] {
+        let output = goat(&folder, words).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
+        assert!(stderr.contains(near), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_word_that_is_not_utf_8_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = Folder::new();
+    let word = std::ffi::OsStr::from_bytes(b"a\xff.torrent");
+    fs::write(folder.path().join(word), "").unwrap();
+    let mut command = goat(&folder, &["file", "add"]);
+    let output = command
+        .arg(word)
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("a\\xFF.torrent") && stderr.contains("not UTF-8"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -829,7 +875,7 @@ fn torrents_of_every_kind_can_be_added() {
     assert_eq!(goat.json(&["file", "list"]).as_array().unwrap().len(), 9);
 
     // A torrent of which only the hash is known gets its name from the file, later.
-    database.sql("UPDATE files SET name = '', size = 0, verified = 0");
+    database.sql("UPDATE files SET name = '', size = 0, verified = 0, suggested = 1");
     let path = samples().join("libtorrent-v1.torrent");
     assert_eq!(
         goat.json(&["file", "add", "--public", path.to_str().unwrap()])["name"],
@@ -889,7 +935,9 @@ fn a_tracker_that_nobody_built_redis_into_says_so_with_status_2() {
                 "{words:?}: {stderr}"
             );
             assert!(
-                stderr.contains("Redis") && stderr.contains(goat.config_path().to_str().unwrap()),
+                stderr.contains(": Redis: found ")
+                    && stderr.contains("not built into this goat yet")
+                    && stderr.contains(goat.config_path().to_str().unwrap()),
                 "{stderr}"
             );
             assert!(!stderr.contains("secret-of-redis"), "{stderr}");

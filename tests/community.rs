@@ -39,6 +39,7 @@ on_each_database! {
     a_backup_made_while_the_tracker_runs_restores_the_same_numbers
     lists_are_sorted_and_filtered
     things_are_found_by_name_id_and_prefix
+    what_an_operator_has_judged_waits_no_more
 }
 
 // ---- The README.
@@ -90,6 +91,8 @@ fn shape(text: &str, home: &Path) -> Vec<String> {
             out += &shown;
             rest = &rest[taken..];
         }
+        // A minute more or less of seeding.
+        let out = out.replace("0m 0s", "0s");
         // Whether a machine's clock is kept right is not goat's affair.
         let out = out
             .split_once("the clock, ")
@@ -435,7 +438,8 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
         let keys = format!("SELECT count(*) FROM api_keys WHERE user_id = {}", anna.id);
         assert_eq!(database.number(&keys), 1);
 
-        cli(&goat, &["user", "limit", &name, "1"]);
+        let said = cli(&goat, &["user", "limit", &name, "1"]);
+        assert_eq!(said, format!("{name} may be active on at most 1 torrent\n"));
         assert_eq!(shown(&goat)["torrentLimit"], 1);
         if running {
             wait_until("the limit", || {
@@ -459,7 +463,9 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
                 "--downloaded=1.5kB",
             ],
         );
-        cli(&goat, &["user", "credit", &name, "--uploaded", "-1GiB"]);
+        let said = cli(&goat, &["user", "credit", &name, "--uploaded", "-1GiB"]);
+        let sums = format!("{} bytes uploaded, 1500 downloaded", 9_u64 << 30);
+        assert_eq!(said, format!("{name} has {sums}\n"));
         assert_eq!(
             (&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]),
             (&json!(9_u64 << 30), &json!(1500))
@@ -507,13 +513,10 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         let said = cli(&goat, &["file", "revoke", &hash]);
         assert!(said.contains("no longer verified"), "{said}");
         refusal(&mut goat, "Unverified torrent");
-        assert_eq!(
-            goat.json(&["file", "list", "--pending"])[0]["infoHash"],
-            hash.as_str()
-        );
+        assert_eq!(goat.json(&["file", "list"])[0]["verified"], false);
         assert_eq!(
             cli(&goat, &["file", "approve", &hash]),
-            "1 torrents approved\n"
+            "1 torrent approved\n"
         );
         refusal(&mut goat, "");
 
@@ -522,6 +525,13 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
             (&free["uploadPercent"], &free["downloadPercent"]),
             (&json!(200), &json!(50))
         );
+        // And who is there, as `file show` says it.
+        let shown = goat.json(&["file", "show", &hash]);
+        let added = goat.json(&["file", "add", &hash]);
+        for (key, value) in free.as_object().unwrap() {
+            assert_eq!((value, &shown[key]), (&shown[key], &added[key]), "{key}");
+        }
+        assert_eq!(free["leechers"], 1);
         let said = cli(&goat, &["file", "free", &hash]);
         assert!(
             said.contains("0 % of downloads, 100 % of uploads"),
@@ -557,10 +567,9 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         let longer = format!("{prefix}.1");
         let said = cli(&goat, &["client", "deny", &longer]);
         assert!(said.contains(&format!("by the shorter {prefix}")), "{said}");
-        assert!(
-            goat.json(&["client", "list", "--pending"])
-                == json!([{ "approved": false, "client": longer }])
-        );
+        let denied = json!({ "approved": false, "client": longer });
+        let clients = goat.json(&["client", "list"]);
+        assert!(clients.as_array().unwrap().contains(&denied), "{clients}");
         cli(&goat, &["client", "remove", &longer]);
         cli(&goat, &["client", "remove", &prefix]);
         assert!(!cli(&goat, &["client", "list"]).contains("Tried/"));
@@ -682,15 +691,29 @@ fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &D
         path.to_str().unwrap().to_string()
     };
     // The mistakes of the database, too, are named with their lines, and nothing is left behind.
-    let text = "name,passkey,uploaded\nbert,bertbert,1\nANNA,annaanna,2\ncarl,bertbert,3\n\na:b,12345678,4\nd,short,5\n";
+    let text = "name,passkey,uploaded\nbert,bertbert,1\nANNA,annaanna,2\ncarl,bertbert,3\n\na:b,12345678,4\nd,short,5\ne,12345678,x\n";
     let said = refused(&goat, &["import", &write(&goat, text)]);
     let lines: Vec<&str> = said
         .lines()
         .map(|line| line.split("import.csv: ").nth(1).unwrap())
         .map(|line| line.split(':').next().unwrap())
         .collect();
-    assert_eq!(lines, ["line 3", "line 4", "line 6", "line 7"], "{said}");
+    assert_eq!(
+        lines,
+        ["line 3", "line 4", "line 6", "line 7", "line 8"],
+        "{said}"
+    );
     assert_eq!(goat.json(&["stats"])["members"], 1);
+    // Rows are not hidden in a quote, nor control characters in a name.
+    let hash = hex(&info_hash(9));
+    for text in [
+        "name,passkey\nbert,\"bertbert\ncarl,carlcarl\n",
+        &format!("info_hash,name\n{hash},\"a\u{1b}[2J\"\n"),
+    ] {
+        let said = refused(&goat, &["import", &write(&goat, text)]);
+        assert!(said.contains("import.csv: line 2: "), "{said}");
+    }
+    assert_eq!(goat.json(&["file", "list"]), json!([]));
 
     for running in [false, true] {
         if running {
@@ -710,7 +733,7 @@ fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &D
         );
         assert_eq!(
             cli(&goat, &["import", &write(&goat, &text)]),
-            "1 rows imported\n"
+            "1 row imported\n"
         );
         assert!(refused(&goat, &["import", &write(&goat, &text)]).contains("line 2"));
 
@@ -762,7 +785,7 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
             assert!(said.contains("stop goat first"), "{said}");
             let elsewhere = Database::sqlite();
             let other = Goat::prepare(&elsewhere, json!({}));
-            assert!(cli(&other, &["restore", backup]).contains("1 members"));
+            assert!(cli(&other, &["restore", backup]).contains(": 1 member\n"));
             for list in [["user", "list"], ["file", "list"]] {
                 assert_eq!(goat.json(&list), other.json(&list));
             }
@@ -813,6 +836,80 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
     }
 }
 
+#[test]
+fn a_restored_database_gets_nothing_that_an_earlier_run_left_unwritten() {
+    let database = Database::sqlite();
+    let mut goat = Goat::prepare(&database, json!({ "SlowDown": 0 }));
+    cli(&goat, &["file", "add", &hex(&info_hash(1))]);
+    let backup = goat.folder.join("backup.db");
+    let backup = backup.to_str().unwrap();
+    cli(&goat, &["backup", backup]);
+    let kept = goat.folder.join("config.unwritten.json.before-restore");
+    for killed in [true, false] {
+        let anna = goat.add_user("anna");
+        goat.launch();
+        database.sql("ALTER TABLE peers RENAME TO gone");
+        let mut announce = Announce::new(&anna.passkey, info_hash(1), 1);
+        (announce.event, announce.uploaded) = ("started", 1000);
+        announce.accepted(&goat);
+        if killed {
+            goat.kill();
+        } else {
+            goat.stop();
+        }
+        let said = cli(&goat, &["restore", backup]);
+        assert_eq!(said.contains("2 rows"), killed, "{said}");
+        assert_eq!(said.contains(kept.to_str().unwrap()), !killed, "{said}");
+        assert_eq!(kept.exists(), !killed);
+        // Somebody else has her id now.
+        assert_eq!(goat.add_user("bert").id, anna.id);
+        goat.launch();
+        assert_eq!(goat.json(&["user", "show", "bert"])["uploaded"], 0);
+        goat.stop();
+        cli(&goat, &["restore", backup]);
+    }
+}
+
+#[test]
+fn a_restore_keeps_every_former_database_and_leaves_nothing_behind() {
+    let database = Database::sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let mut goat = Goat::prepare(&database, json!({}));
+    let backup = goat.folder.join("backup.db");
+    let backup = backup.to_str().unwrap();
+    cli(&goat, &["backup", backup]);
+    // The database is a link, which stays one.
+    let (file, elsewhere) = (folder.join("goat.db"), Folder::new());
+    let target = elsewhere.join("books.db");
+    fs::rename(&file, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &file).unwrap();
+    for (name, kept) in [("anna", ""), ("bert", "-2"), ("carl", "-3")] {
+        goat.add_user(name);
+        cli(&goat, &["restore", backup]);
+        assert!(file.is_symlink());
+        assert_eq!(goat.json(&["stats"])["members"], 0);
+        let kept = elsewhere.join(&format!("books.db.before-restore{kept}"));
+        assert!(
+            fs::read(&kept)
+                .unwrap()
+                .windows(4)
+                .any(|word| word == name.as_bytes())
+        );
+    }
+    goat.launch();
+    let said = refused(&goat, &["restore", backup]);
+    assert!(said.contains("stop goat first"), "{said}");
+    goat.stop();
+    let names = fs::read_dir(elsewhere.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| !name.contains("before-restore"));
+    assert_eq!(names, ["books.db"]);
+}
+
 fn lists_are_sorted_and_filtered(database: &Database) {
     let goat = Goat::prepare(database, json!({}));
     for (name, up, down) in [
@@ -853,7 +950,7 @@ fn lists_are_sorted_and_filtered(database: &Database) {
             "INSERT INTO peers VALUES ({file}, {user}, '12345678901234567890', '', 0, 0, '', 0, 0, {active}, 0, 0, 0, 0, {left}, {now})"
         ));
         database.sql(&format!(
-            "INSERT INTO files_users VALUES ({file}, {user}, '', {active}, 0, 1, 0, 0, {left}, {now}, 0, 0, 0)"
+            "INSERT INTO files_users VALUES ({file}, {user}, '', {active}, 0, 1, 0, 0, {left}, {now}, 7, 0, 0)"
         ));
     }
     for (sort, order) in [
@@ -866,6 +963,10 @@ fn lists_are_sorted_and_filtered(database: &Database) {
     ] {
         assert_eq!(names("file", &["--sort", sort]), order, "{sort}");
     }
+    let anna = goat.json(&["user", "list"])[0].clone();
+    assert_eq!(anna["seedTime"], 7);
+    let seen = database.number("SELECT time FROM files_users WHERE user_id = 1");
+    assert_eq!(anna["lastSeen"], seen);
     assert_eq!(names("file", &["--dead"]), "wy");
     assert_eq!(names("file", &["--pending"]), "");
     let stats = goat.json(&["stats"]);
@@ -901,10 +1002,166 @@ fn things_are_found_by_name_id_and_prefix(database: &Database) {
     }
     assert_eq!(hash("1234"), hashes[2].as_str());
     assert!(refused(&goat, &["file", "show", "abcd"]).contains("several"));
+    let sample = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/torrents/libtorrent-hybrid.torrent"
+    );
+    cli(&goat, &["file", "add", sample]);
+    let v2 = database.sql("SELECT info_hash_v2 FROM hybrids")[0][0].clone();
+    for text in [&v2, &format!("{v2}{}", "0".repeat(24))] {
+        assert_eq!(hash(text), "f2b8e8d82e954478026cf4ba7f6df17b639ccf4c");
+    }
     for text in ["abc", "abcd2", "%", "_", "", "abcd%"] {
         let said = refused(&goat, &["file", "show", text]);
         assert!(said.contains("not registered"), "{text}: {said}");
     }
+}
+
+fn what_an_operator_has_judged_waits_no_more(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    let pending = |what: &str, key: &str| -> Vec<String> {
+        let list = goat.json(&[what, "list", "--pending"]);
+        let rows = list.as_array().unwrap().iter();
+        rows.map(|row| row[key].as_str().unwrap().into()).collect()
+    };
+    // As announces leave them, and torrents that an operator registered and revoked.
+    let hashes = [1, 2, 3, 4].map(|number| hex(&info_hash(number)));
+    cli(&goat, &["file", "add", &hashes[0]]);
+    cli(&goat, &["file", "revoke", &hashes[0]]);
+    for hash in &hashes[1..] {
+        database.sql(&format!(
+            "INSERT INTO files (info_hash, suggested) VALUES ('{hash}', 1)"
+        ));
+    }
+    assert_eq!(pending("file", "infoHash"), hashes[1..]);
+    cli(&goat, &["file", "approve", &hashes[1]]);
+    cli(&goat, &["file", "revoke", &hashes[1]]);
+    assert_eq!(pending("file", "infoHash"), hashes[2..]);
+    assert_eq!(goat.json(&["stats"])["pending"], 2);
+    let said = cli(&goat, &["file", "approve", "--all"]);
+    assert_eq!(said, "2 torrents approved\n");
+    assert_eq!(goat.json(&["stats"])["pending"], 0);
+    let rows = goat.json(&["file", "list"]);
+    let verified = rows.as_array().unwrap().iter().map(|row| &row["verified"]);
+    assert_eq!(
+        json!(verified.collect::<Vec<_>>()),
+        json!([false, false, true, true])
+    );
+
+    for client in [
+        "Denied/1",
+        "Covered/1.0",
+        "Covered/1.1",
+        "covered/1",
+        "Covere",
+        "C%/1",
+    ] {
+        database.sql(&format!(
+            "INSERT INTO whitelist (client, suggested) VALUES ('{client}', 1)"
+        ));
+    }
+    cli(&goat, &["client", "deny", "Covered/1.2"]);
+    assert_eq!(
+        cli(&goat, &["client", "deny", "Denied/1"]),
+        "Denied/1 is not let in\n"
+    );
+    assert_eq!(
+        cli(&goat, &["client", "approve", "Covered/"]),
+        "Covered/ is let in\n"
+    );
+    cli(&goat, &["client", "approve", "C%/"]);
+    assert_eq!(pending("client", "client"), ["Covere", "covered/1"]);
+    // What an operator denied stays denied.
+    let clients = goat.json(&["client", "list"]);
+    for client in ["Denied/1", "Covered/1.2"] {
+        let denied = json!({ "approved": false, "client": client });
+        assert!(clients.as_array().unwrap().contains(&denied), "{clients}");
+    }
+}
+
+#[test]
+fn a_backup_overwrites_nothing_but_a_backup() {
+    use std::os::unix::fs::PermissionsExt;
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    goat.add_user("anna");
+    let path = |name: &str| goat.folder.join(name).to_str().unwrap().to_string();
+    fs::write(path("letter"), "Dear Anna").unwrap();
+    fs::write(path("empty"), "").unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(path("pipe"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    for name in ["letter", "pipe", "."] {
+        let said = refused(&goat, &["backup", &path(name)]);
+        assert!(said.contains("name another file"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(path("letter")).unwrap(), "Dear Anna");
+    std::os::unix::fs::symlink(path("target.db"), path("link.db")).unwrap();
+    fs::write(path("target.db"), "").unwrap();
+    for name in ["empty", "new.db", "new.db", "link.db"] {
+        cli(&goat, &["backup", &path(name)]);
+        let start = fs::read(path(name)).unwrap();
+        assert!(start.starts_with(b"SQLite format 3\0"), "{name}");
+        let mode = fs::metadata(path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert!(goat.folder.join("link.db").is_symlink());
+    // A name that SQLite alone would take for a URL.
+    let within = |words: &[&str]| {
+        let mut command = goat.command(words);
+        assert!(
+            command
+                .current_dir(goat.folder.path())
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    within(&["backup", "file:odd.db"]);
+    assert!(goat.folder.join("file:odd.db").exists() && !goat.folder.join("odd.db").exists());
+    goat.add_user("bert");
+    within(&["restore", "file:odd.db"]);
+    assert_eq!(goat.json(&["stats"])["members"], 1);
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn what_only_reads_waits_for_nobody_who_writes() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    goat.add_user("anna");
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let writer = rusqlite::Connection::open(folder.join("goat.db")).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for words in [
+        &["user", "list"][..],
+        &["file", "list"],
+        &["stats"],
+        &["user", "show", "anna"],
+    ] {
+        cli(&goat, words);
+    }
+    writer.execute_batch("ROLLBACK").unwrap();
+    // What is missing is still made.
+    for missing in [
+        "TRIGGER users_replace",
+        "INDEX files_verified",
+        "TABLE hours",
+    ] {
+        writer.execute_batch(&format!("DROP {missing}")).unwrap();
+        cli(&goat, &["stats"]);
+        let name = missing.split(' ').nth(1).unwrap();
+        let sql = format!("SELECT count(*) FROM sqlite_master WHERE name = '{name}'");
+        assert_eq!(database.number(&sql), 1, "{missing}");
+    }
+    writer.execute_batch("DELETE FROM whitelist").unwrap();
+    assert!(goat.json(&["client", "list"]).as_array().unwrap().len() > 5);
 }
 
 #[test]
@@ -955,6 +1212,62 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     assert_eq!(state(&udp, &[], &what), (Some(1), "wrong".into()));
     drop(socket);
 
+    // Its own goat may have the port; that of another community may not.
+    let other = Database::sqlite();
+    let mut running = Goat::prepare(&other, json!({}));
+    running.launch();
+    let what = format!("TCP port {}", running.port);
+    assert_eq!(state(&running, &[], &what), ok("good"));
+    let second = Goat::prepare(
+        &database,
+        json!({ "Port": running.port, "Host": "0.0.0.0" }),
+    );
+    assert_eq!(state(&second, &[], &what), (Some(1), "wrong".into()));
+    let (_, stdout, _) = second.cli(&["check"]);
+    assert!(
+        stdout.contains("a goat with another configuration"),
+        "{stdout}"
+    );
+    assert!(stdout.contains("URL: warning: "), "{stdout}");
+
+    // Files that goat leaves beside its own.
+    let kept = [
+        goat.folder.join("config.secret"),
+        goat.folder.join("config.unwritten.json"),
+        folder.join("goat.db.before-restore-2"),
+        goat.folder.join("config.unwritten.json.before-restore"),
+    ];
+    for file in &kept {
+        fs::write(file, "").unwrap();
+        fs::set_permissions(file, PermissionsExt::from_mode(0o644)).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(state(&goat, &[], name), ok("warning"), "{name}");
+        assert_eq!(state(&goat, &["--fix"], name), ok("mended"), "{name}");
+        fs::remove_file(file).unwrap();
+    }
+
+    // A database with a page that is none.
+    let text: String = (0..3000)
+        .map(|n| format!("user{n},passkey-{n}\n"))
+        .collect();
+    fs::write(
+        goat.folder.join("users.csv"),
+        format!("name,passkey\n{text}"),
+    )
+    .unwrap();
+    cli(
+        &goat,
+        &["import", goat.folder.join("users.csv").to_str().unwrap()],
+    );
+    let good = fs::read(&file).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2 / 4096 * 4096;
+    bad[middle..middle + 4096].fill(0xff);
+    fs::write(&file, bad).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db"), (Some(1), "wrong".into()));
+    fs::write(&file, good).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
+
     // A database that is not there does not hide what else is wrong.
     let away = json!({ "URL": "", "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } });
     let away = Goat::prepare(&database, away);
@@ -981,6 +1294,8 @@ fn announce_urls_are_built_from_the_public_url() {
     let database = Database::sqlite();
     let cases = [
         (json!({}), "http://127.0.0.1:PORT"),
+        (json!({ "Host": "0.0.0.0" }), "http://localhost:PORT"),
+        (json!({ "Host": "::" }), "http://localhost:PORT"),
         (
             json!({ "URL": "https://tracker.example.org" }),
             "https://tracker.example.org",
@@ -1032,16 +1347,21 @@ fn announce_urls_are_built_from_the_public_url() {
 fn shells_complete_commands_options_and_values() {
     let res = Path::new(env!("CARGO_MANIFEST_DIR")).join("res/completions");
     let script = format!(
-        "cd {}; . {}; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _goat; echo ${{COMPREPLY[*]}}",
+        "cd {}; . {}; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _goat; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         env!("CARGO_MANIFEST_DIR"),
         res.join("goat.bash").display()
     );
+    let folder = Folder::new();
+    let spaced = folder.join("a b.torrent").to_str().unwrap().to_string();
+    fs::write(&spaced, "").unwrap();
+    let start = folder.join("a").to_str().unwrap().to_string();
     for (words, expected) in [
         (&["goat", "us"][..], "user"),
         (&["goat", "user", "p"], "passkey"),
         (&["goat", "user", "list", "--b"], "--banned"),
         (&["goat", "user", "list", "--sort", "r"], "ratio"),
-        (&["goat", "stats", "--"], "--json --config"),
+        (&["goat", "stats", "--"], "--json\n--config"),
+        (&["goat", "torrent", &start], &spaced),
         (&["goat", "torrent", "config.j"], "config.json5"),
         (&["goat", "user", "add", "x", "--torrent-limit", ""], ""),
     ] {

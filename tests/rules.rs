@@ -1260,7 +1260,7 @@ fn an_approved_client_works_at_the_next_announce_and_a_denied_one_no_more() {
 fn a_user_and_a_torrent_made_a_moment_ago_are_known_at_once() {
     let site = Site::new(json!({}));
     let user = site.tracker.store.add_user("new", 0, false).unwrap();
-    site.tracker.store.add_file(&hash(2), "", 0).unwrap();
+    site.tracker.store.add_file(&hash(2), None, "", 0).unwrap();
     assert_eq!(
         site.announce_of(&user, Query::new(1).on(2))
             .integer("incomplete"),
@@ -1311,7 +1311,7 @@ fn a_request_that_asks_for_a_user_and_a_torrent_asks_twice() {
             .store
             .add_user(&format!("user{n}"), 0, false)
             .unwrap();
-        site.tracker.store.add_file(&hash(n), "", 0).unwrap();
+        site.tracker.store.add_file(&hash(n), None, "", 0).unwrap();
         (user, Query::new(1).on(n))
     };
     let pairs: Vec<_> = (100..250).map(new).collect();

@@ -639,7 +639,7 @@ fn after_a_restart_the_first_announce_gets_peers() {
 fn a_restart_frees_no_slots_and_lets_nobody_announce_sooner() {
     let site = Site::new(json!({}));
     let member = site.add_user("member", 1);
-    site.tracker.store.add_file(&hash(2), "", 0).unwrap();
+    site.tracker.store.add_file(&hash(2), None, "", 0).unwrap();
     site.announce_of(&member, Query::new(1));
     site.announce_of(&member, Query::new(2));
     let site = site.restart();

@@ -391,6 +391,63 @@ fn a_torrent_of_100_megabytes_is_registered_and_copied() {
 }
 
 #[test]
+fn a_hybrid_that_was_registered_by_its_second_hash_is_counted_once() {
+    for database in Database::each("hybrids registered twice") {
+        let goat = Goat::start(&database, json!({ "SlowDown": 0 }));
+        let anna = goat.add_user("anna");
+        let v2 = "8910cb44ea4f8f09d89b4d26d8100a785c2ed85a";
+        let bytes = |at| u8::from_str_radix(&v2[2 * at..2 * at + 2], 16).unwrap();
+        let announce = Announce::new(&anna.passkey, std::array::from_fn(bytes), 1);
+        goat.add_torrent(v2);
+        announce.accepted(&goat);
+        wait_until("the session", || goat.json(&["stats"])["leechers"] == 1);
+        // Of several with one that cannot be, none is registered.
+        let file = format!("{SAMPLES}/libtorrent-hybrid.torrent");
+        for (bad, why) in [(v2, "second hash"), ("/absent", "neither an info hash")] {
+            let (status, _, stderr) = goat.cli(&["file", "add", &file, bad]);
+            assert_eq!(status.code(), Some(1));
+            assert!(stderr.contains(why), "{stderr}");
+        }
+        assert_eq!(goat.json(&["file", "list"])[0]["infoHash"], v2);
+        goat.add_torrent(&file);
+        let list = goat.json(&["file", "list"]);
+        assert_eq!(list.as_array().unwrap().len(), 1);
+        assert_ne!(list[0]["infoHash"], v2);
+        wait_until("the second hash to be forgotten", || {
+            announce.refusal(&goat) == "Unregistered torrent"
+        });
+    }
+}
+
+#[test]
+fn a_copy_goes_through_a_link_and_into_a_pipe() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    goat.add_user("anna");
+    let source = write(&goat, "a.torrent", torrent(&info(b"n", true, 20)));
+    let copy = |out: &str| {
+        let words = ["torrent", &source, "--for", "anna", "--out", out];
+        let (status, _, stderr) = goat.cli(&words);
+        assert!(status.success(), "{stderr}");
+    };
+    let (file, link, pipe) = (path(&goat, "x"), path(&goat, "link"), path(&goat, "pipe"));
+    copy(&file);
+    let expected = fs::read(&file).unwrap();
+    fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    copy(&link);
+    assert!(Path::new(&link).is_symlink());
+    assert_eq!(fs::read(&file).unwrap(), expected);
+    run(Command::new("mkfifo").arg(&pipe));
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap()
+    });
+    copy(&pipe);
+    assert_eq!(reader.join().unwrap(), expected);
+}
+
+#[test]
 fn of_a_hybrid_torrent_only_the_first_hash_is_tracked() {
     for database in Database::each("hybrid torrents") {
         let goat = Goat::start(&database, json!({ "SlowDown": 0 }));

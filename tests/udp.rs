@@ -526,7 +526,9 @@ impl Fuzz {
         site.tracker.access.put_user(banned);
         // Two that only the database knows.
         let new = store.add_user("new", 0, false).unwrap().passkey;
-        store.add_file(&InfoHash(info_hash(100)), "", 0).unwrap();
+        store
+            .add_file(&InfoHash(info_hash(100)), None, "", 0)
+            .unwrap();
         let long = format!("/{new}/announce?{}", "x".repeat(900));
         let banned = format!("/{}/announce", "b".repeat(40));
         let nobody = format!("/{}/announce", "0".repeat(40));
@@ -570,7 +572,7 @@ impl Fuzz {
         for n in 1..=Fuzz::TORRENTS {
             let hash = InfoHash(info_hash(n));
             tracker.remove_torrent(&hash);
-            let mut file = tracker.store.add_file(&hash, "", 0).unwrap();
+            let mut file = tracker.store.add_file(&hash, None, "", 0).unwrap();
             file.verified = n < Fuzz::TORRENTS;
             tracker.put_torrent(&file);
         }
@@ -2082,7 +2084,7 @@ impl Site {
         let config = goat::config::parse(file, &settings.to_string()).unwrap();
         let tracker = Arc::new(Tracker::load(config).unwrap());
         let hash = InfoHash(info_hash(1));
-        tracker.put_torrent(&tracker.store.add_file(&hash, "", 0).unwrap());
+        tracker.put_torrent(&tracker.store.add_file(&hash, None, "", 0).unwrap());
         let ids = Arc::new(ConnectionIds::new().unwrap());
         let responder = Responder::new(tracker.clone(), ids.clone()).into();
         Site {

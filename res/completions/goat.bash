@@ -81,7 +81,8 @@ _goat() {
         "--version:--config") files=1 ;;
         "--version:"*) words="--config" ;;
     esac
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    local IFS=$'\n'
+    COMPREPLY=($(IFS=' ' compgen -W "$words" -- "$cur"))
     [ -z "$files" ] || COMPREPLY+=($(compgen -f -- "$cur"))
 }
 complete -o filenames -F _goat goat

@@ -72,7 +72,7 @@ complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcomman
 complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from free' -l config -r -F -d 'instead of ~/.config/goat/config.json'
 complete -c goat -n __fish_use_subcommand -a client -d 'and another word'
 complete -c goat -n '__fish_seen_subcommand_from client; and not __fish_seen_subcommand_from list approve deny remove' -a list -d 'clients, by the beginning of their User-Agent or peer id'
-complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from list' -l pending -d 'only those that are not approved'
+complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from list' -l pending -d 'only those that await approval'
 complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from list' -l json -d 'print one JSON document'
 complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from list' -l config -r -F -d 'instead of ~/.config/goat/config.json'
 complete -c goat -n '__fish_seen_subcommand_from client; and not __fish_seen_subcommand_from list approve deny remove' -a approve -d 'let in the clients whose User-Agent or peer id begins so'

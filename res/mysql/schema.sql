@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS files (
     download_percent SMALLINT UNSIGNED NOT NULL DEFAULT 100 CHECK (download_percent <= 1000),
     create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
     update_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
-    suggested   BIGINT NOT NULL DEFAULT 0, -- when a member first announced it; 0: an operator registered it
+    suggested   BIGINT NOT NULL DEFAULT 0, -- when a member first announced it; 0: an operator registered or judged it
     INDEX files_verified (verified)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
@@ -152,7 +152,7 @@ CREATE TABLE IF NOT EXISTS whitelist (
     id       INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     client   VARCHAR(128) COLLATE utf8mb4_bin NOT NULL UNIQUE CHECK (CHAR_LENGTH(client) >= 1),
     approved TINYINT NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
-    suggested BIGINT NOT NULL DEFAULT 0 -- when a member first used it; 0: an operator named it
+    suggested BIGINT NOT NULL DEFAULT 0 -- when a member first used it; 0: an operator named or judged it
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.

@@ -1,17 +1,23 @@
 //! `goat check`: what is wrong with this goat's surroundings, and how to mend it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::output::{Cell, List, print};
 use super::{Call, Done, Failure, now};
-use crate::config::{Config, Driver};
+use crate::config::{Config, Driver, PEM};
+use crate::keeper::unwritten;
 use crate::log::{clean, timestamp};
 use crate::server::{database, listen};
 use crate::store::Store;
 use crate::sys;
+use crate::tls::{Certificates, Defect};
 
 /// How something is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +54,7 @@ pub fn check(call: &Call) -> Done {
     let mut last_batch = 0;
     let wrong = Store::check(&config).and_then(|wrong| {
         if wrong.is_empty() {
-            last_batch = Store::open(&config)?.stats(0)?.last_batch;
+            last_batch = Store::open(&config)?.last_batch()?;
         }
         Ok(wrong)
     });
@@ -61,7 +67,7 @@ pub fn check(call: &Call) -> Done {
     }
     findings.extend(ports(&config));
     findings.push(clock(last_batch));
-    if config.url.is_empty() && config.host.is_empty() {
+    if config.url.is_empty() && config.everywhere() {
         let advice = "members' announce URLs say localhost: set URL to how this machine is called from outside";
         findings.push(("URL".into(), State::Warning, advice.into()));
     }
@@ -84,15 +90,27 @@ pub fn check(call: &Call) -> Done {
 
 /// Files with secrets that everybody on the machine may read, and a folder that cannot be written.
 fn files(config: &Config, fix: bool) -> Vec<Finding> {
-    let (mysql, db) = (config.db.driver == Driver::Mysql, config.db.path.display().to_string());
-    let secrets = [
-        (mysql || config.redis.is_some(), config.file.display().to_string(), "a password"),
+    let (mysql, db) = (config.db.driver == Driver::Mysql, &config.db.path);
+    let wal = PathBuf::from(format!("{}-wal", db.display()));
+    let mut secrets = vec![
+        (mysql, config.file.clone(), "a password"),
         (!mysql, db.clone(), "passkeys"),
-        (!mysql, format!("{db}-wal"), "passkeys"),
-        (config.https, config.ssl.key.display().to_string(), "a private key"),
+        (!mysql, wal, "passkeys"),
+        (config.https, config.ssl.key.clone(), "a private key"),
+        (true, config.file.with_extension("secret"), "the key to the API's logins"),
+        (true, unwritten(config), "members' addresses"),
     ];
+    // What restores put aside.
+    let folders = [config.file.clone(), db.canonicalize().unwrap_or_default()];
+    for folder in BTreeSet::from(folders.map(|file| file.with_file_name(""))) {
+        let kept = |name: &str| name.contains(".before-restore");
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        let files = files.filter(|file| file.file_name().to_str().is_some_and(kept));
+        secrets.extend(files.map(|file| (true, file.path(), "passkeys")));
+    }
     let mut findings = Vec::new();
     for (_, file, what) in secrets.into_iter().filter(|(on, ..)| *on) {
+        let file = file.display().to_string();
         let Ok(found) = fs::metadata(&file) else { continue };
         let mode = found.permissions().mode();
         if mode & 0o007 == 0 {
@@ -129,8 +147,11 @@ fn ports(config: &Config) -> Vec<Finding> {
             return good(what);
         };
         match owner(&protocol.to_lowercase(), port) {
-            Some((id, name)) if name == "goat" => (what, State::Good, format!("goat listens (process {id})")),
+            Some((id, name)) if name == "goat" && !is_another(config, id) => {
+                (what, State::Good, format!("goat listens (process {id})"))
+            }
             Some((id, name)) => {
+                let name = if name == "goat" { "a goat with another configuration" } else { &name };
                 let message = format!("{message}: {name} (process {id}) has it. Stop that, or choose another port");
                 (what, State::Wrong, message)
             }
@@ -138,6 +159,18 @@ fn ports(config: &Config) -> Vec<Finding> {
         }
     };
     wanted.into_iter().filter(|(on, ..)| *on).map(check).collect()
+}
+
+/// Whether a goat is not that of this configuration: the journal that it has open is not called after it.
+fn is_another(config: &Config, id: u32) -> bool {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let file: String = config.file.display().to_string().chars().map(plain).collect();
+    let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+    let links = open.filter_map(|entry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok());
+    links.into_iter().any(|link| {
+        let journal = link.strip_prefix("/dev/shm/goat").and_then(|name| name.rsplit_once('-'));
+        journal.is_some_and(|(name, _)| !file.ends_with(name))
+    })
 }
 
 /// The process that listens on a port, as far as it may be known: its id and name.
@@ -186,10 +219,11 @@ const SOON: u64 = 21;
 
 fn certificate(config: &Config) -> Finding {
     let what = config.ssl.certificate.display().to_string();
-    let read = fs::read_to_string(&config.ssl.certificate).map_err(|e| e.to_string());
-    let (from, until) = match read.and_then(|pem| validity(&pem).ok_or("it holds no certificate in PEM".into())) {
-        Ok(validity) => validity,
-        Err(e) => return (what, State::Wrong, e),
+    if let Err(Defect { key, found }) = Certificates::load(&config.ssl) {
+        return (what, State::Wrong, format!("{key}: found {found}; allowed: {PEM}"));
+    }
+    let Some((from, until)) = fs::read(&config.ssl.certificate).ok().and_then(|pem| validity(&pem)) else {
+        return (what, State::Wrong, "it does not say until when it is valid".into());
     };
     let digits = |seconds: u64| timestamp(seconds).replace(|c: char| !c.is_ascii_digit(), "");
     let now = u64::from(now());
@@ -205,10 +239,8 @@ fn certificate(config: &Config) -> Finding {
 
 /// (not before, not after) of the first certificate in a PEM file, each as the 14 digits of the time in UTC
 /// (RFC 5280, section 4.1).
-fn validity(pem: &str) -> Option<(String, String)> {
-    let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (text, _) = rest.split_once("-----END CERTIFICATE-----")?;
-    let der = base64(text)?;
+fn validity(pem: &[u8]) -> Option<(String, String)> {
+    let der = CertificateDer::from_pem_slice(pem).ok()?;
     let (_, certificate, _) = element(&der)?;
     let (_, mut rest, _) = element(certificate)?;
     if rest.first() == Some(&0xa0) {
@@ -253,20 +285,6 @@ fn time(kind: u8, text: &[u8]) -> Option<String> {
     (time.len() == 14 && time.bytes().all(|b| b.is_ascii_digit())).then_some(time)
 }
 
-fn base64(text: &str) -> Option<Vec<u8>> {
-    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
-    for c in text.chars().filter(|c| !c.is_whitespace() && *c != '=') {
-        bits = bits << 6 | DIGITS.find(c)? as u32;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,7 +297,7 @@ mod tests {
             (include_str!("../../tests/data/certificates/generalized-time.pem"), "20261123051712", "21261030051712"),
         ];
         for (pem, from, until) in cases {
-            assert_eq!(validity(&format!("a key before it\n{pem}")), Some((from.into(), until.into())));
+            assert_eq!(validity(format!("a key before it\n{pem}").as_bytes()), Some((from.into(), until.into())));
         }
     }
 
@@ -287,8 +305,8 @@ mod tests {
     fn what_is_no_certificate_has_no_end() {
         let wrap = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----");
         for text in ["", "!", "AAAA", "MIIB", "MIL/////", "MAMwAQ==", "MIT/////AAAA"] {
-            assert_eq!(validity(&wrap(text)), None, "{text}");
+            assert_eq!(validity(wrap(text).as_bytes()), None, "{text}");
         }
-        assert_eq!(validity(""), None);
+        assert_eq!(validity(b""), None);
     }
 }

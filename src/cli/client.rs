@@ -11,10 +11,10 @@ fn fields(client: &ClientRow) -> Fields {
 
 pub fn list(call: &Call) -> Done {
     let (_, store) = call.open()?;
-    let none = ClientRow { client: String::new(), approved: false };
+    let none = ClientRow { client: String::new(), approved: false, pending: false };
     let mut list = List::new(call.json(), &["approved", "client"], &fields(&none));
     let clients = store.clients()?;
-    let shown = clients.iter().filter(|client| !client.approved || !call.on("--pending"));
+    let shown = clients.iter().filter(|client| client.pending || !call.on("--pending"));
     shown.for_each(|client| list.row(&fields(client)));
     list.end()
 }
@@ -30,7 +30,8 @@ fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
 
 pub fn approve(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
-    Ok(store.set_client(prefix, true)?)
+    store.set_client(prefix, true)?;
+    print(&format!("{} is let in\n", clean(prefix)))
 }
 
 pub fn deny(call: &Call) -> Done {
@@ -39,7 +40,7 @@ pub fn deny(call: &Call) -> Done {
     // Approval is by any prefix, so this one may not matter.
     let clients = store.clients()?;
     match clients.iter().find(|client| client.approved && prefix.starts_with(&client.client)) {
-        None => Ok(()),
+        None => print(&format!("{} is not let in\n", clean(prefix))),
         Some(shorter) => print(&format!(
             "{} is still let in by the shorter {}: to shut it out, deny that and approve longer ones\n",
             clean(prefix),

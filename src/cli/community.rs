@@ -5,14 +5,25 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
-use super::output::{Cell, Fields, print, show};
-use super::{Call, Done, Failure, live_since, replace_file, store};
-use crate::config::{Config, Driver};
+use super::output::{Cell, Fields, count, print, show};
+use super::{Call, Done, Failure, live_since, order, replace_file, store};
+use crate::config::{Config, Driver, PEM, Problem};
 use crate::server::database;
+#[cfg(feature = "sqlite")]
+use crate::store::{Error, aside};
 use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
+use crate::tls::{Certificates, Defect};
 
 pub fn run(call: &Call) -> Done {
-    crate::server::run(call.config()?).map_err(Failure::Could)
+    let config = call.config()?;
+    // Other commands do their work whether the certificate is good or not.
+    if config.https
+        && let Err(Defect { key, found }) = Certificates::load(&config.ssl)
+    {
+        let (file, key, allowed) = (config.file, key.into(), PEM.into());
+        return Err(Failure::Config(vec![Problem { file, line: 0, key, found, allowed }]));
+    }
+    crate::server::run(config).map_err(Failure::Could)
 }
 
 /// How many members and torrents `goat stats` names.
@@ -21,51 +32,37 @@ const TOP: usize = 5;
 pub fn stats(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let since = live_since(&config);
-    let stats = store.stats(since)?;
+    let cell = |(name, n): (&'static str, u64)| match name {
+        "size" | "uploaded" | "downloaded" => (name, Cell::Bytes(n)),
+        "lastWritten" => (name, Cell::Time(u32::try_from(n).unwrap_or(0))),
+        _ => (name, Cell::Int(n)),
+    };
+    let mut shown: Fields = store.stats(since)?.into_iter().map(cell).collect();
     let (mut members, mut torrents): (Vec<Fields>, Vec<Fields>) = (Vec::new(), Vec::new());
-    let order = |orders: &[(&str, &'static str)], word| orders.iter().find(|(w, _)| *w == word).map_or("1", |(_, s)| s);
-    store.users(Who::Everybody, order(&USER_ORDERS, "uploaded"), since, |user| {
-        if members.len() < TOP {
-            members.push(vec![
-                ("uploaded", Cell::Bytes(user.uploaded)),
-                ("downloaded", Cell::Bytes(user.downloaded)),
-                ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
-                ("name", Cell::Text(user.name)),
-            ]);
-        }
+    let top = |orders: &[(&str, &'static str)], word| format!("{} LIMIT {TOP}", order(orders, Some(word)));
+    store.users(Who::Everybody, &top(&USER_ORDERS, "uploaded"), since, |user| {
+        members.push(vec![
+            ("uploaded", Cell::Bytes(user.uploaded)),
+            ("downloaded", Cell::Bytes(user.downloaded)),
+            ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
+            ("name", Cell::Text(user.name)),
+        ]);
     })?;
-    store.files(Which::All, order(&FILE_ORDERS, "snatches"), since, |row| {
-        if torrents.len() < TOP {
-            torrents.push(vec![
-                ("completed", Cell::Int(row.file.completed.into())),
-                ("seeders", Cell::Int(row.seeders.into())),
-                ("leechers", Cell::Int(row.leechers.into())),
-                ("infoHash", Cell::Hash(row.file.info_hash.to_string())),
-                ("name", Cell::Text(row.file.name)),
-            ]);
-        }
+    store.files(Which::All, &top(&FILE_ORDERS, "snatches"), since, |row| {
+        torrents.push(vec![
+            ("completed", Cell::Int(row.file.completed.into())),
+            ("seeders", Cell::Int(row.seeders.into())),
+            ("leechers", Cell::Int(row.leechers.into())),
+            ("infoHash", Cell::Hash(row.file.info_hash.to_string())),
+            ("name", Cell::Text(row.file.name)),
+        ]);
     })?;
-    let unsaved = crate::keeper::unwritten_rows(&config).map_err(Failure::Could)?;
-    show(
-        &vec![
-            ("members", Cell::Int(stats.members)),
-            ("banned", Cell::Int(stats.banned)),
-            ("torrents", Cell::Int(stats.torrents)),
-            ("pending", Cell::Int(stats.pending)),
-            ("size", Cell::Bytes(stats.size)),
-            ("swarms", Cell::Int(stats.swarms)),
-            ("seeders", Cell::Int(stats.seeders)),
-            ("leechers", Cell::Int(stats.leechers)),
-            ("snatches", Cell::Int(stats.snatches)),
-            ("uploaded", Cell::Bytes(stats.uploaded)),
-            ("downloaded", Cell::Bytes(stats.downloaded)),
-            ("lastWritten", Cell::Time(stats.last_batch)),
-            ("unsaved", Cell::Int(unsaved as u64)),
-            ("topMembers", Cell::List(members)),
-            ("topTorrents", Cell::List(torrents)),
-        ],
-        call.json(),
-    )
+    shown.extend([
+        ("unsaved", Cell::Int(crate::keeper::unwritten_rows(&config).map_err(Failure::Could)? as u64)),
+        ("topMembers", Cell::List(members)),
+        ("topTorrents", Cell::List(torrents)),
+    ]);
+    show(&shown, call.json())
 }
 
 /// A word for a shell.
@@ -78,15 +75,17 @@ fn quoted(word: &str) -> String {
 fn by_hand(config: &Config, program: &str, options: &str, direction: char, file: &str) -> Done {
     let server = match config.db.host.as_str() {
         host if host.starts_with('/') => format!("--socket={}", quoted(host)),
-        host => match host.rsplit_once(':').filter(|(name, _)| !name.contains(':') || name.ends_with(']')) {
-            Some((name, port)) => format!("--host={} --port={port}", quoted(name.trim_matches(['[', ']']))),
-            None => format!("--host={}", quoted(host.trim_matches(['[', ']']))),
-        },
+        _ => {
+            let (host, port) = config.db.host_and_port();
+            format!("--host={} --port={port}", quoted(host))
+        }
     };
     let user = format!("--user={} --password", quoted(&config.db.username));
     let (database, file) = (quoted(&config.db.database), quoted(file));
     print(&format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
-    Err(Failure::Could("nothing was done yet: with MySQL and MariaDB use the command above".into()))
+    let done = "nothing was done yet: with MySQL and MariaDB use the command above";
+    let first = "; first stop goat and move away what it could not write, as README says under \"Backup and restore\"";
+    Err(Failure::Could(format!("{done}{}", if direction == '<' { first } else { "" })))
 }
 
 pub fn backup(call: &Call) -> Done {
@@ -97,6 +96,16 @@ pub fn backup(call: &Call) -> Done {
         return by_hand(&config, "mariadb-dump", options, '>', file);
     }
     not_itself(&config, file)?;
+    let taken = |why: &str| Err(Failure::Could(format!("{file} {why}: name another file")));
+    if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+        return taken("is there, and is no file");
+    }
+    let mut start = Vec::new();
+    match File::open(file).and_then(|file| file.take(16).read_to_end(&mut start)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return taken(&format!("cannot be read ({e})")),
+        _ if start.is_empty() || start == *b"SQLite format 3\0" => {}
+        _ => return taken("is there, and is no backup"),
+    }
     let store = store(&config)?;
     replace_file(Path::new(file), |new| store.backup(&new.to_string_lossy()))
 }
@@ -119,11 +128,43 @@ pub fn restore(call: &Call) -> Done {
     }
     not_itself(&config, file)?;
     #[cfg(feature = "sqlite")]
-    if let Some(old) = crate::store::restore(Path::new(file), &config.db.path)? {
-        print(&format!("the former database is kept as {}\n", old.display()))?;
+    {
+        let (old, said) = crate::store::restore(Path::new(file), &config.db.path, || discard(&config))?;
+        let kept = |old: std::path::PathBuf| format!("the former database is kept as {}\n", old.display());
+        print(&(old.map(kept).unwrap_or_default() + &said))?;
     }
     // Opened for its own checks.
-    print(&format!("{}: {} members\n", database(&config), store(&config)?.stats(0)?.members))
+    let members = store(&config)?.stats(0)?.first().map_or(0, |(_, members)| *members);
+    print(&format!("{}: {}\n", database(&config), count(members, "member")))
+}
+
+/// Takes away what the next start would write of the run before: a restored database knows nothing of it, and
+/// may have given its ids to others. Returns what to say about it.
+#[cfg(feature = "sqlite")]
+fn discard(config: &Config) -> Result<String, Error> {
+    let journal = match crate::journal::Journal::open(config) {
+        Ok(journal) => Some(journal),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None, // No place for journals.
+        Err(e) => {
+            let advice = "stop goat first, and restore as the user that it runs as";
+            return Err(Error::other(format!("the journal in /dev/shm cannot be discarded: {e}: {advice}")));
+        }
+    };
+    let unwritten = crate::keeper::unwritten(config);
+    let kept = aside(&unwritten);
+    let mut said = match std::fs::rename(&unwritten, &kept) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(Error::other(format!("cannot move {} away: {e}", unwritten.display()))),
+        Ok(()) => format!("what the last run could not write is kept as {}\n", kept.display()),
+    };
+    if let Some(journal) = journal {
+        let rows: usize = journal.batches().iter().map(|batch| batch.rows()).sum();
+        if rows > 0 {
+            said += &format!("{rows} rows that the last run had not written are discarded\n");
+        }
+        journal.forget(None);
+    }
+    Ok(said)
 }
 
 /// Bytes of a file to import, at most.
@@ -147,12 +188,15 @@ pub fn import(call: &Call) -> Done {
         }
     };
     store(&config)?.import(&rows, progress).map_err(|e| wrong(e.to_string()))?;
-    print(&format!("{} rows imported\n", rows.len()))
+    print(&format!("{} imported\n", count(rows.len() as u64, "row")))
 }
 
-/// Reads the rows under a header that names the columns, or lists what is wrong with them.
-fn rows(text: &str) -> Result<Vec<Import>, String> {
-    let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text)).into_iter();
+/// A row to import with the number of its line, or what is wrong with it.
+type Row = (usize, Result<Import, String>);
+
+/// Reads the rows under a header that names the columns.
+fn rows(text: &str) -> Result<Vec<Row>, String> {
+    let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
     let users = ["name", "passkey", "uploaded", "downloaded", "torrent_limit"];
     let torrents = ["info_hash", "name", "size"];
     let (_, header) = records.next().unwrap_or_default();
@@ -169,8 +213,7 @@ fn rows(text: &str) -> Result<Vec<Import>, String> {
             "line 1: it must name the columns, {users} (name and passkey must be there) or {torrents} (info_hash must)"
         ));
     }
-    let (mut rows, mut mistakes) = (Vec::new(), Vec::new());
-    for (line, record) in records {
+    let row = |record: Vec<String>| {
         let field = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map_or("", |text| text.as_str());
         let number = |name: &str, most: u64| match field(name).trim() {
             "" => Ok(0),
@@ -180,51 +223,47 @@ fn rows(text: &str) -> Result<Vec<Import>, String> {
                 .filter(|n| *n <= most)
                 .ok_or(format!("{name} is {text:?}, but must be 0 to {most}")),
         };
-        let row = || {
-            if record.len() != names.len() {
-                return Err(format!("{} fields, but must be {}", record.len(), names.len()));
-            }
-            let name = field("name").to_string();
-            if required == 1 {
-                let info_hash = field("info_hash").trim().parse()?;
-                return Ok(Import::Torrent { line, info_hash, name, size: number("size", i64::MAX as u64)? });
-            }
-            Ok(Import::User {
-                line,
-                name,
-                passkey: field("passkey").into(),
-                uploaded: number("uploaded", i64::MAX as u64)?,
-                downloaded: number("downloaded", i64::MAX as u64)?,
-                torrent_limit: u32::try_from(number("torrent_limit", u32::MAX.into())?).unwrap_or_default(),
-            })
-        };
-        match row() {
-            Ok(row) => rows.push(row),
-            Err(e) if mistakes.len() < 20 => mistakes.push(format!("line {line}: {e}")),
-            Err(_) => {
-                mistakes.push("and more".into());
-                break;
-            }
+        if record.len() != names.len() {
+            return Err(format!("{} fields, but must be {}", record.len(), names.len()));
         }
-    }
-    if mistakes.is_empty() { Ok(rows) } else { Err(mistakes.join("\n")) }
+        let name = field("name").to_string();
+        if required == 1 {
+            let info_hash = field("info_hash").trim().parse()?;
+            return Ok(Import::Torrent { info_hash, name, size: number("size", i64::MAX as u64)? });
+        }
+        Ok(Import::User {
+            name,
+            passkey: field("passkey").into(),
+            uploaded: number("uploaded", i64::MAX as u64)?,
+            downloaded: number("downloaded", i64::MAX as u64)?,
+            torrent_limit: u32::try_from(number("torrent_limit", u32::MAX.into())?).unwrap_or_default(),
+        })
+    };
+    Ok(records.map(|(line, record)| (line, row(record))).collect())
 }
 
-/// The records of a CSV file (RFC 4180), each with the number of its first line. Empty lines are skipped.
-fn records(text: &str) -> Vec<(usize, Vec<String>)> {
+/// The records of a CSV file (RFC 4180), each with the number of its first line. Empty lines are skipped. What is
+/// wrong with a quote is an error, for it might hide other records.
+fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut first, mut quoted) = (1, 1, false);
+    let (mut line, mut first, mut quoted, mut closed) = (1, 1, false, false);
     let mut chars = text.chars().peekable();
     loop {
         let c = chars.next();
         line += usize::from(c == Some('\n'));
         match c {
             Some('"') if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
-            Some('"') if quoted || field.is_empty() => quoted = !quoted,
+            Some('"') if quoted => (quoted, closed) = (false, true),
             Some(c) if quoted => field.push(c),
-            Some(',') => record.push(std::mem::take(&mut field)),
+            None if quoted => return Err(format!("line {first}: a quote is opened and never closed")),
+            Some('"') if field.is_empty() && !closed => quoted = true,
+            Some(',') => {
+                closed = false;
+                record.push(std::mem::take(&mut field));
+            }
             Some('\r') if chars.peek() == Some(&'\n') => {}
             None | Some('\n') => {
+                closed = false;
                 record.push(std::mem::take(&mut field));
                 let record = std::mem::take(&mut record);
                 if record.iter().any(|field| !field.is_empty()) {
@@ -232,8 +271,11 @@ fn records(text: &str) -> Vec<(usize, Vec<String>)> {
                 }
                 first = line;
                 if c.is_none() {
-                    return records;
+                    return Ok(records);
                 }
+            }
+            Some(_) if closed => {
+                return Err(format!("line {line}: after a closing quote comes a comma or the line's end"));
             }
             Some(c) => field.push(c),
         }
@@ -249,21 +291,36 @@ mod tests {
         let text = "name,passkey\r\n\"a, \"\"b\"\"\",12345678\n\n\"two\nlines\",x\nlast,y";
         let expected =
             [(1, ["name", "passkey"]), (2, ["a, \"b\"", "12345678"]), (4, ["two\nlines", "x"]), (6, ["last", "y"])];
-        let read = records(text);
+        let read = records(text).unwrap();
         assert_eq!(read.len(), expected.len());
         for ((line, fields), (expected_line, expected)) in read.iter().zip(expected) {
             assert_eq!((*line, &fields[..]), (expected_line, &expected.map(String::from)[..]));
         }
-        assert_eq!(records(""), vec![]);
-        assert_eq!(records("\n\n"), vec![]);
+        assert_eq!(records(""), Ok(vec![]));
+        assert_eq!(records("\n\n"), Ok(vec![]));
+        assert_eq!(records("\"\"\n"), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_quote_that_hides_records_is_an_error() {
+        for (text, line) in [
+            ("a,b\nc,\"d\ne,f\n", 2),
+            ("a\n\"", 2),
+            ("\"a\"b\n", 1),
+            ("\"a\nb\" ,c", 2),
+            ("a,\"b\"\"\n", 1),
+            ("\"\" \"a\"", 1),
+        ] {
+            let said = records(text).unwrap_err();
+            assert!(said.starts_with(&format!("line {line}: ")), "{text:?}: {said}");
+        }
     }
 
     #[test]
     fn every_mistake_of_an_import_is_named_with_its_line() {
         let text = "passkey,name,uploaded\nabcdefgh,anna,1\nabcdefgh,bert,-1\nx\nabcdefgh,carl,9223372036854775808";
-        let mistakes = rows(text).unwrap_err();
-        let lines: Vec<&str> = mistakes.lines().map(|line| line.split(':').next().unwrap()).collect();
-        assert_eq!(lines, ["line 3", "line 4", "line 5"], "{mistakes}");
+        let lines = rows(text).unwrap().into_iter().filter_map(|(line, row)| row.is_err().then_some(line));
+        assert_eq!(lines.collect::<Vec<_>>(), [3, 4, 5]);
         for header in ["", "name", "name,passkey,name", "name,passkey,ratio", "info_hash,passkey", "size"] {
             assert!(rows(header).unwrap_err().starts_with("line 1: "), "{header}");
         }

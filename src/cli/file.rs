@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::output::{Cell, Fields, List, print, show};
+use super::output::{Cell, Fields, List, count, print, show};
 use super::{Call, Done, Failure, live_since, write_file};
+use crate::config::Config;
 use crate::ledger::Factors;
 use crate::log::clean;
-use crate::store::{FILE_ORDERS, FileRow, Store, SwarmRow, Which};
+use crate::store::{FILE_ORDERS, Store, SwarmRow, Which};
 use crate::torrent::{self, InfoHash, Torrent};
 
 /// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
@@ -22,14 +23,24 @@ pub fn load(path: &str) -> Result<Vec<u8>, String> {
     if bytes.len() as u64 > MAX_TORRENT { Err("larger than 256 MiB".into()) } else { Ok(bytes) }
 }
 
+/// The torrent with an id, and its swarm now.
+fn read(config: &Config, store: &Store, id: u32) -> Result<SwarmRow, Failure> {
+    let mut found = None;
+    store.files(Which::Id(id), "f.id", live_since(config), |row| found = Some(row))?;
+    found.ok_or_else(|| Failure::Could("the torrent was removed meanwhile".into()))
+}
+
 /// The torrent that a command is about.
-fn find(store: &Store, text: &str) -> Result<FileRow, Failure> {
+fn find(config: &Config, store: &Store, text: &str) -> Result<SwarmRow, Failure> {
     let mut found = match text.parse::<InfoHash>() {
-        Ok(hash) => store.file_by_hash(&hash)?.into_iter().collect(),
+        Ok(hash) => match store.file_by_hash(&hash)? {
+            None => store.hybrid(&hash)?.into_iter().collect(),
+            Some(file) => vec![file],
+        },
         Err(_) => store.find_files(text)?,
     };
     match (found.pop(), found.is_empty()) {
-        (Some(file), true) => Ok(file),
+        (Some(file), true) => read(config, store, file.id),
         (Some(_), false) => {
             Err(Failure::Could(format!("{text} may be several torrents: give more of the hash (`goat file list`)")))
         }
@@ -58,6 +69,9 @@ impl New {
 /// Reads what is to be registered: an info hash, or a torrent file.
 fn new(call: &Call, what: &str) -> Result<New, Failure> {
     if let Ok(info_hash) = what.parse() {
+        if call.on("--private") {
+            return Err(call.wrong("--private goes with a torrent file, not with a hash"));
+        }
         return Ok(New { info_hash, second: None, name: String::new(), size: 0 });
     }
     let bytes = load(what).map_err(|e| {
@@ -87,23 +101,26 @@ pub fn add(call: &Call) -> Done {
     if call.arguments.len() > 1 && call.on("--private") {
         return Err(call.wrong("--private goes with one torrent"));
     }
-    // All are read before the first is registered.
+    if call.on("--private") && call.on("--public") {
+        return Err(call.wrong("--private and --public exclude each other"));
+    }
+    // All are read and judged before the first is registered.
     let new: Vec<New> = call.arguments.iter().map(|what| new(call, what)).collect::<Result<_, _>>()?;
-    let (_, store) = call.open()?;
-    let mut list = List::new(true, &[], &vec![]);
-    for New { info_hash, second, name, size } in &new {
-        if let Some(file) = store.hybrid(info_hash)? {
-            let (hash, name) = (file.info_hash, file.name);
+    let (config, store) = call.open()?;
+    for New { info_hash, .. } in &new {
+        let here = new.iter().find(|hybrid| hybrid.second == Some(*info_hash));
+        let here = here.map(|hybrid| (hybrid.info_hash, hybrid.name.clone()));
+        if let Some((hash, name)) = here.or(store.hybrid(info_hash)?.map(|file| (file.info_hash, file.name))) {
             return Err(Failure::Could(format!(
                 "{info_hash} is the second hash of the hybrid torrent {name}, which is tracked as {hash}"
             )));
         }
-        let file = store.add_file(info_hash, name, *size)?;
-        if let Some(second) = second {
-            store.set_hybrid(file.id, second)?;
-        }
-        let text = format!("{}  {}  registered and verified\n", file.info_hash, clean(&file.name));
-        let fields = fields(&SwarmRow { file, ..SwarmRow::default() });
+    }
+    let mut list = List::new(true, &[], &vec![]);
+    for New { info_hash, second, name, size } in &new {
+        let row = read(&config, &store, store.add_file(info_hash, second.as_ref(), name, *size)?.id)?;
+        let text = format!("{info_hash}  {}  registered and verified\n", clean(&row.file.name));
+        let fields = fields(&row);
         match (call.json(), new.len()) {
             (false, _) => print(&text)?,
             (true, 1) => return show(&fields, true),
@@ -140,16 +157,16 @@ pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let columns = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
     let mut list = List::new(call.json(), &columns, &fields(&SwarmRow::default()));
-    store.files(which, super::order(call, &FILE_ORDERS), live_since(&config), |row| list.row(&fields(&row)))?;
+    store.files(which, super::order(&FILE_ORDERS, call.value("--sort")), live_since(&config), |row| {
+        list.row(&fields(&row))
+    })?;
     list.end()
 }
 
 pub fn show_one(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let id = find(&store, call.argument(0))?.id;
-    let mut shown = Vec::new();
-    store.files(Which::Id(id), "f.id", live_since(&config), |row| shown = fields(&row))?;
-    let totals = store.file_totals(id)?;
+    let row = find(&config, &store, call.argument(0))?;
+    let (mut shown, totals) = (fields(&row), store.file_totals(row.file.id)?);
     shown.extend([
         ("uploaded", Cell::Bytes(totals.uploaded)),
         ("downloaded", Cell::Bytes(totals.downloaded)),
@@ -163,21 +180,27 @@ pub fn approve(call: &Call) -> Done {
     if all != call.argument(0).is_empty() {
         return Err(call.wrong("either HASH or --all"));
     }
-    let (_, store) = call.open()?;
-    let hash = if all { None } else { Some(find(&store, call.argument(0))?.info_hash) };
-    print(&format!("{} torrents approved\n", store.approve_files(hash.as_ref())?))
+    let (config, store) = call.open()?;
+    let approved = if all {
+        store.approve_pending()?
+    } else {
+        let file = find(&config, &store, call.argument(0))?.file;
+        store.set_verified(file.id, true)?;
+        u64::from(!file.verified)
+    };
+    print(&format!("{} approved\n", count(approved, "torrent")))
 }
 
 pub fn revoke(call: &Call) -> Done {
-    let (_, store) = call.open()?;
-    let file = find(&store, call.argument(0))?;
-    store.revoke_file(file.id)?;
+    let (config, store) = call.open()?;
+    let file = find(&config, &store, call.argument(0))?.file;
+    store.set_verified(file.id, false)?;
     print(&format!("{}  {}  is no longer verified\n", file.info_hash, clean(&file.name)))
 }
 
 pub fn remove(call: &Call) -> Done {
-    let (_, store) = call.open()?;
-    let file = find(&store, call.argument(0))?;
+    let (config, store) = call.open()?;
+    let file = find(&config, &store, call.argument(0))?.file;
     store.remove_file(file.id)?;
     print(&format!("{}  {}  is removed\n", file.info_hash, clean(&file.name)))
 }
@@ -189,13 +212,13 @@ pub fn free(call: &Call) -> Done {
         percent => Ok(percent),
     };
     let (download, upload) = (percent("--download")?.unwrap_or(0), percent("--upload")?.unwrap_or(100));
-    let (_, store) = call.open()?;
-    let mut file = find(&store, call.argument(0))?;
-    file.factors = Factors { upload, download };
-    store.set_factors(file.id, file.factors)?;
+    let (config, store) = call.open()?;
+    let mut row = find(&config, &store, call.argument(0))?;
+    row.file.factors = Factors { upload, download };
+    store.set_factors(row.file.id, row.file.factors)?;
     if call.json() {
-        return show(&fields(&SwarmRow { file, ..SwarmRow::default() }), true);
+        return show(&fields(&row), true);
     }
-    let (hash, name) = (file.info_hash, clean(&file.name));
+    let (hash, name) = (row.file.info_hash, clean(&row.file.name));
     print(&format!("{hash}  {name}  credits {download} % of downloads, {upload} % of uploads\n"))
 }

@@ -162,7 +162,8 @@ _goat() {{
 {words}    esac
     [ -n \"$words\" ] || case \"$name:$prev\" in
 {cases}    esac
-    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))
+    local IFS=$'\\n'
+    COMPREPLY=($(IFS=' ' compgen -W \"$words\" -- \"$cur\"))
     [ -z \"$files\" ] || COMPREPLY+=($(compgen -f -- \"$cur\"))
 }}
 complete -o filenames -F _goat goat

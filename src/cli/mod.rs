@@ -14,8 +14,11 @@ mod table;
 mod torrent;
 mod user;
 
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,7 +28,6 @@ use crate::config::{self, Config, Problem};
 use crate::log::{clean, log};
 use crate::server::database;
 use crate::store::Store;
-use crate::tls::Certificates;
 
 /// Why a command ends with another status than 0.
 enum Failure {
@@ -105,11 +107,7 @@ impl Call {
                 path
             }
         };
-        let config = config::load(&path).map_err(Failure::Config)?;
-        // Other commands do their work whether the certificate is good or not.
-        let serves = matches!(self.command.name, "run" | "check");
-        let wrong = unusable(&config, serves);
-        if wrong.is_empty() { Ok(config) } else { Err(Failure::Config(wrong)) }
+        config::load(&path).map_err(Failure::Config)
     }
 
     /// Reads the configuration and opens its database.
@@ -121,8 +119,10 @@ impl Call {
 }
 
 /// Does what the command line says and returns the exit status.
-pub fn main(words: impl Iterator<Item = String>) -> u8 {
-    match parse(words.collect()).and_then(|call| (call.command.run)(&call)) {
+pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
+    let wrong = |word| Failure::Words(format!("{word:?} is not UTF-8: rename it (`goat help` lists the commands)"));
+    let words = words.map(|word| word.into_string().map_err(wrong)).collect::<Result<_, _>>();
+    match words.and_then(parse).and_then(|call| (call.command.run)(&call)) {
         Ok(()) => 0,
         Err(Failure::Could(message)) => {
             complain(&message.lines().map(|line| format!("goat: {}", clean(line))).collect::<Vec<_>>(), 1)
@@ -147,6 +147,9 @@ fn parse(mut words: Vec<String>) -> Result<Call, Failure> {
         words.remove(at);
         if at == words.len() {
             return Err(Failure::Words("--config wants a FILE (`goat help` lists the commands)".into()));
+        }
+        if !options.is_empty() {
+            return Err(Failure::Words("--config is given twice (`goat help` lists the commands)".into()));
         }
         options.push(("--config", words.remove(at)));
     }
@@ -178,6 +181,9 @@ fn parse(mut words: Vec<String>) -> Result<Call, Failure> {
             };
             if kind.contains('|') && !kind.split('|').any(|word| word == value) {
                 return Err(call.wrong(&format!("{name} is {value}, but must be one of {kind}")));
+            }
+            if call.on(name) {
+                return Err(call.wrong(&format!("{name} is given twice")));
             }
             call.options.push((name, value));
         }
@@ -218,28 +224,18 @@ fn take_command(words: &mut Vec<String>, help: bool) -> Result<&'static Command,
         words.push(first);
         return named("help");
     }
-    let near = COMMANDS.iter().map(|command| command.name).min_by_key(|known| config::difference(known, &name));
-    let advice = match near.filter(|near| config::difference(near, &name) * 2 <= near.len()) {
-        Some(near) if !second.is_empty() || members.is_empty() => format!(": did you mean `goat {near}`?"),
+    // What was meant may be a family, or lack its family.
+    let words = COMMANDS.iter().flat_map(|command| {
+        let (first, second) = command.name.split_once(' ').unwrap_or((command.name, command.name));
+        [(command.name, command.name), (first, first), (second, command.name)]
+    });
+    let near = words.min_by_key(|(word, _)| config::difference(word, &name));
+    let advice = match near.filter(|(word, _)| config::difference(word, &name) * 2 <= word.len()) {
+        Some((_, near)) if !second.is_empty() || members.is_empty() => format!(": did you mean `goat {near}`?"),
         _ if !members.is_empty() => format!(": {first} goes with {}", members.join(", ")),
         _ => String::new(),
     };
     Err(Failure::Words(format!("there is no command `{name}`{advice} (`goat help` lists the commands)")))
-}
-
-/// What the configuration's file alone does not tell.
-fn unusable(config: &Config, serves: bool) -> Vec<Problem> {
-    let problem = |key: &str, found: String, allowed: &str| Problem {
-        file: config.file.clone(),
-        line: 0,
-        key: key.into(),
-        found,
-        allowed: allowed.into(),
-    };
-    let redis = config.redis.is_some();
-    let redis = redis.then(|| problem("Redis", "true".into(), "false, for this goat cannot do that yet"));
-    let certificate = (serves && config.https).then(|| Certificates::load(&config.ssl).err()).flatten();
-    redis.into_iter().chain(certificate.map(|defect| problem(defect.key, defect.found, config::PEM))).collect()
 }
 
 fn store(config: &Config) -> Result<Store, Failure> {
@@ -257,29 +253,38 @@ fn live_since(config: &Config) -> u32 {
     now().saturating_sub(config.interval.saturating_mul(2))
 }
 
-/// The SQL for the order that `--sort` names.
-fn order(call: &Call, orders: &[(&str, &'static str)]) -> &'static str {
-    let word = call.value("--sort").unwrap_or("id");
+/// The SQL for the order that a word names, such as that of `--sort`.
+fn order(orders: &[(&str, &'static str)], word: Option<&str>) -> &'static str {
+    let word = word.unwrap_or("id");
     orders.iter().find(|(known, _)| *known == word).map_or("1", |(_, sql)| sql)
 }
 
-/// Writes a file for its owner's eyes only, whole or not at all.
+/// Writes a file for its owner's eyes only, whole or not at all; into what is no file, such as a pipe, as it is.
 fn write_file(path: &Path, bytes: &[u8]) -> Done {
-    replace_file(path, |new| std::fs::write(new, bytes))
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return fs::write(path, bytes).map_err(|e| cannot_write(path, &e));
+    }
+    replace_file(path, |new| fs::write(new, bytes))
 }
 
-/// Makes an empty file beside `path` for its owner's eyes only, has it filled, and puts it in the place.
+fn cannot_write(path: &Path, e: &dyn std::fmt::Display) -> Failure {
+    Failure::Could(format!("cannot write {}: {e}", path.display()))
+}
+
+/// Makes an empty file beside `path` for its owner's eyes only, has it filled, and puts it in the place. Where
+/// that is a symbolic link, what it stands for is replaced.
 fn replace_file<E: std::fmt::Display>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Done {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut new = path.as_os_str().to_owned();
+    let cannot = |e: io::Error| cannot_write(path, &e);
+    // SQLite would take a name such as `file:x` for a URL.
+    let place = if path.is_symlink() { path.canonicalize() } else { path::absolute(path) }.map_err(cannot)?;
+    let mut new = place.as_os_str().to_owned();
     new.push(format!(".{}", std::process::id()));
     let new = PathBuf::from(new);
-    let cannot = |e: &dyn std::fmt::Display| Failure::Could(format!("cannot write {}: {e}", path.display()));
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(|e| cannot(&e))?;
-    let filled = fill(&new).map_err(|e| cannot(&e));
-    let done = filled.and_then(|()| std::fs::rename(&new, path).map_err(|e| cannot(&e)));
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(cannot)?;
+    let filled = fill(&new).map_err(|e| cannot_write(path, &e));
+    let done = filled.and_then(|()| fs::rename(&new, &place).map_err(cannot));
     if done.is_err() {
-        let _ = std::fs::remove_file(&new); // What went wrong is said already.
+        let _ = fs::remove_file(&new); // What went wrong is said already.
     }
     done
 }

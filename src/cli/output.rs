@@ -170,6 +170,11 @@ pub fn print(text: &str) -> Done {
     }
 }
 
+/// `1 torrent`, `2 torrents`.
+pub fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// `27.9 GiB`.

@@ -99,7 +99,7 @@ pub const COMMANDS: &[Command] = &[
             ("--upload", "PERCENT", "of what is uploaded; 100 if left out"), JSON],
         about: "credit so many percent of what moves from now on; freeleech unless said otherwise" },
     Command { name: "client list", arguments: &[], run: client::list,
-        options: &[("--pending", "", "only those that are not approved"), JSON],
+        options: &[("--pending", "", "only those that await approval"), JSON],
         about: "clients, by the beginning of their User-Agent or peer id" },
     Command { name: "client approve", arguments: &["PREFIX"], options: &[], run: client::approve,
         about: "let in the clients whose User-Agent or peer id begins so" },

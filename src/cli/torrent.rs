@@ -24,7 +24,7 @@ pub fn copy(call: &Call) -> Done {
         write_file(out, &copy)
     };
     if let Some((name, out)) = one {
-        let user = user::find(&store, name)?;
+        let user = user::find(&config, &store, name)?;
         write(&store.passkey(user.id)?, Path::new(out))?;
     } else {
         let folder = PathBuf::from(folder.unwrap_or_default());
@@ -34,7 +34,8 @@ pub fn copy(call: &Call) -> Done {
         for (id, name, passkey) in &members {
             write(passkey, &folder.join(file_name(*id, name)))?;
         }
-        print(&format!("{} copies in {}\n", members.len(), folder.display()))?;
+        let copies = if members.len() == 1 { "copy" } else { "copies" };
+        print(&format!("{} {copies} in {}\n", members.len(), folder.display()))?;
     }
     match store.file_by_hash(&info_hash)? {
         Some(_) => Ok(()),

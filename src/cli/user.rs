@@ -1,19 +1,19 @@
 //! `goat user`: members.
 
-use super::output::{Cell, Fields, List, bytes, print, show};
+use super::output::{Cell, Fields, List, bytes, count, print, show};
 use super::{Call, Done, Failure, live_since};
 use crate::config::Config;
+use crate::log::clean;
 use crate::server::announce_urls;
 use crate::store::{NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
 
 const LIMIT: &str = "a number from 0 to 4294967295";
 
 /// The member that a command is about.
-pub fn find(store: &Store, text: &str) -> Result<UserRow, Failure> {
-    let id = store.find_user(text)?;
+pub fn find(config: &Config, store: &Store, text: &str) -> Result<UserRow, Failure> {
     let mut found = None;
-    if let Some(id) = id {
-        store.users(Who::Id(id), "u.id", 0, |user| found = Some(user))?;
+    if let Some(id) = store.find_user(text)? {
+        store.users(Who::Id(id), "u.id", live_since(config), |user| found = Some(user))?;
     }
     found.ok_or_else(|| Failure::Could(format!("there is no user {text}: `goat user list` shows who there is")))
 }
@@ -50,14 +50,14 @@ pub fn add(call: &Call) -> Done {
 
 pub fn passkey(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&store, call.argument(0))?;
+    let user = find(&config, &store, call.argument(0))?;
     let passkey = store.new_passkey(user.id)?;
     secrets(&config, user.id, &user.name, &passkey, None, call.json())
 }
 
 pub fn key(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&store, call.argument(0))?;
+    let user = find(&config, &store, call.argument(0))?;
     let (passkey, key) = (store.passkey(user.id)?, store.new_api_key(user.id)?);
     secrets(&config, user.id, &user.name, &passkey, Some(key), call.json())
 }
@@ -70,6 +70,8 @@ fn fields(user: &UserRow) -> Fields {
         ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
         ("seeding", Cell::Int(user.seeding.into())),
         ("leeching", Cell::Int(user.leeching.into())),
+        ("seedTime", Cell::Seconds(user.seed_time)),
+        ("lastSeen", Cell::Time(user.last_seen)),
         ("torrentLimit", Cell::Int(user.torrent_limit.into())),
         ("admin", Cell::Flag(user.admin)),
         ("banned", Cell::Flag(user.banned)),
@@ -83,20 +85,30 @@ pub fn list(call: &Call) -> Done {
     let who = if call.on("--banned") { Who::Banned } else { Who::Everybody };
     let columns: &[&str] = match who {
         Who::Banned => &["id", "uploaded", "downloaded", "ratio", "name", "banReason"],
-        _ => &["id", "uploaded", "downloaded", "ratio", "seeding", "leeching", "admin", "banned", "name"],
+        _ => &[
+            "id",
+            "uploaded",
+            "downloaded",
+            "ratio",
+            "seeding",
+            "leeching",
+            "seedTime",
+            "lastSeen",
+            "admin",
+            "banned",
+            "name",
+        ],
     };
     let mut list = List::new(call.json(), columns, &fields(&UserRow::default()));
-    let order = super::order(call, &USER_ORDERS);
+    let order = super::order(&USER_ORDERS, call.value("--sort"));
     store.users(who, order, live_since(&config), |user| list.row(&fields(&user)))?;
     list.end()
 }
 
 pub fn show_one(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let id = find(&store, call.argument(0))?.id;
-    let mut shown = Vec::new();
-    store.users(Who::Id(id), "u.id", live_since(&config), |user| shown = fields(&user))?;
-    let totals = store.user_totals(id)?;
+    let user = find(&config, &store, call.argument(0))?;
+    let (mut shown, totals) = (fields(&user), store.user_totals(user.id)?);
     let seen = |what: &'static str, list: Vec<Seen>| {
         let fields = |seen: Seen| vec![("lastSeen", Cell::Time(seen.last_seen)), (what, Cell::Text(seen.what))];
         Cell::List(list.into_iter().map(fields).collect())
@@ -105,10 +117,8 @@ pub fn show_one(call: &Call) -> Done {
         ("rawUploaded", Cell::Bytes(totals.uploaded)),
         ("rawDownloaded", Cell::Bytes(totals.downloaded)),
         ("snatches", Cell::Int(totals.snatches.into())),
-        ("seedTime", Cell::Seconds(totals.seed_time)),
-        ("lastSeen", Cell::Time(totals.last_seen)),
-        ("addresses", seen("ip", store.user_addresses(id)?)),
-        ("clients", seen("peerId", store.user_clients(id)?)),
+        ("addresses", seen("ip", store.user_addresses(user.id)?)),
+        ("clients", seen("peerId", store.user_clients(user.id)?)),
     ]);
     shown.sort_by_key(|(key, _)| match *key {
         "id" => 0,
@@ -123,32 +133,38 @@ pub fn ban(call: &Call) -> Done {
     if reason.chars().count() > 255 {
         return Err(call.wrong("TEXT has more than 255 characters"));
     }
-    let (_, store) = call.open()?;
-    let user = find(&store, call.argument(0))?;
+    let (config, store) = call.open()?;
+    let user = find(&config, &store, call.argument(0))?;
     store.set_banned(user.id, Some(reason))?;
-    print(&format!("{} is banned\n", crate::log::clean(&user.name)))
+    print(&format!("{} is banned\n", clean(&user.name)))
 }
 
 pub fn unban(call: &Call) -> Done {
-    let (_, store) = call.open()?;
-    let user = find(&store, call.argument(0))?;
+    let (config, store) = call.open()?;
+    let user = find(&config, &store, call.argument(0))?;
     store.set_banned(user.id, None)?;
-    print(&format!("{} may announce again\n", crate::log::clean(&user.name)))
+    print(&format!("{} may announce again\n", clean(&user.name)))
 }
 
 pub fn remove(call: &Call) -> Done {
-    let (_, store) = call.open()?;
-    let user = find(&store, call.argument(0))?;
+    let (config, store) = call.open()?;
+    let user = find(&config, &store, call.argument(0))?;
     store.remove_user(user.id)?;
-    print(&format!("{} is removed\n", crate::log::clean(&user.name)))
+    print(&format!("{} is removed\n", clean(&user.name)))
 }
 
 pub fn limit(call: &Call) -> Done {
     let limit = call.argument(1);
     let limit = limit.parse().map_err(|_| call.wrong(&format!("N is {limit}, but must be {LIMIT}")))?;
-    let (_, store) = call.open()?;
-    let user = find(&store, call.argument(0))?;
-    Ok(store.set_limit(user.id, limit)?)
+    let (config, store) = call.open()?;
+    let user = find(&config, &store, call.argument(0))?;
+    store.set_limit(user.id, limit)?;
+    let limit = if limit == 0 {
+        "any number of torrents".into()
+    } else {
+        format!("at most {}", count(limit.into(), "torrent"))
+    };
+    print(&format!("{} may be active on {limit}\n", clean(&user.name)))
 }
 
 pub fn credit(call: &Call) -> Done {
@@ -157,7 +173,10 @@ pub fn credit(call: &Call) -> Done {
     if uploaded.or(downloaded).is_none() {
         return Err(call.wrong("--uploaded or --downloaded is missing"));
     }
-    let (_, store) = call.open()?;
-    let user = find(&store, call.argument(0))?;
-    Ok(store.credit(user.id, uploaded.unwrap_or(0), downloaded.unwrap_or(0))?)
+    let (config, store) = call.open()?;
+    let user = find(&config, &store, call.argument(0))?;
+    let (uploaded, downloaded) = (uploaded.unwrap_or(0), downloaded.unwrap_or(0));
+    store.credit(user.id, uploaded, downloaded)?;
+    let sums = (user.uploaded.saturating_add_signed(uploaded), user.downloaded.saturating_add_signed(downloaded));
+    print(&format!("{} has {} bytes uploaded, {} downloaded\n", clean(&user.name), sums.0, sums.1))
 }

@@ -1,5 +1,6 @@
 //! What the command line and the keeper change and list: users, torrents, clients.
 
+use super::community::remove_file;
 use super::{Connection, Error, FILE_COLUMNS, Kind, Store, Value, big, file};
 use crate::access::{MAX_PENDING, Suggestion};
 use crate::ledger::Factors;
@@ -27,6 +28,10 @@ pub struct UserRow {
     pub seeding: u32,
     /// Torrents leeched now.
     pub leeching: u32,
+    /// Seconds, of all torrents.
+    pub seed_time: u64,
+    /// The last announce, in seconds since 1970; 0 is never.
+    pub last_seen: u32,
     /// `users.ban_reason`.
     pub ban_reason: String,
 }
@@ -61,7 +66,7 @@ pub const USER_ORDERS: [(&str, &str); 5] = [
 pub enum Which {
     /// All of them.
     All,
-    /// Those that await approval.
+    /// Those that members suggested and nobody has judged.
     Pending,
     /// The approved ones that nobody seeds now.
     Dead,
@@ -130,6 +135,8 @@ pub struct ClientRow {
     pub client: String,
     /// Whether it is let in.
     pub approved: bool,
+    /// Whether a member suggested it and nobody has judged.
+    pub pending: bool,
 }
 
 /// The longest user name, in characters.
@@ -164,22 +171,42 @@ impl Store {
     /// Users, in the order of [`USER_ORDERS`], with what they do now according to sessions that announced
     /// since `since`.
     pub fn users(&self, who: Who, order: &str, since: u32, mut sink: impl FnMut(UserRow)) -> Result<(), Error> {
-        let who = match who {
-            Who::Everybody => String::new(),
-            Who::Banned => "WHERE u.banned = 1".into(),
-            Who::Id(id) => format!("WHERE u.id = {id}"),
+        let all = || "1 = 1".to_string();
+        let (who, whose) = match who {
+            Who::Everybody => (all(), all()),
+            Who::Banned => ("u.banned = 1".into(), all()),
+            Who::Id(id) => (format!("u.id = {id}"), format!("user_id = {id}")),
         };
         let sql = format!(
             "SELECT u.id, u.username, u.admin, u.banned, u.torrent_limit, u.uploaded, u.downloaded,
-                COALESCE(p.seeding, 0), COALESCE(p.leeching, 0), u.ban_reason FROM users u LEFT JOIN (
+                COALESCE(p.seeding, 0), COALESCE(p.leeching, 0), COALESCE(t.seed_time, 0), COALESCE(t.seen, 0),
+                u.ban_reason FROM users u LEFT JOIN (
                 SELECT user_id, COUNT(DISTINCT CASE WHEN `left` = 0 THEN file_id END) AS seeding,
                     COUNT(DISTINCT CASE WHEN `left` > 0 THEN file_id END) AS leeching
-                FROM peers WHERE active = 1 AND time >= ? GROUP BY user_id
-            ) p ON p.user_id = u.id {who} ORDER BY {order}"
+                FROM peers WHERE active = 1 AND time >= ? AND {whose} GROUP BY user_id
+            ) p ON p.user_id = u.id LEFT JOIN (
+                SELECT user_id, SUM(seed_time) AS seed_time, MAX(time) AS seen FROM files_users
+                WHERE {whose} GROUP BY user_id
+            ) t ON t.user_id = u.id WHERE {who} ORDER BY {order}"
         );
         self.with(|c| {
             c.query(&sql, &[Value::Int(since.into())], &mut |row| {
-                if let [id, name, admin, banned, limit, uploaded, downloaded, seeding, leeching, reason, ..] = row {
+                if let [
+                    id,
+                    name,
+                    admin,
+                    banned,
+                    limit,
+                    uploaded,
+                    downloaded,
+                    seeding,
+                    leeching,
+                    seed_time,
+                    seen,
+                    reason,
+                    ..,
+                ] = row
+                {
                     sink(UserRow {
                         id: id.small(),
                         name: name.text(),
@@ -190,6 +217,8 @@ impl Store {
                         downloaded: downloaded.small(),
                         seeding: seeding.small(),
                         leeching: leeching.small(),
+                        seed_time: seed_time.small(),
+                        last_seen: seen.small(),
                         ban_reason: reason.text(),
                     });
                 }
@@ -198,21 +227,36 @@ impl Store {
     }
 
     /// Registers a torrent as verified, or verifies it where it is there already. A known name and size are
-    /// not overwritten by nothing.
-    pub fn add_file(&self, info_hash: &InfoHash, name: &str, size: u64) -> Result<FileRow, Error> {
-        let hash = info_hash.to_string();
+    /// not overwritten by nothing. What was taken for a torrent by the second hash of a hybrid is removed.
+    pub fn add_file(
+        &self,
+        info_hash: &InfoHash,
+        second: Option<&InfoHash>,
+        name: &str,
+        size: u64,
+    ) -> Result<FileRow, Error> {
+        let (hash, second) = (info_hash.to_string(), second.map(InfoHash::to_string));
         let name: String = name.chars().take(255).collect();
-        let sql = format!(
-            "{} INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)",
-            self.dialect.insert_ignore()
-        );
-        self.with(|c| {
+        let insert = self.dialect.insert_ignore();
+        self.transaction(|c| {
+            let sql = format!("{insert} INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)");
             c.execute(&sql, &[Value::Text(&hash), Value::Text(&name), big(size)])?;
             if !name.is_empty() {
                 let sql = "UPDATE files SET name = ?, size = ? WHERE info_hash = ?";
                 c.execute(sql, &[Value::Text(&name), big(size), Value::Text(&hash)])?;
             }
-            c.execute("UPDATE files SET verified = 1 WHERE info_hash = ? AND verified = 0", &[Value::Text(&hash)])
+            c.execute("UPDATE files SET verified = 1 WHERE info_hash = ? AND verified = 0", &[Value::Text(&hash)])?;
+            let Some(second) = &second else { return Ok(()) };
+            let (mut taken_for, value) = (None, [Value::Text(second)]);
+            c.query("SELECT id FROM files WHERE info_hash = ?", &value, &mut |row| {
+                taken_for = row.first().map(Value::small);
+            })?;
+            if let Some(id) = taken_for {
+                remove_file(c, id)?;
+            }
+            let values = [Value::Text(second), Value::Text(&hash)];
+            let sql = "INTO hybrids (info_hash_v2, file_id) SELECT ?, id FROM files WHERE info_hash = ?";
+            c.execute(&format!("{insert} {sql}"), &values).map(drop)
         })?;
         self.file_by_hash(info_hash)?.ok_or_else(|| Error::other("the torrent was removed while it was added"))
     }
@@ -221,21 +265,22 @@ impl Store {
     /// `since`.
     pub fn files(&self, which: Which, order: &str, since: u32, mut sink: impl FnMut(SwarmRow)) -> Result<(), Error> {
         let columns = FILE_COLUMNS.split(", ").map(|column| format!("f.{column}")).collect::<Vec<_>>().join(", ");
-        let which = match which {
-            Which::All => String::new(),
-            Which::Pending => "WHERE f.verified = 0".into(),
-            Which::Dead => "WHERE f.verified = 1 AND COALESCE(p.seeders, 0) = 0".into(),
-            Which::Id(id) => format!("WHERE f.id = {id}"),
+        let all = || "1 = 1".to_string();
+        let (which, whose) = match which {
+            Which::All => (all(), all()),
+            Which::Pending => ("f.verified = 0 AND f.suggested > 0".into(), all()),
+            Which::Dead => ("f.verified = 1 AND COALESCE(p.seeders, 0) = 0".into(), all()),
+            Which::Id(id) => (format!("f.id = {id}"), format!("file_id = {id}")),
         };
         let sql = format!(
             "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0), COALESCE(t.seen, 0) FROM files f
             LEFT JOIN (
                 SELECT file_id, SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END) AS seeders,
                     SUM(CASE WHEN `left` > 0 THEN 1 ELSE 0 END) AS leechers
-                FROM peers WHERE active = 1 AND time >= ? GROUP BY file_id
-            ) p ON p.file_id = f.id
-            LEFT JOIN (SELECT file_id, MAX(time) AS seen FROM files_users GROUP BY file_id) t ON t.file_id = f.id
-            {which} ORDER BY {order}"
+                FROM peers WHERE active = 1 AND time >= ? AND {whose} GROUP BY file_id
+            ) p ON p.file_id = f.id LEFT JOIN (
+                SELECT file_id, MAX(time) AS seen FROM files_users WHERE {whose} GROUP BY file_id
+            ) t ON t.file_id = f.id WHERE {which} ORDER BY {order}"
         );
         self.with(|c| {
             c.query(&sql, &[Value::Int(since.into())], &mut |row| {
@@ -247,15 +292,17 @@ impl Store {
         })
     }
 
-    /// Approves a torrent, or all that wait; returns how many changed.
-    pub fn approve_files(&self, info_hash: Option<&InfoHash>) -> Result<u64, Error> {
-        self.with(|c| match info_hash {
-            None => c.execute("UPDATE files SET verified = 1 WHERE verified = 0", &[]),
-            Some(hash) => {
-                let values = [Value::Text(&hash.to_string())];
-                c.execute("UPDATE files SET verified = 1 WHERE info_hash = ? AND verified = 0", &values)
-            }
-        })
+    /// Approves a torrent, or takes that back. It is no suggestion any more.
+    pub fn set_verified(&self, id: u32, verified: bool) -> Result<(), Error> {
+        let values = [Value::Int(verified.into()), Value::Int(id.into())];
+        let sql = "UPDATE files SET verified = ?, suggested = 0 WHERE id = ?";
+        self.transaction(|c| c.execute(sql, &values).map(drop))
+    }
+
+    /// Approves all torrents that wait; returns how many.
+    pub fn approve_pending(&self) -> Result<u64, Error> {
+        let sql = "UPDATE files SET verified = 1, suggested = 0 WHERE verified = 0 AND suggested > 0";
+        self.transaction(|c| c.execute(sql, &[]))
     }
 
     /// All clients, by prefix.
@@ -263,22 +310,30 @@ impl Store {
         let mut clients = Vec::new();
         self.with(|c| {
             clients.clear();
-            c.query("SELECT client, approved FROM whitelist ORDER BY client", &[], &mut |row| {
-                if let [client, approved, ..] = row {
-                    clients.push(ClientRow { client: client.text(), approved: approved.int() != 0 });
+            c.query("SELECT client, approved, suggested FROM whitelist ORDER BY client", &[], &mut |row| {
+                if let [client, approved, suggested, ..] = row {
+                    let approved = approved.int() != 0;
+                    let pending = !approved && suggested.int() > 0;
+                    clients.push(ClientRow { client: client.text(), approved, pending });
                 }
             })
         })?;
         Ok(clients)
     }
 
-    /// Approves or denies a client, known so far or not.
+    /// Approves or denies a client, known so far or not. It is no suggestion any more, nor are those that an
+    /// approved one covers.
     pub fn set_client(&self, prefix: &str, approved: bool) -> Result<(), Error> {
         let insert = self.dialect.insert_ignore();
         let values = [Value::Int(approved.into()), Value::Text(prefix)];
         self.transaction(|c| {
             c.execute(&format!("{insert} INTO whitelist (approved, client) VALUES (?, ?)"), &values)?;
-            c.execute("UPDATE whitelist SET approved = ? WHERE client = ?", &values).map(drop)
+            c.execute("UPDATE whitelist SET approved = ?, suggested = 0 WHERE client = ?", &values)?;
+            if approved {
+                let sql = "DELETE FROM whitelist WHERE approved = 0 AND suggested > 0 AND SUBSTR(client, 1, ?) = ?";
+                c.execute(sql, &[big(prefix.chars().count() as u64), Value::Text(prefix)])?;
+            }
+            Ok(())
         })
     }
 
@@ -294,7 +349,7 @@ impl Store {
             };
             let mut pending = 0;
             let inserted = self.with(|c| {
-                let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0");
+                let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0 AND suggested > 0");
                 c.query(&sql, &[], &mut |row| pending = row.first().map_or(0, |count| count.small::<usize>()))?;
                 if let Suggestion::Torrent(_) = suggestion {
                     // The second hash of a hybrid is not a torrent of its own.

@@ -71,8 +71,14 @@ impl Store {
         let store = Store::unopened(config);
         store.with(|c| {
             let mut wrong = Vec::new();
-            if config.db.driver == Driver::Mysql {
-                check_server(c, config, &mut wrong)?;
+            match config.db.driver {
+                Driver::Mysql => check_server(c, config, &mut wrong)?,
+                Driver::Sqlite => {
+                    let found = texts(c, "PRAGMA quick_check(1)")?.concat();
+                    if found != "ok" {
+                        wrong.push(format!("the file is damaged: {found}. Restore a backup"));
+                    }
+                }
             }
             check_tables(c, config.db.driver, &mut wrong)?;
             Ok(wrong)

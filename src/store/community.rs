@@ -9,18 +9,16 @@ use crate::ledger::Factors;
 use crate::random::secret;
 use crate::torrent::InfoHash;
 
-/// What a member has moved in all, and when they announced last.
+/// What moved in all, of a member or of a torrent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UserTotals {
+pub struct Totals {
     /// Bytes that moved.
     pub uploaded: u64,
     /// Bytes that moved.
     pub downloaded: u64,
     /// Seconds.
     pub seed_time: u64,
-    /// Seconds since 1970; 0 is never.
-    pub last_seen: u32,
-    /// Torrents downloaded completely.
+    /// Complete downloads.
     pub snatches: u32,
 }
 
@@ -33,42 +31,13 @@ pub struct Seen {
     pub last_seen: u32,
 }
 
-/// The community at a glance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Members.
-    pub members: u64,
-    /// Members who may not announce.
-    pub banned: u64,
-    /// Torrents.
-    pub torrents: u64,
-    /// Torrents that await approval.
-    pub pending: u64,
-    /// Bytes of all torrents.
-    pub size: u64,
-    /// Times that torrents were completed.
-    pub snatches: u64,
-    /// Torrents that somebody is on.
-    pub swarms: u64,
-    /// Sessions that have all of their torrent.
-    pub seeders: u64,
-    /// Sessions that have not.
-    pub leechers: u64,
-    /// Bytes credited to members.
-    pub uploaded: u64,
-    /// Bytes credited to members.
-    pub downloaded: u64,
-    /// When the books were written last, in seconds since 1970; 0 is never, or more than a day ago.
-    pub last_batch: u32,
-}
-
-/// A row to import, with the number of its line.
+/// A row to import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Import {
     /// A member with their passkey.
-    User { line: usize, name: String, passkey: String, uploaded: u64, downloaded: u64, torrent_limit: u32 },
+    User { name: String, passkey: String, uploaded: u64, downloaded: u64, torrent_limit: u32 },
     /// A torrent, which counts as verified.
-    Torrent { line: usize, info_hash: InfoHash, name: String, size: u64 },
+    Torrent { info_hash: InfoHash, name: String, size: u64 },
 }
 
 /// How many mistakes of an import are listed.
@@ -176,30 +145,27 @@ impl Store {
         })
     }
 
-    /// What a user moved, of all torrents or of one.
-    pub fn user_totals(&self, id: u32) -> Result<UserTotals, Error> {
-        let sql = "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
-            COALESCE(MAX(time), 0), COUNT(DISTINCT CASE WHEN completed = 1 THEN file_id END)
-            FROM files_users WHERE user_id = ?";
-        self.totals(sql, id)
+    /// What a user moved of all torrents.
+    pub fn user_totals(&self, id: u32) -> Result<Totals, Error> {
+        self.totals("user_id", "file_id", id)
     }
 
     /// What members moved of a torrent, those among them who are gone.
-    pub fn file_totals(&self, id: u32) -> Result<UserTotals, Error> {
-        let sql = "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
-            COALESCE(MAX(time), 0), COUNT(DISTINCT CASE WHEN completed = 1 THEN user_id END)
-            FROM files_users WHERE file_id = ?";
-        self.totals(sql, id)
+    pub fn file_totals(&self, id: u32) -> Result<Totals, Error> {
+        self.totals("file_id", "user_id", id)
     }
 
-    fn totals(&self, sql: &str, id: u32) -> Result<UserTotals, Error> {
-        let totals = self.one(sql, &[Value::Int(id.into())], |row| {
-            let [uploaded, downloaded, seed_time, last_seen, snatches, ..] = row else { return None };
-            Some(UserTotals {
+    fn totals(&self, whose: &str, other: &str, id: u32) -> Result<Totals, Error> {
+        let sql = format!(
+            "SELECT COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0), COALESCE(SUM(seed_time), 0),
+            COUNT(DISTINCT CASE WHEN completed = 1 THEN {other} END) FROM files_users WHERE {whose} = ?"
+        );
+        let totals = self.one(&sql, &[Value::Int(id.into())], |row| {
+            let [uploaded, downloaded, seed_time, snatches, ..] = row else { return None };
+            Some(Totals {
                 uploaded: uploaded.small(),
                 downloaded: downloaded.small(),
                 seed_time: seed_time.small(),
-                last_seen: last_seen.small(),
                 snatches: snatches.small(),
             })
         })?;
@@ -232,20 +198,9 @@ impl Store {
         Ok(seen)
     }
 
-    /// Takes a torrent's approval back.
-    pub fn revoke_file(&self, id: u32) -> Result<(), Error> {
-        self.transaction(|c| {
-            c.execute("UPDATE files SET verified = 0 WHERE id = ?", &[Value::Int(id.into())]).map(drop)
-        })
-    }
-
     /// Removes a torrent. What members moved of it stays theirs.
     pub fn remove_file(&self, id: u32) -> Result<(), Error> {
-        self.transaction(|c| {
-            c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
-            c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
-            close_sessions(c, "file_id", id)
-        })
+        self.transaction(|c| remove_file(c, id))
     }
 
     /// Sets what is credited of the bytes that move from now on.
@@ -253,17 +208,6 @@ impl Store {
         let values = [Value::Int(factors.upload.into()), Value::Int(factors.download.into()), Value::Int(id.into())];
         let sql = "UPDATE files SET upload_percent = ?, download_percent = ? WHERE id = ?";
         self.transaction(|c| c.execute(sql, &values).map(drop))
-    }
-
-    /// Notes the second hash of a hybrid torrent, and forgets that it was suggested.
-    pub fn set_hybrid(&self, id: u32, info_hash_v2: &InfoHash) -> Result<(), Error> {
-        let hash = info_hash_v2.to_string();
-        let insert = self.dialect.insert_ignore();
-        self.transaction(|c| {
-            c.execute("DELETE FROM files WHERE info_hash = ? AND verified = 0", &[Value::Text(&hash)])?;
-            let values = [Value::Text(&hash), Value::Int(id.into())];
-            c.execute(&format!("{insert} INTO hybrids (info_hash_v2, file_id) VALUES (?, ?)"), &values).map(drop)
-        })
     }
 
     /// The torrent of which this is the second hash.
@@ -292,46 +236,39 @@ impl Store {
         Ok(users)
     }
 
-    /// The community at a glance; sessions count that announced since `since`.
-    pub fn stats(&self, since: u32) -> Result<Stats, Error> {
-        let mut all = Vec::new();
-        self.with(|c| {
-            all.clear();
-            let peers = format!("FROM peers WHERE active = 1 AND time >= {since}");
-            for sql in [
-                "SELECT COUNT(*), COALESCE(SUM(banned), 0), COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0)
-                 FROM users",
-                "SELECT COUNT(*), COALESCE(SUM(1 - verified), 0), COALESCE(SUM(size), 0), COALESCE(SUM(completed), 0)
-                 FROM files",
-                &format!(
-                    "SELECT COUNT(DISTINCT file_id), COALESCE(SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END), 0), COUNT(*) {peers}"
-                ),
-                "SELECT COALESCE(MAX(time), 0) FROM batches",
-            ] {
-                c.query(sql, &[], &mut |row| all.extend(row.iter().map(Value::small::<u64>)))?;
-            }
-            Ok(())
-        })?;
-        let [members, banned, uploaded, downloaded, torrents, pending, size, snatches, swarms, seeders, peers, batch] =
-            all[..]
-        else {
-            return Err(Error::other("the database did not answer as expected"));
-        };
-        let (leechers, last_batch) = (peers.saturating_sub(seeders), u32::try_from(batch).unwrap_or(0));
-        Ok(Stats {
-            members,
-            banned,
-            torrents,
-            pending,
-            size,
-            snatches,
-            swarms,
-            seeders,
-            leechers,
-            uploaded,
-            downloaded,
-            last_batch,
-        })
+    /// The community at a glance, each number by its name; sessions count that announced since `since`.
+    pub fn stats(&self, since: u32) -> Result<Vec<(&'static str, u64)>, Error> {
+        const NAMES: [&str; 12] = [
+            "members",
+            "banned",
+            "torrents",
+            "pending",
+            "size",
+            "swarms",
+            "seeders",
+            "leechers",
+            "snatches",
+            "uploaded",
+            "downloaded",
+            "lastWritten",
+        ];
+        let sql = "SELECT members, banned, torrents, pending, size, swarms, seeders, peers - seeders, snatches,
+                uploaded, downloaded, last FROM
+            (SELECT COUNT(*) AS members, COALESCE(SUM(banned), 0) AS banned, COALESCE(SUM(uploaded), 0) AS uploaded,
+                COALESCE(SUM(downloaded), 0) AS downloaded FROM users) u,
+            (SELECT COUNT(*) AS torrents, COUNT(CASE WHEN verified = 0 AND suggested > 0 THEN 1 END) AS pending,
+                COALESCE(SUM(size), 0) AS size, COALESCE(SUM(completed), 0) AS snatches FROM files) f,
+            (SELECT COUNT(DISTINCT file_id) AS swarms, COUNT(CASE WHEN `left` = 0 THEN 1 END) AS seeders,
+                COUNT(*) AS peers FROM peers WHERE active = 1 AND time >= ?) p,
+            (SELECT COALESCE(MAX(time), 0) AS last FROM batches) b";
+        let named = |row: &[Value]| Some(NAMES.into_iter().zip(row.iter().map(Value::small)).collect());
+        Ok(self.one(sql, &[Value::Int(since.into())], named)?.unwrap_or_default())
+    }
+
+    /// When the books were written last, in seconds since 1970; 0 is never, or more than a day ago.
+    pub fn last_batch(&self) -> Result<u32, Error> {
+        let time = |row: &[Value]| row.first().map(Value::small);
+        Ok(self.one("SELECT MAX(time) FROM batches", &[], time)?.unwrap_or(0))
     }
 
     /// Copies the whole SQLite database, as it is at this moment, into a file that is empty or missing. A
@@ -340,17 +277,19 @@ impl Store {
         self.with(|c| c.execute("VACUUM INTO ?", &[Value::Text(file)]).map(drop))
     }
 
-    /// Inserts all rows, or none and says what is wrong in which line. Calls `progress` with the number of
-    /// rows done.
-    pub fn import(&self, rows: &[Import], mut progress: impl FnMut(usize)) -> Result<(), Error> {
+    /// Inserts all rows, each of which comes with its line, or none and says what is wrong in which line. Calls
+    /// `progress` with the number of rows done.
+    pub fn import(
+        &self,
+        rows: &[(usize, Result<Import, String>)],
+        mut progress: impl FnMut(usize),
+    ) -> Result<(), Error> {
         self.transaction(|c| {
             let mut mistakes = Vec::new();
-            for (done, row) in rows.iter().enumerate() {
+            for (done, (line, row)) in rows.iter().enumerate() {
                 progress(done);
-                match insert(c, row) {
-                    Err((line, message)) if mistakes.len() < MISTAKES => {
-                        mistakes.push(format!("line {line}: {message}"))
-                    }
+                match row.as_ref().map_err(String::clone).and_then(|row| insert(c, row)) {
+                    Err(message) if mistakes.len() < MISTAKES => mistakes.push(format!("line {line}: {message}")),
                     Err(_) => {
                         mistakes.push("and more".into());
                         break;
@@ -365,33 +304,43 @@ impl Store {
 }
 
 /// Inserts one row. The outer error is a mistake in a line, the inner one trouble with the database.
-fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, (usize, String)> {
-    let (line, done, taken) = match row {
-        Import::User { line, name, passkey, uploaded, downloaded, torrent_limit } => {
-            check_name(name).map_err(|e| (*line, e))?;
+fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, String> {
+    let (done, taken) = match row {
+        Import::User { name, passkey, uploaded, downloaded, torrent_limit } => {
+            check_name(name)?;
             let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
             if !(8..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
-                return Err((*line, "a passkey has 8 to 64 letters, digits and -._~".into()));
+                return Err("a passkey has 8 to 64 letters, digits and -._~".into());
             }
             let sql =
                 "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit) VALUES (?, ?, ?, ?, ?)";
             let (uploaded, downloaded) = (big(*uploaded), big(*downloaded));
             let limit = Value::Int((*torrent_limit).into());
             let done = c.execute(sql, &[Value::Text(name), Value::Text(passkey), uploaded, downloaded, limit]);
-            (line, done, format!("there is a user named {name}, or with the same passkey, already"))
+            (done, format!("there is a user named {name}, or with the same passkey, already"))
         }
-        Import::Torrent { line, info_hash, name, size } => {
+        Import::Torrent { info_hash, name, size } => {
+            if name.contains(char::is_control) {
+                return Err("the name of a torrent has no control characters".into());
+            }
             let name: String = name.chars().take(255).collect();
             let hash = info_hash.to_string();
             let sql = "INSERT INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)";
             let done = c.execute(sql, &[Value::Text(&hash), Value::Text(&name), big(*size)]);
-            (line, done, format!("the torrent {hash} is registered already"))
+            (done, format!("the torrent {hash} is registered already"))
         }
     };
     match done {
-        Err(e) if e.kind == Kind::Exists => Err((*line, taken)),
+        Err(e) if e.kind == Kind::Exists => Err(taken),
         done => Ok(done.map(drop)),
     }
+}
+
+/// Removes a torrent, within a transaction.
+pub(super) fn remove_file(c: &mut dyn Connection, id: u32) -> Result<(), Error> {
+    c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
+    c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
+    close_sessions(c, "file_id", id)
 }
 
 /// Closes the sessions of one user or torrent, by the name of the column.

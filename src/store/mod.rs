@@ -17,9 +17,9 @@ mod community;
 
 pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS, UserRow, Which, Who};
 pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
-pub use community::{Import, Seen, Stats, UserTotals};
+pub use community::{Import, Seen, Totals};
 #[cfg(feature = "sqlite")]
-pub use sqlite::restore;
+pub use sqlite::{aside, restore};
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -120,7 +120,8 @@ impl Error {
         matches!(self.kind, Kind::Lost | Kind::Silent)
     }
 
-    fn other(message: impl Into<String>) -> Error {
+    /// One that goat words itself.
+    pub fn other(message: impl Into<String>) -> Error {
         Error { kind: Kind::Other, message: message.into() }
     }
 }

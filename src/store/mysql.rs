@@ -86,7 +86,7 @@ impl Mysql {
             return Ok(Mysql(Conn::new(options.socket(Some(db.host.as_str()))).map_err(failed)?));
         }
         // A name may stand for several addresses, on only one of which the server listens.
-        let (host, port) = host_and_port(&db.host);
+        let (host, port) = db.host_and_port();
         let found = (host, port).to_socket_addrs().map_err(|e| failed(e.into()))?;
         let mut result = Err(Error::other(format!("cannot find {}", db.host)));
         for address in found {
@@ -98,16 +98,6 @@ impl Mysql {
         }
         result
     }
-}
-
-/// Splits `host`, `host:port` and `[address]:port`.
-fn host_and_port(text: &str) -> (&str, u16) {
-    const PORT: u16 = 3306;
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().unwrap_or(PORT)),
-        _ => (text, PORT),
-    };
-    (host.trim_start_matches('[').trim_end_matches(']'), port)
 }
 
 fn params(values: &[Value]) -> Params {

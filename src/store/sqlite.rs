@@ -109,10 +109,22 @@ impl Connection for Sqlite {
     }
 
     fn create_schema(&mut self) -> Result<(), Error> {
+        const SCHEMA: &str = include_str!("../../res/sqlite/schema.sql");
+        let mut statement = self.0.prepare("SELECT name FROM sqlite_master")?;
+        let present = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        let mut names = SCHEMA.split("IF NOT EXISTS ").skip(1).filter_map(|rest| rest.split_whitespace().next());
+        let clients = "SELECT EXISTS (SELECT 1 FROM whitelist)";
+        // Who makes nothing need not wait for others to write.
+        if names.all(|name| present.iter().any(|found| found == name))
+            && self.0.query_row(clients, [], |row| row.get(0))?
+        {
+            return Ok(());
+        }
+        drop(statement);
         self.0.execute_batch("BEGIN IMMEDIATE")?;
-        let done = self.0.execute_batch(include_str!("../../res/sqlite/schema.sql")).and_then(|()| {
-            let clients: i64 = self.0.query_row("SELECT COUNT(*) FROM whitelist", [], |row| row.get(0))?;
-            if clients == 0 { self.0.execute_batch(include_str!("../../res/sqlite/clients.sql")) } else { Ok(()) }
+        let done = self.0.execute_batch(SCHEMA).and_then(|()| {
+            let clients: bool = self.0.query_row(clients, [], |row| row.get(0))?;
+            if !clients { self.0.execute_batch(include_str!("../../res/sqlite/clients.sql")) } else { Ok(()) }
         });
         self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         Ok(done?)
@@ -150,8 +162,16 @@ impl Connection for Sqlite {
 const MAX_COLUMNS: usize = 16;
 
 /// Puts a backup in the place of a database that nobody has open, and keeps that one beside it: returns where,
-/// if there was one.
-pub fn restore(backup: &Path, path: &Path) -> Result<Option<std::path::PathBuf>, Error> {
+/// if there was one, and what `before` returned, which is called when the copy is made and nothing is changed yet.
+pub fn restore<T>(
+    backup: &Path,
+    path: &Path,
+    before: impl FnOnce() -> Result<T, Error>,
+) -> Result<(Option<PathBuf>, T), Error> {
+    // SQLite would take a name such as `file:x` for a URL.
+    let backup = &std::path::absolute(backup).unwrap_or_else(|_| backup.into());
+    // What a symbolic link stands for is replaced, not the link.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.into());
     let not_goat = |e: &dyn std::fmt::Display| Error::other(format!("{} is no backup of goat: {e}", backup.display()));
     let source = rusqlite::Connection::open_with_flags(backup, OpenFlags::SQLITE_OPEN_READ_ONLY);
     let source = source.map_err(|e| Error::other(format!("cannot open {}: {e}", backup.display())))?;
@@ -164,27 +184,50 @@ pub fn restore(backup: &Path, path: &Path) -> Result<Option<std::path::PathBuf>,
     if quick != "ok" {
         return Err(not_goat(&quick));
     }
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        std::path::PathBuf::from(name)
-    };
-    let new = beside(".restoring");
-    let cannot = |e: std::io::Error| Error::other(format!("cannot write {}: {e}", new.display()));
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(cannot)?;
-    source.execute("VACUUM INTO ?", [new.to_string_lossy()])?;
     let present = path.exists();
     let held = hold(path)?;
-    // Nothing of the former one, such as what a crash left beside it, may be taken for a part of the new one.
-    for part in ["", "-wal", "-shm"] {
-        match std::fs::rename(beside(part), beside(&format!(".before-restore{part}"))) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(cannot(e)),
-            _ => {}
+    let new = beside(path, ".restoring");
+    let cannot = |e: std::io::Error| Error::other(format!("cannot write {}: {e}", new.display()));
+    let old = aside(path);
+    let _ = std::fs::remove_file(&new); // Of a restore that was killed.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(cannot)?;
+    let copied = source.execute("VACUUM INTO ?", [new.to_string_lossy()]).map_err(Error::from);
+    let done = copied.and_then(|_| before()).and_then(|said| {
+        // Nothing of the former one, such as what a crash left beside it, may be taken for a part of the new one.
+        for part in PARTS {
+            match std::fs::rename(beside(path, part), beside(&old, part)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(cannot(e)),
+                _ => {}
+            }
         }
+        std::fs::rename(&new, path).map_err(cannot)?;
+        Ok(said)
+    });
+    if done.is_err() {
+        let _ = std::fs::remove_file(&new); // What went wrong is said already.
     }
-    std::fs::rename(&new, path).map_err(cannot)?;
     drop(held);
-    Ok(present.then_some(beside(".before-restore")))
+    done.map(|said| (present.then_some(old), said))
+}
+
+/// The files of a database, by what follows its name.
+const PARTS: [&str; 3] = ["", "-wal", "-shm"];
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Where a restore keeps a file: a name beside it that nothing has.
+pub fn aside(path: &Path) -> PathBuf {
+    let mut name = beside(path, ".before-restore");
+    let mut number = 1;
+    while PARTS.iter().any(|part| beside(&name, part).exists()) {
+        number += 1;
+        name = beside(path, &format!(".before-restore-{number}"));
+    }
+    name
 }
 
 /// Makes sure that nobody has a database open, or opens it while the result lives, and writes its write-ahead

@@ -430,7 +430,7 @@ impl Site {
         // Without it every path is the tracker's.
         settings["API"] = false.into();
         let tracker = Tracker::load(config(&folder.join("config.json"), &settings)).unwrap();
-        tracker.put_torrent(&tracker.store.add_file(&hash(1), "", 0).unwrap());
+        tracker.put_torrent(&tracker.store.add_file(&hash(1), None, "", 0).unwrap());
         let alice = add_user(&tracker, "alice", 0);
         Site {
             tracker,
