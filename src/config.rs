@@ -39,6 +39,7 @@ const NAME: &str = "a text, not empty";
 const OBJECT: &str = "an object { ... }";
 const PORT: &str = "a whole number, 1 to 65535";
 const PROXIES: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
+const REDIS: &str = "true, false or redis://[:password@]host[:port][/db]";
 const SERVER: &str = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
 const URL: &str = r#""", or http:// or https:// with a host, perhaps a port and a path: "https://tracker.example.org""#;
 pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x509 -newkey ec \
@@ -65,7 +66,7 @@ const KEYS: [Key; 29] = [
     ("HTTPS",           "false",            Value::is_boolean, FLAG),
     ("API",             "true",             Value::is_boolean, FLAG),
     ("UDP",             "false",            Value::is_boolean, FLAG),
-    ("Redis",           "false",            |v| v == false, "false: Redis is not built into this goat yet"),
+    ("Redis",           "false",            |v| v.is_boolean() || is(redis, v), REDIS),
     ("TrustedProxies",  "[]",               |v| proxies(v).is_some(), PROXIES),
     ("Workers",         "256",              |v| is_number(v, 1, 4096), "a whole number, 1 to 4096"),
     ("SSL",             "{}",               Value::is_object, OBJECT),
@@ -117,6 +118,8 @@ pub struct Config {
     pub https: bool,
     pub api: bool,
     pub udp: bool,
+    /// URL of the Redis server, if one is used: `redis://[:password@]host[:port][/db]`.
+    pub redis: Option<String>,
     /// Whose `X-Forwarded-For` is believed.
     #[serde(skip)]
     pub trusted_proxies: Vec<Cidr>,
@@ -199,11 +202,15 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
     if text.len() as u64 > MAX_FILE {
         return Err(vec![Problem::new(path, 0, "", "more than 1 MiB", FORMAT)]);
     }
-    parse(path, &text)
+    examine(path, &text, false)
 }
 
-/// As [`load`], of a `text` that was read from `path`.
+/// As [`load`], of a `text` that was read from `path`. It may ask for Redis, which is not built yet.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
+    examine(path, text, true)
+}
+
+fn examine(path: &Path, text: &str, redis: bool) -> Result<Config, Vec<Problem>> {
     let fail = |line, found: &str| vec![Problem::new(path, line, "", found, FORMAT)];
     let keys = keys(text).map_err(|(line, found)| fail(line, found))?;
     let values: Map<String, Value> = json5::from_str(text).map_err(|e| {
@@ -243,6 +250,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
             None => fields[key.to_lowercase()] = value.into(),
         }
     }
+    if let Value::Bool(on) = fields["redis"] {
+        fields["redis"] = on.then_some("redis://localhost:6379").into();
+    }
+
     // Cannot fail: each value is one that its key accepts.
     let mut config = Config::deserialize(fields).map_err(|e| fail(0, &e.to_string()))?;
     config.trusted_proxies = proxies(&values["TrustedProxies"]).unwrap_or_default();
@@ -252,12 +263,16 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
     for file in [&mut ssl.certificate, &mut ssl.key, &mut db.path] {
         *file = folder.join(&file);
     }
+    if let (Some(url), false) = (&config.redis, redis) {
+        let found = if values["Redis"] == true { "true" } else { url.split(':').next().unwrap_or_default() };
+        complain("Redis", "", found.to_string(), "false: Redis is not built into this goat yet");
+    }
     conflicts(&config, complain);
     problems.sort_by_key(|problem| problem.line);
     problems.is_empty().then_some(config).ok_or(problems)
 }
 
-/// Only the file: `db` holds a password.
+/// Only the file: `redis` and `db` hold passwords.
 impl Debug for Config {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         write!(f, "Config({:?})", self.file)
@@ -437,6 +452,15 @@ fn server(text: &str) -> bool {
     named || ipv6(text) || ipv6(&format!("{text}:1")) || text.starts_with('/')
 }
 
+fn redis(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("redis://") else {
+        return false;
+    };
+    let (password, rest) = rest.rsplit_once('@').unwrap_or((":", rest));
+    let (host, db) = rest.split_once('/').unwrap_or((rest, "0"));
+    password.starts_with(':') && server(host) && db.parse::<u32>().is_ok()
+}
+
 fn proxy(block: &Value) -> Option<Cidr> {
     block.as_str()?.parse().ok()
 }
@@ -524,8 +548,7 @@ mod tests {
             fs::write(folder.join(file), "PEM").unwrap();
         }
         let file = folder.join("config.json");
-        // All but what is not built yet.
-        fs::write(&file, EXAMPLE.replace("\"Redis\": true", "\"Redis\": false")).unwrap();
+        fs::write(&file, EXAMPLE).unwrap();
         let expected = Config {
             file: file.clone(),
             host: String::new(),
@@ -543,6 +566,7 @@ mod tests {
             https: true,
             api: true,
             udp: false,
+            redis: Some("redis://localhost:6379".to_string()),
             trusted_proxies: vec![],
             workers: 256,
             ssl: Ssl { port: 8443, certificate: folder.join("goat.crt"), key: folder.join("goat.key") },
@@ -560,16 +584,13 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_goat_needs_its_certificate_and_no_redis() {
+    fn the_example_of_goat_needs_its_certificate() {
         let advice = "allowed: a PEM file that can be read; to make both: openssl req -x509 \
             -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout goat.key \
             -out goat.crt -subj /CN=HOST -addext subjectAltName=DNS:HOST";
         let found = |file| format!("/nowhere/{file}: No such file or directory (os error 2)");
         let problems = parse(Path::new("/nowhere/config.json"), EXAMPLE).unwrap_err();
-        let [redis, certificate, key]: [Problem; 3] = problems.try_into().unwrap();
-        let expected =
-            "/nowhere/config.json:34: Redis: found true; allowed: false: Redis is not built into this goat yet";
-        assert_eq!(redis.to_string(), expected);
+        let [certificate, key]: [Problem; 2] = problems.try_into().unwrap();
         let start = "/nowhere/config.json:42: SSL.Certificate";
         assert_eq!(certificate.to_string(), format!("{start}: found {}; {advice}", found("goat.crt")));
         let start = "/nowhere/config.json:45: SSL.Key";
@@ -604,7 +625,7 @@ mod tests {
                 Host: "::1", Port: 1, Passkey: false, Whitelist: false, Verified: false,
                 Interval: 600, SlowDown: 0, Clients: 1, WrongPasskeys: 0, WrongLogins: 3,
                 HTTP: false, HTTPS: false, API: false, UDP: true,
-                Redis: false, Workers: 4096,
+                Redis: "redis://:secret@[::1]:6380/2", Workers: 4096,
                 TrustedProxies: ["10.0.0.0/8", "::1"],
                 SSL: { Port: 65535, Certificate: "/tls/crt", Key: "tls/key" },
                 DB: {
@@ -619,6 +640,7 @@ mod tests {
         assert!(!config.http && !config.https && !config.api && config.udp);
         assert_eq!((config.interval, config.slow_down, config.workers), (600, 0, 4096));
         assert_eq!((config.clients, config.wrong_passkeys, config.wrong_logins), (1, 0, 3));
+        assert_eq!(config.redis.as_deref(), Some("redis://:secret@[::1]:6380/2"));
         let proxies: Vec<String> = config.trusted_proxies.iter().map(Cidr::to_string).collect();
         assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);
         assert_eq!(config.ssl.port, 65535);
@@ -641,7 +663,7 @@ mod tests {
     fn a_wrong_value_is_refused_with_line_key_and_what_is_allowed() {
         let port = "a whole number, 1 to 65535";
         let server = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
-        let redis = "false: Redis is not built into this goat yet";
+        let redis = "true, false or redis://[:password@]host[:port][/db]";
         for (line, key, found, allowed) in [
             ("Port: 80800", "Port", "80800", port),
             ("Port: 0", "Port", "0", port),
@@ -668,8 +690,7 @@ mod tests {
             ("DB: { Host: '::1' }", "DB.Host", "\"::1\"", server),
             ("DB: { Host: 'h:0' }", "DB.Host", "\"h:0\"", server),
             ("DB: { Host: '' }", "DB.Host", "\"\"", server),
-            ("Redis: true", "Redis", "true", redis),
-            ("Redis: 'redis://:50123@r'", "Redis", "something else (not shown)", redis),
+            ("Redis: 6379", "Redis", "something else (not shown)", redis),
         ] {
             let expected = format!("2: {key}: found {found}; allowed: {allowed}");
             assert_eq!(problem(line), expected);
@@ -692,6 +713,13 @@ mod tests {
         for host in ["db", "db.example", "10.0.0.1:3306", "[::1]:3306", "[::1]", "/run/mysqld.sock"] {
             assert_eq!(config(&format!("{{ DB: {{ Host: '{host}' }} }}")).db.host, host);
         }
+        for url in ["redis://r", "redis://r:1", "redis://:p@r", "redis://:p:/@x@[::1]:1/15"] {
+            assert_eq!(config(&format!("{{ Redis: '{url}' }}")).redis.unwrap(), url);
+        }
+        for url in ["", "r:1", "http://r", "redis://", "redis://user:p@r", "redis://r/x", "redis://r:0"] {
+            assert!(problem(&format!("Redis: '{url}'")).starts_with("2: Redis: found "), "{url}");
+        }
+        assert_eq!(config("{}").redis, None);
     }
 
     #[test]
@@ -776,7 +804,8 @@ mod tests {
             "3: DB.Pathh: found an unknown key; allowed: did you mean DB.Path?",
             "3: DB.Driver: found \"ql\"; allowed: mysql or sqlite",
             "5: HTTP: found HTTP, HTTPS and UDP all false; allowed: at least one of them true",
-            "6: Redis: found something else (not shown); allowed: false: Redis is not built into this goat yet",
+            "6: Redis: found something else (not shown); allowed: true, false or \
+                redis://[:password@]host[:port][/db]",
             "7: Nonsense: found an unknown key; allowed: one of Host, ",
             "8: Port: found it again after line 4; allowed: each key once",
         ];
@@ -830,7 +859,7 @@ mod tests {
                 assert!(!format!("{problem} {problem:?}").contains("50123"), "{problem}");
             }
         }
-        let config = config("{ DB: { Password: '50123' } }");
+        let config = config("{ Redis: 'redis://:50123@host', DB: { Password: '50123' } }");
         assert!(!format!("{config:?} {:?}", config.db).contains("50123"));
     }
 
