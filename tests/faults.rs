@@ -346,7 +346,9 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.shared.stop.store(true, SeqCst);
-        self.goat.kill();
+        if !self.shared.down.load(SeqCst) {
+            self.goat.kill();
+        }
         self.threads
             .drain(..)
             .for_each(|thread| drop(thread.join()));
@@ -376,15 +378,16 @@ struct Disk(Folder);
 impl Disk {
     fn new(megabytes: u32) -> Option<Disk> {
         let folder = Folder::new();
-        let options = format!("size={megabytes}m");
-        let mut mount = Command::new("mount");
-        let done = mount
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(folder.path())
-            .stderr(Stdio::null());
-        done.status()
-            .is_ok_and(|status| status.success())
-            .then_some(Disk(folder))
+        mount(&format!("{megabytes}m"), folder.path()).then_some(Disk(folder))
+    }
+
+    /// Moves a folder to this disk.
+    fn take(&self, folder: &Path) {
+        for file in fs::read_dir(folder).unwrap().flatten() {
+            fs::copy(file.path(), self.folder().join(file.file_name())).unwrap();
+        }
+        fs::remove_dir_all(folder).unwrap();
+        std::os::unix::fs::symlink(self.folder(), folder).unwrap();
     }
 
     /// The folder, for somebody who thinks that it is theirs.
@@ -397,6 +400,14 @@ impl Drop for Disk {
     fn drop(&mut self) {
         unmount(self.0.path());
     }
+}
+
+/// Whether a file system in memory could be mounted.
+fn mount(size: &str, folder: &Path) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
+    let done = mount.arg(folder).stderr(Stdio::null()).status();
+    done.is_ok_and(|status| status.success())
 }
 
 fn unmount(path: &Path) {
@@ -536,8 +547,7 @@ fn a_full_disk_costs_nothing() {
     let Database::Sqlite(folder) = &database else {
         unreachable!()
     };
-    fs::remove_dir(folder.path()).unwrap();
-    std::os::unix::fs::symlink(disk.folder(), folder.path()).unwrap();
+    disk.take(folder.path());
     let config = database.config();
     let mut rig = Rig::new(database, config, seed);
     for time in 1..=5 {
@@ -559,6 +569,71 @@ fn a_full_disk_costs_nothing() {
             rig.shared.comes_up();
             rig.verify("the disk is full, and goat is killed", 1);
         }
+    }
+}
+
+#[test]
+fn a_full_disk_that_the_configuration_is_on_too_costs_nothing() {
+    let Some(disk) = Disk::new(12) else {
+        return skip("a full disk", "no tmpfs can be mounted");
+    };
+    let seed = seed();
+    head("The disk of SQLite and of the configuration is full", seed);
+    let database = Database::sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    disk.take(folder.path());
+    let config = database.config();
+    let mut rig = Rig::new(database, config, seed);
+    rig.shared.goes_down();
+    assert!(rig.goat.stop().success());
+    let folder = rig.goat.folder.path();
+    fs::remove_file(folder.join("goat.log")).unwrap();
+    disk.take(folder);
+    // Its log is somewhere else.
+    let elsewhere = Folder::new();
+    std::os::unix::fs::symlink(elsewhere.join("log"), folder.join("goat.log")).unwrap();
+    rig.goat.launch();
+    rig.shared.comes_up();
+    for time in 1..=3 {
+        rig.announces(500);
+        let file = rig.notices(|_| fill(disk.folder()));
+        rig.announces(500);
+        rig.shared.goes_down();
+        rig.goat.stop();
+        fs::remove_file(file).unwrap();
+        rig.goat.launch();
+        rig.shared.comes_up();
+        rig.verify("the disk is full, and goat stops", time);
+    }
+}
+
+#[test]
+fn a_journal_without_room_costs_nothing_and_is_spoken_of() {
+    // What this thread mounts is there for it and for what it starts, and for nobody else.
+    let mounting = thread::spawn(|| {
+        // SAFETY: no memory is passed.
+        let apart = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
+        let mut private = Command::new("mount");
+        let private = private.args(["--make-rprivate", "/"]).stderr(Stdio::null());
+        let apart = apart && private.status().is_ok_and(|status| status.success());
+        if !apart || !mount("64k", Path::new("/dev/shm")) {
+            return skip("a full /dev/shm", "no tmpfs can be mounted");
+        }
+        let seed = seed();
+        head("The journal has no room, on SQLite", seed);
+        let database = Database::sqlite();
+        let config = database.config();
+        let mut rig = Rig::new(database, config, seed);
+        rig.announces(500);
+        wait_until("goat to say so", || {
+            rig.goat.log().contains("has no more room")
+        });
+        rig.verify("/dev/shm is full", 1);
+    });
+    if let Err(panic) = mounting.join() {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -871,8 +946,7 @@ fn a_full_disk_of_mariadb_costs_nothing() {
     };
     let seed = seed();
     let folder = Folder::new();
-    fs::remove_dir(folder.path()).unwrap();
-    std::os::unix::fs::symlink(disk.folder(), folder.path()).unwrap();
+    disk.take(folder.path());
     let Some((mut rig, _proxy)) = mariadb("a full disk of MariaDB", folder, seed) else {
         return;
     };
