@@ -639,12 +639,9 @@ fn a_journal_without_room_costs_nothing_and_is_spoken_of() {
 
 #[test]
 fn a_clock_that_is_set_back_costs_nothing() {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
-    let Some(library) = libraries.find(|path| path.exists()) else {
-        return skip("the clock is set back", "no libfaketime");
+    let Some(library) = faketime("the clock is set back") else {
+        return;
     };
-    let library = library.to_str().unwrap();
     let seed = seed();
     head("The clock is set back, on SQLite", seed);
     let database = Database::sqlite();
@@ -656,7 +653,7 @@ fn a_clock_that_is_set_back_costs_nothing() {
         // An hour back, and forth again; in the middle goat is killed, or stops in good order.
         let hours = if time % 2 == 0 { "+0" } else { "-3600" };
         rig.goat.environment = vec![
-            ("LD_PRELOAD".into(), library.into()),
+            ("LD_PRELOAD".into(), library.clone()),
             ("FAKETIME".into(), hours.into()),
             ("DONT_FAKE_MONOTONIC".into(), "1".into()),
         ];
@@ -673,11 +670,46 @@ fn a_clock_that_is_set_back_costs_nothing() {
         rig.verify("the clock is set back an hour, or forth", time);
     }
     drop(rig);
-    // What the library leaves behind of those that were killed.
-    for id in ids {
-        for name in ["faketime_shm", "sem.faketime_sem"] {
-            let _ = fs::remove_file(format!("/dev/shm/{name}_{id}"));
-        }
+    ids.into_iter().for_each(tidy);
+}
+
+#[test]
+fn after_five_minutes_goat_says_how_things_are() {
+    let Some(library) = faketime("five minutes pass") else {
+        return;
+    };
+    let database = Database::sqlite();
+    let mut goat = Goat::prepare(&database, json!({}));
+    goat.add_user("anna");
+    // Ten seconds after its start the time jumps ahead.
+    goat.environment = vec![
+        ("LD_PRELOAD".into(), library),
+        ("FAKETIME".into(), "+301".into()),
+        ("FAKETIME_START_AFTER_SECONDS".into(), "10".into()),
+    ];
+    goat.launch();
+    let status = "status: 1 users, 0 torrents, 0 seeders, 0 leechers, 0 announces (+0), 0 refused";
+    wait_until("the status", || goat.log().contains(status));
+    let id = goat.process().id();
+    drop(goat);
+    tidy(id);
+}
+
+/// Where the library is that shows programs another time.
+fn faketime(test: &str) -> Option<String> {
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let library = libraries.find(|path| path.exists());
+    if library.is_none() {
+        skip(test, "no libfaketime");
+    }
+    Some(library?.to_str()?.into())
+}
+
+/// Removes what the library leaves behind of a process that was killed.
+fn tidy(id: u32) {
+    for name in ["faketime_shm", "sem.faketime_sem"] {
+        let _ = fs::remove_file(format!("/dev/shm/{name}_{id}"));
     }
 }
 
