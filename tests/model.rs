@@ -10,7 +10,7 @@ mod world;
 
 use std::sync::Arc;
 
-use common::{Clients, Database, Folder, Model, Random, Said, wait_until};
+use common::{Clients, Database, Folder, Model, Random, SILENCE, Said, info_hash, wait_until};
 use goat::access::User;
 use goat::announce::{Announce, Event, announce, drop_users, expire};
 use goat::keeper::{Keeper, gather};
@@ -18,9 +18,9 @@ use goat::random::Rng;
 use goat::server::Tracker;
 use goat::store::Store;
 use goat::swarm::{Peers, Want};
-use goat::torrent::PeerId;
+use goat::torrent::{InfoHash, PeerId};
 use serde_json::json;
-use world::{config, hash};
+use world::config;
 
 const USERS: u32 = 300;
 const TORRENTS: u32 = 60;
@@ -60,17 +60,8 @@ impl<'a> Books<'a> {
         let settings = json!({ "SlowDown": 0, "Clients": 1_000_000, "DB": database.config() });
         let config = config(&folder.join("config.json"), &settings);
         drop(Store::open(&config).unwrap());
-        let rows = |range: std::ops::RangeInclusive<u32>, row: &dyn Fn(u32) -> String| {
-            range.map(row).collect::<Vec<_>>().join(", ")
-        };
-        let users = rows(1..=users, &|id| format!("({id}, 'user{id}', '{id:040x}')"));
-        database.sql(&format!(
-            "INSERT INTO users (id, username, passkey) VALUES {users}"
-        ));
-        let files = rows(1..=TORRENTS, &|id| format!("({id}, '{}', 1)", hash(id)));
-        database.sql(&format!(
-            "INSERT INTO files (id, info_hash, verified) VALUES {files}"
-        ));
+        database.sql(&common::users(users));
+        database.sql(&common::files(TORRENTS));
         let tracker = Arc::new(Tracker::load(config).unwrap());
         let now = tracker.clock.now();
         Books {
@@ -105,7 +96,7 @@ impl<'a> Books<'a> {
             _ => Event::None,
         };
         let a = Announce {
-            info_hash: hash(a.torrent),
+            info_hash: InfoHash(info_hash(a.torrent)),
             peer_id: PeerId(a.peer_id),
             ip: a.ip,
             port: 6881,
@@ -208,7 +199,7 @@ fn history(database: &Database, announces: u64) {
     let seed = number("GOAT_SEED", 20_140_126);
     crate::say!("{announces} announces, GOAT_SEED={seed}");
     let mut books = Books::new(database, USERS);
-    let mut clients = Clients::new(seed, CLIENTS, 1..USERS + 1, TORRENTS, false);
+    let mut clients = Clients::new(seed, CLIENTS, 1..USERS + 1, TORRENTS);
     let mut random = Random(seed ^ 1);
     let (mut model, mut answered, mut compared, mut restarts, mut batches) =
         (Model::default(), 0, 0, 0, 0);
@@ -218,7 +209,7 @@ fn history(database: &Database, announces: u64) {
         books.now += 1 + random.below(3) as u32;
         for a in clients.next() {
             if books.answers(&a) {
-                model.answered(&a);
+                model.answered(&a, books.now);
                 answered += 1;
             }
         }
@@ -233,6 +224,7 @@ fn history(database: &Database, announces: u64) {
             swarms
                 .each()
                 .for_each(|mut shard| expire(config, access, &mut shard, books.now));
+            model.leave(|_, seen| seen >= books.now - SILENCE);
             books.write(random.once_in(4));
             batches += 1;
         }
@@ -248,11 +240,14 @@ fn history(database: &Database, announces: u64) {
                 let user = 1 + random.below(u64::from(USERS)) as u32;
                 if books.tracker.access.by_id(user).is_some() {
                     books.ban(user, true);
+                    model.leave(|of, _| of != user);
                     banned.push(user);
                 }
             }
             if random.once_in(4) {
-                books.remove(1 + random.below(u64::from(USERS)) as u32);
+                let user = 1 + random.below(u64::from(USERS)) as u32;
+                books.remove(user);
+                model.leave(|of, _| of != user);
             }
         }
         if answered >= next[3] || answered >= announces {
@@ -312,10 +307,9 @@ fn while_the_database_is_away_memory_is_bounded_by_sessions_and_not_by_announces
             downloaded: round,
             left: 1,
             event: if round == 0 { "started" } else { "" },
-            twin: false,
         };
         assert!(books.answers(&a));
-        model.answered(&a);
+        model.answered(&a, books.now);
         if session == 0 {
             let rows: u64 = books
                 .tracker

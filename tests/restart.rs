@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::{
-    AGENT, Announce, Bencode, Database, Goat, MariaDb, hex, info_hash, scrape, wait_for, wait_until,
+    AGENT, Announce, Bencode, Database, Goat, MariaDb, PATIENCE, basic, connect_from, hex,
+    info_hash, peer_id, scrape, wait_for, wait_until,
 };
 use serde_json::json;
 
@@ -265,15 +266,8 @@ fn what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file(database: &
     let lock = Lock::new(database);
     announce.uploaded = 500;
     announce.accepted(&goat);
-    goat.process().signal(libc::SIGTERM);
-    // It promises to end within 10 seconds: far less than a server lets others wait for a lock.
-    let start = Instant::now();
-    wait_until("goat to end", || {
-        let late = start.elapsed() > Duration::from_secs(30);
-        assert!(!late, "goat waits for somebody else's lock");
-        goat.log().trim_end().ends_with("stopped")
-    });
-    assert_eq!(goat.process().wait().code(), Some(0));
+    // Far less than a server lets others wait for a lock.
+    stop_in_time(&mut goat);
     assert!(unwritten(&goat).exists(), "{}", goat.log());
     lock.release();
     goat.launch();
@@ -321,6 +315,31 @@ fn a_request_in_flight_is_answered_before_goat_stops() {
     );
     assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     assert_eq!(goat.process().wait().code(), Some(0));
+    assert_eq!(database.number("SELECT count(*) FROM peers"), 1);
+}
+
+#[test]
+fn who_does_not_read_a_long_list_does_not_keep_goat_from_stopping() {
+    let database = Database::sqlite();
+    let mut goat = prepare(&database);
+    let anna = goat.add_user("anna");
+    database.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+         INSERT INTO files (info_hash, name, verified)
+         SELECT printf('%040x', i), printf('%0200d', i), 1 FROM n;
+         DELETE FROM changes",
+    );
+    goat.launch();
+    let mut deaf = connect_from(Ipv4Addr::LOCALHOST, goat.address(), 4096, PATIENCE).unwrap();
+    let key = basic("anna", &anna.api_key);
+    let request = format!("GET /api/files HTTP/1.1\r\nHost: goat\r\nAuthorization: {key}\r\n\r\n");
+    deaf.write_all(request.as_bytes()).unwrap();
+    let mut status = [0; 13];
+    deaf.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200 ");
+    // 20 MB do not fit any buffer: goat waits for them to be read.
+    Announce::new(&anna.passkey, info_hash(1), 1).accepted(&goat);
+    stop_in_time(&mut goat);
     assert_eq!(database.number("SELECT count(*) FROM peers"), 1);
 }
 
@@ -483,19 +502,43 @@ fn a_database_server_that_hangs_keeps_goat_neither_from_answering_nor_from_stopp
     let hanging = server.pause();
     announce.uploaded = 500;
     announce.accepted(&goat);
-    let start = Instant::now();
-    goat.process().signal(libc::SIGTERM);
-    wait_until("goat to end", || {
-        let late = start.elapsed() > Duration::from_secs(30);
-        assert!(!late, "goat waits for a server that hangs");
-        goat.log().trim_end().ends_with("stopped")
-    });
-    assert_eq!(goat.process().wait().code(), Some(0));
+    stop_in_time(&mut goat);
     drop(hanging);
     goat.launch();
     wait_until("the rest", || server.users("uploaded") == ["500", "0", "0"]);
     assert!(!unwritten(&goat).exists());
     assert_eq!(server.number("SELECT uploaded FROM peers"), 500);
+}
+
+#[test]
+fn announces_that_wait_for_a_database_that_hangs_do_not_keep_goat_from_stopping() {
+    let Some(database) = Database::mariadb("announces over UDP wait for the database") else {
+        return;
+    };
+    let mut goat = Goat::start(&database, json!({ "UDP": true, "Passkey": false }));
+    let server = Server(database);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(goat.address()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let connect = [
+        0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 7, 7, 7, 7,
+    ];
+    let mut answer = [0; 16];
+    client.send(&connect).unwrap();
+    client.recv(&mut answer).unwrap();
+    let _hanging = server.pause();
+    for number in 1..=40 {
+        let head = [&answer[8..], &[0, 0, 0, 1, 0, 0, 0, number as u8]].concat();
+        let who = [info_hash(number), peer_id(1)].concat();
+        let numbers = [0, 0, 0, 0, 0, 0, 0, 0, 0, u32::MAX].map(u32::to_be_bytes);
+        let announce = [head, who, numbers.concat(), vec![0x1a, 0xe1]].concat();
+        assert_eq!(client.send(&announce).unwrap(), 98);
+    }
+    // What is asked last is answered first: goat has them all, and they wait.
+    client.send(&connect).unwrap();
+    client.recv(&mut answer).unwrap();
+    assert_eq!(answer[..8], [0, 0, 0, 0, 7, 7, 7, 7]);
+    stop_in_time(&mut goat);
 }
 
 #[test]
@@ -671,12 +714,22 @@ fn a_damaged_rest_of_a_run_is_an_error_and_stays_where_it_is() {
 fn prepare(database: &Database) -> Goat {
     let goat = Goat::prepare(
         database,
-        json!({ "SlowDown": 0, "TrustedProxies": ["127.0.0.1"] }),
+        json!({ "SlowDown": 0, "API": true, "TrustedProxies": ["127.0.0.1"] }),
     );
     for number in [1, 2] {
         assert_eq!(goat.add_torrent(hex(&info_hash(number))), i64::from(number));
     }
     goat
+}
+
+/// Ends goat as it promises: within 10 seconds, and with status 0.
+fn stop_in_time(goat: &mut Goat) {
+    let start = Instant::now();
+    let status = goat.stop();
+    let took = start.elapsed();
+    assert_eq!(status.code(), Some(0), "{}", goat.log());
+    let late = took > Duration::from_secs(10);
+    assert!(!late, "goat took {took:?} to end:\n{}", goat.log());
 }
 
 /// A running goat on SQLite with one member.

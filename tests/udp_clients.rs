@@ -113,35 +113,32 @@ fn a_client_that_announces_over_ipv4_and_ipv6_is_credited_once() {
 }
 
 #[test]
-fn without_passkeys_aria2_and_transmission_share_over_udp() {
-    in_lab("aria2 and Transmission over UDP", |lab| {
+fn without_passkeys_aria2_transmission_and_libtorrent_share_over_udp() {
+    in_lab("clients over UDP without passkeys", |lab| {
         let database = Database::sqlite();
         let settings = json!({ "Host": Lab::HUB, "UDP": true, "HTTP": false, "Passkey": false });
         let goat = Goat::start(&database, settings);
         // Each is once the seeder and once the leecher.
-        let files = [(); 2].map(|()| File::new(&goat));
-        let start = |file: &File, kind: Kind, seeds: bool| {
-            let url = format!("udp://{}/announce", goat.address());
-            let torrent = file.torrent(&format!("{kind:?}"), &url);
-            Client::start(kind, lab.host(), &torrent, seeds.then_some(file))
+        let files = [(); 3].map(|()| File::new(&goat));
+        let url = format!("udp://{}/announce", goat.address());
+        let torrents = files.each_ref().map(|file| file.torrent("udp", &url));
+        let start = |kinds: [Kind; 3], seeds: bool| {
+            [0, 1, 2].map(|n| {
+                let file = seeds.then_some(&files[n]);
+                Client::start(kinds[n], lab.host(), &torrents[n], file)
+            })
         };
-        let seeders = [
-            start(&files[0], Kind::Aria2, true),
-            start(&files[1], Kind::Transmission, true),
-        ];
-        wait_until("the seeders", || database.number(SEEDERS) == 2);
-        let mut leechers = [
-            start(&files[0], Kind::Transmission, false),
-            start(&files[1], Kind::Aria2, false),
-        ];
+        let seeders = start([Kind::Aria2, Kind::Transmission, Kind::Libtorrent], true);
+        wait_until("the seeders", || database.number(SEEDERS) == 3);
+        let mut leechers = start([Kind::Transmission, Kind::Aria2, Kind::Libtorrent], false);
         for (leecher, file) in leechers.iter_mut().zip(&files) {
             wait_until("the whole file", || {
                 leecher.process.assert_running();
                 std::fs::read(leecher.folder.join(NAME)).is_ok_and(|copy| copy == file.content)
             });
         }
-        wait_until("the snatches", || database.number(SNATCHES) == 2);
-        assert_eq!(database.number(SEEDERS), 4);
+        wait_until("the snatches", || database.number(SNATCHES) == 3);
+        assert_eq!(database.number(SEEDERS), 6);
 
         let mut expected = Vec::new();
         for (n, clients) in [leechers, seeders].into_iter().enumerate() {

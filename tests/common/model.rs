@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Database, hex};
+use super::{Database, hex, info_hash};
 
 /// One announce.
 #[derive(Clone, Debug)]
@@ -18,45 +18,151 @@ pub struct Said {
     pub left: u64,
     /// "" is no event.
     pub event: &'static str,
-    /// The copy that a client with two address families sends over the other, at the same moment.
-    pub twin: bool,
 }
 
-/// (torrent, user, peer id).
-type Session = (u32, u32, [u8; 20]);
+/// What of the bytes moved of a torrent is credited, in percent: (uploaded, downloaded).
+fn factors(torrent: u32) -> (u64, u64) {
+    [(100, 100), (200, 0), (50, 50), (0, 200)][torrent as usize % 4]
+}
+
+/// Makes the users 1 to `count`; the passkey of each is their id.
+pub fn users(count: u32) -> String {
+    let row = |id| format!("({id}, 'user{id}', '{id:040x}')");
+    insert("users (id, username, passkey)", count, row)
+}
+
+/// Makes the torrents 1 to `count`.
+pub fn files(count: u32) -> String {
+    let row = |id| {
+        let ((up, down), hash) = (factors(id), hex(&info_hash(id)));
+        format!("({id}, '{hash}', 1, {up}, {down})")
+    };
+    let columns = "files (id, info_hash, verified, upload_percent, download_percent)";
+    insert(columns, count, row)
+}
+
+fn insert(columns: &str, count: u32, row: impl Fn(u32) -> String) -> String {
+    let rows: Vec<String> = (1..=count).map(row).collect();
+    format!("INSERT INTO {columns} VALUES {}", rows.join(", "))
+}
+
+/// Torrent and user, with the peer id or with an address.
+type Key<T> = (u32, u32, T);
+
+/// One client of one member on one torrent.
+#[derive(Clone, Debug, Default)]
+struct Session {
+    /// As sent last.
+    uploaded: u64,
+    downloaded: u64,
+    left: u64,
+    /// When that was.
+    time: u32,
+    /// Where it is in the swarm, one address of each family at most, and when it announced from there last.
+    at: Vec<(IpAddr, u32)>,
+    completed: bool,
+}
+
+/// What a member moved of a torrent at one address.
+#[derive(Clone, Debug, Default)]
+struct Total {
+    uploaded: u64,
+    downloaded: u64,
+    credited: (u64, u64),
+    /// Of the last announce from here, or of the last of a client that has left this address.
+    left: u64,
+    time: u32,
+    completed: bool,
+    announced: u64,
+    seed_time: u64,
+}
 
 /// What must be in the database.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// Uploaded and downloaded, as sent last.
-    pub sessions: BTreeMap<Session, (u64, u64)>,
-    /// Uploaded, downloaded and announces, by torrent, user and address.
-    pub totals: BTreeMap<(u32, u32, IpAddr), (u64, u64, u64)>,
-    /// Who has completed what, and where.
-    pub snatches: BTreeSet<(u32, u32, IpAddr)>,
-    completed: BTreeSet<Session>,
+    sessions: BTreeMap<Key<[u8; 20]>, Session>,
+    totals: BTreeMap<Key<IpAddr>, Total>,
 }
 
+/// The longest that is counted as seeding between two announces, and that a silent client is in the swarm.
+pub const SILENCE: u32 = 2 * 3600;
+
 impl Model {
-    /// An announce was answered.
-    pub fn answered(&mut self, a: &Said) {
+    /// An announce was answered, at a time in seconds.
+    pub fn answered(&mut self, a: &Said, now: u32) {
         let key = (a.torrent, a.user, a.peer_id);
-        let known = self.sessions.get(&key).copied();
-        let mut now = (a.uploaded, a.downloaded);
-        if let (true, Some(last)) = (a.twin, known) {
-            now = (now.0.max(last.0), now.1.max(last.1));
-        }
-        let grown = |last: u64, now: u64| if now < last { now } else { now - last };
-        let credit = match known {
-            Some(last) => (grown(last.0, now.0), grown(last.1, now.1)),
-            None if a.event == "started" => now,
-            None => (0, 0),
-        };
+        let known = self.sessions.contains_key(&key);
+        let session = self.sessions.entry(key).or_default();
         let total = self.totals.entry((a.torrent, a.user, a.ip)).or_default();
-        *total = (total.0 + credit.0, total.1 + credit.1, total.2 + 1);
-        self.sessions.insert(key, now);
-        if a.event == "completed" && a.left == 0 && self.completed.insert(key) {
-            self.snatches.insert((a.torrent, a.user, a.ip));
+
+        // A counter that fell is credited as sent: the client was restarted, or the announce is late.
+        let grown = |last: u64, now: u64| if now < last { now } else { now - last };
+        let (up, down) = match known {
+            true => (
+                grown(session.uploaded, a.uploaded),
+                grown(session.downloaded, a.downloaded),
+            ),
+            false if a.event == "started" => (a.uploaded, a.downloaded),
+            false => (0, 0),
+        };
+        let (up_percent, down_percent) = factors(a.torrent);
+        (total.uploaded, total.downloaded) = (total.uploaded + up, total.downloaded + down);
+        total.credited.0 += up * up_percent / 100;
+        total.credited.1 += down * down_percent / 100;
+        total.announced += 1;
+        if !session.at.is_empty() && session.left == 0 {
+            total.seed_time += u64::from((now - session.time).min(SILENCE));
+        }
+        if a.event == "completed" && a.left == 0 && !session.completed {
+            (session.completed, total.completed) = (true, true);
+        }
+        (total.left, total.time) = (a.left, now);
+
+        (session.uploaded, session.downloaded) = (a.uploaded, a.downloaded);
+        (session.left, session.time) = (a.left, now);
+        let before = session.at.clone();
+        session.at.retain(|(ip, _)| ip.is_ipv4() != a.ip.is_ipv4());
+        if a.event == "stopped" {
+            session.at.clear();
+        } else {
+            session.at.push((a.ip, now));
+        }
+        let session = session.clone();
+        self.leaves(key, &session, &before);
+    }
+
+    /// Sessions leave those of their addresses for which `stays`, given the user and the time of the last
+    /// announce from there, says no.
+    pub fn leave(&mut self, stays: impl Fn(u32, u32) -> bool) {
+        let mut left = Vec::new();
+        for (key, session) in &mut self.sessions {
+            if session.at.iter().any(|(_, seen)| !stays(key.1, *seen)) {
+                let before = session.at.clone();
+                session.at.retain(|(_, seen)| stays(key.1, *seen));
+                left.push((*key, session.clone(), before));
+            }
+        }
+        for (key, session, before) in left {
+            self.leaves(key, &session, &before);
+        }
+    }
+
+    /// Where a session has left one of its addresses, all of them show its last words.
+    fn leaves(
+        &mut self,
+        (torrent, user, _): Key<[u8; 20]>,
+        now: &Session,
+        before: &[(IpAddr, u32)],
+    ) {
+        let still = |ip: &IpAddr| now.at.iter().any(|(at, _)| at == ip);
+        if before.iter().all(|(ip, _)| still(ip)) {
+            return;
+        }
+        for (ip, _) in before {
+            let total = self.totals.get_mut(&(torrent, user, *ip)).unwrap();
+            if now.time >= total.time {
+                (total.left, total.time) = (now.left, now.time);
+            }
         }
     }
 
@@ -64,75 +170,76 @@ impl Model {
     pub fn join(&mut self, other: Model) {
         self.sessions.extend(other.sessions);
         self.totals.extend(other.totals);
-        self.snatches.extend(other.snatches);
-        self.completed.extend(other.completed);
     }
 
-    /// Compares with what the database holds of the users that are still there; with `announces` also how often
-    /// each row was announced.
-    pub fn compare(&self, database: &Database, announces: bool) -> Verdict {
+    /// Compares with what the database holds of the users that are still there; with `whole` also what depends
+    /// on how often and when each announce came, and on goat's not being killed.
+    pub fn compare(&self, database: &Database, whole: bool) -> Verdict {
         let mut verdict = Verdict::default();
-        let mut users: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-        for ((_, user, _), (up, down, _)) in &self.totals {
-            let sums = users.entry(*user).or_default();
-            *sums = (sums.0 + up, sums.1 + down);
+        let (mut users, mut snatches) = (BTreeMap::new(), BTreeMap::new());
+        for ((torrent, user, _), total) in &self.totals {
+            let sums = users.entry(user.to_string()).or_insert(vec![0, 0]);
+            (sums[0], sums[1]) = (sums[0] + total.credited.0, sums[1] + total.credited.1);
+            snatches.entry(torrent.to_string()).or_insert(vec![0])[0] += u64::from(total.completed);
         }
         let there = database.sql("SELECT id FROM users").concat();
-        users.retain(|user, _| there.contains(&user.to_string()));
-        let users = users.into_iter().map(|(id, sums)| (id.to_string(), sums));
-        verdict.table(
-            "users",
-            users,
-            database,
-            "id",
-            "users WHERE uploaded + downloaded > 0 OR id IN (SELECT user_id FROM files_users)",
+        users.retain(|user, _| there.contains(user));
+        let columns = "uploaded, downloaded";
+        let from =
+            "users WHERE uploaded + downloaded > 0 OR id IN (SELECT user_id FROM files_users)";
+        verdict.table(database, "id", columns, from, users);
+        let from = "files WHERE id IN (SELECT file_id FROM files_users)";
+        verdict.table(database, "id", "completed", from, snatches);
+
+        let mut active = BTreeSet::new();
+        let mut sessions = BTreeMap::new();
+        for ((torrent, user, id), s) in &self.sessions {
+            active.extend(s.at.iter().map(|(ip, _)| (*torrent, *user, *ip)));
+            let row = [
+                s.uploaded,
+                s.downloaded,
+                s.left,
+                (!s.at.is_empty()).into(),
+                s.completed.into(),
+            ];
+            sessions.insert(format!("{torrent} {user} {}", hex(id)), row.to_vec());
+        }
+        let (key, columns) = (
+            "file_id, user_id, lower(hex(peer_id))",
+            "uploaded, downloaded, `left`, active, completed",
         );
-        let totals = self
-            .totals
-            .iter()
-            .map(|((file, user, ip), sums)| (format!("{file} {user} {ip}"), (sums.0, sums.1)));
+        verdict.table(database, key, columns, "peers", sessions);
+
+        let mut columns =
+            "uploaded, downloaded, credited_uploaded, credited_downloaded, completed".to_string();
+        if whole {
+            columns += ", `left`, active, announced, seed_time";
+        }
+        let totals = self.totals.iter().map(|(key, t)| {
+            let mut row = vec![
+                t.uploaded,
+                t.downloaded,
+                t.credited.0,
+                t.credited.1,
+                t.completed.into(),
+            ];
+            if whole {
+                row.extend([
+                    t.left,
+                    active.contains(key).into(),
+                    t.announced,
+                    t.seed_time,
+                ]);
+            }
+            (format!("{} {} {}", key.0, key.1, key.2), row)
+        });
         verdict.table(
-            "files_users",
-            totals,
             database,
             "file_id, user_id, ip",
+            &columns,
             "files_users",
+            totals.collect(),
         );
-        let sessions = self
-            .sessions
-            .iter()
-            .map(|((file, user, id), sums)| (format!("{file} {user} {}", hex(id)), *sums));
-        verdict.table(
-            "peers",
-            sessions,
-            database,
-            "file_id, user_id, lower(hex(peer_id))",
-            "peers",
-        );
-        let mut snatches: BTreeMap<u32, u64> = BTreeMap::new();
-        self.snatches
-            .iter()
-            .for_each(|(torrent, ..)| *snatches.entry(*torrent).or_default() += 1);
-        let held = database.sql("SELECT id, completed FROM files WHERE completed > 0 ORDER BY id");
-        let expected: Vec<Vec<String>> = snatches
-            .iter()
-            .map(|(id, n)| vec![id.to_string(), n.to_string()])
-            .collect();
-        verdict.rows += expected.len();
-        if held != expected {
-            verdict
-                .wrong
-                .push(format!("snatches are {held:?}, must be {expected:?}"));
-        }
-        if announces {
-            let all: u64 = self.totals.values().map(|total| total.2).sum();
-            let held = database.number("SELECT COALESCE(SUM(announced), 0) FROM files_users");
-            if held as u64 != all {
-                verdict
-                    .wrong
-                    .push(format!("{held} announces, must be {all}"));
-            }
-        }
         verdict
     }
 }
@@ -148,40 +255,43 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Compares the columns uploaded and downloaded of a table, by key.
+    /// Compares columns of a table, by key.
     fn table(
         &mut self,
-        name: &str,
-        expected: impl Iterator<Item = (String, (u64, u64))>,
         database: &Database,
         key: &str,
+        columns: &str,
         from: &str,
+        expected: BTreeMap<String, Vec<u64>>,
     ) {
-        let columns = key.split(", ").count();
-        let rows = database.sql(&format!("SELECT {key}, uploaded, downloaded FROM {from}"));
-        let number = |text: &String| text.parse::<u64>().unwrap();
+        let split = key.split(", ").count();
+        let rows = database.sql(&format!("SELECT {key}, {columns} FROM {from}"));
         let held = rows.iter().map(|row| {
-            (
-                row[..columns].join(" "),
-                (number(&row[columns]), number(&row[columns + 1])),
-            )
+            let numbers = row[split..].iter().map(|text| text.parse().unwrap());
+            (row[..split].join(" "), numbers.collect())
         });
-        let mut held: BTreeMap<String, (u64, u64)> = held.collect();
-        for (key, must) in expected {
+        let mut held: BTreeMap<String, Vec<u64>> = held.collect();
+        let nothing = Vec::new();
+        for (key, must) in &expected {
             self.rows += 1;
-            let is = held.remove(&key);
-            if is != Some(must) {
-                let is_or = is.unwrap_or_default();
-                self.bytes += is_or.0.abs_diff(must.0) + is_or.1.abs_diff(must.1);
-                self.wrong
-                    .push(format!("{name} {key} is {is:?}, must be {must:?}"));
+            let is = held.remove(key).unwrap_or_default();
+            if is != *must {
+                self.differ(from, columns, key, &is, must);
             }
         }
-        for (key, is) in held {
-            self.bytes += is.0 + is.1;
-            self.wrong
-                .push(format!("{name} {key} is {is:?}, must not be there"));
+        for (key, is) in &held {
+            self.differ(from, columns, key, is, &nothing);
         }
+    }
+
+    fn differ(&mut self, table: &str, columns: &str, key: &str, is: &[u64], must: &[u64]) {
+        let bytes = |row: &[u64], at: usize| row.get(at).copied().unwrap_or_default();
+        self.bytes += (0..2)
+            .map(|at| bytes(is, at).abs_diff(bytes(must, at)))
+            .sum::<u64>();
+        self.wrong.push(format!(
+            "{table} {key} is {is:?}, must be {must:?} ({columns})"
+        ));
     }
 
     /// Fails the test if anything is wrong.
@@ -231,9 +341,23 @@ struct Client {
     downloaded: u64,
     left: u64,
     running: bool,
-    crashes: u32,
     /// Where it has completed its download.
     completed: Option<IpAddr>,
+}
+
+impl Client {
+    fn says(&self, ip: IpAddr, event: &'static str) -> Said {
+        Said {
+            user: self.user,
+            torrent: self.torrent,
+            peer_id: self.peer_id,
+            ip,
+            uploaded: self.uploaded,
+            downloaded: self.downloaded,
+            left: self.left,
+            event,
+        }
+    }
 }
 
 /// Clients as they are in the world.
@@ -242,26 +366,16 @@ pub struct Clients {
     pub random: Random,
     clients: Vec<Client>,
     born: u64,
-    /// Hours pass in milliseconds: no client crashes more often than goat lets go of the sessions left behind,
-    /// and all that hangs on the time between two announces is left out.
-    hasty: bool,
 }
 
 impl Clients {
     /// `count` clients of the users in the range, on torrents 1 to `torrents`.
-    pub fn new(
-        seed: u64,
-        count: usize,
-        users: std::ops::Range<u32>,
-        torrents: u32,
-        hasty: bool,
-    ) -> Clients {
+    pub fn new(seed: u64, count: usize, users: std::ops::Range<u32>, torrents: u32) -> Clients {
         let born = u64::from(users.start) << 32;
         let mut all = Clients {
             random: Random(seed),
             clients: Vec::new(),
             born,
-            hasty,
         };
         let each = count.div_ceil(users.len());
         for user in users
@@ -279,7 +393,6 @@ impl Clients {
                 downloaded: 0,
                 left: 1 << 30,
                 running: false,
-                crashes: 0,
                 completed: None,
             };
             all.moves(&mut client);
@@ -322,19 +435,14 @@ impl Clients {
                     client.running = false;
                 }
                 // It crashes, and comes back as somebody else, or as itself; sometimes its first announce is lost.
-                4 if !self.hasty || client.crashes < 3 => {
-                    client.crashes += 1;
+                4 => {
                     (client.uploaded, client.downloaded) = (0, 0);
                     client.peer_id = self.peer_id();
                     event = "started";
                 }
                 5 => {
                     (client.uploaded, client.downloaded) = (r.below(1000), 0);
-                    event = if !self.hasty && r.once_in(4) {
-                        ""
-                    } else {
-                        "started"
-                    };
+                    event = if r.once_in(4) { "" } else { "started" };
                 }
                 6 => self.moves(&mut client),
                 7 => client.left = 1 << 30, // it checks its files, and they are gone
@@ -365,9 +473,9 @@ impl Clients {
             }
         }
         let r = &mut self.random;
+        let down = down.min(client.left);
         if event != "started" {
             client.uploaded += up;
-            let down = down.min(client.left);
             client.downloaded += down;
             client.left -= down;
             if client.left == 0 && down > 0 && event.is_empty() {
@@ -387,24 +495,20 @@ impl Clients {
                 client.completed = Some(client.v4);
             }
         }
-        let say = |client: &Client, ip: IpAddr, twin: bool| Said {
-            user: client.user,
-            torrent: client.torrent,
-            peer_id: client.peer_id,
-            ip,
-            uploaded: client.uploaded,
-            downloaded: client.downloaded,
-            left: client.left,
-            event,
-            twin,
-        };
-        let mut said = vec![say(&client, client.v4, false)];
+        let mut said = vec![client.says(client.v4, event)];
         if let Some(v6) = client.v6 {
-            let twin = say(&client, v6, event != "started" && event != "stopped");
-            said.push(twin);
+            said.push(client.says(v6, event));
         } else if r.once_in(10) {
             // The answer was lost, once or more.
             (0..=r.below(3)).for_each(|_| said.push(said[0].clone()));
+        }
+        if event != "started" && r.once_in(10) {
+            // One that was sent before, over either address family, arrives last.
+            let mut late = said[r.below(said.len() as u64) as usize].clone();
+            let down = r.below(down + 1);
+            late.uploaded -= r.below(up + 1);
+            (late.downloaded, late.left) = (late.downloaded - down, late.left + down);
+            said.push(Said { event: "", ..late });
         }
         self.clients[at] = client;
         said
@@ -413,17 +517,6 @@ impl Clients {
     /// All that run say once more where they are.
     pub fn once_more(&mut self) -> Vec<Said> {
         let running = self.clients.iter().filter(|client| client.running);
-        let say = |client: &Client| Said {
-            user: client.user,
-            torrent: client.torrent,
-            peer_id: client.peer_id,
-            ip: client.v4,
-            uploaded: client.uploaded,
-            downloaded: client.downloaded,
-            left: client.left,
-            event: "",
-            twin: false,
-        };
-        running.map(say).collect()
+        running.map(|client| client.says(client.v4, "")).collect()
     }
 }
