@@ -309,15 +309,16 @@ pub fn announce(
         total.seed_time += u64::from(seconds.min(config.interval.saturating_mul(2)));
     }
     (total.left, total.time, total.active) = (left, now, true);
-    // Both in one: a session without its credit would lose that.
-    let entry = (Some(noted), Some((total_key, *total)));
+    let mut total = *total;
+    let moved_away = before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip);
+    for left in [(stopped, at), (moved_away, before_at)].into_iter().filter_map(|(on, at)| on.then_some(at)) {
+        close_totals(ledger, torrent.id, swarm, &session, left, Some(a.ip));
+        total = *ledger.total(total_key);
+    }
+    // Both in one: a session without its credit would lose that. And last: where goat is killed before this, the
+    // announce that is repeated closes the other totals again.
+    let entry = (Some(noted), Some((total_key, total)));
     ledger.keep(&entry);
-    if stopped {
-        close_totals(ledger, torrent.id, swarm, &session, at);
-    }
-    if before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip) {
-        close_totals(ledger, torrent.id, swarm, &session, before_at);
-    }
 
     peers.clear();
     if let Some(slot) = slot {
@@ -350,8 +351,8 @@ fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
 }
 
 /// Marks as inactive the totals of the addresses that a session has left, unless a session of the same user
-/// is still at one of them.
-fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, at: Addresses) {
+/// is still at one of them. The journal gets them, but for that at `own`, which follows with the session.
+fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, at: Addresses, own: Option<IpAddr>) {
     for ip in at.ips() {
         let here = swarm.of_user(gone.user, &gone.peer_id).filter_map(|slot| swarm.get(slot));
         let active = here.map(|(_, at)| at).any(|at| at.ips().any(|other| other == ip));
@@ -362,7 +363,9 @@ fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, a
             (total.left, total.time) = (gone.left, gone.last_seen());
         }
         let entry = (None, Some((key, *total)));
-        ledger.keep(&entry);
+        if own != Some(ip) {
+            ledger.keep(&entry);
+        }
     }
 }
 
@@ -407,7 +410,7 @@ fn remove(
         let (now, now_at, active) = still.map_or((session, *at, false), |(now, at)| (now, at, true));
         let noted = ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
         ledger.keep(&(Some(noted), None));
-        close_totals(ledger, torrent.id, swarm, session, *at);
+        close_totals(ledger, torrent.id, swarm, session, *at, None);
     }
     // A user who had several clients here has left one torrent.
     gone.sort_unstable_by_key(|(session, _)| session.user);

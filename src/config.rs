@@ -579,7 +579,7 @@ mod tests {
                 path: folder.join("goat.db"),
             },
         };
-        assert!(load(&file).unwrap() == expected);
+        assert!(parse(&file, EXAMPLE).unwrap() == expected);
         fs::remove_dir_all(folder).unwrap();
     }
 

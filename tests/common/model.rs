@@ -211,9 +211,10 @@ impl Model {
         verdict.table(database, key, columns, "peers", sessions);
 
         let mut columns =
-            "uploaded, downloaded, credited_uploaded, credited_downloaded, completed".to_string();
+            "uploaded, downloaded, credited_uploaded, credited_downloaded, completed, active"
+                .to_string();
         if whole {
-            columns += ", `left`, active, announced, seed_time";
+            columns += ", `left`, announced, seed_time";
         }
         let totals = self.totals.iter().map(|(key, t)| {
             let mut row = vec![
@@ -222,14 +223,10 @@ impl Model {
                 t.credited.0,
                 t.credited.1,
                 t.completed.into(),
+                active.contains(key).into(),
             ];
             if whole {
-                row.extend([
-                    t.left,
-                    active.contains(key).into(),
-                    t.announced,
-                    t.seed_time,
-                ]);
+                row.extend([t.left, t.announced, t.seed_time]);
             }
             (format!("{} {} {}", key.0, key.1, key.2), row)
         });
@@ -425,6 +422,9 @@ impl Clients {
         let at = self.random.below(self.clients.len() as u64) as usize;
         let mut client = self.clients[at].clone();
         let before = client.peer_id;
+        if self.random.once_in(30) {
+            self.moves(&mut client);
+        }
         let r = &mut self.random;
         let (up, down) = (r.below(5_000_000_000), r.below(1 << 28));
         let mut event = "";
@@ -444,7 +444,6 @@ impl Clients {
                     (client.uploaded, client.downloaded) = (r.below(1000), 0);
                     event = if r.once_in(4) { "" } else { "started" };
                 }
-                6 => self.moves(&mut client),
                 7 => client.left = 1 << 30, // it checks its files, and they are gone
                 8 => {
                     event = if client.left > 0 {
