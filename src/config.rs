@@ -498,7 +498,8 @@ pub fn difference(a: &str, b: &str) -> usize {
     a.len().max(b.len()) - a.len().min(b.len()).min(alike)
 }
 
-#[cfg(all(test, feature = "mysql", feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(all(feature = "mysql", feature = "sqlite"))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -967,7 +968,8 @@ mod tests {
     }
 }
 
-#[cfg(all(test, not(feature = "mysql")))]
+#[cfg(test)]
+#[cfg(not(feature = "mysql"))]
 mod tests_without_mysql {
     use super::*;
 

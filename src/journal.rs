@@ -72,7 +72,7 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal that belongs to a configuration and its database. Only one goat can.
     pub fn open(config: &Config) -> io::Result<Journal> {
-        let path = Path::new("/dev/shm").join(name(config));
+        let path = path(config);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let begin = Instant::now();
@@ -242,6 +242,7 @@ impl Journal {
         }
         let batch = |(number, (sessions, totals)): (u64, Rows)| Batch {
             number,
+            database: self.database().load(Acquire),
             sessions: sessions.into_iter().collect(),
             totals: totals.into_iter().collect(),
         };
@@ -262,8 +263,9 @@ fn inode(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|meta| meta.ino())
 }
 
-/// The file's name: the configuration's path, to be known by people, and a digest of that and the database.
-fn name(config: &Config) -> String {
+/// Where the journal of a configuration is. Its name is the configuration's path, to be known by people, and a
+/// digest of that and the database.
+pub fn path(config: &Config) -> PathBuf {
     let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
     let db = match config.db.driver {
         Driver::Sqlite => config.db.path.display().to_string(),
@@ -273,7 +275,8 @@ fn name(config: &Config) -> String {
     let digest = hex(digest.as_ref().get(..6).unwrap_or_default());
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let shown: String = file.display().to_string().chars().map(plain).collect();
-    format!("goat{}-{digest}", shown.get(shown.len().saturating_sub(200)..).unwrap_or_default())
+    let shown = shown.get(shown.len().saturating_sub(200)..).unwrap_or_default();
+    Path::new("/dev/shm").join(format!("goat{shown}-{digest}"))
 }
 
 const SESSION: u64 = 1;

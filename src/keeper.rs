@@ -388,7 +388,8 @@ impl Keeper {
 /// Takes what is unwritten as one batch.
 pub fn gather(tracker: &Tracker, rng: &mut Rng) -> Batch {
     let number = tracker.journal.as_ref().map(|journal| journal.turn(rng, false));
-    let mut batch = Batch { number: number.unwrap_or_else(|| rng.bits() >> 1), ..Batch::default() };
+    let database = tracker.journal.as_ref().map_or(0, |journal| journal.database().load(Acquire));
+    let mut batch = Batch { number: number.unwrap_or_else(|| rng.bits() >> 1), database, ..Batch::default() };
     tracker.swarms.each().for_each(|mut shard| batch.add(shard.ledger.take()));
     batch.sessions.sort_unstable_by_key(|(key, _)| *key);
     batch
@@ -423,13 +424,24 @@ pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {
     if batches.is_empty() {
         return Ok(());
     }
-    for batch in &batches {
-        store.write(batch, now).map_err(|e| format!("cannot write the accounts in {}: {e}", file.display()))?;
-    }
+    write_rest(&batches, &file, store, now)?;
     fs::remove_file(&file).map_err(|e| format!("cannot remove {}, which has been written: {e}", file.display()))?;
     let rows: usize = batches.iter().map(Batch::rows).sum();
     log(format!("{rows} rows of the last run were written from {}", file.display()));
     Ok(())
+}
+
+/// Writes batches of an earlier run that a file holds; none where that is of another database.
+fn write_rest(batches: &[Batch], file: &Path, store: &Store, now: u32) -> Result<(), String> {
+    let failed = |e| format!("cannot write the accounts in {}: {e}", file.display());
+    let identity = store.identity().map_err(failed)?;
+    if batches.iter().any(|batch| ![0, identity].contains(&batch.database)) {
+        let file = file.display();
+        return Err(format!(
+            "{file} holds accounts not yet written, of another database than this one: put that back, or move the file away to start without them"
+        ));
+    }
+    batches.iter().try_for_each(|batch| store.write(batch, now).map_err(failed))
 }
 
 /// Writes what the last run had answered and not written, and opens the journal for this one.
@@ -445,18 +457,9 @@ pub fn recover(config: &Config, store: &Store, now: u32) -> Result<Option<Arc<Jo
     replay(config, store, now)?;
     let Some(journal) = journal else { return Ok(None) };
     let batches = journal.batches();
+    write_rest(&batches, journal.path(), store, now)?;
     let identity = store.identity().map_err(|e| format!("{}: {e}", database(config)))?;
-    if !batches.is_empty() && journal.database().load(Acquire) != identity {
-        return Err(format!(
-            "{} holds accounts not yet written, of another database than this one: put that back, or remove the file to start without them",
-            journal.path().display()
-        ));
-    }
     journal.database().store(identity, Release);
-    for batch in &batches {
-        let failed = |e| format!("cannot write the accounts in {}: {e}", journal.path().display());
-        store.write(batch, now).map_err(failed)?;
-    }
     journal.forget(None);
     // The first segment gets a number of its own.
     journal.turn(&mut Rng::from_system(), false);

@@ -194,6 +194,9 @@ impl Ledger {
 pub struct Batch {
     /// Its number, drawn at random below 2^63. Written with it, so that nobody writes it twice.
     pub number: u64,
+    /// The [identity](crate::store::Store::identity) of the database that it is for; 0 where that is unknown.
+    #[serde(default)]
+    pub database: u64,
     /// Rows of `peers`.
     pub sessions: Vec<(SessionKey, SessionRow)>,
     /// Additions to `files_users` and `users`.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddr
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::access::{Access, Suggestion};
 use crate::announce::{Refusal, drop_torrent};
@@ -31,8 +31,7 @@ pub struct Clock {
 
 impl Clock {
     fn new() -> Clock {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
-        Clock { since, start: Instant::now() }
+        Clock { since: crate::log::now(), start: Instant::now() }
     }
 
     /// Seconds since 1970.

@@ -161,16 +161,13 @@ fn ports(config: &Config) -> Vec<Finding> {
     wanted.into_iter().filter(|(on, ..)| *on).map(check).collect()
 }
 
-/// Whether a goat is not that of this configuration: the journal that it has open is not called after it.
+/// Whether a goat is not that of this configuration: it has the journal of another open.
 fn is_another(config: &Config, id: u32) -> bool {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let file: String = config.file.display().to_string().chars().map(plain).collect();
+    let own = crate::journal::path(config).display().to_string();
     let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
-    let links = open.filter_map(|entry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok());
-    links.into_iter().any(|link| {
-        let journal = link.strip_prefix("/dev/shm/goat").and_then(|name| name.rsplit_once('-'));
-        journal.is_some_and(|(name, _)| !file.ends_with(name))
-    })
+    let mut files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let journal = |file: &str| file.starts_with("/dev/shm/goat") && !file.starts_with(&own);
+    files.any(|file| journal(&file.to_string_lossy()))
 }
 
 /// The process that listens on a port, as far as it may be known: its id and name.

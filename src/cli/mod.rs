@@ -20,7 +20,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use table::{COMMANDS, Command, OPTIONS};
 
@@ -244,8 +243,7 @@ fn store(config: &Config) -> Result<Store, Failure> {
 
 /// Seconds since 1970.
 fn now() -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
-    u32::try_from(now).unwrap_or(u32::MAX)
+    u32::try_from(crate::log::now()).unwrap_or(u32::MAX)
 }
 
 /// Sessions that announced since then are in their swarms.

@@ -14,6 +14,7 @@ mod api;
 mod books;
 mod check;
 mod community;
+mod dialect;
 
 pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS, UserRow, Which, Who};
 pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
@@ -26,6 +27,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use self::dialect::Dialect;
 use crate::access::User;
 use crate::config::{Config, Driver};
 use crate::ledger::Factors;
@@ -145,65 +147,6 @@ trait Connection: Send {
     }
     /// The id of the row that was inserted last.
     fn last_id(&mut self) -> u32;
-}
-
-/// The words in which the two databases differ. Statements are written as for MySQL, with `NEW(column)` for
-/// the value that an upsert brings.
-struct Dialect {
-    driver: Driver,
-}
-
-impl Dialect {
-    fn insert_ignore(&self) -> &'static str {
-        match self.driver {
-            Driver::Sqlite => "INSERT OR IGNORE",
-            Driver::Mysql => "INSERT IGNORE",
-        }
-    }
-
-    /// The end of an INSERT that updates the row if its `key` exists.
-    fn upsert(&self, key: &str, set: &str) -> String {
-        match self.driver {
-            Driver::Sqlite => {
-                let set = set.replace("NEW(", "(excluded.").replace("LEAST(", "MIN(").replace("GREATEST(", "MAX(");
-                format!("ON CONFLICT ({key}) DO UPDATE SET {set}")
-            }
-            Driver::Mysql => format!("ON DUPLICATE KEY UPDATE {}", set.replace("NEW(", "VALUES(")),
-        }
-    }
-
-    /// Adds to what so many users are credited: an id, bytes uploaded and bytes downloaded of each.
-    fn add_to_users(&self, users: usize) -> String {
-        let more = " UNION ALL SELECT ?, ?, ?".repeat(users.saturating_sub(1));
-        let rows = format!("(SELECT ? AS id, ? AS up, ? AS down{more}) t");
-        let add = |least| {
-            format!(
-                "SET uploaded = uploaded + {least}(t.up, 9223372036854775807 - uploaded),
-                 downloaded = downloaded + {least}(t.down, 9223372036854775807 - downloaded)"
-            )
-        };
-        match self.driver {
-            Driver::Sqlite => format!("UPDATE users {} FROM {rows} WHERE users.id = t.id", add("MIN")),
-            Driver::Mysql => format!("UPDATE users JOIN {rows} ON users.id = t.id {}", add("LEAST")),
-        }
-    }
-
-    /// How many rows one INSERT brings at best: ways to a server cost time, and SQLite's programs of very many
-    /// rows fit no cache.
-    fn rows(&self) -> usize {
-        match self.driver {
-            Driver::Sqlite => 64,
-            Driver::Mysql => 512,
-        }
-    }
-
-    fn begin(&self) -> &'static str {
-        match self.driver {
-            // Take the write lock at once: a transaction that begins by reading could not get it later.
-            Driver::Sqlite => "BEGIN IMMEDIATE",
-            Driver::Mysql => "START TRANSACTION",
-        }
-    }
 }
 
 /// How often a transaction is tried that others are in the way of: deadlocks and lock timeouts.
