@@ -4,41 +4,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
-use common::{Announce, Database, Folder, Goat, free_port, info_hash, wait_until};
+use common::{Announce, Database, Folder, Goat, Lock, free_port, info_hash, wait_until};
 use serde_json::{Value, json};
-
-/// Another program that keeps goat from writing until it ends.
-struct Lock(Child);
-
-impl Lock {
-    fn new(folder: &Folder) -> Lock {
-        let mut shell = Command::new("sqlite3")
-            .arg(folder.join("goat.db"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let sql = b".timeout 30000\nBEGIN IMMEDIATE; SELECT 'locked';\n";
-        shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "locked\n");
-        Lock(shell)
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
 
 fn folder(database: &Database) -> &Folder {
     match database {
@@ -54,11 +23,11 @@ fn kill_with_500_unwritten_bytes(database: &Database, goat: &mut Goat, passkey: 
     wait_until("the session", || {
         database.number("SELECT COUNT(*) FROM peers") == 1
     });
-    let lock = Lock::new(folder(database));
+    let lock = Lock::new(database);
     (announce.uploaded, announce.event) = (500, "");
     announce.accepted(goat);
     goat.kill();
-    drop(lock);
+    lock.release();
     assert_eq!(database.number("SELECT SUM(uploaded) FROM users"), 0);
 }
 
@@ -145,11 +114,11 @@ fn a_goat_that_waited_for_the_one_before_keeps_its_journal_where_the_next_start_
     wait_until("the session", || {
         database.number("SELECT COUNT(*) FROM peers") == 1
     });
-    let lock = Lock::new(folder(&database));
+    let lock = Lock::new(&database);
     (announce.uploaded, announce.event) = (500, "");
     announce.accepted(&goat);
     after.kill();
-    drop(lock);
+    lock.release();
     goat.launch();
     assert_eq!(database.number("SELECT SUM(uploaded) FROM users"), 500);
 }

@@ -4,16 +4,16 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::{
-    AGENT, Announce, Bencode, Database, Goat, MariaDb, PATIENCE, basic, connect_from, hex,
+    AGENT, Announce, Bencode, Database, Goat, Lock, MariaDb, PATIENCE, basic, connect_from, hex,
     info_hash, peer_id, scrape, wait_for, wait_until,
 };
 use serde_json::json;
@@ -807,58 +807,6 @@ impl Paused {
 impl Drop for Paused {
     fn drop(&mut self) {
         self.signal(libc::SIGCONT);
-    }
-}
-
-/// Somebody else who has changed the users and does not commit it, and keeps everybody waiting.
-struct Lock {
-    shell: Child,
-}
-
-impl Lock {
-    fn new(database: &Database) -> Lock {
-        let mut shell;
-        match database {
-            Database::Sqlite(folder) => {
-                shell = Command::new("sqlite3");
-                shell.arg("-batch").args(["-cmd", ".timeout 30000"]);
-                shell.arg(folder.join("goat.db"));
-            }
-            Database::MariaDb(server) => {
-                shell = Command::new("mariadb");
-                shell.args([
-                    "--no-defaults",
-                    "--batch",
-                    "--skip-column-names",
-                    "--unbuffered",
-                ]);
-                shell.arg("--socket").arg(server.socket());
-                shell.args(["--user=goat", "--password=goat", "goat"]);
-            }
-        }
-        let mut shell = shell
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let sql = b"BEGIN; UPDATE users SET banned = 0; SELECT 'locked';\n";
-        shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "locked\n");
-        Lock { shell }
-    }
-
-    fn release(mut self) {
-        self.shell
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"ROLLBACK;\n")
-            .unwrap();
-        assert!(self.shell.wait().unwrap().success());
     }
 }
 

@@ -1,8 +1,9 @@
 //! The databases that goat is tested on: SQLite, and a MariaDB server that the test starts for itself.
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -261,4 +262,56 @@ fn table(command: &mut Command) -> Vec<Vec<String>> {
     text.lines()
         .map(|line| line.split('\t').map(String::from).collect())
         .collect()
+}
+
+/// Somebody else who has changed the users and does not commit it, and keeps everybody waiting.
+pub struct Lock {
+    shell: Child,
+}
+
+impl Lock {
+    pub fn new(database: &Database) -> Lock {
+        let mut shell;
+        match database {
+            Database::Sqlite(folder) => {
+                shell = Command::new("sqlite3");
+                shell.arg("-batch").args(["-cmd", ".timeout 30000"]);
+                shell.arg(folder.join("goat.db"));
+            }
+            Database::MariaDb(server) => {
+                shell = Command::new("mariadb");
+                shell.args([
+                    "--no-defaults",
+                    "--batch",
+                    "--skip-column-names",
+                    "--unbuffered",
+                ]);
+                shell.arg("--socket").arg(server.socket());
+                shell.args(["--user=goat", "--password=goat", "goat"]);
+            }
+        }
+        let mut shell = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let sql = b"BEGIN; UPDATE users SET banned = 0; SELECT 'locked';\n";
+        shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "locked\n");
+        Lock { shell }
+    }
+
+    pub fn release(mut self) {
+        self.shell
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"ROLLBACK;\n")
+            .unwrap();
+        assert!(self.shell.wait().unwrap().success());
+    }
 }

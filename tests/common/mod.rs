@@ -14,7 +14,7 @@ pub mod tls;
 mod wire;
 
 pub use announce::{AGENT, Announce, info_hash, peer_id, scrape};
-pub use database::{Database, MariaDb};
+pub use database::{Database, Lock, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
 pub use model::{Clients, Model, Random, SILENCE, Said, Verdict, files, users};
