@@ -391,6 +391,10 @@ impl Swarm {
     }
 }
 
+/// The most slots that are looked at in a row for peers of one address family where these are rare: a few
+/// microseconds.
+const ROW: usize = 4_096;
+
 /// `count` different numbers of `among` without `skip`, each as likely as any other.
 ///
 /// The range is laid out as a ring, turned by a random angle and cut into `count` arcs of (almost) equal
@@ -411,8 +415,8 @@ fn sample(among: Range<usize>, skip: usize, count: usize, rng: &mut Rng) -> impl
     })
 }
 
-/// The same among those that `fits` says yes to; where these are few among many, perhaps less than `count`.
-/// Looks at most eight times as many up as are wanted, however large the swarm is.
+/// The same among those that `fits` says yes to; where these are few among very many, perhaps less than `count`.
+/// However large the swarm is, looks up eight times as many as are wanted, and then at most [`ROW`] in a row.
 fn sample_where(
     among: Range<usize>,
     skip: usize,
@@ -420,7 +424,13 @@ fn sample_where(
     rng: &mut Rng,
     fits: impl Fn(usize) -> bool,
 ) -> Vec<usize> {
-    let mut chosen: Vec<usize> = sample(among, skip, count.saturating_mul(8), rng).filter(|slot| fits(*slot)).collect();
+    let looks = count.saturating_mul(8);
+    let mut chosen: Vec<usize> = sample(among.clone(), skip, looks, rng).filter(|slot| fits(*slot)).collect();
+    if chosen.len() < count && among.len() > looks {
+        let start = rng.below(among.len());
+        let row = (0..among.len().min(ROW)).map(|i| among.start + (start + i) % among.len());
+        chosen = row.filter(|slot| *slot != skip && fits(*slot)).collect();
+    }
     for i in 0..count.min(chosen.len()) {
         let other = i + rng.below(chosen.len() - i);
         chosen.swap(i, other);

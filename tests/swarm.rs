@@ -1192,6 +1192,35 @@ fn each_peer_of_one_family_is_as_likely_as_any_other_to_be_sent_to_those_who_wan
 }
 
 #[test]
+fn few_peers_of_one_family_among_thousands_are_sent_to_those_who_want_that_one() {
+    let mut swarm = swarm_of(0, 4_001);
+    let rare = [7, 2_000, 3_999];
+    for n in rare {
+        let slot = swarm.find(1 + n, &peer_id_of(n)).unwrap();
+        let (session, mut at) = swarm.get(slot).map(|(session, at)| (*session, at)).unwrap();
+        at.set(Ipv6Addr::from(u128::from(n)).into(), 1);
+        swarm.put(Some(slot), session, at);
+    }
+    let want = Want {
+        count: 50,
+        v4: false,
+        v6: true,
+        list: false,
+    };
+    let mut rng = Rng::new(1);
+    for _ in 0..100 {
+        let mut peers = Peers::default();
+        swarm.choose(4_000, want, &mut rng, &mut peers);
+        let mut sent: Vec<IpAddr> = addresses(peers).iter().map(|peer| peer.ip()).collect();
+        sent.sort();
+        assert_eq!(
+            sent,
+            rare.map(|n| IpAddr::from(Ipv6Addr::from(u128::from(n))))
+        );
+    }
+}
+
+#[test]
 fn two_announces_in_a_row_are_sent_different_peers() {
     let (swarm, mut rng) = (swarm_of(0, 1000), Rng::new(1));
     let first = chosen(&swarm, 0, 50, &mut rng);
