@@ -159,10 +159,9 @@ impl Ledger {
     /// Notes the state of a session, and returns it as it is to be written.
     pub fn note(&mut self, file: u32, mut row: SessionRow) -> (SessionKey, SessionRow) {
         let key = SessionKey { file, user: row.session.user, peer_id: row.session.peer_id };
-        if let Some(unwritten) = self.sessions.get(&key) {
-            row.first = unwritten.first;
-        }
-        self.sessions.insert(key, row);
+        let unwritten = self.sessions.entry(key).or_insert(row);
+        row.first = unwritten.first;
+        *unwritten = row;
         (key, row)
     }
 
