@@ -997,9 +997,8 @@ mod rules {
         let file = books.folder.join("config.unwritten.json");
         for damaged in ["", "[", "{}", "[{\"number\":1}]", "\0"] {
             std::fs::write(&file, damaged).unwrap();
-            let error = Tracker::load(books.tracker.config.clone())
-                .err()
-                .expect(damaged);
+            let Tracker { config, store, .. } = &*books.tracker;
+            let error = replay(config, store, books.now.get()).expect_err(damaged);
             assert!(error.contains("config.unwritten.json"), "{error}");
             assert_eq!(std::fs::read_to_string(&file).unwrap(), damaged);
         }
