@@ -16,7 +16,7 @@ use crate::http::split;
 use crate::message::Request;
 use crate::metrics::{self, Process};
 use crate::server::{Tracker, announce_urls};
-use crate::store::{Activity, ApiFile, ApiUser, KEY_LIFE, List, Member, PIECE};
+use crate::store::{Activity, ApiFile, ApiUser, ClientRow, KEY_LIFE, List, Member, PIECE};
 use crate::torrent::InfoHash;
 
 /// Hours of history unless `after` says otherwise: a week.
@@ -424,7 +424,8 @@ impl Call<'_> {
             let prefix = client.client.as_bytes();
             let fits = |head: &[u8; 8]| head.starts_with(prefix.get(..8).unwrap_or(prefix));
             let count: u64 = peers.iter().filter(|(head, _)| fits(head)).map(|(_, count)| count).sum();
-            rows.add(&json!({ "client": client.client, "approved": client.approved, "peers": count }))?;
+            let ClientRow { client, approved, pending } = client;
+            rows.add(&json!({ "client": client, "approved": approved, "pending": pending, "peers": count }))?;
         }
         Ok(out.write_all(b"\n]")?)
     }

@@ -93,6 +93,9 @@ fn a_goat_that_waited_for_the_one_before_keeps_its_journal_where_the_next_start_
     before.port = free_port();
     config["Port"] = json!(before.port);
     fs::write(before.config_path(), config.to_string()).unwrap();
+    wait_until("the first to have its journal", || {
+        before.log().contains("listening for HTTP")
+    });
     let journal = journals(&before);
     let mut process = before.command(&["run"]);
     let mut after = common::Process::start("goat", &mut process, before.folder.join("after.log"));
@@ -128,6 +131,7 @@ fn a_journal_that_somebody_removed_is_one_line_in_the_log() {
     let database = Database::sqlite();
     let (mut goat, _) = prepare(&database);
     goat.launch();
+    wait_until("goat to have a journal", || !journals(&goat).is_empty());
     fs::remove_file(&journals(&goat)[0]).unwrap();
     wait_until("goat to notice", || goat.log().contains("was removed"));
     let lines = || {

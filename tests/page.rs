@@ -723,7 +723,11 @@ fn a_reload_while_the_database_is_away_keeps_the_member_signed_in() {
     assert_eq!(browser.run("return sessionStorage.length"), 1);
     database.sql("ALTER TABLE away RENAME TO api_keys");
     browser.wait_for_text("#who", "berta");
-    // A key that is refused is forgotten.
+    // A key that is refused is forgotten. (The page that is open now would be told so, too.)
+    browser.run("location.replace('about:blank')");
+    wait_until("the page to be left", || {
+        browser.run("return location.href") == "about:blank"
+    });
     database.sql("DELETE FROM api_keys");
     browser.open(&goat);
     browser.wait_for_text("#login-error", "Wrong user name or API key");
@@ -839,9 +843,9 @@ fn the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_
     let goat = Goat::start(&database, json!({ "API": true }));
     let admin = goat.json(&["user", "add", "ana", "--admin"]);
     database.sql(
-        "INSERT INTO whitelist (client, approved) VALUES ('--all', 0), ('-x', 0), ('--it''s 1', 0), ('$(exit 9)', 0);
+        "INSERT INTO whitelist (client, suggested) VALUES ('--all', 2000000000), ('-x', 2000000000), ('--it''s 1', 2000000000), ('$(exit 9)', 2000000000);
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 101)
-         INSERT INTO files (info_hash, verified) SELECT printf('%040x', i), i > 21 FROM n;
+         INSERT INTO files (info_hash, verified, suggested) SELECT printf('%040x', i), i > 21, 2000000000 FROM n;
          INSERT INTO files_users (file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time)
          SELECT id, 1, '127.0.0.1', 0, 0, 1, 0, 0, 0, id, 0 FROM files",
     );
