@@ -11,7 +11,7 @@
 
 SET NAMES utf8mb4;
 
--- Numbers goat keeps for itself: the version of these tables.
+-- Numbers goat keeps for itself: the version of these tables, and what this database is known by.
 CREATE TABLE IF NOT EXISTS goat (
     name  VARCHAR(32) CHARACTER SET ascii NOT NULL PRIMARY KEY,
     value BIGINT NOT NULL
@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS files (
     download_percent SMALLINT UNSIGNED NOT NULL DEFAULT 100 CHECK (download_percent <= 1000),
     create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
     update_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
-    suggested   BIGINT NOT NULL DEFAULT 0, -- when a member first announced it; 0: an operator registered or judged it
+    suggested   BIGINT NOT NULL DEFAULT 0, -- when a member first announced it; 0: others registered it; -1: refused
     INDEX files_verified (verified)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
@@ -152,7 +152,7 @@ CREATE TABLE IF NOT EXISTS whitelist (
     id       INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     client   VARCHAR(128) COLLATE utf8mb4_bin NOT NULL UNIQUE CHECK (CHAR_LENGTH(client) >= 1),
     approved TINYINT NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
-    suggested BIGINT NOT NULL DEFAULT 0 -- when a member first used it; 0: an operator named or judged it
+    suggested BIGINT NOT NULL DEFAULT 0 -- when a member first used it; 0: others named it; -1: refused
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.

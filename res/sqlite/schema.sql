@@ -5,7 +5,7 @@
 -- You may insert, update and delete rows of users, files and whitelist at any time, also while goat
 -- runs: the triggers at the end tell it, and it follows within 5 seconds.
 
--- Numbers goat keeps for itself: the version of these tables.
+-- Numbers goat keeps for itself: the version of these tables, and what this database is known by.
 CREATE TABLE IF NOT EXISTS goat (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS files (
     download_percent INTEGER NOT NULL DEFAULT 100 CHECK (download_percent BETWEEN 0 AND 1000),
     create_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
     update_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
-    suggested   INTEGER NOT NULL DEFAULT 0 -- when a member first announced it; 0: an operator registered or judged it
+    suggested   INTEGER NOT NULL DEFAULT 0 -- when a member first announced it; 0: others registered it; -1: refused
 );
 CREATE INDEX IF NOT EXISTS files_verified ON files (verified);
 
@@ -147,7 +147,7 @@ CREATE TABLE IF NOT EXISTS whitelist (
     id       INTEGER PRIMARY KEY,
     client   TEXT    NOT NULL UNIQUE CHECK (length(client) BETWEEN 1 AND 128),
     approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
-    suggested INTEGER NOT NULL DEFAULT 0 -- when a member first used it; 0: an operator named or judged it
+    suggested INTEGER NOT NULL DEFAULT 0 -- when a member first used it; 0: others named it; -1: refused
 );
 
 -- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.

@@ -66,7 +66,7 @@ pub const USER_ORDERS: [(&str, &str); 5] = [
 pub enum Which {
     /// All of them.
     All,
-    /// Those that members suggested and nobody has judged.
+    /// Those that are not approved and that no operator has refused.
     Pending,
     /// The approved ones that nobody seeds now.
     Dead,
@@ -135,7 +135,7 @@ pub struct ClientRow {
     pub client: String,
     /// Whether it is let in.
     pub approved: bool,
-    /// Whether a member suggested it and nobody has judged.
+    /// Whether it is not let in, and no operator has said no.
     pub pending: bool,
 }
 
@@ -268,7 +268,7 @@ impl Store {
         let all = || "1 = 1".to_string();
         let (which, whose) = match which {
             Which::All => (all(), all()),
-            Which::Pending => ("f.verified = 0 AND f.suggested > 0".into(), all()),
+            Which::Pending => ("f.verified = 0 AND f.suggested >= 0".into(), all()),
             Which::Dead => ("f.verified = 1 AND COALESCE(p.seeders, 0) = 0".into(), all()),
             Which::Id(id) => (format!("f.id = {id}"), format!("file_id = {id}")),
         };
@@ -292,16 +292,16 @@ impl Store {
         })
     }
 
-    /// Approves a torrent, or takes that back. It is no suggestion any more.
+    /// Approves a torrent, or refuses it. It is no suggestion any more.
     pub fn set_verified(&self, id: u32, verified: bool) -> Result<(), Error> {
-        let values = [Value::Int(verified.into()), Value::Int(id.into())];
-        let sql = "UPDATE files SET verified = ?, suggested = 0 WHERE id = ?";
+        let values = [Value::Int(verified.into()), judged(verified), Value::Int(id.into())];
+        let sql = "UPDATE files SET verified = ?, suggested = ? WHERE id = ?";
         self.transaction(|c| c.execute(sql, &values).map(drop))
     }
 
     /// Approves all torrents that wait; returns how many.
     pub fn approve_pending(&self) -> Result<u64, Error> {
-        let sql = "UPDATE files SET verified = 1, suggested = 0 WHERE verified = 0 AND suggested > 0";
+        let sql = "UPDATE files SET verified = 1, suggested = 0 WHERE verified = 0 AND suggested >= 0";
         self.transaction(|c| c.execute(sql, &[]))
     }
 
@@ -313,7 +313,7 @@ impl Store {
             c.query("SELECT client, approved, suggested FROM whitelist ORDER BY client", &[], &mut |row| {
                 if let [client, approved, suggested, ..] = row {
                     let approved = approved.int() != 0;
-                    let pending = !approved && suggested.int() > 0;
+                    let pending = !approved && suggested.int() >= 0;
                     clients.push(ClientRow { client: client.text(), approved, pending });
                 }
             })
@@ -328,7 +328,8 @@ impl Store {
         let values = [Value::Int(approved.into()), Value::Text(prefix)];
         self.transaction(|c| {
             c.execute(&format!("{insert} INTO whitelist (approved, client) VALUES (?, ?)"), &values)?;
-            c.execute("UPDATE whitelist SET approved = ?, suggested = 0 WHERE client = ?", &values)?;
+            let values = [Value::Int(approved.into()), judged(approved), Value::Text(prefix)];
+            c.execute("UPDATE whitelist SET approved = ?, suggested = ? WHERE client = ?", &values)?;
             if approved {
                 let sql = "DELETE FROM whitelist WHERE approved = 0 AND suggested > 0 AND SUBSTR(client, 1, ?) = ?";
                 c.execute(sql, &[big(prefix.chars().count() as u64), Value::Text(prefix)])?;
@@ -349,7 +350,7 @@ impl Store {
             };
             let mut pending = 0;
             let inserted = self.with(|c| {
-                let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0 AND suggested > 0");
+                let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0 AND suggested >= 0");
                 c.query(&sql, &[], &mut |row| pending = row.first().map_or(0, |count| count.small::<usize>()))?;
                 if let Suggestion::Torrent(_) = suggestion {
                     // The second hash of a hybrid is not a torrent of its own.
@@ -368,6 +369,11 @@ impl Store {
         }
         Ok(new)
     }
+}
+
+/// What `suggested` says of what an operator has approved or refused.
+fn judged(approved: bool) -> Value<'static> {
+    Value::Int(i64::from(approved) - 1)
 }
 
 /// Whether somebody can be called so.

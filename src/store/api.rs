@@ -225,7 +225,7 @@ impl Store {
     /// The first `limit` ids of a list, sorted by a column (one of ours, never text from outside).
     pub fn ids(&self, list: List, column: &'static str, descending: bool, limit: usize) -> Result<Vec<u32>, Error> {
         let (from, values) = match list {
-            List::Files { pending: true, .. } => ("SELECT id FROM files WHERE verified = 0 AND suggested > 0", vec![]),
+            List::Files { pending: true, .. } => ("SELECT id FROM files WHERE verified = 0 AND suggested >= 0", vec![]),
             List::Files { verified: true, .. } => ("SELECT id FROM files WHERE verified = 1", vec![]),
             List::Files { .. } => ("SELECT id FROM files", vec![]),
             List::Users => ("SELECT id FROM users", vec![]),

@@ -256,7 +256,7 @@ impl Store {
                 uploaded, downloaded, last FROM
             (SELECT COUNT(*) AS members, COALESCE(SUM(banned), 0) AS banned, COALESCE(SUM(uploaded), 0) AS uploaded,
                 COALESCE(SUM(downloaded), 0) AS downloaded FROM users) u,
-            (SELECT COUNT(*) AS torrents, COUNT(CASE WHEN verified = 0 AND suggested > 0 THEN 1 END) AS pending,
+            (SELECT COUNT(*) AS torrents, COUNT(CASE WHEN verified = 0 AND suggested >= 0 THEN 1 END) AS pending,
                 COALESCE(SUM(size), 0) AS size, COALESCE(SUM(completed), 0) AS snatches FROM files) f,
             (SELECT COUNT(DISTINCT file_id) AS swarms, COUNT(CASE WHEN `left` = 0 THEN 1 END) AS seeders,
                 COUNT(*) AS peers FROM peers WHERE active = 1 AND time >= ?) p,
