@@ -111,7 +111,7 @@ fn whole(tracker: &Tracker, request: &Request, media: &str, body: Option<Vec<u8>
 }
 
 /// Appends an error, as JSON.
-fn fail(tracker: &Tracker, request: &Request, Failure(status, why): &Failure, out: &mut Vec<u8>) {
+pub fn fail(tracker: &Tracker, request: &Request, Failure(status, why): &Failure, out: &mut Vec<u8>) {
     let mut headers = headers("application/json", false);
     match status {
         401 => headers.push(("WWW-Authenticate", "Basic realm=\"goat\", charset=\"UTF-8\"")),

@@ -8,12 +8,14 @@ use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use crate::api;
+use crate::auth::Failure;
 use crate::connection::Connection;
 use crate::http::{self, Scratch};
 use crate::log::log;
 use crate::message::{self, MAX_HEADERS, Parsed, Request, parse};
 use crate::server::Tracker;
 use crate::swarm::lock;
+use crate::web;
 
 /// The most requests that wait for a worker.
 const MAX_WAITING: usize = 1_024;
@@ -119,7 +121,9 @@ impl Workers {
                 let _ = client.and_then(|mut client| {
                     client.write_all(&connection.output)?;
                     if api == 1 && crowded {
-                        return client.write_all(&message::error(input, 503, BUSY));
+                        let mut out = Vec::new();
+                        web::fail(&self.tracker, &request, &Failure(503, BUSY.into()), &mut out);
+                        return client.write_all(&out);
                     }
                     http::answer_slowly(&self.tracker, &request, &mut scratch, &mut client)
                 });

@@ -1280,6 +1280,46 @@ fn peak(goat: &mut Goat) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Asks for a list that fits no buffer: goat waits for its reader.
+fn ask_for_many(goat: &Goat, user: &User) -> TcpStream {
+    let mut stream = TcpStream::connect(goat.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = "GET /api/files?sort=-name HTTP/1.1\r\nHost: goat";
+    let credentials = basic(&user.name, &user.api_key);
+    write!(stream, "{head}\r\nAuthorization: {credentials}\r\n\r\n").unwrap();
+    stream
+}
+
+/// Waits until such a list has begun to come.
+fn begun(mut stream: TcpStream) -> TcpStream {
+    let mut begin = [0; 15];
+    stream.read_exact(&mut begin).unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 200 OK");
+    stream
+}
+
+#[test]
+fn who_does_not_take_a_list_leaves_half_of_the_workers_to_announces() {
+    let database = Database::sqlite();
+    let mut goat = Goat::prepare(&database, json!({ "API": true, "Workers": 2 }));
+    let admin = add_admin(&goat, "ana");
+    let berta = goat.add_user("berta");
+    add_many(&database);
+    goat.launch();
+    let list = begun(ask_for_many(&goat, &berta));
+    let busy = get(&goat, &admin, "/api/status");
+    assert_eq!((busy.status, busy.header("retry-after")), (503, "60"));
+    assert_eq!(busy.error(), "Too busy: try again in a minute");
+    // Whom only the database knows.
+    let (caro, hash) = (goat.add_user("caro"), info_hash(7));
+    goat.add_torrent(hex(&hash));
+    Announce::new(&caro.passkey, hash, 1).accepted(&goat);
+    drop(list);
+    wait_until("the worker to be free", || {
+        get(&goat, &admin, "/api/status").status == 200
+    });
+}
+
 #[test]
 fn a_member_who_does_not_take_four_answers_gets_no_fifth() {
     let database = Database::sqlite();
@@ -1289,23 +1329,8 @@ fn a_member_who_does_not_take_four_answers_gets_no_fifth() {
     goat.launch();
     get(&goat, &admin, "/api/files?limit=100");
     let before = peak(&mut goat);
-    // The list does not fit any buffer: goat waits for its reader.
-    let credentials = basic(&berta.name, &berta.api_key);
-    let ask = |_| {
-        let mut stream = TcpStream::connect(goat.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = "GET /api/files?sort=-name HTTP/1.1\r\nHost: goat";
-        write!(stream, "{head}\r\nAuthorization: {credentials}\r\n\r\n").unwrap();
-        stream
-    };
-    let begun = |mut stream: TcpStream| {
-        let mut begin = [0; 15];
-        stream.read_exact(&mut begin).unwrap();
-        assert_eq!(&begin, b"HTTP/1.1 200 OK");
-        stream
-    };
     // All ask before one is answered.
-    let waiting: Vec<TcpStream> = (0..4).map(ask).collect();
+    let waiting: Vec<TcpStream> = (0..4).map(|_| ask_for_many(&goat, &berta)).collect();
     let mut lists: Vec<TcpStream> = waiting.into_iter().map(begun).collect();
     let fifth = get(&goat, &berta, "/api/me");
     assert_eq!((fifth.status, fifth.header("retry-after")), (429, "60"));
