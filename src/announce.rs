@@ -311,8 +311,8 @@ pub fn announce(
     (total.left, total.time, total.active) = (left, now, true);
     let mut total = *total;
     let moved_away = before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip);
-    for left in [(stopped, at), (moved_away, before_at)].into_iter().filter_map(|(on, at)| on.then_some(at)) {
-        close_totals(ledger, torrent.id, swarm, &session, left, Some(a.ip));
+    for (_, gone_from) in [(stopped, at), (moved_away, before_at)].into_iter().filter(|(gone, _)| *gone) {
+        close_totals(ledger, torrent.id, swarm, &session, gone_from, Some(a.ip));
         total = *ledger.total(total_key);
     }
     // Both in one: a session without its credit would lose that. And last: where goat is killed before this, the
