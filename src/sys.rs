@@ -66,6 +66,14 @@ pub struct ReturnPath {
 struct Control([u8; 64]);
 
 impl ReturnPath {
+    /// Room for any.
+    fn empty() -> ReturnPath {
+        // SAFETY: all zeros are an address of no family.
+        let from: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+        let control = Control([0; 64]);
+        ReturnPath { from, from_size: size_of_val(&from) as socklen_t, control, control_size: size_of_val(&control) }
+    }
+
     /// Whose datagram it was; never an IPv4-mapped address.
     pub fn ip(&self) -> IpAddr {
         if c_int::from(self.from.sin6_family) == libc::AF_INET6 {
@@ -77,54 +85,108 @@ impl ReturnPath {
     }
 
     /// A message header that speaks of this path and of one piece of memory.
-    fn header(&mut self, data: *mut libc::iovec) -> libc::msghdr {
+    fn header(&mut self, data: &mut libc::iovec) -> libc::mmsghdr {
         // SAFETY: all zeros are an empty message header.
-        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-        (header.msg_name, header.msg_namelen) = ((&raw mut self.from).cast(), self.from_size);
-        (header.msg_iov, header.msg_iovlen) = (data, 1);
-        (header.msg_control, header.msg_controllen) = ((&raw mut self.control).cast(), self.control_size as _);
+        let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        let message = &mut header.msg_hdr;
+        (message.msg_name, message.msg_namelen) = ((&raw mut self.from).cast(), self.from_size);
+        (message.msg_iov, message.msg_iovlen) = (&raw mut *data, 1);
+        (message.msg_control, message.msg_controllen) = ((&raw mut self.control).cast(), self.control_size as _);
         header
     }
-}
 
-/// Receives one datagram into `buffer`; what does not fit is cut off. Returns its size.
-pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, ReturnPath)> {
-    // SAFETY: all zeros are an address of no family.
-    let from: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-    let control = Control([0; 64]);
-    let mut path =
-        ReturnPath { from, from_size: size_of_val(&from) as socklen_t, control, control_size: size_of_val(&control) };
-    let mut data = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let mut header = path.header(&raw mut data);
-    // SAFETY: the header points to live memory of the sizes it gives, which the kernel fills.
-    let size = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
-    let size = usize::try_from(size).map_err(|_| io::Error::last_os_error())?;
-    // SAFETY: CMSG_FIRSTHDR gives null or a whole control message within `path.control`; what the kernel
-    // wrote there of these two kinds is an in_pktinfo or an in6_pktinfo.
-    unsafe {
-        let message = libc::CMSG_FIRSTHDR(&raw const header);
-        // Only the address shall be kept, not the interface: the way back may be another.
-        match message.as_ref().map(|m| (m.cmsg_level, m.cmsg_type)) {
-            Some((libc::IPPROTO_IP, libc::IP_PKTINFO)) => {
-                (*libc::CMSG_DATA(message).cast::<libc::in_pktinfo>()).ipi_ifindex = 0;
+    /// Keeps of what the kernel wrote here how long it is, and of the way only the address: the network card of
+    /// the way back may be another.
+    fn received(&mut self, message: &libc::msghdr) {
+        (self.from_size, self.control_size) = (message.msg_namelen, message.msg_controllen as usize);
+        // SAFETY: CMSG_FIRSTHDR gives null or a whole control message within `self.control`, to which `message`
+        // points; what the kernel wrote there of these two kinds is an in_pktinfo or an in6_pktinfo.
+        unsafe {
+            let control = libc::CMSG_FIRSTHDR(message);
+            match control.as_ref().map(|c| (c.cmsg_level, c.cmsg_type)) {
+                Some((libc::IPPROTO_IP, libc::IP_PKTINFO)) => {
+                    (*libc::CMSG_DATA(control).cast::<libc::in_pktinfo>()).ipi_ifindex = 0;
+                }
+                Some((libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)) => {
+                    (*libc::CMSG_DATA(control).cast::<libc::in6_pktinfo>()).ipi6_ifindex = 0;
+                }
+                _ => {}
             }
-            Some((libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)) => {
-                (*libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>()).ipi6_ifindex = 0;
-            }
-            _ => {}
         }
     }
-    (path.from_size, path.control_size) = (header.msg_namelen, header.msg_controllen as usize);
-    Ok((size, path))
 }
 
-/// Answers a datagram. Where the network takes no more, the answer is lost, and the client asks again.
-pub fn reply(socket: &UdpSocket, path: &mut ReturnPath, answer: &[u8]) {
-    let mut data = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
-    let header = path.header(&raw mut data);
-    // SAFETY: the header points to live memory of the sizes it gives, which the kernel only reads.
-    unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
+/// A datagram, and the path it came on or is to take.
+#[derive(Clone)]
+pub struct Datagram {
+    /// Where it came from, or goes to.
+    pub path: ReturnPath,
+    /// What it says.
+    pub bytes: Vec<u8>,
 }
+
+/// The most datagrams that one call to the kernel takes or gives.
+pub const BATCH: usize = 32;
+/// The longest datagram read: more than any URL that has a passkey.
+const MAX_DATAGRAM: usize = 2048;
+
+impl Datagram {
+    /// Says nothing to nobody.
+    pub fn empty() -> Datagram {
+        Datagram { path: ReturnPath::empty(), bytes: Vec::new() }
+    }
+}
+
+/// Headers for as many datagrams, of which each has `room` bytes or what it says.
+fn headers(datagrams: &mut [Datagram], data: &mut [libc::iovec; BATCH], room: Option<usize>) -> [libc::mmsghdr; BATCH] {
+    // SAFETY: all zeros are an empty message header.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    for ((datagram, data), header) in datagrams.iter_mut().zip(data).zip(&mut headers) {
+        let Datagram { path, bytes } = datagram;
+        *data = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: room.unwrap_or(bytes.len()) };
+        *header = path.header(data);
+    }
+    headers
+}
+
+/// Waits for a datagram, and receives it and those that wait behind it; what does not fit is cut off. Returns how
+/// many of `datagrams` were filled.
+pub fn receive(socket: &UdpSocket, datagrams: &mut [Datagram]) -> io::Result<usize> {
+    for datagram in &mut *datagrams {
+        datagram.path = ReturnPath::empty();
+        datagram.bytes.clear();
+        datagram.bytes.reserve(MAX_DATAGRAM);
+    }
+    let mut data = NOTHING;
+    let mut headers = headers(datagrams, &mut data, Some(MAX_DATAGRAM));
+    let room = datagrams.len().min(BATCH) as libc::c_uint;
+    let (fd, flags) = (socket.as_raw_fd(), libc::MSG_WAITFORONE);
+    // SAFETY: the first `room` headers point to live memory of the sizes they give, which the kernel fills.
+    let received = unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), room, flags, std::ptr::null_mut()) };
+    let received = check(received)? as usize;
+    for (datagram, header) in datagrams.iter_mut().zip(&headers).take(received) {
+        // SAFETY: the kernel has written so many bytes, at most MAX_DATAGRAM, for which room was reserved.
+        unsafe { datagram.bytes.set_len(header.msg_len as usize) };
+        datagram.path.received(&header.msg_hdr);
+    }
+    Ok(received)
+}
+
+/// Sends datagrams. Where the network does not take one it is lost, and the client asks again.
+pub fn send_all(socket: &UdpSocket, mut datagrams: &mut [Datagram]) {
+    while !datagrams.is_empty() {
+        let mut data = NOTHING;
+        let mut headers = headers(datagrams, &mut data, None);
+        let count = datagrams.len().min(BATCH) as libc::c_uint;
+        // SAFETY: the first `count` headers point to live memory of the sizes they give, which the kernel only reads.
+        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_NOSIGNAL) };
+        // An error is of the first of them.
+        datagrams = datagrams.get_mut(sent.max(1) as usize..).unwrap_or_default();
+    }
+}
+
+/// No memory.
+const NOTHING: [libc::iovec; BATCH] = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
 
 /// Writes to a socket. The `last` bytes before it is closed wait for that, and travel in one segment with
 /// the end of the connection: that is one packet less of the five or so that a short connection takes.

@@ -1,5 +1,6 @@
 //! UDP (BEP 15) with passkeys (BEP 41): datagrams become plain data, replies become datagrams, on one
-//! thread of its own. Packets are read and written by functions that know neither sockets nor clocks.
+//! thread of its own, which takes from the kernel as many as wait and gives it their answers at once. Packets
+//! are read and written by functions that know neither sockets nor clocks.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, UdpSocket};
@@ -18,7 +19,7 @@ use crate::metrics::{Asked, Fate, Transport};
 use crate::random::Rng;
 use crate::server::Tracker;
 use crate::swarm::{Peers, Want, lock};
-use crate::sys::{ReturnPath, receive, reply};
+use crate::sys::{BATCH, Datagram, receive, send_all};
 use crate::torrent::{InfoHash, PeerId};
 use crate::workers::join;
 
@@ -30,8 +31,6 @@ const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
 /// The most peers of an IPv6 answer: 1,400 bytes with its headers fit the packets of nearly every network.
 const MAX_PEERS6: usize = 74;
-/// The longest datagram read: more than any URL that has a passkey.
-const MAX_DATAGRAM: usize = 2048;
 /// How often the thread looks whether it is to end.
 const LOOK_UP: Duration = Duration::from_millis(500);
 /// The most datagrams that wait for the database.
@@ -409,32 +408,35 @@ impl Listener {
     }
 }
 
-/// A datagram that waits for the database, and where it came from.
-type Job = (Vec<u8>, ReturnPath);
-
-fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Job>, stop: &AtomicBool) {
-    let (mut datagram, mut out) = ([0; MAX_DATAGRAM], Vec::with_capacity(MAX_DATAGRAM));
+fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Datagram>, stop: &AtomicBool) {
+    let (mut asked, mut answers) = (vec![Datagram::empty(); BATCH], vec![Datagram::empty(); BATCH]);
     while !stop.load(Relaxed) {
         // An error is a timeout, or news of an earlier answer that could not be delivered: the next one.
-        let Ok((size, mut path)) = receive(socket, &mut datagram) else { continue };
-        let data = datagram.get(..size).unwrap_or_default();
-        match responder.answer(data, path.ip(), false, &mut out) {
-            Outcome::Answer => reply(socket, &mut path, &out),
-            Outcome::Slow => {
-                if jobs.try_send((data.to_vec(), path)).is_err() {
-                    responder.tracker.metrics.datagram(Fate::Dropped);
+        let Ok(received) = receive(socket, &mut asked) else { continue };
+        let mut answered = 0;
+        for datagram in asked.iter_mut().take(received) {
+            let Some(answer) = answers.get_mut(answered) else { break };
+            answer.path = datagram.path;
+            match responder.answer(&datagram.bytes, datagram.path.ip(), false, &mut answer.bytes) {
+                Outcome::Answer => answered += 1,
+                Outcome::Slow => {
+                    if jobs.try_send(std::mem::replace(datagram, Datagram::empty())).is_err() {
+                        responder.tracker.metrics.datagram(Fate::Dropped);
+                    }
                 }
+                Outcome::Silence => {}
             }
-            Outcome::Silence => {}
         }
+        send_all(socket, answers.get_mut(..answered).unwrap_or_default());
     }
 }
 
-fn look_up(mut responder: Responder, socket: &UdpSocket, waiting: &Receiver<Job>) {
-    let mut out = Vec::new();
-    while let Ok((datagram, mut path)) = waiting.recv() {
-        if responder.answer(&datagram, path.ip(), true, &mut out) == Outcome::Answer {
-            reply(socket, &mut path, &out);
+fn look_up(mut responder: Responder, socket: &UdpSocket, waiting: &Receiver<Datagram>) {
+    let mut answer = Datagram::empty();
+    while let Ok(datagram) = waiting.recv() {
+        answer.path = datagram.path;
+        if responder.answer(&datagram.bytes, datagram.path.ip(), true, &mut answer.bytes) == Outcome::Answer {
+            send_all(socket, std::slice::from_mut(&mut answer));
         }
     }
 }

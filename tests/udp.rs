@@ -1676,6 +1676,50 @@ fn many_clients_at_once_are_all_answered_and_all_in_the_books() {
     );
 }
 
+#[test]
+fn of_datagrams_that_come_together_each_is_answered_to_its_sender() {
+    let (_database, mut goat, first) = public();
+    let server = goat.address();
+    let others = (2..=5).map(|n| Client::at(&format!("127.0.0.{n}"), server));
+    let clients: Vec<Client> = [first].into_iter().chain(others).collect();
+    // While it is stopped they wait, more than goat takes at a time.
+    goat.process().signal(libc::SIGSTOP);
+    let mut asked = vec![Vec::new(); clients.len()];
+    for round in 0..30_u16 {
+        for (n, client) in clients.iter().enumerate() {
+            let transaction = client.transaction();
+            asked[n].push(transaction);
+            let hashes = vec![info_hash(2); 1 + n];
+            match round % 3 {
+                0 => client.send(&connect(transaction)),
+                1 => client
+                    .send(&leecher(100 * n as u16 + round).bytes(client.connection, transaction)),
+                _ => client.send(&scrape_of(client.connection, transaction, &hashes)),
+            }
+            // Neither of these gets one.
+            client.send(&[]);
+            client.send(b"no request");
+        }
+    }
+    goat.process().signal(libc::SIGCONT);
+    for (n, client) in clients.iter().enumerate() {
+        for (round, transaction) in asked[n].iter().enumerate() {
+            let mut answer = [0; 2_000];
+            let (length, from) = client.socket.recv_from(&mut answer).expect("an answer");
+            assert_eq!(from, server);
+            let (answered, answer) = decode(&answer[..length]);
+            assert_eq!(answered, *transaction, "{n} {round}: {answer:?}");
+            match (round % 3, answer) {
+                (0, Answer::Connected(_)) => {}
+                (1, Answer::Announced(_)) => {}
+                (2, Answer::Scraped(torrents)) => assert_eq!(torrents, vec![[0, 0, 0]; 1 + n]),
+                (_, answer) => panic!("{n} {round}: {answer:?}"),
+            }
+        }
+    }
+    assert_eq!(clients[0].scrape(&[info_hash(1)]), [[0, 0, 50]]);
+}
+
 // ---------------------------------------------------------------------------------------------------
 // BEP 15 and BEP 41, by their offsets.
 
