@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::gate::Place;
 use crate::stream::Stream;
+use crate::sys::Interest;
 
 /// A request must be whole this long after its first byte, the TLS handshake before it included; and an
 /// answer taken this long after it was made.
@@ -32,6 +33,8 @@ pub struct Connection {
     pub state: State,
     /// When it is closed unless something happens.
     pub deadline: Instant,
+    /// Its slot, and what it waits for there; absent until it has to wait.
+    pub waits_at: Option<(usize, Interest)>,
 }
 
 /// What a connection is waiting for.
@@ -54,6 +57,8 @@ pub enum State {
 pub enum Next {
     /// It waits for more.
     Keep,
+    /// So many bytes of answers were made for it.
+    Send(usize, End),
     /// It ends.
     Close,
     /// A worker gets it, with the request that ends after this many bytes of its input.
@@ -75,7 +80,8 @@ impl Connection {
     /// A connection that says its first word now. With TLS the handshake counts into its first request.
     pub fn new(stream: Stream, peer: IpAddr, place: Place, tls: bool, now: Instant) -> Connection {
         let state = if tls { State::Reading } else { State::Idle };
-        Connection { stream, peer, place, input: Vec::new(), output: Vec::new(), state, deadline: now + DEADLINE }
+        let (input, output, deadline) = (Vec::new(), Vec::new(), now + DEADLINE);
+        Connection { stream, peer, place, input, output, state, deadline, waits_at: None }
     }
 
     /// Whether it waits for room to write, not for something to read.

@@ -14,6 +14,7 @@
 //! for the database is handed, with its connection, to one of the `Workers`, blocking threads that answer
 //! it and close. A connection that sends its request at once is answered and closed without ever being
 //! registered with epoll: that is accept, read, write, close, the same calls as a bare responder makes.
+//! Of connections that are open already, all requests that wait are answered before the answers are sent.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -47,6 +48,8 @@ const DEFER: u32 = 5;
 const BACKLOG: u32 = 4_096;
 /// What one read can take.
 const READ_SIZE: usize = 16 * 1024;
+/// With more bytes of answers, these are sent before more requests are read.
+const MAX_OUT: usize = 64 * 1024;
 
 /// A socket that waits for connections.
 pub struct Door {
@@ -96,6 +99,7 @@ impl Listeners {
                 scratch: Scratch::default(),
                 buffer: vec![0; READ_SIZE],
                 out: Vec::new(),
+                answered: Vec::new(),
                 stopping: stopping.clone(),
                 woken: woken.clone(),
             };
@@ -137,7 +141,9 @@ struct Serving {
     free: Vec<usize>,
     scratch: Scratch,
     buffer: Vec<u8>,
+    /// Answers to be sent: of these connections, so many bytes to each.
     out: Vec<u8>,
+    answered: Vec<(Connection, usize, End)>,
     stopping: Arc<AtomicBool>,
     woken: Arc<UnixStream>,
 }
@@ -159,6 +165,7 @@ impl Serving {
                     SLOTS.. => self.turn((token - SLOTS) as usize, now),
                 }
             }
+            self.send_answers(now);
             if now.duration_since(swept) > Duration::from_millis(200) {
                 swept = now;
                 self.sweep(now);
@@ -214,6 +221,8 @@ impl Serving {
     fn accept(&mut self, door: usize, now: Instant) {
         let doors = self.doors.clone();
         let Some(door) = doors.get(door) else { return };
+        // Those that end with their answer make room.
+        self.send_answers(now);
         for turn in 0..16 {
             if self.gate.full() && !self.make_room(turn, now) {
                 return;
@@ -272,24 +281,10 @@ impl Serving {
         };
         self.tracker.stats.connections.fetch_add(1, Relaxed);
         let mut connection = Connection::new(stream, peer, place, tls, now);
-        match self.read(&mut connection, now) {
-            Next::Close => {}
-            Next::Work(request) => self.desk.hand_over(connection, request),
-            Next::Keep if !connection.fits() => {}
-            Next::Keep => {
-                let slot = self.free.pop().unwrap_or(self.connections.len());
-                let interest = if connection.writes() { Interest::Write } else { Interest::Read };
-                if self.poll.add(&connection.stream, interest, slot as u64 + SLOTS).is_err() {
-                    self.free.push(slot);
-                    self.connections.resize_with(self.connections.len().max(slot + 1), || None);
-                    return;
-                }
-                match self.connections.get_mut(slot) {
-                    Some(place) => *place = Some(connection),
-                    None => self.connections.push(Some(connection)),
-                }
-            }
-        }
+        let next = self.read(&mut connection, now);
+        self.follow(connection, next, now);
+        // Who comes alone mostly goes after it.
+        self.send_answers(now);
     }
 
     /// Lets a connection do what it is ready for.
@@ -298,33 +293,69 @@ impl Serving {
         let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else {
             return;
         };
-        let writing = connection.writes();
-        let mut next = match connection.state {
+        let next = match connection.state {
             State::Idle | State::Reading => self.read(&mut connection, now),
             State::Writing { .. } => self.flush(&mut connection, now),
             State::Draining => connection.drain(&mut self.buffer),
         };
-        if matches!(next, Next::Keep) && !connection.fits() {
-            next = Next::Close;
-        } else if matches!(next, Next::Keep) && writing != connection.writes() {
-            let interest = if writing { Interest::Read } else { Interest::Write };
-            if self.poll.change(&connection.stream, interest, slot as u64 + SLOTS).is_err() {
-                next = Next::Close;
-            }
-        }
+        self.follow(connection, next, now);
+    }
+
+    /// Does what follows from a connection's turn.
+    fn follow(&mut self, mut connection: Connection, next: Next, now: Instant) {
         match next {
-            Next::Keep => {
-                if let Some(place) = self.connections.get_mut(slot) {
-                    *place = Some(connection);
+            Next::Keep if connection.fits() => return self.keep(connection),
+            Next::Send(size, end) => {
+                self.answered.push((connection, size, end));
+                if self.out.len() > MAX_OUT {
+                    self.send_answers(now);
                 }
+                return;
             }
-            Next::Close => self.free.push(slot),
-            Next::Work(request) => {
-                self.free.push(slot);
-                let _ = self.poll.remove(&connection.stream);
-                self.desk.hand_over(connection, request);
-            }
+            _ => {}
         }
+        self.free.extend(connection.waits_at.map(|(slot, _)| slot));
+        if let Next::Work(request) = next {
+            if connection.waits_at.is_some() {
+                let _ = self.poll.remove(&connection.stream);
+            }
+            self.desk.hand_over(connection, request);
+        }
+    }
+
+    /// Lets a connection wait for what comes next; where that cannot be had, it ends.
+    fn keep(&mut self, mut connection: Connection) {
+        let interest = if connection.writes() { Interest::Write } else { Interest::Read };
+        let new_slot = || self.free.pop().unwrap_or(self.connections.len());
+        let slot = connection.waits_at.map_or_else(new_slot, |(slot, _)| slot);
+        if slot == self.connections.len() {
+            self.connections.push(None);
+        }
+        let token = slot as u64 + SLOTS;
+        let done = match connection.waits_at.replace((slot, interest)) {
+            Some((_, before)) if before == interest => Ok(()),
+            Some(_) => self.poll.change(&connection.stream, interest, token),
+            None => self.poll.add(&connection.stream, interest, token),
+        };
+        match self.connections.get_mut(slot) {
+            Some(place) if done.is_ok() => *place = Some(connection),
+            _ => self.free.push(slot),
+        }
+    }
+
+    /// Sends the answers made in this round. One after the other they cost less than each after its request.
+    fn send_answers(&mut self, now: Instant) {
+        let (mut out, mut answered) = (std::mem::take(&mut self.out), std::mem::take(&mut self.answered));
+        let mut rest = out.as_slice();
+        for (mut connection, size, end) in answered.drain(..) {
+            let (answer, later) = rest.split_at_checked(size).unwrap_or_default();
+            rest = later;
+            let next = connection.send(answer, end, now);
+            self.follow(connection, next, now);
+        }
+        out.clear();
+        out.shrink_to(2 * MAX_OUT);
+        (self.out, self.answered) = (out, answered);
     }
 
     /// Reads and answers what there is.
@@ -378,7 +409,7 @@ impl Serving {
     /// Answers the whole requests at the start of `data`; returns how many bytes they were.
     fn answer(&mut self, connection: &mut Connection, data: &[u8], now: Instant) -> (usize, Next) {
         let mut out = std::mem::take(&mut self.out);
-        out.clear();
+        let before = out.len();
         let (mut used, mut close, mut work) = (0, false, None);
         let mut failed = None;
         while !close && work.is_none() && used < data.len() {
@@ -411,16 +442,21 @@ impl Serving {
         if used > 0 {
             connection.deadline = now + if partial { DEADLINE } else { KEEP_ALIVE };
         }
+        let answers = out.get(before..).unwrap_or_default();
+        let end = if failed.is_some() { End::Failed } else { if close { End::Close } else { End::Open } };
         let next = match work {
             Some(size) => {
-                connection.output.extend_from_slice(&out);
+                connection.output.extend_from_slice(answers);
                 Next::Work(size)
             }
-            None => {
-                let end = if failed.is_some() { End::Failed } else { if close { End::Close } else { End::Open } };
-                connection.send(&out, end, now)
-            }
+            // TLS may have to say more before it can go on.
+            None if connection.stream.is_tls() => connection.send(answers, end, now),
+            None if answers.is_empty() => Next::Keep,
+            None => Next::Send(answers.len(), end),
         };
+        if !matches!(next, Next::Send(..)) {
+            out.truncate(before);
+        }
         self.out = out;
         (used, next)
     }

@@ -782,6 +782,53 @@ fn running_out_of_descriptors_stops_nothing() {
 }
 
 #[test]
+fn of_requests_that_come_together_each_is_answered_on_its_connection() {
+    let mut site = Site::start(json!({}));
+    // Kept connections that wait, and in between new ones that end with their answer.
+    let kept: Vec<Client> = (0..90).map(|_| site.idle(Ipv4Addr::LOCALHOST)).collect();
+    let mut clients: Vec<(Client, bool)> = Vec::new();
+    site.goat.process().signal(libc::SIGSTOP);
+    for client in kept {
+        clients.push((client, true));
+        if clients.len() % 3 == 0 {
+            clients.push((site.connect(), false));
+        }
+    }
+    // Of different numbers of requests, different answers.
+    let wrong = |i: usize, n: usize| ["port", "uploaded", "downloaded", "left"][(i + n) % 4];
+    for (i, (client, stays)) in clients.iter_mut().enumerate() {
+        let count = 1 + i % 5;
+        let requests = (0..count).map(|n| {
+            let target = site.announce(1).target();
+            let target = target.replace(
+                &format!("&{}=", wrong(i, n)),
+                &format!("&{}=x", wrong(i, n)),
+            );
+            let last = !*stays && n + 1 == count;
+            get(&target, if last { "Connection: close\r\n" } else { "" })
+        });
+        client.send(requests.collect::<String>());
+    }
+    site.goat.process().signal(libc::SIGCONT);
+    for (i, (client, stays)) in clients.iter_mut().enumerate() {
+        for n in 0..1 + i % 5 {
+            let (status, _, body) = client.answer().unwrap_or_else(|| panic!("{i} {n}"));
+            let reason = format!("Invalid integer parameter: {}", wrong(i, n));
+            let answer = Bencode::parse(&body);
+            assert_eq!(
+                (status, answer.text("failure reason")),
+                (200, &*reason),
+                "{i} {n}"
+            );
+        }
+        if !*stays {
+            assert!(client.answer().is_none(), "{i} was not closed");
+        }
+    }
+    site.works();
+}
+
+#[test]
 fn announces_are_answered_beside_500_idle_connections() {
     let site = Site::start(json!({}));
     let source = |i: u8| Ipv4Addr::new(127, 0, 1, i);
