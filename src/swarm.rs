@@ -404,9 +404,14 @@ fn sample(among: Range<usize>, skip: usize, count: usize, rng: &mut Rng) -> impl
     let size = among.len() - usize::from(skips);
     let count = count.min(size);
     let turn = rng.below(size);
-    (0..count).map(move |i| {
-        let (from, to) = (i * size / count, (i + 1) * size / count);
-        let mut at = from + rng.below(to - from) + turn;
+    let (shorter, over) = (size / count.max(1), size % count.max(1));
+    let (mut from, mut owed) = (0, 0);
+    (0..count).map(move |_| {
+        owed += over;
+        let arc = shorter + usize::from(owed >= count);
+        owed -= if owed >= count { count } else { 0 };
+        let mut at = from + rng.below(arc) + turn;
+        from += arc;
         if at >= size {
             at -= size;
         }
