@@ -144,6 +144,61 @@ impl Connection {
     }
 }
 
+/// The connections that wait, each in a slot with a number.
+#[derive(Default)]
+pub struct Slots {
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+}
+
+impl Slots {
+    /// A slot for nobody else, until it is released.
+    pub fn claim(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        })
+    }
+
+    /// Puts a connection into a slot that was claimed.
+    pub fn put(&mut self, slot: usize, connection: Connection) {
+        if let Some(place) = self.connections.get_mut(slot) {
+            *place = Some(connection);
+        }
+    }
+
+    /// Takes the connection out of a slot, which stays claimed.
+    pub fn take(&mut self, slot: usize) -> Option<Connection> {
+        self.connections.get_mut(slot).and_then(Option::take)
+    }
+
+    /// Gives a slot that was claimed back, and ends the connection in it.
+    pub fn release(&mut self, slot: usize) {
+        self.take(slot);
+        self.free.push(slot);
+    }
+
+    /// Ends the connections that `over` says yes to.
+    pub fn end_where(&mut self, mut over: impl FnMut(&mut Connection) -> bool) {
+        for (slot, place) in self.connections.iter_mut().enumerate() {
+            if place.as_mut().is_some_and(&mut over) {
+                *place = None;
+                self.free.push(slot);
+            }
+        }
+    }
+
+    /// The connections and their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Connection)> {
+        self.connections.iter().enumerate().filter_map(|(slot, connection)| Some((slot, connection.as_ref()?)))
+    }
+
+    /// Whether nobody has one.
+    pub fn are_free(&self) -> bool {
+        self.free.len() == self.connections.len()
+    }
+}
+
 /// Whether a read or write only has to be tried again.
 pub fn waits(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::connection::{Connection, DEADLINE, End, Next, State, waits};
+use crate::connection::{Connection, DEADLINE, End, Next, Slots, State, waits};
 use crate::gate::Gate;
 use crate::http::{self, Answer, Scratch};
 use crate::log::log;
@@ -94,8 +94,7 @@ impl Listeners {
                 gate: gate.clone(),
                 desk: desk.clone(),
                 poll,
-                connections: Vec::new(),
-                free: Vec::new(),
+                slots: Slots::default(),
                 scratch: Scratch::default(),
                 buffer: vec![0; READ_SIZE],
                 out: Vec::new(),
@@ -137,8 +136,7 @@ struct Serving {
     gate: Arc<Gate>,
     desk: Desk,
     poll: Poll,
-    connections: Vec<Option<Connection>>,
-    free: Vec<usize>,
+    slots: Slots,
     scratch: Scratch,
     buffer: Vec<u8>,
     /// Answers to be sent: of these connections, so many bytes to each.
@@ -155,7 +153,7 @@ impl Serving {
         let mut swept = Instant::now();
         let mut stop_at = None;
         loop {
-            let resting = self.listening && self.free.len() == self.connections.len();
+            let resting = self.listening && self.slots.are_free();
             ready.extend(self.poll.wait(&mut events, if resting { -1 } else { 250 }));
             let now = Instant::now();
             for token in ready.drain(..) {
@@ -180,21 +178,11 @@ impl Serving {
                     let _ = self.poll.remove(&*self.woken);
                     now + STOP
                 });
-                for slot in 0..self.connections.len() {
-                    if self.connections.get(slot).and_then(Option::as_ref).is_some_and(Connection::rests) {
-                        self.close(slot);
-                    }
-                }
-                if self.free.len() == self.connections.len() || now > stop_at {
+                self.slots.end_where(|connection| connection.rests());
+                if self.slots.are_free() || now > stop_at {
                     return;
                 }
             }
-        }
-    }
-
-    fn close(&mut self, slot: usize) {
-        if self.connections.get_mut(slot).and_then(Option::take).is_some() {
-            self.free.push(slot);
         }
     }
 
@@ -261,12 +249,9 @@ impl Serving {
     /// for the longest. Most clients send theirs in one piece, and are never found here. Returns whether
     /// there was one.
     fn close_one(&mut self, now: Instant) -> bool {
-        let open = self.connections.iter().enumerate().filter_map(|(slot, c)| Some((slot, c.as_ref()?)));
-        let oldest = open.filter(|(_, c)| !c.is_new(now)).min_by_key(|(_, c)| (!c.rests(), c.deadline));
-        let Some((slot, _)) = oldest else {
-            return false;
-        };
-        self.close(slot);
+        let oldest = self.slots.iter().filter(|(_, c)| !c.is_new(now)).min_by_key(|(_, c)| (!c.rests(), c.deadline));
+        let Some(slot) = oldest.map(|(slot, _)| slot) else { return false };
+        self.slots.release(slot);
         true
     }
 
@@ -290,9 +275,7 @@ impl Serving {
     /// Lets a connection do what it is ready for.
     fn turn(&mut self, slot: usize, now: Instant) {
         // Out of its place while it is used, so that the rest of `self` is free.
-        let Some(mut connection) = self.connections.get_mut(slot).and_then(Option::take) else {
-            return;
-        };
+        let Some(mut connection) = self.slots.take(slot) else { return };
         let next = match connection.state {
             State::Idle | State::Reading => self.read(&mut connection, now),
             State::Writing { .. } => self.flush(&mut connection, now),
@@ -314,7 +297,9 @@ impl Serving {
             }
             _ => {}
         }
-        self.free.extend(connection.waits_at.map(|(slot, _)| slot));
+        if let Some((slot, _)) = connection.waits_at {
+            self.slots.release(slot);
+        }
         if let Next::Work(request) = next {
             if connection.waits_at.is_some() {
                 let _ = self.poll.remove(&connection.stream);
@@ -326,20 +311,16 @@ impl Serving {
     /// Lets a connection wait for what comes next; where that cannot be had, it ends.
     fn keep(&mut self, mut connection: Connection) {
         let interest = if connection.writes() { Interest::Write } else { Interest::Read };
-        let new_slot = || self.free.pop().unwrap_or(self.connections.len());
-        let slot = connection.waits_at.map_or_else(new_slot, |(slot, _)| slot);
-        if slot == self.connections.len() {
-            self.connections.push(None);
-        }
+        let slot = connection.waits_at.map_or_else(|| self.slots.claim(), |(slot, _)| slot);
         let token = slot as u64 + SLOTS;
         let done = match connection.waits_at.replace((slot, interest)) {
             Some((_, before)) if before == interest => Ok(()),
             Some(_) => self.poll.change(&connection.stream, interest, token),
             None => self.poll.add(&connection.stream, interest, token),
         };
-        match self.connections.get_mut(slot) {
-            Some(place) if done.is_ok() => *place = Some(connection),
-            _ => self.free.push(slot),
+        match done {
+            Ok(()) => self.slots.put(slot, connection),
+            Err(_) => self.slots.release(slot),
         }
     }
 
@@ -493,21 +474,16 @@ impl Serving {
 
     /// Ends the connections whose time is up; who is in the middle of a request is told why.
     fn sweep(&mut self, now: Instant) {
-        for slot in 0..self.connections.len() {
-            let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else {
-                continue;
-            };
-            if connection.deadline <= now {
-                if connection.state == State::Reading {
-                    let late = message::error(&connection.input, 408, "The request was not whole after 10 seconds");
-                    connection.send(&late, End::Failed, now);
-                    if connection.state == State::Draining {
-                        // A byte that comes at this moment would reset the connection, and 408 be lost.
-                        continue;
-                    }
-                }
-                self.close(slot);
+        self.slots.end_where(|connection| {
+            if connection.deadline > now {
+                return false;
             }
-        }
+            if connection.state == State::Reading {
+                let late = message::error(&connection.input, 408, "The request was not whole after 10 seconds");
+                connection.send(&late, End::Failed, now);
+            }
+            // A byte that comes at this moment would reset the connection, and 408 be lost.
+            connection.state != State::Draining || connection.deadline <= now
+        });
     }
 }

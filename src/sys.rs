@@ -98,7 +98,7 @@ impl ReturnPath {
     /// Keeps of what the kernel wrote here how long it is, and of the way only the address: the network card of
     /// the way back may be another.
     fn received(&mut self, message: &libc::msghdr) {
-        (self.from_size, self.control_size) = (message.msg_namelen, message.msg_controllen as usize);
+        (self.from_size, self.control_size) = (message.msg_namelen, message.msg_controllen as _);
         // SAFETY: CMSG_FIRSTHDR gives null or a whole control message within `self.control`, to which `message`
         // points; what the kernel wrote there of these two kinds is an in_pktinfo or an in6_pktinfo.
         unsafe {

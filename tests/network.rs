@@ -790,7 +790,7 @@ fn of_requests_that_come_together_each_is_answered_on_its_connection() {
     site.goat.process().signal(libc::SIGSTOP);
     for client in kept {
         clients.push((client, true));
-        if clients.len() % 3 == 0 {
+        if clients.len().is_multiple_of(3) {
             clients.push((site.connect(), false));
         }
     }
