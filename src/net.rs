@@ -46,6 +46,8 @@ const OTHER_FILES: usize = 128;
 const DEFER: u32 = 5;
 /// The connections that may wait for accept().
 const BACKLOG: u32 = 4_096;
+/// The most connections accepted in a round: those that are open want to be answered too.
+const MAX_ACCEPTS: usize = 16;
 /// What one read can take.
 const READ_SIZE: usize = 16 * 1024;
 /// With more bytes of answers, these are sent before more requests are read.
@@ -156,10 +158,11 @@ impl Serving {
             let resting = self.listening && self.slots.are_free();
             ready.extend(self.poll.wait(&mut events, if resting { -1 } else { 250 }));
             let now = Instant::now();
+            let share = ready.len().min(MAX_ACCEPTS);
             for token in ready.drain(..) {
                 match token {
                     WAKE => {}
-                    DOORS..SLOTS => self.accept((token - DOORS) as usize, now),
+                    DOORS..SLOTS => self.accept((token - DOORS) as usize, share, now),
                     SLOTS.. => self.turn((token - SLOTS) as usize, now),
                 }
             }
@@ -205,13 +208,14 @@ impl Serving {
         self.listening = false;
     }
 
-    /// Accepts what waits, but not for ever: those that are connected want to be answered too.
-    fn accept(&mut self, door: usize, now: Instant) {
+    /// Accepts at most so many that wait: as many as others have their turn in this round. To try once more
+    /// than connections wait costs more than to hear of the next from epoll.
+    fn accept(&mut self, door: usize, most: usize, now: Instant) {
         let doors = self.doors.clone();
         let Some(door) = doors.get(door) else { return };
         // Those that end with their answer make room.
         self.send_answers(now);
-        for turn in 0..16 {
+        for turn in 0..most {
             if self.gate.full() && !self.make_room(turn, now) {
                 return;
             }

@@ -202,7 +202,8 @@ impl Store {
 /// Credits the sessions that memory did not know when they came, by what the database knows of them; and
 /// sorts the totals by key, so that neighbours are written together and locks are taken in one order.
 fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)>, Error> {
-    let mut totals: BTreeMap<TotalKey, Total> = batch.totals.iter().copied().collect();
+    let mut totals = batch.totals.clone();
+    totals.sort_unstable_by_key(|(key, _)| *key);
     let firsts: Vec<(SessionKey, First)> =
         batch.sessions.iter().filter_map(|(key, row)| Some((*key, row.first?))).collect();
     for rows in pieces(&firsts, ROWS[0]) {
@@ -226,11 +227,18 @@ fn settle(c: &mut dyn Connection, batch: &Batch) -> Result<Vec<(TotalKey, Total)
         })?;
         for (key, first) in rows {
             let moved = credit(last.get(key).copied(), first.started, (first.uploaded, first.downloaded));
-            let total = totals.entry(TotalKey { file: key.file, user: key.user, ip: first.ip }).or_default();
-            total.add(moved, first.factors);
+            let own = TotalKey { file: key.file, user: key.user, ip: first.ip };
+            // It came with its session; if not, it is begun here.
+            let at = totals.binary_search_by_key(&own, |(key, _)| *key).unwrap_or_else(|at| {
+                totals.insert(at, (own, Total::default()));
+                at
+            });
+            if let Some((_, total)) = totals.get_mut(at) {
+                total.add(moved, first.factors);
+            }
         }
     }
-    Ok(totals.into_iter().collect())
+    Ok(totals)
 }
 
 /// Counts a snatch for each row of `files_users` whose `completed` turns true.
