@@ -403,19 +403,13 @@ fn sample(among: Range<usize>, skip: usize, count: usize, rng: &mut Rng) -> impl
     let skips = among.contains(&skip);
     let size = among.len() - usize::from(skips);
     let count = count.min(size);
-    let turn = rng.below(size);
-    let (shorter, over) = (size / count.max(1), size % count.max(1));
-    let (mut from, mut owed) = (0, 0);
-    (0..count).map(move |_| {
-        owed += over;
-        let arc = shorter + usize::from(owed >= count);
-        owed -= if owed >= count { count } else { 0 };
-        let mut at = from + rng.below(arc) + turn;
+    let (short, longer) = (size / count.max(1), size % count.max(1));
+    let mut from = rng.below(size);
+    (0..count).map(move |i| {
+        let arc = short + usize::from(i < longer);
+        let at = from + rng.below(arc);
         from += arc;
-        if at >= size {
-            at -= size;
-        }
-        at += among.start;
+        let at = among.start + if at >= size { at - size } else { at };
         if skips && at >= skip { at + 1 } else { at }
     })
 }
