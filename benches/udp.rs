@@ -16,8 +16,9 @@
 //!
 //! opentracker is measured if it is installed (Debian has a package); it keeps no accounts and is sent
 //! no passkeys. The floor is what the kernel takes: a process that reads the same datagrams and sends
-//! answers of the same sizes, without looking at anything. The answer times are those of a server that
-//! always has 64 to answer, next to a generator on the same machine: compare them, no more.
+//! answers of the same sizes, one by one and without looking at anything; goat takes up to 32 at once.
+//! The answer times are those of a server that always has 64 to answer, next to a generator on the same
+//! machine: compare them, no more.
 
 mod common;
 
