@@ -384,7 +384,7 @@ impl Serving {
         let data = if kept { &input } else { data };
         let (used, next) = next;
         let rest = data.get(used..).unwrap_or_default();
-        if !rest.is_empty() && !matches!(next, Next::Close) {
+        if !rest.is_empty() && !matches!(next, Next::Close | Next::Send(_, End::Close)) {
             connection.input = rest.to_vec();
         }
         self.buffer = buffer;
@@ -428,7 +428,11 @@ impl Serving {
             connection.deadline = now + if partial { DEADLINE } else { KEEP_ALIVE };
         }
         let answers = out.get(before..).unwrap_or_default();
-        let end = if failed.is_some() { End::Failed } else { if close { End::Close } else { End::Open } };
+        let end = match (&failed, close) {
+            (Some(_), _) => End::Failed,
+            (None, true) => End::Close,
+            (None, false) => End::Open,
+        };
         let next = match work {
             Some(size) => {
                 connection.output.extend_from_slice(answers);
