@@ -24,8 +24,8 @@ use common::{
     Cpu, FIRST_COUNTER, Server, Shape, TempDir, ask, hex, info_hash, median, number, passkey,
     peer_id, percentile, populate, scramble,
 };
-use goat::announce::Event;
 use goat::metrics::{Asked, Metrics, Transport};
+use goat::rules::announce::Event;
 use ring::digest::{SHA256, digest};
 
 const SHAPE: Shape = Shape {

@@ -26,13 +26,13 @@ use std::sync::Mutex;
 use ring::{digest, hmac};
 
 use crate::config::Config;
-use crate::limits::Failures;
 use crate::log::log;
-use crate::message::Request;
+use crate::net::message::Request;
 use crate::random::{hex, secret};
+use crate::rules::limits::Failures;
+use crate::rules::swarm::lock;
 use crate::server::Tracker;
 use crate::store::{Error, Member};
-use crate::swarm::lock;
 
 /// Why a call of the API is refused: a status and what is said of it.
 #[derive(Debug)]

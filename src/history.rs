@@ -4,9 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use crate::rules::swarm::lock;
 use crate::server::Tracker;
 use crate::store::Error;
-use crate::swarm::lock;
 
 /// Seconds between two samples.
 pub const STEP: u32 = 5;

@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::access::Suggestion;
-use crate::announce::{drop_users, expire};
+use crate::books::journal::Journal;
+use crate::books::ledger::Batch;
 use crate::config::Config;
 use crate::history::Counts;
-use crate::journal::Journal;
-use crate::ledger::Batch;
 use crate::log::log;
 use crate::random::Rng;
+use crate::rules::access::Suggestion;
+use crate::rules::announce::{drop_users, expire};
 use crate::server::{Tracker, database};
 use crate::store::{Change, Error, Kind, Store};
 

@@ -1,16 +1,16 @@
 //! goat is a BitTorrent tracker for small private communities.
 //!
-//! **The tour.** An announce comes through [`net`] (TCP, with [`tls`] for HTTPS), which reads a whole request
-//! ([`message`]) and hands it to [`http`], or as a datagram to [`udp`]. These make plain data of it, ask
-//! [`announce`] (the rules), and write what comes back as bencode or bytes. The rules know [`access`] (who may) and
-//! [`swarm`] (who is there), and note in the [`ledger`] what the books must hold, of which the [`journal`] has a copy
-//! that a kill cannot reach; none of them waits for anything. The [`keeper`] writes the ledger into the [`store`]
-//! (SQLite or MySQL) once a second and follows what others change there. [`server`] builds all this from the
-//! [`config`] and stops it; [`cli`] is the command line.
+//! **The tour.** An announce comes through [`net`] (TCP, with [`net::tls`] for HTTPS), which reads a whole request
+//! ([`net::message`]) and hands it to [`net::http`], or as a datagram to [`udp`]. These make plain data of it, ask
+//! [`rules::announce`], and write what comes back as bencode or bytes. The rules know [`rules::access`] (who may) and
+//! [`rules::swarm`] (who is there), and note in the [`books::ledger`] what the books must hold, of which the
+//! [`books::journal`] has a copy that a kill cannot reach; none of them waits for anything. The [`keeper`] writes the
+//! ledger into the [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`] builds
+//! all this from the [`config`] and stops it; [`cli`] is the command line.
 //!
-//! Everything else over HTTP goes to the [`workers`], where [`web`] sends the status page, and the answers of the
-//! [`api`] to those whom [`auth`] knows, within [`limits`]. [`metrics`] and [`history`] count, at next to no cost for
-//! an announce.
+//! Everything else over HTTP goes to the [`net::workers`], where [`web`] sends the status page, and the answers of the
+//! [`web::api`] to those whom [`auth`] knows, within [`rules::limits`]. [`metrics`] and [`history`] count, at next to
+//! no cost for an announce.
 //!
 //! **Why no two threads race.** All that threads share is behind a lock or is an atomic number, or the compiler
 //! would not have it: the only unsafe code is in `sys`, whose shared memory consists of atomic numbers.
@@ -30,35 +30,20 @@
 #[cfg(not(any(feature = "sqlite", feature = "mysql")))]
 compile_error!("goat needs a database: build it with the feature sqlite, mysql or both");
 
-pub mod access;
-pub mod announce;
-pub mod api;
 pub mod auth;
-pub mod bencode;
-mod cidr;
+pub mod books;
 pub mod cli;
 pub mod config;
-pub mod connection;
-pub mod connection_id;
-pub mod gate;
 pub mod history;
-pub mod http;
-pub mod journal;
 pub mod keeper;
-pub mod ledger;
-pub mod limits;
 pub mod log;
-pub mod message;
 pub mod metrics;
 pub mod net;
 pub mod random;
+pub mod rules;
 pub mod server;
 pub mod store;
-pub mod stream;
-pub mod swarm;
 mod sys;
-pub mod tls;
 pub mod torrent;
 pub mod udp;
 pub mod web;
-pub mod workers;

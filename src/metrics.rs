@@ -11,10 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::announce::{Event, Refusal};
 use crate::history::History;
+use crate::rules::announce::{Event, Refusal};
+use crate::rules::swarm::lock;
 use crate::server::Tracker;
-use crate::swarm::lock;
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use crate::access::{Access, Suggestion};
-use crate::announce::{Refusal, drop_torrent};
 use crate::auth::Auth;
+use crate::books::journal::Journal;
 use crate::config::{Config, Driver};
-use crate::journal::Journal;
 use crate::keeper::Keeper;
-use crate::limits::Failures;
 use crate::log::log;
 use crate::metrics::Metrics;
+use crate::net::tls::Certificates;
 use crate::net::{Door, Listeners};
+use crate::rules::access::{Access, Suggestion};
+use crate::rules::announce::{Refusal, drop_torrent};
+use crate::rules::limits::Failures;
+use crate::rules::swarm::{Swarms, Torrent};
 use crate::store::{FileRow, Loaded, Store};
-use crate::swarm::{Swarms, Torrent};
-use crate::tls::Certificates;
 use crate::torrent::InfoHash;
 use crate::udp;
 

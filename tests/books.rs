@@ -12,14 +12,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::{Database, Folder, hex};
-use goat::access::{Suggestion, User};
-use goat::announce::{self, Announce, Event, Reply};
+use goat::books::ledger::{Batch, credit};
 use goat::keeper::{Keeper, gather, replay};
-use goat::ledger::{Batch, credit};
 use goat::random::Rng;
+use goat::rules::access::{Suggestion, User};
+use goat::rules::announce::{self, Announce, Event, Reply};
+use goat::rules::swarm::Peers;
 use goat::server::Tracker;
 use goat::store::{Change, Store};
-use goat::swarm::Peers;
 use goat::torrent::PeerId;
 use serde_json::{Value, json};
 use world::*;

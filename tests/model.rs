@@ -11,13 +11,13 @@ mod world;
 use std::sync::Arc;
 
 use common::{Clients, Database, Folder, Model, Random, SILENCE, Said, info_hash, wait_until};
-use goat::access::User;
-use goat::announce::{Announce, Event, announce, drop_users, expire};
 use goat::keeper::{Keeper, gather};
 use goat::random::Rng;
+use goat::rules::access::User;
+use goat::rules::announce::{Announce, Event, announce, drop_users, expire};
+use goat::rules::swarm::{Peers, Want};
 use goat::server::Tracker;
 use goat::store::Store;
-use goat::swarm::{Peers, Want};
 use goat::torrent::{InfoHash, PeerId};
 use serde_json::json;
 use world::config;

@@ -6,8 +6,8 @@ mod world;
 use std::net::IpAddr;
 
 use common::escape;
-use goat::access::{Access, Suggestion, User};
-use goat::announce::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
+use goat::rules::access::{Access, Suggestion, User};
+use goat::rules::announce::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
 use goat::store::FileRow;
 use goat::torrent::InfoHash;
 use proptest::prelude::*;
@@ -755,7 +755,7 @@ fn no_request_whatever_it_says_is_answered_with_anything_but_a_dictionary() {
             .map(|(name, value)| httparse::Header { name, value });
         let headers = &headers.collect::<Vec<_>>();
         let (method, target) = ("GET", &target);
-        let request = goat::message::Request {
+        let request = goat::net::message::Request {
             method,
             target,
             headers,

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use common::escape;
-use goat::announce::{Announce, Event, Scrape};
-use goat::http::{Answer, Scratch};
-use goat::message::Request;
+use goat::net::http::{Answer, Scratch};
+use goat::net::message::Request;
 use goat::random::Rng;
+use goat::rules::announce::{Announce, Event, Scrape};
+use goat::rules::swarm::{Addresses, Peers, Session, Swarm, Want};
 use goat::store::FileRow;
-use goat::swarm::{Addresses, Peers, Session, Swarm, Want};
 use goat::torrent::{InfoHash, PeerId};
 use proptest::prelude::*;
 use serde_json::json;
@@ -482,7 +482,8 @@ fn head_is_answered_like_get_without_the_body_and_a_last_answer_says_so() {
             secure: false,
         };
         let mut out = Vec::new();
-        let done = goat::http::answer(&site.tracker, &request, &mut Scratch::default(), &mut out);
+        let done =
+            goat::net::http::answer(&site.tracker, &request, &mut Scratch::default(), &mut out);
         assert_eq!(done, Answer::Written);
         String::from_utf8_lossy(&out).into_owned()
     };

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use common::{
     Announce, Database, Folder, Goat, PATIENCE, hex, info_hash, peer_id, scrape, skip, wait_until,
 };
-use goat::access::User;
-use goat::announce::{Reply, Scrape};
-use goat::connection_id::ConnectionIds;
 use goat::random::Rng;
+use goat::rules::access::User;
+use goat::rules::announce::{Reply, Scrape};
+use goat::rules::swarm::Peers;
 use goat::server::Tracker;
-use goat::swarm::Peers;
 use goat::torrent::{InfoHash, PeerId};
+use goat::udp::connection_id::ConnectionIds;
 use goat::udp::{self, Action, Fields, Outcome, Packet, Responder};
 use proptest::collection::vec;
 use proptest::prelude::*;

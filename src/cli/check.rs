@@ -14,10 +14,10 @@ use super::{Call, Done, Failure, now};
 use crate::config::{Config, Driver, PEM};
 use crate::keeper::unwritten;
 use crate::log::{clean, timestamp};
+use crate::net::tls::{Certificates, Defect};
 use crate::server::{database, listen};
 use crate::store::Store;
 use crate::sys;
-use crate::tls::{Certificates, Defect};
 
 /// How something is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ fn ports(config: &Config) -> Vec<Finding> {
 
 /// Whether a goat is not that of this configuration: it has the journal of another open.
 fn is_another(config: &Config, id: u32) -> bool {
-    let own = crate::journal::path(config).display().to_string();
+    let own = crate::books::journal::path(config).display().to_string();
     let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
     let mut files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
     let journal = |file: &str| file.starts_with("/dev/shm/goat") && !file.starts_with(&own);

@@ -8,11 +8,11 @@ use std::path::Path;
 use super::output::{Cell, Fields, count, print, show};
 use super::{Call, Done, Failure, live_since, order, replace_file, store};
 use crate::config::{Config, Driver, PEM, Problem};
+use crate::net::tls::{Certificates, Defect};
 use crate::server::database;
 #[cfg(feature = "sqlite")]
 use crate::store::{Error, aside};
 use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
-use crate::tls::{Certificates, Defect};
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;
@@ -142,7 +142,7 @@ pub fn restore(call: &Call) -> Done {
 /// may have given its ids to others. Returns what to say about it.
 #[cfg(feature = "sqlite")]
 fn discard(config: &Config) -> Result<String, Error> {
-    let journal = match crate::journal::Journal::open(config) {
+    let journal = match crate::books::journal::Journal::open(config) {
         Ok(journal) => Some(journal),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None, // No place for journals.
         Err(e) => {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::output::{Cell, Fields, List, count, print, show};
 use super::{Call, Done, Failure, live_since, write_file};
+use crate::books::ledger::Factors;
 use crate::config::Config;
-use crate::ledger::Factors;
 use crate::log::clean;
 use crate::store::{FILE_ORDERS, Store, SwarmRow, Which};
 use crate::torrent::{self, InfoHash, Torrent};

@@ -2,9 +2,9 @@
 
 use super::community::remove_file;
 use super::{Connection, Error, FILE_COLUMNS, Kind, Store, Value, big, file};
-use crate::access::{MAX_PENDING, Suggestion};
-use crate::ledger::Factors;
+use crate::books::ledger::Factors;
 use crate::random::{hex, secret};
+use crate::rules::access::{MAX_PENDING, Suggestion};
 use crate::torrent::InfoHash;
 
 /// A row of `users` and what the member does now.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Error, Store, Value, big};
 use crate::history::Row;
 use crate::random::secret;
-use crate::swarm::lock;
+use crate::rules::swarm::lock;
 
 /// A member, as far as the API must know one.
 #[derive(Clone, Copy, Debug)]

@@ -28,13 +28,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use self::dialect::Dialect;
-use crate::access::User;
+use crate::books::ledger::Factors;
 use crate::config::{Config, Driver};
-use crate::ledger::Factors;
 use crate::log::log;
 use crate::random::Rng;
+use crate::rules::access::User;
+use crate::rules::swarm::{Addresses, Session, addr4, addr6, lock};
 use crate::server::database;
-use crate::swarm::{Addresses, Session, addr4, addr6, lock};
 use crate::torrent::{InfoHash, PeerId};
 
 /// A value that goes into a statement or comes out of a row.

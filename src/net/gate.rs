@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
-use crate::swarm::lock;
+use crate::rules::swarm::lock;
 
 /// The most connections from one IPv4 address or IPv6 network at a time.
 const MAX_PER_ADDRESS: u32 = 32;

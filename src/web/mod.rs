@@ -1,6 +1,8 @@
 //! Sends what browsers and scripts ask for: the status page from memory, the answers of `api` whole where
 //! they are short, else in chunks while they are made. Compresses, and answers 304 where nothing changed.
 
+pub mod api;
+
 use std::io::{self, ErrorKind, Write};
 use std::sync::LazyLock;
 
@@ -9,15 +11,15 @@ use flate2::write::GzEncoder;
 use ring::digest::{SHA256, digest};
 use tiny_http::{Header, Response, StatusCode};
 
-use crate::api::{admit, respond};
 use crate::auth::{Failure, base64_encode};
-use crate::http::split;
-use crate::message::{Request, print};
+use crate::net::http::split;
+use crate::net::message::{Request, print};
 use crate::random::hex;
 use crate::server::Tracker;
+use crate::web::api::{admit, respond};
 
 /// The status page: HTML, style and script.
-const PAGE: &str = include_str!("../res/page.html");
+const PAGE: &str = include_str!("../../res/page.html");
 /// A longer answer is sent while it is made.
 const WHOLE: usize = 256 * 1024;
 /// What one chunk holds, about.

@@ -1,13 +1,15 @@
 //! Torrent files (BEP 3 and 52): what a tracker needs to know of one, and the ids of torrents and
 //! peers; and copies for members. Reads bytes, never files. Paths and piece hashes are the clients' business.
 
+pub mod bencode;
+
 use std::fmt;
 use std::str::FromStr;
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
-use crate::bencode::{self, Value};
+use crate::torrent::bencode::Value;
 
 /// A torrent's identity, as clients announce it: the SHA-1 of its info dictionary (BEP 3), or the
 /// first 20 bytes of the SHA-256 (BEP 52).

@@ -2,6 +2,8 @@
 //! thread of its own, which takes from the kernel as many as wait and gives it their answers at once. Packets
 //! are read and written by functions that know neither sockets nor clocks.
 
+pub mod connection_id;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,17 +13,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, Scrape};
-use crate::announce::{admit, announce, peers_wanted, scrape};
-use crate::connection_id::ConnectionIds;
 use crate::log::log;
 use crate::metrics::{Asked, Fate, Transport};
+use crate::net::workers::join;
 use crate::random::Rng;
+use crate::rules::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, Scrape};
+use crate::rules::announce::{admit, announce, peers_wanted, scrape};
+use crate::rules::swarm::{Peers, Want, lock};
 use crate::server::Tracker;
-use crate::swarm::{Peers, Want, lock};
 use crate::sys::{BATCH, Datagram, receive, send_all};
 use crate::torrent::{InfoHash, PeerId};
-use crate::workers::join;
+use crate::udp::connection_id::ConnectionIds;
 
 /// What begins a connect request (BEP 15).
 const PROTOCOL_ID: u64 = 0x417_2710_1980;

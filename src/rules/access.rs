@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::announce::Refusal;
-use crate::swarm::lock;
+use crate::rules::announce::Refusal;
+use crate::rules::swarm::lock;
 use crate::torrent::InfoHash;
 
 /// A member, as far as announces need to know one.

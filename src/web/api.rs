@@ -12,9 +12,9 @@ use serde_json::{json, to_writer};
 
 use crate::auth::{Credentials, Failure, UnderWay, identify};
 use crate::history::{COLUMNS, HOUR, STEP};
-use crate::http::split;
-use crate::message::Request;
 use crate::metrics::{self, Process};
+use crate::net::http::split;
+use crate::net::message::Request;
 use crate::server::{Tracker, announce_urls};
 use crate::store::{Activity, ApiFile, ApiUser, ClientRow, KEY_LIFE, List, Member, PIECE};
 use crate::torrent::InfoHash;

@@ -16,6 +16,14 @@
 //! registered with epoll: that is accept, read, write, close, the same calls as a bare responder makes.
 //! Of connections that are open already, all requests that wait are answered before the answers are sent.
 
+pub mod connection;
+pub mod gate;
+pub mod http;
+pub mod message;
+pub mod stream;
+pub mod tls;
+pub mod workers;
+
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -24,15 +32,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::connection::{Connection, DEADLINE, End, Next, Slots, State, waits};
-use crate::gate::Gate;
-use crate::http::{self, Answer, Scratch};
 use crate::log::log;
-use crate::message::{self, MAX_HEADERS, Parsed, parse};
+use crate::net::connection::{Connection, DEADLINE, End, Next, Slots, State, waits};
+use crate::net::gate::Gate;
+use crate::net::http::{Answer, Scratch};
+use crate::net::message::{MAX_HEADERS, Parsed, parse};
+use crate::net::stream::Stream;
+use crate::net::workers::{Desk, Workers, join};
 use crate::server::Tracker;
-use crate::stream::Stream;
 use crate::sys::{Events, Interest, Poll};
-use crate::workers::{Desk, Workers, join};
 
 /// How long a connection may stay open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Entry, Journal};
-use crate::swarm::{Addresses, Session};
+use crate::books::journal::{Entry, Journal};
+use crate::rules::swarm::{Addresses, Session};
 use crate::torrent::PeerId;
 
 /// What makes a session: (torrent, user, peer_id).

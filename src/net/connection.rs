@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::gate::Place;
-use crate::stream::Stream;
+use crate::net::gate::Place;
+use crate::net::stream::Stream;
 use crate::sys::Interest;
 
 /// A request must be whole this long after its first byte, the TLS handshake before it included; and an

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-use crate::http::split;
+use crate::net::http::split;
 
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 8 * 1024;

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use ring::digest;
 
+use crate::books::ledger::{Batch, Factors, First, SessionKey, SessionRow, Total, TotalKey};
 use crate::config::{Config, Driver};
-use crate::ledger::{Batch, Factors, First, SessionKey, SessionRow, Total, TotalKey};
 use crate::random::{Rng, hex};
-use crate::swarm::{Addr4, Addr6, Addresses, Session, lock};
+use crate::rules::swarm::{Addr4, Addr6, Addresses, Session, lock};
 use crate::sys::SharedWords;
 use crate::torrent::PeerId;
 

@@ -9,12 +9,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::access::{Access, User};
+use crate::books::ledger::{First, Ledger, SessionKey, SessionRow, TotalKey, credit};
 use crate::config::Config;
-use crate::gate::network;
-use crate::ledger::{First, Ledger, SessionKey, SessionRow, TotalKey, credit};
+use crate::net::gate::network;
 use crate::random::Rng;
-use crate::swarm::{Addresses, Peers, Session, Shard, Swarm, Swarms, Torrent, Want};
+use crate::rules::access::{Access, User};
+use crate::rules::swarm::{Addresses, Peers, Session, Shard, Swarm, Swarms, Torrent, Want};
 use crate::torrent::{InfoHash, PeerId};
 
 /// What an announce wants to say beside its numbers (BEP 3, BEP 21).

@@ -13,9 +13,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Factors, Ledger};
-use crate::limits::Begun;
+use crate::books::ledger::{Factors, Ledger};
 use crate::random::Rng;
+use crate::rules::limits::Begun;
 use crate::torrent::{InfoHash, PeerId};
 
 /// An IPv4 address and a port as they travel in `peers` (BEP 23). Port 0 stands for "none".

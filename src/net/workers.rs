@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use crate::api;
 use crate::auth::Failure;
-use crate::connection::Connection;
-use crate::http::{self, Scratch};
 use crate::log::log;
-use crate::message::{self, MAX_HEADERS, Parsed, Request, parse};
+use crate::net::connection::Connection;
+use crate::net::http::{self, Scratch};
+use crate::net::message::{self, MAX_HEADERS, Parsed, Request, parse};
+use crate::rules::swarm::lock;
 use crate::server::Tracker;
-use crate::swarm::lock;
 use crate::web;
+use crate::web::api;
 
 /// The most requests that wait for a worker.
 const MAX_WAITING: usize = 1_024;

@@ -3,6 +3,8 @@
 //! Owns the keys, their defaults and what each of them accepts. Opens no port and no database, and
 //! never shows a password.
 
+mod cidr;
+
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Display, Formatter, Write as _};
 use std::fs::{self, File, OpenOptions};
@@ -16,10 +18,10 @@ use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::cidr::Cidr;
+use crate::config::cidr::Cidr;
 
 /// The configuration that goat ships with: every key, explained.
-pub const TEMPLATE: &str = include_str!("../config.json5");
+pub const TEMPLATE: &str = include_str!("../../config.json5");
 
 /// Bytes of a configuration file, at most.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -506,7 +508,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
-    const EXAMPLE: &str = include_str!("../tests/data/goat-example.json");
+    const EXAMPLE: &str = include_str!("../../tests/data/goat-example.json");
 
     fn config(text: &str) -> Config {
         parse(Path::new("/etc/goat/config.json"), text).unwrap()

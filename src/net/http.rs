@@ -5,16 +5,18 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, admit, announce, peers_wanted, scrape};
-use crate::api;
-use crate::bencode;
-use crate::message::Request;
 use crate::metrics::{Asked, Transport};
+use crate::net::message::Request;
 use crate::random::Rng;
+use crate::rules::announce::{
+    Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, admit, announce, peers_wanted, scrape,
+};
+use crate::rules::swarm::{Peers, Want};
 use crate::server::Tracker;
-use crate::swarm::{Peers, Want};
+use crate::torrent::bencode;
 use crate::torrent::{InfoHash, PeerId};
 use crate::web;
+use crate::web::api;
 
 impl Request<'_> {
     /// The address of the client: of the connection, unless that is a trusted proxy's. Then it is the last
@@ -389,7 +391,7 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply, a: &Announce, peers: &Peers, no
 }
 
 /// Bencodes the answer to a scrape (BEP 48, BEP 21).
-fn bencode_scrape<'a>(out: &mut Vec<u8>, files: impl Iterator<Item = (&'a InfoHash, crate::announce::Scrape)>) {
+fn bencode_scrape<'a>(out: &mut Vec<u8>, files: impl Iterator<Item = (&'a InfoHash, crate::rules::announce::Scrape)>) {
     out.push(b'd');
     bencode::bytes(out, b"files");
     out.push(b'd');
