@@ -25,7 +25,7 @@ use common::{
     peer_id, percentile, populate, scramble,
 };
 use goat::metrics::{Asked, Metrics, Transport};
-use goat::rules::announce::Event;
+use goat::protocol::Event;
 use ring::digest::{SHA256, digest};
 
 const SHAPE: Shape = Shape {

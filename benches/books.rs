@@ -22,15 +22,14 @@ use std::time::{Duration, Instant};
 
 use common::{Cpu, TempDir, argument, number, percentile};
 use fixtures::Database;
-use goat::books::ledger::Batch;
 use goat::config;
 use goat::keeper::{Keeper, gather};
+use goat::protocol::{Announce, Event, Peers, Want};
 use goat::random::Rng;
 use goat::rules::access::User;
-use goat::rules::announce::{Announce, Event, announce};
-use goat::rules::swarm::{Peers, Want};
+use goat::rules::announce::announce;
 use goat::server::Tracker;
-use goat::store::Store;
+use goat::store::{Batch, Store};
 use goat::torrent::{InfoHash, PeerId};
 use mysql::prelude::Queryable;
 use serde_json::json;

@@ -30,9 +30,9 @@ use crate::log::log;
 use crate::net::message::Request;
 use crate::random::{hex, secret};
 use crate::rules::limits::Failures;
-use crate::rules::swarm::lock;
 use crate::server::Tracker;
 use crate::store::{Error, Member};
+use crate::sync::lock;
 
 /// Why a call of the API is refused: a status and what is said of it.
 #[derive(Debug)]

@@ -4,9 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use crate::rules::swarm::lock;
 use crate::server::Tracker;
-use crate::store::Error;
+use crate::store::{Error, HistoryRow};
+use crate::sync::lock;
 
 /// Seconds between two samples.
 pub const STEP: u32 = 5;
@@ -56,15 +56,11 @@ struct Sample {
     requests: (u64, u64),
 }
 
-/// What happened in one step or one hour, as a row of numbers: time, announces answered, announces and
-/// scrapes refused, seeders, leechers, bytes uploaded, bytes downloaded.
-pub type Row = [u64; 7];
-
-/// The names of the columns of [`Row`].
+/// The names of the columns of [`HistoryRow`].
 pub const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"];
 
 impl Sample {
-    fn since(&self, earlier: &Sample) -> Row {
+    fn since(&self, earlier: &Sample) -> HistoryRow {
         let grown = |now: u64, then: u64| now.saturating_sub(then);
         [
             u64::from(self.time),
@@ -83,7 +79,7 @@ impl Sample {
 pub struct History {
     samples: Mutex<VecDeque<Sample>>,
     /// When the hour's row was last written, and what it is to hold: all up to a sample.
-    saved: Mutex<(u32, Sample, Row)>,
+    saved: Mutex<(u32, Sample, HistoryRow)>,
     clients: Mutex<(u32, Arc<Heads>)>,
 }
 
@@ -157,7 +153,7 @@ impl History {
     }
 
     /// What happened in each step that ended after `after`, in order.
-    pub fn rows(&self, after: u32) -> Vec<Row> {
+    pub fn rows(&self, after: u32) -> Vec<HistoryRow> {
         let samples = lock(&self.samples);
         let pairs = samples.iter().zip(samples.iter().skip(1));
         pairs.filter(|(_, now)| now.time > after).map(|(then, now)| now.since(then)).collect()

@@ -12,15 +12,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::books::journal::Journal;
-use crate::books::ledger::Batch;
 use crate::config::Config;
 use crate::history::Counts;
 use crate::log::log;
 use crate::random::Rng;
-use crate::rules::access::Suggestion;
 use crate::rules::announce::{drop_users, expire};
-use crate::server::{Tracker, database};
-use crate::store::{Change, Error, Kind, Store};
+use crate::server::Tracker;
+use crate::store::{Batch, Change, Error, Kind, Store, Suggestion};
 
 /// From one batch to the next, and the least between them.
 const WRITE: Duration = Duration::from_secs(1);
@@ -245,7 +243,7 @@ impl Keeper {
             match change {
                 Change::User(user) => {
                     gone.extend(user.banned.then_some(user.id));
-                    tracker.access.put_user(user);
+                    tracker.access.put_user(user.into());
                 }
                 Change::UserGone(id) => {
                     gone.insert(id);
@@ -295,7 +293,7 @@ impl Keeper {
                 self.away_since = Some(now);
                 log(format!(
                     "{} cannot be written: {e}. Announces are answered, {} rows are kept in memory until it can",
-                    database(&self.tracker.config),
+                    self.tracker.config.database_name(),
                     self.tracker.stats.unsaved.load(Relaxed)
                 ));
             }
@@ -305,7 +303,7 @@ impl Keeper {
 
     fn came_back(&mut self, now: u32) {
         if let Some(since) = self.away_since.take() {
-            let name = database(&self.tracker.config);
+            let name = self.tracker.config.database_name();
             let (seconds, rows) = (now.saturating_sub(since), std::mem::take(&mut self.caught_up));
             log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were caught up"));
         }
@@ -325,7 +323,7 @@ impl Keeper {
             self.away_since.map_or(String::new(), |_| format!(
                 ", the oldest {} seconds old, for {} cannot be written",
                 self.tracker.clock.now().saturating_sub(self.written),
-                database(&self.tracker.config)
+                self.tracker.config.database_name()
             )),
         ));
         self.announces = announces;
@@ -365,7 +363,7 @@ impl Keeper {
         if saved.is_err() {
             let _ = fs::remove_file(&new);
         }
-        let name = database(&self.tracker.config);
+        let name = self.tracker.config.database_name();
         match saved {
             Ok(()) => {
                 self.tracker.journal.iter().for_each(|journal| journal.forget(None));
@@ -458,7 +456,7 @@ pub fn recover(config: &Config, store: &Store, now: u32) -> Result<Option<Arc<Jo
     let Some(journal) = journal else { return Ok(None) };
     let batches = journal.batches();
     write_rest(&batches, journal.path(), store, now)?;
-    let identity = store.identity().map_err(|e| format!("{}: {e}", database(config)))?;
+    let identity = store.identity().map_err(|e| format!("{}: {e}", config.database_name()))?;
     journal.database().store(identity, Release);
     journal.forget(None);
     // The first segment gets a number of its own.

@@ -1,7 +1,7 @@
 //! goat is a BitTorrent tracker for small private communities.
 //!
 //! **The tour.** An announce comes through [`net`] (TCP, with [`net::tls`] for HTTPS), which reads a whole request
-//! ([`net::message`]) and hands it to [`net::http`], or as a datagram to [`udp`]. These make plain data of it, ask
+//! ([`net::message`]) and hands it to [`net::http`], or as a datagram to [`udp`]. These make plain data of it ([`protocol`]), ask
 //! [`rules::announce`], and write what comes back as bencode or bytes. The rules know [`rules::access`] (who may) and
 //! [`rules::swarm`] (who is there), and note in the [`books::ledger`] what the books must hold, of which the
 //! [`books::journal`] has a copy that a kill cannot reach; none of them waits for anything. The [`keeper`] writes the
@@ -33,16 +33,19 @@ compile_error!("goat needs a database: build it with the feature sqlite, mysql o
 pub mod auth;
 pub mod books;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod history;
 pub mod keeper;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod protocol;
 pub mod random;
 pub mod rules;
 pub mod server;
 pub mod store;
+pub mod sync;
 mod sys;
 pub mod torrent;
 pub mod udp;

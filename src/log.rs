@@ -1,18 +1,14 @@
 //! Log lines: to stderr, with the time in UTC, for a person or for journald.
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::clock::now;
 
 /// Writes one line. Control characters, which may come from the network, are escaped.
 pub fn log(message: impl AsRef<str>) {
     let seconds = now();
     // Where the log cannot be written, for the disk is full or its reader gone, goat goes on.
     let _ = writeln!(std::io::stderr(), "{} {}", timestamp(seconds), clean(message.as_ref()));
-}
-
-/// Seconds since 1970, by a clock that may be set.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
 }
 
 /// Text with its control characters escaped, so that it stays one line and moves no cursor.

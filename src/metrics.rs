@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::time::{Duration, Instant};
 
 use crate::history::History;
-use crate::rules::announce::{Event, Refusal};
-use crate::rules::swarm::lock;
+use crate::protocol::{Event, Refusal};
 use crate::server::Tracker;
+use crate::sync::lock;
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

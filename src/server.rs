@@ -5,51 +5,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddr
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
 
 use crate::auth::Auth;
 use crate::books::journal::Journal;
-use crate::config::{Config, Driver};
+use crate::clock::Clock;
+use crate::config::Config;
 use crate::keeper::Keeper;
 use crate::log::log;
 use crate::metrics::Metrics;
 use crate::net::tls::Certificates;
 use crate::net::{Door, Listeners};
-use crate::rules::access::{Access, Suggestion};
-use crate::rules::announce::{Refusal, drop_torrent};
+use crate::protocol::Refusal;
+use crate::rules::access::Access;
+use crate::rules::announce::drop_torrent;
 use crate::rules::limits::Failures;
 use crate::rules::swarm::{Swarms, Torrent};
-use crate::store::{FileRow, Loaded, Store};
+use crate::store::{FileRow, Loaded, Store, Suggestion};
 use crate::torrent::InfoHash;
 use crate::udp;
-
-/// The time of day, which never jumps while goat runs: it is read once and then counted on.
-pub struct Clock {
-    since: u64,
-    start: Instant,
-}
-
-impl Clock {
-    fn new() -> Clock {
-        Clock { since: crate::log::now(), start: Instant::now() }
-    }
-
-    /// Seconds since 1970.
-    pub fn now(&self) -> u32 {
-        self.at(Instant::now())
-    }
-
-    /// The time of day at an instant, in seconds since 1970.
-    pub fn at(&self, instant: Instant) -> u32 {
-        let passed = instant.saturating_duration_since(self.start).as_secs();
-        u32::try_from(self.since.saturating_add(passed)).unwrap_or(u32::MAX)
-    }
-
-    /// When goat started, in seconds since 1970.
-    pub fn started(&self) -> u32 {
-        self.at(self.start)
-    }
-}
 
 /// What is counted while the tracker runs.
 #[derive(Default)]
@@ -94,10 +67,10 @@ impl Tracker {
     /// Connects to the database, writes what an earlier run could not, and loads what it holds.
     pub fn load(config: Config) -> Result<Tracker, String> {
         let certificates = config.https.then(|| Certificates::load(&config.ssl)).transpose().map_err(|d| d.found)?;
-        let whose = database(&config);
+        let whose = config.database_name();
         let failed = |e: crate::store::Error| format!("{whose}: {e}");
         let store = Store::open(&config).map_err(failed)?;
-        let clock = Clock::new();
+        let clock = Clock::start();
         let journal = crate::keeper::recover(&config, &store, clock.now())?;
         let (access, swarms) = (Access::default(), Swarms::default());
         let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
@@ -121,7 +94,7 @@ impl Tracker {
         };
         let mut hashes = std::collections::HashMap::new();
         let loading = |row: Loaded| match row {
-            Loaded::User(user) => tracker.access.put_user(user),
+            Loaded::User(user) => tracker.access.put_user(user.into()),
             Loaded::File(file) => {
                 hashes.insert(file.id, file.info_hash);
                 tracker.put_torrent(&file);
@@ -188,7 +161,7 @@ impl Tracker {
     /// the keeper says when the database is away.
     fn look_up_user(&self, passkey: &str) -> bool {
         let found = self.store.user_by_passkey(passkey).ok().flatten();
-        found.map(|user| self.access.put_user(user)).is_some()
+        found.map(|user| self.access.put_user(user.into())).is_some()
     }
 
     /// Looks a torrent up in the database. Returns whether it is there.
@@ -208,14 +181,6 @@ impl Tracker {
         let torrent: &mut Torrent = shard.torrents.entry(file.info_hash).or_default();
         (torrent.id, torrent.snatches, torrent.verified) = (file.id, file.completed, file.verified);
         torrent.factors = file.factors;
-    }
-}
-
-/// The database in words, without secrets.
-pub fn database(config: &Config) -> String {
-    match config.db.driver {
-        Driver::Sqlite => format!("SQLite {}", config.db.path.display()),
-        Driver::Mysql => format!("MySQL database {} at {}", config.db.database, config.db.host),
     }
 }
 
@@ -262,7 +227,7 @@ pub fn listen<T>(host: &str, port: u16, bind: impl Fn(&[SocketAddr]) -> io::Resu
 
 /// Says, once and only to a person, who the first user is; makes that user.
 fn first_user(tracker: &Tracker) -> Result<(), String> {
-    let failed = |e| format!("{}: {e}", database(&tracker.config));
+    let failed = |e| format!("{}: {e}", tracker.config.database_name());
     if !tracker.config.passkey || tracker.store.has_users().map_err(failed)? {
         return Ok(());
     }
@@ -294,7 +259,7 @@ pub fn run(config: Config) -> Result<(), String> {
     }
     let udp = config.udp.then(|| listen(&config.host, config.port, |at| UdpSocket::bind(at))).transpose()?;
     let tracker = Arc::new(Tracker::load(config)?);
-    log(format!("{}: {}", database(&tracker.config), crate::keeper::counts(&tracker)));
+    log(format!("{}: {}", tracker.config.database_name(), crate::keeper::counts(&tracker)));
     first_user(&tracker)?;
     let failed = |e: io::Error| format!("cannot start to listen: {e}");
     let (mut http, mut datagrams) = (None, None);

@@ -12,14 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::{Database, Folder, hex};
-use goat::books::ledger::{Batch, credit};
 use goat::keeper::{Keeper, gather, replay};
+use goat::protocol::{Announce, Event, Peers, Reply};
 use goat::random::Rng;
-use goat::rules::access::{Suggestion, User};
-use goat::rules::announce::{self, Announce, Event, Reply};
-use goat::rules::swarm::Peers;
+use goat::rules::access::User;
+use goat::rules::announce;
 use goat::server::Tracker;
-use goat::store::{Change, Store};
+use goat::store::{Batch, Change, Store, Suggestion, credit};
 use goat::torrent::PeerId;
 use serde_json::{Value, json};
 use world::*;

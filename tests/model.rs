@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use common::{Clients, Database, Folder, Model, Random, SILENCE, Said, info_hash, wait_until};
 use goat::keeper::{Keeper, gather};
+use goat::protocol::{Announce, Event, Peers, Want};
 use goat::random::Rng;
 use goat::rules::access::User;
-use goat::rules::announce::{Announce, Event, announce, drop_users, expire};
-use goat::rules::swarm::{Peers, Want};
+use goat::rules::announce::{announce, drop_users, expire};
 use goat::server::Tracker;
 use goat::store::Store;
 use goat::torrent::{InfoHash, PeerId};

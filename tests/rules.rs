@@ -6,9 +6,9 @@ mod world;
 use std::net::IpAddr;
 
 use common::escape;
-use goat::rules::access::{Access, Suggestion, User};
-use goat::rules::announce::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
-use goat::store::FileRow;
+use goat::protocol::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
+use goat::rules::access::{Access, User};
+use goat::store::{FileRow, Suggestion};
 use goat::torrent::InfoHash;
 use proptest::prelude::*;
 use serde_json::json;

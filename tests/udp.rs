@@ -15,10 +15,9 @@ use std::sync::Arc;
 use common::{
     Announce, Database, Folder, Goat, PATIENCE, hex, info_hash, peer_id, scrape, skip, wait_until,
 };
+use goat::protocol::{Peers, Reply, Scrape};
 use goat::random::Rng;
 use goat::rules::access::User;
-use goat::rules::announce::{Reply, Scrape};
-use goat::rules::swarm::Peers;
 use goat::server::Tracker;
 use goat::torrent::{InfoHash, PeerId};
 use goat::udp::connection_id::ConnectionIds;

@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use ring::digest;
 
-use crate::books::ledger::{Batch, Factors, First, SessionKey, SessionRow, Total, TotalKey};
 use crate::config::{Config, Driver};
+use crate::protocol::{Addr4, Addr6, Addresses, Factors};
 use crate::random::{Rng, hex};
-use crate::rules::swarm::{Addr4, Addr6, Addresses, Session, lock};
+use crate::store::{Batch, First, Session, SessionKey, SessionRow, Total, TotalKey};
+use crate::sync::lock;
 use crate::sys::SharedWords;
 use crate::torrent::PeerId;
 

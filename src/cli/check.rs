@@ -15,7 +15,7 @@ use crate::config::{Config, Driver, PEM};
 use crate::keeper::unwritten;
 use crate::log::{clean, timestamp};
 use crate::net::tls::{Certificates, Defect};
-use crate::server::{database, listen};
+use crate::server::listen;
 use crate::store::Store;
 use crate::sys;
 
@@ -50,7 +50,7 @@ pub fn check(call: &Call) -> Done {
     let config = call.config()?;
     let fix = call.on("--fix");
     let mut findings = vec![good(config.file.display().to_string())];
-    let name = database(&config);
+    let name = config.database_name();
     let mut last_batch = 0;
     let wrong = Store::check(&config).and_then(|wrong| {
         if wrong.is_empty() {

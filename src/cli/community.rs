@@ -9,10 +9,8 @@ use super::output::{Cell, Fields, count, print, show};
 use super::{Call, Done, Failure, live_since, order, replace_file, store};
 use crate::config::{Config, Driver, PEM, Problem};
 use crate::net::tls::{Certificates, Defect};
-use crate::server::database;
 #[cfg(feature = "sqlite")]
-use crate::store::{Error, aside};
-use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
+use crate::store::{Error, FILE_ORDERS, Import, USER_ORDERS, Which, Who, aside};
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;
@@ -135,7 +133,7 @@ pub fn restore(call: &Call) -> Done {
     }
     // Opened for its own checks.
     let members = store(&config)?.stats(0)?.first().map_or(0, |(_, members)| *members);
-    print(&format!("{}: {}\n", database(&config), count(members, "member")))
+    print(&format!("{}: {}\n", config.database_name(), count(members, "member")))
 }
 
 /// Takes away what the next start would write of the run before: a restored database knows nothing of it, and

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use super::output::{Cell, Fields, List, count, print, show};
 use super::{Call, Done, Failure, live_since, write_file};
-use crate::books::ledger::Factors;
 use crate::config::Config;
 use crate::log::clean;
+use crate::protocol::Factors;
 use crate::store::{FILE_ORDERS, Store, SwarmRow, Which};
 use crate::torrent::{self, InfoHash, Torrent};
 

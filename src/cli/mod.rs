@@ -25,7 +25,6 @@ use table::{COMMANDS, Command, OPTIONS};
 
 use crate::config::{self, Config, Problem};
 use crate::log::{clean, log};
-use crate::server::database;
 use crate::store::Store;
 
 /// Why a command ends with another status than 0.
@@ -238,12 +237,12 @@ fn take_command(words: &mut Vec<String>, help: bool) -> Result<&'static Command,
 }
 
 fn store(config: &Config) -> Result<Store, Failure> {
-    Store::open(config).map_err(|e| Failure::Could(format!("{}: {e}", database(config))))
+    Store::open(config).map_err(|e| Failure::Could(format!("{}: {e}", config.database_name())))
 }
 
 /// Seconds since 1970.
 fn now() -> u32 {
-    u32::try_from(crate::log::now()).unwrap_or(u32::MAX)
+    u32::try_from(crate::clock::now()).unwrap_or(u32::MAX)
 }
 
 /// Sessions that announced since then are in their swarms.

@@ -293,6 +293,14 @@ impl Config {
     pub fn everywhere(&self) -> bool {
         self.host.is_empty() || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
     }
+
+    /// The database in words, without secrets.
+    pub fn database_name(&self) -> String {
+        match self.db.driver {
+            Driver::Sqlite => format!("SQLite {}", self.db.path.display()),
+            Driver::Mysql => format!("MySQL database {} at {}", self.db.database, self.db.host),
+        }
+    }
 }
 
 impl Db {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
-use crate::rules::swarm::lock;
+use crate::protocol::network;
+use crate::sync::lock;
 
 /// The most connections from one IPv4 address or IPv6 network at a time.
 const MAX_PER_ADDRESS: u32 = 32;
@@ -92,13 +93,5 @@ impl Drop for Place {
                 by_address.remove(&address);
             }
         }
-    }
-}
-
-/// What one client can choose addresses from: an IPv4 address, or an IPv6 network of 64 bits.
-pub fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
     }
 }

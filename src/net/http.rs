@@ -6,15 +6,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::metrics::{Asked, Transport};
-use crate::net::message::Request;
+use crate::net::message::{Request, split};
+use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Want, peers_wanted};
 use crate::random::Rng;
-use crate::rules::announce::{
-    Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, admit, announce, peers_wanted, scrape,
-};
-use crate::rules::swarm::{Peers, Want};
+use crate::rules::announce::{admit, announce, scrape};
 use crate::server::Tracker;
-use crate::torrent::bencode;
-use crate::torrent::{InfoHash, PeerId};
+use crate::torrent::{InfoHash, PeerId, bencode};
 use crate::web;
 use crate::web::api;
 
@@ -109,14 +106,6 @@ pub fn answer_slowly(
 enum Action {
     Announce,
     Scrape,
-}
-
-/// Splits a request's target into its path and its query.
-pub fn split(target: &str) -> (&str, &str) {
-    // A proxy may send the whole URL (RFC 9112, section 3.2.2).
-    let rest = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
-    let target = rest.map_or(target, |rest| rest.find('/').map_or("", |slash| rest.get(slash..).unwrap_or("")));
-    target.split_once('?').unwrap_or((target, ""))
 }
 
 /// The passkey in the path, and what the path asks for.
@@ -391,7 +380,7 @@ fn write_reply(out: &mut Vec<u8>, reply: &Reply, a: &Announce, peers: &Peers, no
 }
 
 /// Bencodes the answer to a scrape (BEP 48, BEP 21).
-fn bencode_scrape<'a>(out: &mut Vec<u8>, files: impl Iterator<Item = (&'a InfoHash, crate::rules::announce::Scrape)>) {
+fn bencode_scrape<'a>(out: &mut Vec<u8>, files: impl Iterator<Item = (&'a InfoHash, crate::protocol::Scrape)>) {
     out.push(b'd');
     bencode::bytes(out, b"files");
     out.push(b'd');

@@ -5,14 +5,20 @@ use std::net::IpAddr;
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-use crate::net::http::split;
-
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 /// The longest body of a request, in bytes.
 const MAX_BODY: u64 = 64 * 1024;
 /// The most headers of a request.
 pub const MAX_HEADERS: usize = 64;
+
+/// Splits a request's target into its path and its query.
+pub fn split(target: &str) -> (&str, &str) {
+    // A proxy may send the whole URL (RFC 9112, section 3.2.2).
+    let rest = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    let target = rest.map_or(target, |rest| rest.find('/').map_or("", |slash| rest.get(slash..).unwrap_or("")));
+    target.split_once('?').unwrap_or((target, ""))
+}
 
 /// One whole request.
 pub struct Request<'a> {

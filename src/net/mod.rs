@@ -38,8 +38,9 @@ use crate::net::gate::Gate;
 use crate::net::http::{Answer, Scratch};
 use crate::net::message::{MAX_HEADERS, Parsed, parse};
 use crate::net::stream::Stream;
-use crate::net::workers::{Desk, Workers, join};
+use crate::net::workers::{Desk, Workers};
 use crate::server::Tracker;
+use crate::sync::join;
 use crate::sys::{Events, Interest, Poll};
 
 /// How long a connection may stay open between two requests.

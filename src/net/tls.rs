@@ -14,7 +14,7 @@ use rustls::{Error, ServerConfig};
 
 use crate::config::Ssl;
 use crate::log::log;
-use crate::rules::swarm::lock;
+use crate::sync::lock;
 
 /// The longest file that is read: a chain of certificates has some KiB.
 const MAX_FILE: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle, sleep};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::auth::Failure;
@@ -12,8 +12,8 @@ use crate::log::log;
 use crate::net::connection::Connection;
 use crate::net::http::{self, Scratch};
 use crate::net::message::{self, MAX_HEADERS, Parsed, Request, parse};
-use crate::rules::swarm::lock;
 use crate::server::Tracker;
+use crate::sync::{join, lock};
 use crate::web;
 use crate::web::api;
 
@@ -24,8 +24,6 @@ const MAX_WAITING: usize = 1_024;
 const STACK: usize = 1024 * 1024;
 /// How long a client may take for an answer, which may be a list of many torrents.
 const ANSWER: Duration = Duration::from_secs(60);
-/// How often it is looked whether a thread has ended.
-const LOOK: Duration = Duration::from_millis(10);
 
 const BUSY: &str = "Too busy: try again in a minute";
 
@@ -137,16 +135,4 @@ impl Workers {
     pub fn join(&self, deadline: Instant) -> usize {
         join(std::mem::take(&mut *lock(&self.threads)), deadline)
     }
-}
-
-/// Waits for threads to end, but not beyond a deadline: who then still waits for the database or for a slow
-/// client ends with the process. Returns how many ended by a panic.
-pub fn join(threads: impl IntoIterator<Item = JoinHandle<()>>, deadline: Instant) -> usize {
-    let ended = |thread: &JoinHandle<()>| {
-        while !thread.is_finished() && Instant::now() < deadline {
-            sleep(LOOK);
-        }
-        thread.is_finished()
-    };
-    threads.into_iter().filter(ended).map(JoinHandle::join).filter(Result::is_err).count()
 }

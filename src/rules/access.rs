@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::rules::announce::Refusal;
-use crate::rules::swarm::lock;
-use crate::torrent::InfoHash;
+use crate::protocol::Refusal;
+use crate::store::{AccountRow, MAX_PENDING, Suggestion};
+use crate::sync::lock;
 
 /// A member, as far as announces need to know one.
 #[derive(Clone, Debug, Default)]
@@ -55,17 +55,12 @@ impl User {
     }
 }
 
-/// Something that the database does not have and that an operator may want to approve.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Suggestion {
-    /// The User-Agent of a member's client.
-    Client(String),
-    /// A torrent that a member's client announced.
-    Torrent(InfoHash),
+impl From<AccountRow> for User {
+    fn from(row: AccountRow) -> User {
+        User::new(row.id, &row.passkey, row.torrent_limit, row.banned)
+    }
 }
 
-/// The most suggestions that wait for an operator, of each kind.
-pub const MAX_PENDING: usize = 1000;
 /// The most look-ups a second for passkeys and torrents that memory does not have, so that guessing
 /// cannot load the database.
 const MAX_LOOKUPS: u32 = 100;

@@ -5,168 +5,20 @@
 //! and calls [`announce`]. The order of the checks is the order in which an announce meets them.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::books::ledger::{First, Ledger, SessionKey, SessionRow, TotalKey, credit};
+use crate::books::ledger::Ledger;
 use crate::config::Config;
-use crate::net::gate::network;
+use crate::protocol::{Addresses, Announce, Event, Peers, Refusal, Reply, Scrape, network};
 use crate::random::Rng;
 use crate::rules::access::{Access, User};
-use crate::rules::swarm::{Addresses, Peers, Session, Shard, Swarm, Swarms, Torrent, Want};
-use crate::torrent::{InfoHash, PeerId};
+use crate::rules::swarm::{Shard, Swarm, Swarms, Torrent};
+use crate::store::{First, Session, SessionKey, SessionRow, TotalKey, credit};
+use crate::torrent::InfoHash;
 
-/// What an announce wants to say beside its numbers (BEP 3, BEP 21).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A regular announce, or an event that nobody knows.
-    None,
-    /// The first of a session.
-    Started,
-    /// The last of a session.
-    Stopped,
-    /// The download is complete.
-    Completed,
-    /// A partial seed: wants nothing more, though it has not everything.
-    Paused,
-}
-
-/// An announce, as HTTP and UDP both understand it.
-#[derive(Clone, Debug)]
-pub struct Announce {
-    /// The torrent.
-    pub info_hash: InfoHash,
-    /// The client's own id.
-    pub peer_id: PeerId,
-    /// Where it comes from; never an IPv4-mapped IPv6 address.
-    pub ip: IpAddr,
-    /// Where it listens; not 0.
-    pub port: u16,
-    /// Bytes uploaded since the client started.
-    pub uploaded: u64,
-    /// Bytes downloaded since the client started.
-    pub downloaded: u64,
-    /// Bytes still wanted.
-    pub left: u64,
-    /// What happened.
-    pub event: Event,
-    /// Which peers it asks for.
-    pub want: Want,
-}
-
-/// The answer to an announce, beside its peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// Seeders.
-    pub complete: usize,
-    /// Leechers.
-    pub incomplete: usize,
-    /// Snatches.
-    pub downloaded: u32,
-    /// Seconds until the next announce.
-    pub interval: u32,
-    /// Seconds that must pass before the next announce.
-    pub min_interval: u32,
-}
-
-/// What a scrape says of a torrent (BEP 48, BEP 21).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scrape {
-    /// Seeders.
-    pub complete: usize,
-    /// Snatches.
-    pub downloaded: u32,
-    /// Leechers that are not partial seeds.
-    pub downloaders: usize,
-    /// Leechers.
-    pub incomplete: usize,
-}
-
-/// Why a request is refused. [`fmt::Display`] gives the words that the member's client shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The path is none of the tracker's.
-    Malformed,
-    /// No User-Agent.
-    NoAgent,
-    /// No approved row of `whitelist` fits.
-    NotWhitelisted,
-    /// The URL has no passkey.
-    NoPasskey,
-    /// The passkey's user is banned.
-    Banned,
-    /// Nobody in memory has the passkey: the database may know more. Worded like [`Refusal::Banned`].
-    UnknownPasskey,
-    /// A parameter is missing.
-    Missing(&'static str),
-    /// A number is not one, or out of range.
-    Integer(&'static str),
-    /// A parameter has a wrong length.
-    Parameter(&'static str),
-    /// More torrents in one scrape than [`MAX_SCRAPE`].
-    TooMany,
-    /// Memory does not have the torrent: the database may know more.
-    Unregistered,
-    /// No operator has approved the torrent.
-    Unverified,
-    /// The user would be on more torrents than allowed.
-    Limit {
-        /// How many it would be.
-        active: u32,
-        /// How many it may be.
-        limit: u32,
-    },
-    /// Too soon after the last announce, or too many clients on one torrent.
-    SlowDown,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Malformed => f.write_str("Malformed announce"),
-            Refusal::NoAgent => f.write_str("Your client is not identifying itself"),
-            Refusal::NotWhitelisted => f.write_str("Your client is not whitelisted"),
-            Refusal::NoPasskey => f.write_str("No passkey found in announce URL"),
-            Refusal::Banned | Refusal::UnknownPasskey => f.write_str("Invalid passkey"),
-            Refusal::Missing(name) => write!(f, "Missing required parameter: {name}"),
-            Refusal::Integer(name) => write!(f, "Invalid integer parameter: {name}"),
-            Refusal::Parameter(name) => write!(f, "Invalid parameter: {name}"),
-            Refusal::TooMany => write!(f, "Invalid parameter: info_hash (more than {MAX_SCRAPE})"),
-            Refusal::Unregistered => f.write_str("Unregistered torrent"),
-            Refusal::Unverified => f.write_str("Unverified torrent"),
-            Refusal::Limit { active, limit } => {
-                write!(f, "Exceeded active torrent limit: {active} > {limit}")
-            }
-            Refusal::SlowDown => f.write_str("Slow down"),
-        }
-    }
-}
-
-impl Refusal {
-    /// Minutes after which another try makes sense (BEP 31), `None` for never.
-    pub fn retry_in(&self) -> Option<u32> {
-        match self {
-            Refusal::Unregistered | Refusal::Unverified | Refusal::Limit { .. } => Some(5),
-            Refusal::SlowDown => Some(1),
-            _ => None,
-        }
-    }
-}
-
-/// Peers sent to those who do not say how many they want.
-const NUMWANT: usize = 50;
-/// The most peers sent, over HTTP and over UDP with IPv4.
-pub const MAX_PEERS: usize = 200;
-/// The most torrents in one scrape: what fits a UDP packet (BEP 15).
-pub const MAX_SCRAPE: usize = 74;
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
 const SHORT_INTERVAL: u32 = 600;
-
-/// How many peers to send to one who asks for `numwant`, where `most` fit.
-pub fn peers_wanted(numwant: Option<i64>, most: usize) -> usize {
-    numwant.and_then(|n| usize::try_from(n).ok()).unwrap_or(NUMWANT).min(most)
-}
 
 /// Who is there: the first checks, which need nothing of the request but its path, its User-Agent (over
 /// UDP there is none) and its peer id. `allowed` says whether its address may try passkeys.

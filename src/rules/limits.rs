@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::books::ledger::TotalKey;
 use crate::config::Config;
-use crate::net::gate::network;
-use crate::rules::swarm::lock;
+use crate::protocol::network;
+use crate::store::TotalKey;
+use crate::sync::lock;
 
 /// A minute, in seconds.
 const MINUTE: u32 = 60;

@@ -6,148 +6,18 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use hashbrown::HashTable;
-use serde::{Deserialize, Serialize};
 
-use crate::books::ledger::{Factors, Ledger};
+use crate::books::ledger::Ledger;
+use crate::protocol::{Addr4, Addr6, Addresses, Factors, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
 use crate::random::Rng;
 use crate::rules::limits::Begun;
+use crate::store::Session;
+use crate::sync::lock;
 use crate::torrent::{InfoHash, PeerId};
-
-/// An IPv4 address and a port as they travel in `peers` (BEP 23). Port 0 stands for "none".
-pub type Addr4 = [u8; 6];
-/// An IPv6 address and a port as they travel in `peers6` (BEP 7). Port 0 stands for "none".
-pub type Addr6 = [u8; 18];
-
-/// "None" in a column of IPv4 addresses.
-pub const NO_ADDR4: Addr4 = [0; 6];
-/// "None" in a column of IPv6 addresses.
-pub const NO_ADDR6: Addr6 = [0; 18];
-
-/// One client of one user on one torrent, apart from its addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    /// Bytes uploaded, as the client sent last.
-    pub uploaded: u64,
-    /// Bytes downloaded, as the client sent last.
-    pub downloaded: u64,
-    /// Bytes that the client still wants; 0 makes it a seeder.
-    pub left: u64,
-    /// When it announced last over IPv4 and over IPv6, in seconds since 1970; 0 is never.
-    pub seen: [u32; 2],
-    /// Whose it is; 0 is the anonymous user.
-    pub user: u32,
-    /// The id that the client gave itself.
-    pub peer_id: PeerId,
-    /// A partial seed (BEP 21).
-    pub paused: bool,
-    /// Has sent `completed`.
-    pub completed: bool,
-}
-
-impl Session {
-    /// When it announced last, in seconds since 1970.
-    pub fn last_seen(&self) -> u32 {
-        self.seen[0].max(self.seen[1])
-    }
-}
-
-/// Where a session can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addresses {
-    /// IPv4 address and port.
-    pub v4: Addr4,
-    /// IPv6 address and port.
-    pub v6: Addr6,
-}
-
-impl Addresses {
-    /// Reachable nowhere.
-    pub const NONE: Addresses = Addresses { v4: NO_ADDR4, v6: NO_ADDR6 };
-
-    /// Sets the address of one family and leaves the other.
-    pub fn set(&mut self, ip: IpAddr, port: u16) {
-        match ip {
-            IpAddr::V4(ip) => self.v4 = addr4(ip, port),
-            IpAddr::V6(ip) => self.v6 = addr6(ip, port),
-        }
-    }
-
-    /// The IP addresses, of which there are none, one or two.
-    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
-        let v4 = (self.v4 != NO_ADDR4).then(|| ip4(&self.v4).into());
-        let v6 = (self.v6 != NO_ADDR6).then(|| ip6(&self.v6).into());
-        v4.into_iter().chain(v6)
-    }
-}
-
-/// An IPv4 address and port as they travel.
-pub fn addr4(ip: Ipv4Addr, port: u16) -> Addr4 {
-    let ([a, b, c, d], [p, q]) = (ip.octets(), port.to_be_bytes());
-    [a, b, c, d, p, q]
-}
-
-/// An IPv6 address and port as they travel.
-pub fn addr6(ip: Ipv6Addr, port: u16) -> Addr6 {
-    let mut out = NO_ADDR6;
-    out[..16].copy_from_slice(&ip.octets());
-    out[16..].copy_from_slice(&port.to_be_bytes());
-    out
-}
-
-/// The IPv4 address of a travelling one.
-pub fn ip4(&[a, b, c, d, ..]: &Addr4) -> Ipv4Addr {
-    Ipv4Addr::new(a, b, c, d)
-}
-
-/// The IPv6 address of a travelling one.
-pub fn ip6(addr: &Addr6) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&addr[..16]);
-    octets.into()
-}
-
-/// The port at the end of a travelling address.
-pub fn port(addr: &[u8]) -> u16 {
-    addr.last_chunk().map_or(0, |p| u16::from_be_bytes(*p))
-}
-
-/// The peers that an announce is answered with. Reused from answer to answer.
-#[derive(Default)]
-pub struct Peers {
-    /// Compact IPv4 peers, 6 bytes each (BEP 23).
-    pub v4: Vec<u8>,
-    /// Compact IPv6 peers, 18 bytes each (BEP 7).
-    pub v6: Vec<u8>,
-    /// With [`Want::list`], the same peers one by one, with their ids.
-    pub list: Vec<(PeerId, IpAddr, u16)>,
-}
-
-impl Peers {
-    /// Leaves none, and room for as many again.
-    pub fn clear(&mut self) {
-        self.v4.clear();
-        self.v6.clear();
-        self.list.clear();
-    }
-}
-
-/// Which peers an announce asks for.
-#[derive(Clone, Copy, Debug)]
-pub struct Want {
-    /// How many.
-    pub count: usize,
-    /// With IPv4 addresses.
-    pub v4: bool,
-    /// With IPv6 addresses.
-    pub v6: bool,
-    /// Fill [`Peers::list`] and not the compact forms.
-    pub list: bool,
-}
 
 /// The sessions of one torrent. Slots `0..seeders` seed, the others do not.
 #[derive(Default)]
@@ -490,9 +360,4 @@ impl Swarms {
     pub fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
         self.shards.iter().map(lock)
     }
-}
-
-/// Locks, also after a panic elsewhere: a shard is consistent between any two statements that can panic.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -2,10 +2,21 @@
 
 use super::community::remove_file;
 use super::{Connection, Error, FILE_COLUMNS, Kind, Store, Value, big, file};
-use crate::books::ledger::Factors;
+use crate::protocol::Factors;
 use crate::random::{hex, secret};
-use crate::rules::access::{MAX_PENDING, Suggestion};
 use crate::torrent::InfoHash;
+
+/// Something that the database does not have and that an operator may want to approve.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Suggestion {
+    /// The User-Agent of a member's client.
+    Client(String),
+    /// A torrent that a member's client announced.
+    Torrent(InfoHash),
+}
+
+/// The most suggestions that wait for an operator, of each kind.
+pub const MAX_PENDING: usize = 1000;
 
 /// A row of `users` and what the member does now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,9 +6,8 @@ use std::sync::Mutex;
 use serde::Serialize;
 
 use super::{Error, Store, Value, big};
-use crate::history::Row;
 use crate::random::secret;
-use crate::rules::swarm::lock;
+use crate::sync::lock;
 
 /// A member, as far as the API must know one.
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +143,10 @@ pub enum List {
     /// Torrents of a member.
     FilesOf(u32),
 }
+
+/// What happened in one step or one hour, as a row of numbers: time, announces answered, announces and
+/// scrapes refused, seeders, leechers, bytes uploaded, bytes downloaded.
+pub type HistoryRow = [u64; 7];
 
 /// How many rows are read at once.
 pub const PIECE: usize = 128;
@@ -401,7 +404,7 @@ impl Store {
     }
 
     /// Writes the row of an hour, whose time is its beginning, in the place of the one before.
-    pub fn save_hour(&self, row: &Row) -> Result<(), Error> {
+    pub fn save_hour(&self, row: &HistoryRow) -> Result<(), Error> {
         let sql = "REPLACE INTO hours (time, announces, refused, seeders, leechers, uploaded, downloaded)
             VALUES (?, ?, ?, ?, ?, ?, ?)";
         let old = big(row[0].saturating_sub(KEEP_HOURS));
@@ -412,7 +415,7 @@ impl Store {
     }
 
     /// The hours that began after `after` (seconds since 1970), in order.
-    pub fn hours(&self, after: u32) -> Result<Vec<Row>, Error> {
+    pub fn hours(&self, after: u32) -> Result<Vec<HistoryRow>, Error> {
         let sql = "SELECT time, announces, refused, seeders, leechers, uploaded, downloaded
             FROM hours WHERE time > ? ORDER BY time";
         let mut rows = Vec::new();

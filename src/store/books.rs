@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::rows::{Batch, First, SessionKey, SessionRow, Total, TotalKey, credit};
 use super::{Connection, Error, Store, Value, big};
-use crate::books::ledger::{Batch, First, SessionKey, SessionRow, Total, TotalKey, credit};
 use crate::config::Driver;
-use crate::rules::swarm::{ip4, ip6, port};
+use crate::protocol::{ip4, ip6, port};
 use crate::torrent::PeerId;
 
 /// How many rows one statement writes: the largest that fits, so that few different statements are made

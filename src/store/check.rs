@@ -4,7 +4,6 @@ use super::books::{PEER_COLUMNS, TOTAL_COLUMNS};
 use super::{Connection, Error, FILE_COLUMNS, SCHEMA, Store, USER_COLUMNS, Value};
 use crate::config::{Config, Driver};
 use crate::log::log;
-use crate::server::database;
 
 /// The tables, and the columns of them that goat cannot do without.
 const TABLES: [(&str, &str); 13] = [
@@ -45,7 +44,7 @@ fn make(c: &mut dyn Connection, config: &Config) -> Result<(), Error> {
         while version < SCHEMA {
             version += 1;
             c.upgrade(version)?;
-            log(format!("{}: upgraded its tables to version {version}", database(config)));
+            log(format!("{}: upgraded its tables to version {version}", config.database_name()));
         }
     }
     c.create_schema()

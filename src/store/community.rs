@@ -5,7 +5,7 @@
 
 use super::admin::{check_name, insert_key};
 use super::{Connection, Error, FILE_COLUMNS, FileRow, Kind, Store, Value, big, file};
-use crate::books::ledger::Factors;
+use crate::protocol::Factors;
 use crate::random::secret;
 use crate::torrent::InfoHash;
 

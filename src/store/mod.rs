@@ -15,10 +15,14 @@ mod books;
 mod check;
 mod community;
 mod dialect;
+mod rows;
 
-pub use admin::{ClientRow, FILE_ORDERS, FileRow, NewUser, SwarmRow, USER_ORDERS, UserRow, Which, Who};
-pub use api::{Activity, ApiFile, ApiUser, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
+pub use admin::{
+    ClientRow, FILE_ORDERS, FileRow, MAX_PENDING, NewUser, Suggestion, SwarmRow, USER_ORDERS, UserRow, Which, Who,
+};
+pub use api::{Activity, ApiFile, ApiUser, FileUser, HistoryRow, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
 pub use community::{Import, Seen, Totals};
+pub use rows::{Batch, First, Session, SessionKey, SessionRow, Total, TotalKey, credit};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{aside, restore};
 
@@ -28,13 +32,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use self::dialect::Dialect;
-use crate::books::ledger::Factors;
 use crate::config::{Config, Driver};
 use crate::log::log;
+use crate::protocol::{Addresses, Factors, addr4, addr6};
 use crate::random::Rng;
-use crate::rules::access::User;
-use crate::rules::swarm::{Addresses, Session, addr4, addr6, lock};
-use crate::server::database;
+use crate::sync::lock;
 use crate::torrent::{InfoHash, PeerId};
 
 /// A value that goes into a statement or comes out of a row.
@@ -165,11 +167,24 @@ pub struct Store {
     moved: [AtomicU64; 2],
 }
 
+/// A row of `users`, as far as announces need to know it.
+#[derive(Clone, Debug)]
+pub struct AccountRow {
+    /// `users.id`.
+    pub id: u32,
+    /// What the member's announce URLs contain.
+    pub passkey: String,
+    /// The most torrents to be active on at a time; 0 is no limit.
+    pub torrent_limit: u32,
+    /// May not announce.
+    pub banned: bool,
+}
+
 /// Something that changed in the database.
 #[derive(Debug)]
 pub enum Change {
     /// A user is new or different.
-    User(User),
+    User(AccountRow),
     /// A user is gone.
     UserGone(u32),
     /// A torrent is new or different.
@@ -183,7 +198,7 @@ pub enum Change {
 /// What is read when the tracker starts, in this order.
 pub enum Loaded {
     /// A user.
-    User(User),
+    User(AccountRow),
     /// A torrent.
     File(FileRow),
     /// A live session of the torrent with this id.
@@ -193,12 +208,13 @@ pub enum Loaded {
 const USER_COLUMNS: &str = "id, passkey, torrent_limit, banned";
 const FILE_COLUMNS: &str = "id, info_hash, name, size, verified, completed, upload_percent, download_percent";
 
-fn user(row: &[Value]) -> Option<User> {
+fn user(row: &[Value]) -> Option<AccountRow> {
     let [id, passkey, limit, banned, ..] = row else {
         return None;
     };
     let id: u32 = id.small();
-    (id != 0).then(|| User::new(id, &passkey.text(), limit.small(), banned.int() != 0))
+    let (passkey, banned) = (passkey.text(), banned.int() != 0);
+    (id != 0).then(|| AccountRow { id, passkey, torrent_limit: limit.small(), banned })
 }
 
 fn file(row: &[Value]) -> Option<FileRow> {
@@ -310,7 +326,7 @@ impl Store {
             kept = None;
             lock(&self.idle).clear();
             if self.config.db.path.exists() {
-                log(format!("{} was replaced: using what is there now", database(&self.config)));
+                log(format!("{} was replaced: using what is there now", self.config.database_name()));
             }
         }
         if let Some(mut connection) = kept {
@@ -408,7 +424,7 @@ impl Store {
     }
 
     /// The user with a passkey.
-    pub fn user_by_passkey(&self, passkey: &str) -> Result<Option<User>, Error> {
+    pub fn user_by_passkey(&self, passkey: &str) -> Result<Option<AccountRow>, Error> {
         let sql = format!("SELECT {USER_COLUMNS} FROM users WHERE passkey = ?");
         self.one(&sql, &[Value::Text(passkey)], user)
     }

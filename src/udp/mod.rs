@@ -15,12 +15,11 @@ use std::{io, thread};
 
 use crate::log::log;
 use crate::metrics::{Asked, Fate, Transport};
-use crate::net::workers::join;
+use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Scrape, Want, peers_wanted};
 use crate::random::Rng;
-use crate::rules::announce::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Refusal, Reply, Scrape};
-use crate::rules::announce::{admit, announce, peers_wanted, scrape};
-use crate::rules::swarm::{Peers, Want, lock};
+use crate::rules::announce::{admit, announce, scrape};
 use crate::server::Tracker;
+use crate::sync::{join, lock};
 use crate::sys::{BATCH, Datagram, receive, send_all};
 use crate::torrent::{InfoHash, PeerId};
 use crate::udp::connection_id::ConnectionIds;

@@ -12,8 +12,7 @@ use ring::digest::{SHA256, digest};
 use tiny_http::{Header, Response, StatusCode};
 
 use crate::auth::{Failure, base64_encode};
-use crate::net::http::split;
-use crate::net::message::{Request, print};
+use crate::net::message::{Request, print, split};
 use crate::random::hex;
 use crate::server::Tracker;
 use crate::web::api::{admit, respond};

@@ -1,0 +1,282 @@
+//! What a client says and what it is told, as plain data that HTTP and UDP, the rules and the books share.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::torrent::{InfoHash, PeerId};
+
+/// What an announce wants to say beside its numbers (BEP 3, BEP 21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A regular announce, or an event that nobody knows.
+    None,
+    /// The first of a session.
+    Started,
+    /// The last of a session.
+    Stopped,
+    /// The download is complete.
+    Completed,
+    /// A partial seed: wants nothing more, though it has not everything.
+    Paused,
+}
+
+/// An announce, as HTTP and UDP both understand it.
+#[derive(Clone, Debug)]
+pub struct Announce {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// The client's own id.
+    pub peer_id: PeerId,
+    /// Where it comes from; never an IPv4-mapped IPv6 address.
+    pub ip: IpAddr,
+    /// Where it listens; not 0.
+    pub port: u16,
+    /// Bytes uploaded since the client started.
+    pub uploaded: u64,
+    /// Bytes downloaded since the client started.
+    pub downloaded: u64,
+    /// Bytes still wanted.
+    pub left: u64,
+    /// What happened.
+    pub event: Event,
+    /// Which peers it asks for.
+    pub want: Want,
+}
+
+/// The answer to an announce, beside its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Seeders.
+    pub complete: usize,
+    /// Leechers.
+    pub incomplete: usize,
+    /// Snatches.
+    pub downloaded: u32,
+    /// Seconds until the next announce.
+    pub interval: u32,
+    /// Seconds that must pass before the next announce.
+    pub min_interval: u32,
+}
+
+/// What a scrape says of a torrent (BEP 48, BEP 21).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrape {
+    /// Seeders.
+    pub complete: usize,
+    /// Snatches.
+    pub downloaded: u32,
+    /// Leechers that are not partial seeds.
+    pub downloaders: usize,
+    /// Leechers.
+    pub incomplete: usize,
+}
+
+/// Why a request is refused. [`fmt::Display`] gives the words that the member's client shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The path is none of the tracker's.
+    Malformed,
+    /// No User-Agent.
+    NoAgent,
+    /// No approved row of `whitelist` fits.
+    NotWhitelisted,
+    /// The URL has no passkey.
+    NoPasskey,
+    /// The passkey's user is banned.
+    Banned,
+    /// Nobody in memory has the passkey: the database may know more. Worded like [`Refusal::Banned`].
+    UnknownPasskey,
+    /// A parameter is missing.
+    Missing(&'static str),
+    /// A number is not one, or out of range.
+    Integer(&'static str),
+    /// A parameter has a wrong length.
+    Parameter(&'static str),
+    /// More torrents in one scrape than [`MAX_SCRAPE`].
+    TooMany,
+    /// Memory does not have the torrent: the database may know more.
+    Unregistered,
+    /// No operator has approved the torrent.
+    Unverified,
+    /// The user would be on more torrents than allowed.
+    Limit {
+        /// How many it would be.
+        active: u32,
+        /// How many it may be.
+        limit: u32,
+    },
+    /// Too soon after the last announce, or too many clients on one torrent.
+    SlowDown,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Malformed => f.write_str("Malformed announce"),
+            Refusal::NoAgent => f.write_str("Your client is not identifying itself"),
+            Refusal::NotWhitelisted => f.write_str("Your client is not whitelisted"),
+            Refusal::NoPasskey => f.write_str("No passkey found in announce URL"),
+            Refusal::Banned | Refusal::UnknownPasskey => f.write_str("Invalid passkey"),
+            Refusal::Missing(name) => write!(f, "Missing required parameter: {name}"),
+            Refusal::Integer(name) => write!(f, "Invalid integer parameter: {name}"),
+            Refusal::Parameter(name) => write!(f, "Invalid parameter: {name}"),
+            Refusal::TooMany => write!(f, "Invalid parameter: info_hash (more than {MAX_SCRAPE})"),
+            Refusal::Unregistered => f.write_str("Unregistered torrent"),
+            Refusal::Unverified => f.write_str("Unverified torrent"),
+            Refusal::Limit { active, limit } => {
+                write!(f, "Exceeded active torrent limit: {active} > {limit}")
+            }
+            Refusal::SlowDown => f.write_str("Slow down"),
+        }
+    }
+}
+
+impl Refusal {
+    /// Minutes after which another try makes sense (BEP 31), `None` for never.
+    pub fn retry_in(&self) -> Option<u32> {
+        match self {
+            Refusal::Unregistered | Refusal::Unverified | Refusal::Limit { .. } => Some(5),
+            Refusal::SlowDown => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// Peers sent to those who do not say how many they want.
+const NUMWANT: usize = 50;
+/// The most peers sent, over HTTP and over UDP with IPv4.
+pub const MAX_PEERS: usize = 200;
+/// The most torrents in one scrape: what fits a UDP packet (BEP 15).
+pub const MAX_SCRAPE: usize = 74;
+
+/// How many peers to send to one who asks for `numwant`, where `most` fit.
+pub fn peers_wanted(numwant: Option<i64>, most: usize) -> usize {
+    numwant.and_then(|n| usize::try_from(n).ok()).unwrap_or(NUMWANT).min(most)
+}
+
+/// The peers that an announce is answered with. Reused from answer to answer.
+#[derive(Default)]
+pub struct Peers {
+    /// Compact IPv4 peers, 6 bytes each (BEP 23).
+    pub v4: Vec<u8>,
+    /// Compact IPv6 peers, 18 bytes each (BEP 7).
+    pub v6: Vec<u8>,
+    /// With [`Want::list`], the same peers one by one, with their ids.
+    pub list: Vec<(PeerId, IpAddr, u16)>,
+}
+
+impl Peers {
+    /// Leaves none, and room for as many again.
+    pub fn clear(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+        self.list.clear();
+    }
+}
+
+/// Which peers an announce asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// How many.
+    pub count: usize,
+    /// With IPv4 addresses.
+    pub v4: bool,
+    /// With IPv6 addresses.
+    pub v6: bool,
+    /// Fill [`Peers::list`] and not the compact forms.
+    pub list: bool,
+}
+
+/// An IPv4 address and a port as they travel in `peers` (BEP 23). Port 0 stands for "none".
+pub type Addr4 = [u8; 6];
+/// An IPv6 address and a port as they travel in `peers6` (BEP 7). Port 0 stands for "none".
+pub type Addr6 = [u8; 18];
+/// "None" in a column of IPv4 addresses.
+pub const NO_ADDR4: Addr4 = [0; 6];
+/// "None" in a column of IPv6 addresses.
+pub const NO_ADDR6: Addr6 = [0; 18];
+
+/// Where a session can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// IPv4 address and port.
+    pub v4: Addr4,
+    /// IPv6 address and port.
+    pub v6: Addr6,
+}
+
+impl Addresses {
+    /// Reachable nowhere.
+    pub const NONE: Addresses = Addresses { v4: NO_ADDR4, v6: NO_ADDR6 };
+
+    /// Sets the address of one family and leaves the other.
+    pub fn set(&mut self, ip: IpAddr, port: u16) {
+        match ip {
+            IpAddr::V4(ip) => self.v4 = addr4(ip, port),
+            IpAddr::V6(ip) => self.v6 = addr6(ip, port),
+        }
+    }
+
+    /// The IP addresses, of which there are none, one or two.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = (self.v4 != NO_ADDR4).then(|| ip4(&self.v4).into());
+        let v6 = (self.v6 != NO_ADDR6).then(|| ip6(&self.v6).into());
+        v4.into_iter().chain(v6)
+    }
+}
+
+/// An IPv4 address and port as they travel.
+pub fn addr4(ip: Ipv4Addr, port: u16) -> Addr4 {
+    let ([a, b, c, d], [p, q]) = (ip.octets(), port.to_be_bytes());
+    [a, b, c, d, p, q]
+}
+
+/// An IPv6 address and port as they travel.
+pub fn addr6(ip: Ipv6Addr, port: u16) -> Addr6 {
+    let mut out = NO_ADDR6;
+    out[..16].copy_from_slice(&ip.octets());
+    out[16..].copy_from_slice(&port.to_be_bytes());
+    out
+}
+
+/// The IPv4 address of a travelling one.
+pub fn ip4(&[a, b, c, d, ..]: &Addr4) -> Ipv4Addr {
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// The IPv6 address of a travelling one.
+pub fn ip6(addr: &Addr6) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&addr[..16]);
+    octets.into()
+}
+
+/// The port at the end of a travelling address.
+pub fn port(addr: &[u8]) -> u16 {
+    addr.last_chunk().map_or(0, |p| u16::from_be_bytes(*p))
+}
+
+/// What one client can choose addresses from: an IPv4 address, or an IPv6 network of 64 bits.
+pub fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
+    }
+}
+
+/// What of the bytes moved of a torrent is credited, in percent. 0 for downloads is "freeleech".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Factors {
+    /// Of bytes uploaded.
+    pub upload: u16,
+    /// Of bytes downloaded.
+    pub download: u16,
+}
+
+impl Default for Factors {
+    fn default() -> Factors {
+        Factors { upload: 100, download: 100 }
+    }
+}
