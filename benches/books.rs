@@ -28,9 +28,9 @@ use goat::protocol::{Announce, Event, Peers, Want};
 use goat::random::Rng;
 use goat::rules::access::User;
 use goat::rules::announce::announce;
-use goat::server::Tracker;
 use goat::store::{Batch, Store};
 use goat::torrent::{InfoHash, PeerId};
+use goat::tracker::Tracker;
 use mysql::prelude::Queryable;
 use serde_json::json;
 
@@ -251,7 +251,7 @@ fn measure(name: &str, database: &Database, server: Option<u32>) {
         drop(bench.take());
         let (stop, stopped) = channel();
         let mut keeper = Keeper::new(bench.tracker.clone());
-        let keeping = thread::spawn(move || keeper.run(&stopped));
+        let keeping = thread::spawn(move || keeper.run(&stopped, || ()));
         // The marker's counter is the number of its announce.
         let sent: Arc<std::sync::Mutex<Vec<Instant>>> = Arc::default();
         let first = bench.rounds + 1;

@@ -19,6 +19,7 @@
 use std::fs::{self, OpenOptions};
 use std::hint::black_box;
 use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -27,11 +28,9 @@ use ring::{digest, hmac};
 
 use crate::config::Config;
 use crate::log::log;
-use crate::net::message::Request;
 use crate::random::{hex, secret};
 use crate::rules::limits::Failures;
-use crate::server::Tracker;
-use crate::store::{Error, Member};
+use crate::store::{Error, Member, Store};
 use crate::sync::lock;
 
 /// Why a call of the API is refused: a status and what is said of it.
@@ -104,9 +103,9 @@ const MAX_NONCE: usize = 64;
 
 impl Credentials {
     /// Reads the Authorization header.
-    pub fn of(request: &Request) -> Result<Credentials, Failure> {
+    pub fn of(header: Option<&[u8]>) -> Result<Credentials, Failure> {
         let missing = || Failure(401, "No authentication: send your user name and API key (HTTP Basic)".into());
-        let header = request.header("Authorization").ok_or_else(missing)?;
+        let header = header.ok_or_else(missing)?;
         let (scheme, encoded) = header.split_at_checked(6).ok_or_else(missing)?;
         if !scheme.eq_ignore_ascii_case(b"Basic ") {
             return Err(missing());
@@ -127,47 +126,58 @@ impl Credentials {
     }
 }
 
-/// The member who makes a request to `resource` (path and query), proved by `credentials`; with the SHA-256
-/// of the API key, if one was sent.
-pub fn identify(
-    tracker: &Tracker,
-    request: &Request,
-    resource: &str,
-    credentials: &Credentials,
-) -> Result<(Member, Option<String>), Failure> {
-    let now = tracker.clock.now();
-    let wrong = |why: &str| {
-        tracker.auth.failures.failed(request.client(tracker), now);
-        Failure(401, why.into())
-    };
-    let (member, key_hash) = match credentials {
-        Credentials::Basic(name, key) => {
-            let hash = hex(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
-            let found = tracker.store.member(name)?;
-            let known = found.filter(|(_, keys)| keys.iter().any(|known| same(known.as_bytes(), hash.as_bytes())));
-            (known.ok_or_else(|| wrong("Wrong user name or API key"))?.0, Some(hash))
-        }
-        Credentials::Signed(public, nonce, signature) => {
-            let gone = "This key is unknown or has expired: POST /api/login makes another";
-            let member = tracker.store.login(public, now)?.ok_or_else(|| wrong(gone))?;
-            let secret = tracker.auth.secret(&tracker.config, public, member.id)?;
-            let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
-            let text = format!("{}-{nonce}-{}-{resource}", member.id, request.method);
-            let signature = unhex(signature).unwrap_or_default();
-            hmac::verify(&key, text.as_bytes(), &signature).map_err(|_| wrong("Wrong signature"))?;
-            if !tracker.store.use_login(public, nonce, now)? {
-                return Err(wrong("This nonce was used before"));
-            }
-            (member, None)
-        }
-    };
-    if member.banned {
-        return Err(Failure(403, "This user is banned".into()));
-    }
-    Ok((member, key_hash))
+/// A call, as far as it must be known to know who calls.
+pub struct Caller<'a> {
+    /// The client's address.
+    pub from: IpAddr,
+    /// GET, HEAD, POST, ...
+    pub method: &'a str,
+    /// Path and query.
+    pub resource: &'a str,
+    /// What it says who it is.
+    pub credentials: Credentials,
 }
 
 impl Auth {
+    /// The member who calls, proved by the credentials; with the SHA-256 of the API key, if one was sent.
+    pub fn identify(
+        &self,
+        config: &Config,
+        store: &Store,
+        caller: &Caller,
+        now: u32,
+    ) -> Result<(Member, Option<String>), Failure> {
+        let wrong = |why: &str| {
+            self.failures.failed(caller.from, now);
+            Failure(401, why.into())
+        };
+        let (member, key_hash) = match &caller.credentials {
+            Credentials::Basic(name, key) => {
+                let hash = hex(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+                let found = store.member(name)?;
+                let known = found.filter(|(_, keys)| keys.iter().any(|known| same(known.as_bytes(), hash.as_bytes())));
+                (known.ok_or_else(|| wrong("Wrong user name or API key"))?.0, Some(hash))
+            }
+            Credentials::Signed(public, nonce, signature) => {
+                let gone = "This key is unknown or has expired: POST /api/login makes another";
+                let member = store.login(public, now)?.ok_or_else(|| wrong(gone))?;
+                let secret = self.secret(config, public, member.id)?;
+                let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+                let text = format!("{}-{nonce}-{}-{}", member.id, caller.method, caller.resource);
+                let signature = unhex(signature).unwrap_or_default();
+                hmac::verify(&key, text.as_bytes(), &signature).map_err(|_| wrong("Wrong signature"))?;
+                if !store.use_login(public, nonce, now)? {
+                    return Err(wrong("This nonce was used before"));
+                }
+                (member, None)
+            }
+        };
+        if member.banned {
+            return Err(Failure(403, "This user is banned".into()));
+        }
+        Ok((member, key_hash))
+    }
+
     /// Begins an answer to a member, unless they do not take those they asked for.
     pub fn begin(&self, member: u32) -> Result<UnderWay<'_>, Failure> {
         let mut under_way = lock(&self.under_way);

@@ -4,8 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use crate::server::Tracker;
-use crate::store::{Error, HistoryRow};
+use crate::metrics::Metrics;
+use crate::rules::swarm::Swarms;
+use crate::store::{Error, HistoryRow, Store};
 use crate::sync::lock;
 
 /// Seconds between two samples.
@@ -30,9 +31,9 @@ pub struct Counts {
 
 impl Counts {
     /// Counts anew. Locks one shard after the other, each for as long as it takes to walk its torrents.
-    pub fn now(tracker: &Tracker) -> Counts {
+    pub fn now(swarms: &Swarms) -> Counts {
         let mut counts = Counts::default();
-        for shard in tracker.swarms.each() {
+        for shard in swarms.each() {
             counts.torrents += shard.torrents.len() as u64;
             for swarm in shard.torrents.values().filter_map(|torrent| torrent.swarm.as_deref()) {
                 counts.active += 1;
@@ -92,13 +93,13 @@ const WALK: usize = 4_096;
 
 impl History {
     /// Takes a sample, if it is time for one.
-    pub fn tick(&self, tracker: &Tracker, now: u32) {
+    pub fn tick(&self, metrics: &Metrics, swarms: &Swarms, store: &Store, now: u32) {
         let last = lock(&self.samples).back().map(|sample| sample.time);
         if last.is_some_and(|last| now < last.saturating_add(STEP)) {
             return;
         }
-        let (announces, refused) = tracker.metrics.announces();
-        let (counts, moved, requests) = (Counts::now(tracker), tracker.store.moved(), tracker.metrics.requests());
+        let (announces, refused) = metrics.announces();
+        let (counts, moved, requests) = (Counts::now(swarms), store.moved(), metrics.requests());
         let sample = Sample { time: now, counts, announces, refused, moved, requests };
         let mut samples = lock(&self.samples);
         samples.push_back(sample);
@@ -109,7 +110,7 @@ impl History {
 
     /// Writes the row of this hour, each minute and `at_last`: all that it holds, so that nothing counts twice
     /// where the database does not say whether it was written.
-    pub fn save(&self, tracker: &Tracker, now: u32, at_last: bool) -> Result<(), Error> {
+    pub fn save(&self, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
         let (written, last, mut row) = *lock(&self.saved);
         let Some(sample) = lock(&self.samples).back().copied() else { return Ok(()) };
         if !at_last && now < written.saturating_add(SAVE) {
@@ -118,10 +119,10 @@ impl History {
         let hour = now - now % HOUR;
         if row[0] != u64::from(hour) {
             if row[0] != 0 {
-                tracker.store.save_hour(&row)?;
+                store.save_hour(&row)?;
             }
             // A run before this one may have begun it.
-            let begun = tracker.store.hours(hour.saturating_sub(1))?.into_iter().find(|row| row[0] == u64::from(hour));
+            let begun = store.hours(hour.saturating_sub(1))?.into_iter().find(|row| row[0] == u64::from(hour));
             row = begun.unwrap_or_default();
         }
         let [_, announces, refused, seeders, leechers, uploaded, downloaded] = sample.since(&last);
@@ -135,7 +136,7 @@ impl History {
             row[6].saturating_add(downloaded),
         ];
         *lock(&self.saved) = (written, sample, row);
-        tracker.store.save_hour(&row)?;
+        store.save_hour(&row)?;
         lock(&self.saved).0 = now;
         Ok(())
     }
@@ -160,11 +161,11 @@ impl History {
     }
 
     /// Peers by the beginnings of their ids, counted at most once a minute.
-    pub fn peers_by_client(&self, tracker: &Tracker, now: u32) -> Arc<Heads> {
+    pub fn peers_by_client(&self, swarms: &Swarms, now: u32) -> Arc<Heads> {
         // One at a time: who comes meanwhile waits for the same numbers.
         let mut kept = lock(&self.clients);
         if kept.0 == 0 || now >= kept.0.saturating_add(60) {
-            *kept = (now, Arc::new(heads(tracker)));
+            *kept = (now, Arc::new(heads(swarms)));
         }
         kept.1.clone()
     }
@@ -172,14 +173,14 @@ impl History {
 
 /// Counts peers by the beginnings of their ids. A large swarm is walked in parts, its lock given back
 /// between them; a peer that moves meanwhile may be missed.
-fn heads(tracker: &Tracker) -> Heads {
+fn heads(swarms: &Swarms) -> Heads {
     let (mut heads, mut hashes) = (Heads::new(), Vec::new());
-    for shard in tracker.swarms.each() {
+    for shard in swarms.each() {
         hashes.extend(shard.torrents.iter().filter(|(_, torrent)| torrent.swarm.is_some()).map(|(hash, _)| *hash));
     }
     for hash in hashes {
         for from in (0..).step_by(WALK) {
-            let shard = tracker.swarms.shard(&hash);
+            let shard = swarms.shard(&hash);
             let Some(swarm) = shard.torrents.get(&hash).and_then(|torrent| torrent.swarm.as_deref()) else { break };
             for (session, _) in (from..swarm.len().min(from + WALK)).filter_map(|slot| swarm.get(slot)) {
                 let head = session.peer_id.0.first_chunk().copied().unwrap_or_default();

@@ -3,22 +3,20 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::books::journal::Journal;
-use crate::config::Config;
+use crate::books::recovery::unwritten;
 use crate::history::Counts;
 use crate::log::log;
 use crate::random::Rng;
 use crate::rules::announce::{drop_users, expire};
-use crate::server::Tracker;
-use crate::store::{Batch, Change, Error, Kind, Store, Suggestion};
+use crate::store::{Batch, Change, Error, Kind, Suggestion};
+use crate::tracker::Tracker;
 
 /// From one batch to the next, and the least between them.
 const WRITE: Duration = Duration::from_secs(1);
@@ -102,8 +100,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps until something comes through `stop`.
-    pub fn run(&mut self, stop: &Receiver<()>) {
+    /// Keeps until something comes through `stop`; calls `refresh` when it is time to look at the certificate.
+    pub fn run(&mut self, stop: &Receiver<()>, refresh: impl Fn()) {
         let now = self.tracker.clock.now();
         let mut changes = Every::new(CHANGES, now);
         let mut silent = Every::new(EXPIRE.min(self.tracker.config.interval), now);
@@ -114,14 +112,14 @@ impl Keeper {
         let mut pause = WRITE;
         while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let (begin, now) = (Instant::now(), self.tracker.clock.now());
-            self.tracker.metrics.history.tick(&self.tracker, now);
+            self.tracker.history.tick(&self.tracker.metrics, &self.tracker.swarms, &self.tracker.store, now);
             if silent.due(now) {
                 for mut shard in self.tracker.swarms.each() {
                     expire(&self.tracker.config, &self.tracker.access, &mut shard, now);
                 }
             }
-            if let Some(files) = self.tracker.certificates.as_ref().filter(|_| certificates.due(now)) {
-                files.refresh();
+            if certificates.due(now) {
+                refresh();
             }
             self.watch_journal();
             let mut done = self.write(now);
@@ -142,7 +140,7 @@ impl Keeper {
                 done = swept.map(|swept| (self.sweep, more) = swept);
             }
             if done.is_ok() {
-                done = self.tracker.metrics.history.save(&self.tracker, now, false);
+                done = self.tracker.history.save(&self.tracker.store, now, false);
             }
             self.report(done, now);
             if guesses.due(now) {
@@ -339,9 +337,9 @@ impl Keeper {
             false => self.write(now).map_err(|e| e.to_string()),
         };
         if done.is_ok() {
-            self.tracker.metrics.history.tick(&self.tracker, now);
+            self.tracker.history.tick(&self.tracker.metrics, &self.tracker.swarms, &self.tracker.store, now);
             // A few minutes of a graph are no reason to end with an error.
-            let _ = self.tracker.metrics.history.save(&self.tracker, now, true);
+            let _ = self.tracker.history.save(&self.tracker.store, now, true);
         }
         let Err(e) = done else { return Ok(()) };
         let rest = gather(&self.tracker, &mut self.rng);
@@ -393,83 +391,8 @@ pub fn gather(tracker: &Tracker, rng: &mut Rng) -> Batch {
     batch
 }
 
-/// Where batches wait that could not be written before goat had to stop.
-pub fn unwritten(config: &Config) -> PathBuf {
-    config.file.with_extension("unwritten.json")
-}
-
-/// The batches that wait in a file, none where it is missing.
-fn waiting(file: &Path) -> Result<Vec<Batch>, String> {
-    let advice = "To start without them, move it away";
-    match fs::read(file) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        read => read.and_then(|text| Ok(serde_json::from_slice(&text)?)).map_err(|e| {
-            format!("{} holds accounts not yet written, but cannot be read: {e}. {advice}", file.display())
-        }),
-    }
-}
-
-/// How many rows wait there.
-pub fn unwritten_rows(config: &Config) -> Result<usize, String> {
-    Ok(waiting(&unwritten(config))?.iter().map(Batch::rows).sum())
-}
-
-/// Writes the batches that the last run could not write. Each is written once, however often this is
-/// interrupted: the database knows their numbers.
-pub fn replay(config: &Config, store: &Store, now: u32) -> Result<(), String> {
-    let file = unwritten(config);
-    let batches = waiting(&file)?;
-    if batches.is_empty() {
-        return Ok(());
-    }
-    write_rest(&batches, &file, store, now)?;
-    fs::remove_file(&file).map_err(|e| format!("cannot remove {}, which has been written: {e}", file.display()))?;
-    let rows: usize = batches.iter().map(Batch::rows).sum();
-    log(format!("{rows} rows of the last run were written from {}", file.display()));
-    Ok(())
-}
-
-/// Writes batches of an earlier run that a file holds; none where that is of another database.
-fn write_rest(batches: &[Batch], file: &Path, store: &Store, now: u32) -> Result<(), String> {
-    let failed = |e| format!("cannot write the accounts in {}: {e}", file.display());
-    let identity = store.identity().map_err(failed)?;
-    if batches.iter().any(|batch| ![0, identity].contains(&batch.database)) {
-        let file = file.display();
-        return Err(format!(
-            "{file} holds accounts not yet written, of another database than this one: put that back, or move the file away to start without them"
-        ));
-    }
-    batches.iter().try_for_each(|batch| store.write(batch, now).map_err(failed))
-}
-
-/// Writes what the last run had answered and not written, and opens the journal for this one.
-pub fn recover(config: &Config, store: &Store, now: u32) -> Result<Option<Arc<Journal>>, String> {
-    let journal = match Journal::open(config) {
-        Ok(journal) => Some(journal),
-        Err(e) => {
-            log(format!("there is no journal in /dev/shm, so a kill would lose what was not yet written: {e}"));
-            None
-        }
-    };
-    // Only now has the run before surely ended, and left its file.
-    replay(config, store, now)?;
-    let Some(journal) = journal else { return Ok(None) };
-    let batches = journal.batches();
-    write_rest(&batches, journal.path(), store, now)?;
-    let identity = store.identity().map_err(|e| format!("{}: {e}", config.database_name()))?;
-    journal.database().store(identity, Release);
-    journal.forget(None);
-    // The first segment gets a number of its own.
-    journal.turn(&mut Rng::from_system(), false);
-    let rows: usize = batches.iter().map(Batch::rows).sum();
-    if rows > 0 {
-        log(format!("{rows} rows that were unwritten when the last run was killed have been written"));
-    }
-    Ok(Some(Arc::new(journal)))
-}
-
 /// Users, torrents and peers, in words.
 pub fn counts(tracker: &Tracker) -> String {
-    let Counts { torrents, seeders, leechers, .. } = Counts::now(tracker);
+    let Counts { torrents, seeders, leechers, .. } = Counts::now(&tracker.swarms);
     format!("{} users, {torrents} torrents, {seeders} seeders, {leechers} leechers", tracker.access.users())
 }

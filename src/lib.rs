@@ -1,16 +1,21 @@
 //! goat is a BitTorrent tracker for small private communities.
 //!
 //! **The tour.** An announce comes through [`net`] (TCP, with [`net::tls`] for HTTPS), which reads a whole request
-//! ([`net::message`]) and hands it to [`net::http`], or as a datagram to [`udp`]. These make plain data of it ([`protocol`]), ask
-//! [`rules::announce`], and write what comes back as bencode or bytes. The rules know [`rules::access`] (who may) and
-//! [`rules::swarm`] (who is there), and note in the [`books::ledger`] what the books must hold, of which the
-//! [`books::journal`] has a copy that a kill cannot reach; none of them waits for anything. The [`keeper`] writes the
-//! ledger into the [`store`] (SQLite or MySQL) once a second and follows what others change there. [`server`] builds
-//! all this from the [`config`] and stops it; [`cli`] is the command line.
+//! ([`net::message`]) and hands it to [`net::http`], or as a datagram to [`udp`]. These make plain data of it
+//! ([`protocol`]), ask [`rules::announce`], and write what comes back as bencode or bytes. The rules know
+//! [`rules::access`] (who may) and [`rules::swarm`] (who is there), and note in the [`books::ledger`] what the books
+//! must hold, of which the [`books::journal`] has a copy that a kill cannot reach; none of them waits for anything. The
+//! [`keeper`] writes the ledger into the [`store`] (SQLite or MySQL) once a second and follows what others change
+//! there. All of them share one [`tracker`]. [`server`] builds it from the [`config`], starts the threads and stops
+//! them; [`cli`] is the command line.
 //!
-//! Everything else over HTTP goes to the [`net::workers`], where [`web`] sends the status page, and the answers of the
-//! [`web::api`] to those whom [`auth`] knows, within [`rules::limits`]. [`metrics`] and [`history`] count, at next to
-//! no cost for an announce.
+//! Everything else over HTTP goes to the [`net::workers`], which have [`web`] send the status page, and the answers of
+//! the [`web::api`] to those whom [`auth`] knows, within [`rules::limits`]. [`metrics`] and [`history`] count, at next
+//! to no cost for an announce; [`web::metrics`] shows it.
+//!
+//! **The floors.** Each of these imports only from those that follow: `cli` and `server`; `web`; `net` and `udp`;
+//! `keeper`; `tracker`; `auth` and `history`, `metrics`; `rules`; `books`; `store`; `protocol`; `torrent`; `config`;
+//! `log`, `clock`, `random`, `sync`, `sys`.
 //!
 //! **Why no two threads race.** All that threads share is behind a lock or is an atomic number, or the compiler
 //! would not have it: the only unsafe code is in `sys`, whose shared memory consists of atomic numbers.
@@ -48,5 +53,6 @@ pub mod store;
 pub mod sync;
 mod sys;
 pub mod torrent;
+pub mod tracker;
 pub mod udp;
 pub mod web;

@@ -12,14 +12,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::{Database, Folder, hex};
-use goat::keeper::{Keeper, gather, replay};
+use goat::books::recovery::replay;
+use goat::keeper::{Keeper, gather};
 use goat::protocol::{Announce, Event, Peers, Reply};
 use goat::random::Rng;
 use goat::rules::access::User;
 use goat::rules::announce;
-use goat::server::Tracker;
 use goat::store::{Batch, Change, Store, Suggestion, credit};
 use goat::torrent::PeerId;
+use goat::tracker::Tracker;
 use serde_json::{Value, json};
 use world::*;
 

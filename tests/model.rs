@@ -16,9 +16,9 @@ use goat::protocol::{Announce, Event, Peers, Want};
 use goat::random::Rng;
 use goat::rules::access::User;
 use goat::rules::announce::{announce, drop_users, expire};
-use goat::server::Tracker;
 use goat::store::Store;
 use goat::torrent::{InfoHash, PeerId};
+use goat::tracker::Tracker;
 use serde_json::json;
 use world::config;
 
@@ -288,7 +288,7 @@ fn while_the_database_is_away_memory_is_bounded_by_sessions_and_not_by_announces
     let mut keeper = Keeper::new(books.tracker.clone());
     database.sql("ALTER TABLE peers RENAME TO gone");
     let keeping = std::thread::spawn(move || {
-        keeper.run(&stopped);
+        keeper.run(&stopped, || ());
         keeper.finish().unwrap();
     });
     let mut model = Model::default();

@@ -482,8 +482,13 @@ fn head_is_answered_like_get_without_the_body_and_a_last_answer_says_so() {
             secure: false,
         };
         let mut out = Vec::new();
-        let done =
-            goat::net::http::answer(&site.tracker, &request, &mut Scratch::default(), &mut out);
+        let done = goat::net::http::answer(
+            &site.tracker,
+            &goat::web::PAGES,
+            &request,
+            &mut Scratch::default(),
+            &mut out,
+        );
         assert_eq!(done, Answer::Written);
         String::from_utf8_lossy(&out).into_owned()
     };

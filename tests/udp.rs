@@ -18,8 +18,8 @@ use common::{
 use goat::protocol::{Peers, Reply, Scrape};
 use goat::random::Rng;
 use goat::rules::access::User;
-use goat::server::Tracker;
 use goat::torrent::{InfoHash, PeerId};
+use goat::tracker::Tracker;
 use goat::udp::connection_id::ConnectionIds;
 use goat::udp::{self, Action, Fields, Outcome, Packet, Responder};
 use proptest::collection::vec;

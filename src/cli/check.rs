@@ -11,8 +11,8 @@ use rustls::pki_types::pem::PemObject;
 
 use super::output::{Cell, List, print};
 use super::{Call, Done, Failure, now};
+use crate::books::recovery::unwritten;
 use crate::config::{Config, Driver, PEM};
-use crate::keeper::unwritten;
 use crate::log::{clean, timestamp};
 use crate::net::tls::{Certificates, Defect};
 use crate::server::listen;

@@ -56,7 +56,7 @@ pub fn stats(call: &Call) -> Done {
         ]);
     })?;
     shown.extend([
-        ("unsaved", Cell::Int(crate::keeper::unwritten_rows(&config).map_err(Failure::Could)? as u64)),
+        ("unsaved", Cell::Int(crate::books::recovery::unwritten_rows(&config).map_err(Failure::Could)? as u64)),
         ("topMembers", Cell::List(members)),
         ("topTorrents", Cell::List(torrents)),
     ]);
@@ -148,7 +148,7 @@ fn discard(config: &Config) -> Result<String, Error> {
             return Err(Error::other(format!("the journal in /dev/shm cannot be discarded: {e}: {advice}")));
         }
     };
-    let unwritten = crate::keeper::unwritten(config);
+    let unwritten = crate::books::recovery::unwritten(config);
     let kept = aside(&unwritten);
     let mut said = match std::fs::rename(&unwritten, &kept) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),

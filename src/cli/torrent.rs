@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::output::print;
 use super::{Call, Done, Failure, file, user, write_file};
-use crate::server::announce_urls;
 use crate::torrent;
+use crate::tracker::announce_urls;
 
 pub fn copy(call: &Call) -> Done {
     let (name, out, folder) = (call.value("--for"), call.value("--out"), call.value("--for-all"));

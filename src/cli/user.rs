@@ -4,8 +4,8 @@ use super::output::{Cell, Fields, List, bytes, count, print, show};
 use super::{Call, Done, Failure, live_since};
 use crate::config::Config;
 use crate::log::clean;
-use crate::server::announce_urls;
 use crate::store::{NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
+use crate::tracker::announce_urls;
 
 const LIMIT: &str = "a number from 0 to 4294967295";
 

@@ -5,15 +5,14 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::auth::Failure;
 use crate::metrics::{Asked, Transport};
 use crate::net::message::{Request, split};
 use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Want, peers_wanted};
 use crate::random::Rng;
 use crate::rules::announce::{admit, announce, scrape};
-use crate::server::Tracker;
 use crate::torrent::{InfoHash, PeerId, bencode};
-use crate::web;
-use crate::web::api;
+use crate::tracker::Tracker;
 
 impl Request<'_> {
     /// The address of the client: of the connection, unless that is a trusted proxy's. Then it is the last
@@ -64,13 +63,26 @@ pub enum Answer {
     Slow,
 }
 
+/// What answers the requests that are neither announce nor scrape.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    /// Whether a target is one of theirs.
+    pub serves: fn(&Tracker, &str) -> bool,
+    /// Appends the answer to a request that needs no database. Returns whether there was one.
+    pub answer_at_once: fn(&Tracker, &Request, &mut Vec<u8>) -> bool,
+    /// Answers a request that may ask the database.
+    pub answer: fn(&Tracker, &Request, &mut dyn Write) -> io::Result<()>,
+    /// Appends a refusal.
+    pub fail: fn(&Tracker, &Request, &Failure, &mut Vec<u8>),
+}
+
 /// Appends the answer to a request, without waiting for anything.
-pub fn answer(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) -> Answer {
+pub fn answer(tracker: &Tracker, pages: &Pages, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) -> Answer {
     let start = Instant::now();
     let now = tracker.clock.at(start);
     let done = track(tracker, request, now, scratch);
-    if matches!(done, Err(Refusal::Malformed)) && api::serves(tracker, request.target) {
-        return if web::answer_at_once(tracker, request, out) { Answer::Written } else { Answer::Slow };
+    if matches!(done, Err(Refusal::Malformed)) && (pages.serves)(tracker, request.target) {
+        return if (pages.answer_at_once)(tracker, request, out) { Answer::Written } else { Answer::Slow };
     }
     let unknown = matches!(done, Err(Refusal::UnknownPasskey | Refusal::Unregistered));
     if unknown && tracker.may_look_up(now) {
@@ -84,12 +96,13 @@ pub fn answer(tracker: &Tracker, request: &Request, scratch: &mut Scratch, out: 
 /// knows so far, or that is for the API.
 pub fn answer_slowly(
     tracker: &Tracker,
+    pages: &Pages,
     request: &Request,
     scratch: &mut Scratch,
     stream: &mut dyn Write,
 ) -> io::Result<()> {
-    if api::serves(tracker, request.target) {
-        return web::answer(tracker, request, stream);
+    if (pages.serves)(tracker, request.target) {
+        return (pages.answer)(tracker, request, stream);
     }
     let start = Instant::now();
     let now = tracker.clock.at(start);

@@ -35,13 +35,14 @@ use std::time::{Duration, Instant};
 use crate::log::log;
 use crate::net::connection::{Connection, DEADLINE, End, Next, Slots, State, waits};
 use crate::net::gate::Gate;
-use crate::net::http::{Answer, Scratch};
+use crate::net::http::{Answer, Pages, Scratch};
 use crate::net::message::{MAX_HEADERS, Parsed, parse};
 use crate::net::stream::Stream;
+use crate::net::tls::Certificates;
 use crate::net::workers::{Desk, Workers};
-use crate::server::Tracker;
 use crate::sync::join;
 use crate::sys::{Events, Interest, Poll};
+use crate::tracker::Tracker;
 
 /// How long a connection may stay open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -79,8 +80,15 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Starts the threads that serve all `doors`. The process may have `files` open files.
-    pub fn start(tracker: &Arc<Tracker>, doors: Vec<Door>, files: libc::rlim_t) -> io::Result<Listeners> {
+    /// Starts the threads that serve all `doors`, those of HTTPS with `certificates`. The process may have `files`
+    /// open files.
+    pub fn start(
+        tracker: &Arc<Tracker>,
+        pages: Pages,
+        doors: Vec<Door>,
+        certificates: Option<Arc<Certificates>>,
+        files: libc::rlim_t,
+    ) -> io::Result<Listeners> {
         for door in &doors {
             crate::sys::tune_listener(&door.listener, DEFER, BACKLOG)?;
             door.listener.set_nonblocking(true)?;
@@ -91,7 +99,7 @@ impl Listeners {
         let stopping = Arc::new(AtomicBool::new(false));
         let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS);
         let gate = Arc::new(Gate::new(most, tracker.stats.open.clone()));
-        let desk = Desk::new(tracker.clone());
+        let desk = Desk::new(tracker.clone(), pages);
         let workers = desk.workers();
         let mut threads = Vec::new();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -100,6 +108,8 @@ impl Listeners {
             poll.add(&*woken, Interest::Read, WAKE)?;
             let mut serving = Serving {
                 tracker: tracker.clone(),
+                pages,
+                certificates: certificates.clone(),
                 doors: doors.clone(),
                 listening: false,
                 gate: gate.clone(),
@@ -141,6 +151,8 @@ const SLOTS: u64 = 8;
 /// One thread that serves connections.
 struct Serving {
     tracker: Arc<Tracker>,
+    pages: Pages,
+    certificates: Option<Arc<Certificates>>,
     doors: Arc<[Door]>,
     /// Whether the doors are open to this thread.
     listening: bool,
@@ -273,7 +285,7 @@ impl Serving {
         let Some(place) = self.gate.enter(&self.tracker.config, peer) else {
             return;
         };
-        let certificate = self.tracker.certificates.as_ref().filter(|_| tls).map(|certificates| certificates.in_use());
+        let certificate = self.certificates.as_ref().filter(|_| tls).map(|certificates| certificates.in_use());
         let Ok(stream) = Stream::new(socket, certificate) else {
             return;
         };
@@ -418,7 +430,7 @@ impl Serving {
                 Parsed::Whole { mut request, size } => {
                     request.secure = connection.stream.is_tls();
                     request.keep_alive &= !self.gate.crowded() && !self.stopping.load(Relaxed);
-                    match http::answer(&self.tracker, &request, &mut self.scratch, &mut out) {
+                    match http::answer(&self.tracker, &self.pages, &request, &mut self.scratch, &mut out) {
                         Answer::Written => {
                             close = !request.keep_alive;
                             used += size;

@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 use crate::auth::Failure;
 use crate::log::log;
 use crate::net::connection::Connection;
-use crate::net::http::{self, Scratch};
+use crate::net::http::{self, Pages, Scratch};
 use crate::net::message::{self, MAX_HEADERS, Parsed, Request, parse};
-use crate::server::Tracker;
 use crate::sync::{join, lock};
-use crate::web;
-use crate::web::api;
+use crate::tracker::Tracker;
 
 /// The most requests that wait for a worker.
 const MAX_WAITING: usize = 1_024;
@@ -43,6 +41,7 @@ pub struct Desk {
 /// The threads, started as they are needed.
 pub struct Workers {
     tracker: Arc<Tracker>,
+    pages: Pages,
     waiting: Mutex<Receiver<Job>>,
     queued: AtomicUsize,
     idle: AtomicUsize,
@@ -53,10 +52,11 @@ pub struct Workers {
 
 impl Desk {
     /// A desk whose workers have not been started yet.
-    pub fn new(tracker: Arc<Tracker>) -> Desk {
+    pub fn new(tracker: Arc<Tracker>, pages: Pages) -> Desk {
         let (jobs, waiting) = sync_channel(MAX_WAITING);
         let (queued, idle, api) = Default::default();
-        let workers = Workers { tracker, waiting: Mutex::new(waiting), queued, idle, api, threads: Mutex::default() };
+        let workers =
+            Workers { tracker, pages, waiting: Mutex::new(waiting), queued, idle, api, threads: Mutex::default() };
         Desk { jobs, workers: Arc::new(workers) }
     }
 
@@ -113,17 +113,17 @@ impl Workers {
                 let request = Request { keep_alive: false, secure, ..request };
                 let client = connection.stream.patient(Instant::now() + ANSWER);
                 // Who reads the API slowly must leave half of the workers to those who want to announce.
-                let api = usize::from(api::serves(&self.tracker, request.target));
+                let api = usize::from((self.pages.serves)(&self.tracker, request.target));
                 let crowded = self.api.fetch_add(api, Relaxed) >= self.tracker.config.workers.div_ceil(2);
                 // Who does not read their answer does not get it.
                 let _ = client.and_then(|mut client| {
                     client.write_all(&connection.output)?;
                     if api == 1 && crowded {
                         let mut out = Vec::new();
-                        web::fail(&self.tracker, &request, &Failure(503, BUSY.into()), &mut out);
+                        (self.pages.fail)(&self.tracker, &request, &Failure(503, BUSY.into()), &mut out);
                         return client.write_all(&out);
                     }
-                    http::answer_slowly(&self.tracker, &request, &mut scratch, &mut client)
+                    http::answer_slowly(&self.tracker, &self.pages, &request, &mut scratch, &mut client)
                 });
                 self.api.fetch_sub(api, Relaxed);
             }

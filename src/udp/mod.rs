@@ -18,10 +18,10 @@ use crate::metrics::{Asked, Fate, Transport};
 use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Scrape, Want, peers_wanted};
 use crate::random::Rng;
 use crate::rules::announce::{admit, announce, scrape};
-use crate::server::Tracker;
 use crate::sync::{join, lock};
 use crate::sys::{BATCH, Datagram, receive, send_all};
 use crate::torrent::{InfoHash, PeerId};
+use crate::tracker::Tracker;
 use crate::udp::connection_id::ConnectionIds;
 
 /// What begins a connect request (BEP 15).

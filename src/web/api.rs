@@ -10,13 +10,13 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::{json, to_writer};
 
-use crate::auth::{Credentials, Failure, UnderWay, identify};
+use crate::auth::{Caller, Credentials, Failure, UnderWay};
 use crate::history::{COLUMNS, HOUR, STEP};
-use crate::metrics::{self, Process};
 use crate::net::message::{Request, split};
-use crate::server::{Tracker, announce_urls};
 use crate::store::{Activity, ApiFile, ApiUser, ClientRow, KEY_LIFE, List, Member, PIECE};
 use crate::torrent::InfoHash;
+use crate::tracker::{Tracker, announce_urls};
+use crate::web::metrics::{self, Process};
 
 /// Hours of history unless `after` says otherwise: a week.
 const HOURS: u32 = 7 * 24;
@@ -53,7 +53,7 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
     if !tracker.auth.failures.allowed(request.client(tracker), tracker.clock.now()) {
         return Err(Failure(429, "Too many failures from this address: wait a minute".into()));
     }
-    Credentials::of(request).map(Some)
+    Credentials::of(request.header("Authorization")).map(Some)
 }
 
 /// An answer's media type, and its place among those under way.
@@ -64,7 +64,11 @@ pub fn respond<'a>(tracker: &'a Tracker, request: &Request, out: &mut dyn Write)
     let credentials = admit(tracker, request)?;
     let (path, query) = split(request.target);
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
-    let caller = credentials.map(|credentials| identify(tracker, request, resource, &credentials)).transpose()?;
+    let identify = |credentials| {
+        let caller = Caller { from: request.client(tracker), method: request.method, resource, credentials };
+        tracker.auth.identify(&tracker.config, &tracker.store, &caller, tracker.clock.now())
+    };
+    let caller = credentials.map(identify).transpose()?;
     if path == "/metrics" {
         if caller.is_some_and(|(member, _)| !member.admin) {
             return Err(forbidden());
@@ -322,7 +326,7 @@ impl Call<'_> {
             // Memory knows these.
             let mut ids = self.tracker.store.ids(list, "id", descending, usize::MAX)?;
             // With room for all from the start: announces wait while a shard is locked.
-            let mut peers = Vec::with_capacity(self.tracker.metrics.history.counts().torrents as usize);
+            let mut peers = Vec::with_capacity(self.tracker.history.counts().torrents as usize);
             for shard in self.tracker.swarms.each() {
                 peers.extend(shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len() as i64))));
             }
@@ -416,7 +420,7 @@ impl Call<'_> {
     /// so, as of the last minute.
     fn clients(&self, out: &mut dyn Write) -> Result<(), Failure> {
         let clients = self.tracker.store.clients()?;
-        let peers = self.tracker.metrics.history.peers_by_client(self.tracker, self.now);
+        let peers = self.tracker.history.peers_by_client(&self.tracker.swarms, self.now);
         out.write_all(b"[")?;
         let mut rows = Rows { out, any: false };
         for client in clients.iter().filter(|client| client.approved || self.member.admin) {
@@ -432,9 +436,10 @@ impl Call<'_> {
     fn status(&self, out: &mut dyn Write) -> Result<(), Failure> {
         use std::env::consts::{ARCH, OS};
         let (tracker, metrics, process) = (self.tracker, &self.tracker.metrics, Process::now());
-        let (counts, (announces, refused)) = (metrics.history.counts(), metrics.announces());
+        let history = &tracker.history;
+        let (counts, (announces, refused)) = (history.counts(), metrics.announces());
         let (http, udp) = metrics.requests();
-        let (http_before, udp_before) = metrics.history.requests_a_minute_ago(self.now);
+        let (http_before, udp_before) = history.requests_a_minute_ago(self.now);
         let [uploaded, downloaded] = tracker.store.moved();
         let requests = |total: u64, before: u64| Requests { current: total.saturating_sub(before), total };
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -480,7 +485,7 @@ impl Call<'_> {
     /// `after`.
     fn history(&self, out: &mut dyn Write) -> Result<(), Failure> {
         let after = self.query.after.unwrap_or(self.now.saturating_sub(HOURS * HOUR));
-        let recent = self.tracker.metrics.history.rows(self.query.after.unwrap_or(0));
+        let recent = self.tracker.history.rows(self.query.after.unwrap_or(0));
         let hours = self.tracker.store.hours(after)?;
         Ok(to_writer(out, &json!({ "step": STEP, "columns": COLUMNS, "recent": recent, "hours": hours }))?)
     }

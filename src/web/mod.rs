@@ -2,6 +2,7 @@
 //! they are short, else in chunks while they are made. Compresses, and answers 304 where nothing changed.
 
 pub mod api;
+pub mod metrics;
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::LazyLock;
@@ -12,10 +13,14 @@ use ring::digest::{SHA256, digest};
 use tiny_http::{Header, Response, StatusCode};
 
 use crate::auth::{Failure, base64_encode};
+use crate::net::http::Pages;
 use crate::net::message::{Request, print, split};
 use crate::random::hex;
-use crate::server::Tracker;
-use crate::web::api::{admit, respond};
+use crate::tracker::Tracker;
+use crate::web::api::{admit, respond, serves};
+
+/// What the listener calls for all that is neither announce nor scrape.
+pub const PAGES: Pages = Pages { serves, answer_at_once, answer, fail };
 
 /// The status page: HTML, style and script.
 const PAGE: &str = include_str!("../../res/page.html");

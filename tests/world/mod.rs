@@ -19,9 +19,10 @@ use goat::random::Rng;
 use goat::rules::access::{Access, User};
 use goat::rules::announce;
 use goat::rules::swarm::Swarms;
-use goat::server::Tracker;
 use goat::store::{FileRow, NewUser};
 use goat::torrent::{InfoHash, PeerId};
+use goat::tracker::Tracker;
+use goat::web::PAGES;
 use proptest::prelude::{ProptestConfig, Strategy};
 use proptest::test_runner::{RngAlgorithm, TestCaseResult, TestRng, TestRunner};
 use serde_json::{Value, json};
@@ -473,10 +474,11 @@ impl Site {
     /// The whole answer, and whether the database had to be asked for it.
     pub fn answer(&self, request: &Request) -> (Vec<u8>, bool) {
         let (mut scratch, mut out) = (self.scratch.borrow_mut(), Vec::new());
-        let slow = http::answer(&self.tracker, request, &mut scratch, &mut out) == Answer::Slow;
+        let slow =
+            http::answer(&self.tracker, &PAGES, request, &mut scratch, &mut out) == Answer::Slow;
         if slow {
             assert!(out.is_empty(), "what is not answered yet is not begun");
-            http::answer_slowly(&self.tracker, request, &mut scratch, &mut out).unwrap();
+            http::answer_slowly(&self.tracker, &PAGES, request, &mut scratch, &mut out).unwrap();
         }
         (out, slow)
     }
