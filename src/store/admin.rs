@@ -1,8 +1,8 @@
 //! What the command line and the keeper change and list: users, torrents, clients.
 
-use super::community::remove_file;
-use super::{Connection, Error, FILE_COLUMNS, Kind, Store, Value, big, file};
-use crate::protocol::Factors;
+use super::load::{FILE_COLUMNS, FileRow, file};
+use super::pool::Store;
+use super::sql::{Connection, Error, Kind, Value, big};
 use crate::random::{hex, secret};
 use crate::torrent::InfoHash;
 
@@ -118,25 +118,6 @@ pub struct NewUser {
     pub passkey: String,
     /// The password of the API: 40 hex digits. The database keeps only its hash.
     pub api_key: String,
-}
-
-/// A row of `files`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FileRow {
-    /// `files.id`.
-    pub id: u32,
-    /// The torrent.
-    pub info_hash: InfoHash,
-    /// Its name, or nothing where only the hash is known.
-    pub name: String,
-    /// Bytes, or 0 where only the hash is known.
-    pub size: u64,
-    /// An operator has approved it.
-    pub verified: bool,
-    /// Snatches.
-    pub completed: u32,
-    /// What is credited of the bytes that move.
-    pub factors: Factors,
 }
 
 /// A row of `whitelist`.
@@ -407,4 +388,20 @@ pub(super) fn insert_key(c: &mut dyn Connection, user: u32, api_key: &str) -> Re
 /// What `api_keys` holds of a key. The key is 160 random bits, so a plain hash cannot be searched.
 fn hash_key(key: &str) -> String {
     hex(ring::digest::digest(&ring::digest::SHA256, key.as_bytes()).as_ref())
+}
+
+/// Removes a torrent, within a transaction.
+pub(super) fn remove_file(c: &mut dyn Connection, id: u32) -> Result<(), Error> {
+    c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
+    c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
+    close_sessions(c, "file_id", id)
+}
+
+/// Closes the sessions of one user or torrent, by the name of the column.
+pub(super) fn close_sessions(c: &mut dyn Connection, column: &str, id: u32) -> Result<(), Error> {
+    for table in ["peers", "files_users"] {
+        let sql = format!("UPDATE {table} SET active = 0 WHERE {column} = ? AND active = 1");
+        c.execute(&sql, &[Value::Int(id.into())])?;
+    }
+    Ok(())
 }

@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use super::{Error, Store, Value, big};
+use super::pool::Store;
+use super::sql::{Error, Value, big};
 use crate::random::secret;
 use crate::sync::lock;
 

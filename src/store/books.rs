@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::pool::Store;
 use super::rows::{Batch, First, SessionKey, SessionRow, Total, TotalKey, credit};
-use super::{Connection, Error, Store, Value, big};
+use super::sql::{Connection, Error, Value, big};
 use crate::config::Driver;
 use crate::protocol::{ip4, ip6, port};
 use crate::torrent::PeerId;

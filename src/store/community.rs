@@ -1,10 +1,12 @@
 //! What operators do to members and torrents, and what they ask about the community as a whole.
 //!
-//! Sessions are closed here too, for where no tracker runs; one that runs follows the triggers and writes
+//! Sessions are closed too, for where no tracker runs; one that runs follows the triggers and writes
 //! its own.
 
-use super::admin::{check_name, insert_key};
-use super::{Connection, Error, FILE_COLUMNS, FileRow, Kind, Store, Value, big, file};
+use super::admin::{check_name, close_sessions, insert_key, remove_file};
+use super::load::{FILE_COLUMNS, FileRow, file};
+use super::pool::Store;
+use super::sql::{Connection, Error, Kind, Value, big};
 use crate::protocol::Factors;
 use crate::random::secret;
 use crate::torrent::InfoHash;
@@ -334,20 +336,4 @@ fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, Str
         Err(e) if e.kind == Kind::Exists => Err(taken),
         done => Ok(done.map(drop)),
     }
-}
-
-/// Removes a torrent, within a transaction.
-pub(super) fn remove_file(c: &mut dyn Connection, id: u32) -> Result<(), Error> {
-    c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
-    c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
-    close_sessions(c, "file_id", id)
-}
-
-/// Closes the sessions of one user or torrent, by the name of the column.
-fn close_sessions(c: &mut dyn Connection, column: &str, id: u32) -> Result<(), Error> {
-    for table in ["peers", "files_users"] {
-        let sql = format!("UPDATE {table} SET active = 0 WHERE {column} = ? AND active = 1");
-        c.execute(&sql, &[Value::Int(id.into())])?;
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable;
 use mysql::{Conn, OptsBuilder, Params};
 
-use super::{Connection, Error, Kind, Value};
+use super::sql::{Connection, Error, Kind, Value};
 use crate::config::Db;
 
 /// A connection to a MySQL or MariaDB server.
@@ -67,7 +67,7 @@ impl Mysql {
                 "SET NAMES utf8mb4".to_string(),
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1".into(),
                 "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".into(),
-                // Seconds to wait for somebody else's row or table lock, each of `super::TRIES` times.
+                // Seconds to wait for somebody else's row or table lock, each of `TRIES` times.
                 format!("SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}"),
             ]);
         let failed = |e: mysql::Error| {

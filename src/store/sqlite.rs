@@ -10,7 +10,8 @@ use rusqlite::ffi::ErrorCode;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{OpenFlags, ToSql, params_from_iter};
 
-use super::{Connection, Error, Kind, Value};
+use super::schema::{SCHEMA, version};
+use super::sql::{Connection, Error, Kind, Value};
 
 /// A connection to a SQLite file.
 pub struct Sqlite(rusqlite::Connection, File);
@@ -22,7 +23,7 @@ fn identify(path: &Path) -> File {
     std::fs::metadata(path).ok().map(|meta| (path.to_owned(), meta.dev(), meta.ino()))
 }
 
-/// How long to wait for somebody else's write, each of [`super::TRIES`] times, in a hurry and else.
+/// How long to wait for somebody else's write, each of `TRIES` times, in a hurry and else.
 const HURRIED: Duration = Duration::from_millis(1_500);
 const PATIENT: Duration = Duration::from_secs(10);
 /// Statements kept prepared: a batch uses about a dozen, in a few sizes.
@@ -143,8 +144,7 @@ impl Connection for Sqlite {
         };
         self.0.execute_batch("BEGIN IMMEDIATE")?;
         // Another goat may have been faster.
-        let done = super::check::version(self)
-            .and_then(|version| if version < to { Ok(self.0.execute_batch(sql)?) } else { Ok(()) });
+        let done = version(self).and_then(|version| if version < to { Ok(self.0.execute_batch(sql)?) } else { Ok(()) });
         self.0.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
         done
     }
@@ -177,8 +177,8 @@ pub fn restore<T>(
     let source = source.map_err(|e| Error::other(format!("cannot open {}: {e}", backup.display())))?;
     let check = |sql: &str| source.query_row(sql, [], |row| row.get::<_, String>(0)).map_err(|e| not_goat(&e));
     let version = check("SELECT CAST(value AS TEXT) FROM goat WHERE name = 'schema'")?;
-    if !version.parse().is_ok_and(|version| (1..=super::SCHEMA).contains(&version)) {
-        return Err(not_goat(&format!("its tables have version {version}, this goat knows {}", super::SCHEMA)));
+    if !version.parse().is_ok_and(|version| (1..=SCHEMA).contains(&version)) {
+        return Err(not_goat(&format!("its tables have version {version}, this goat knows {}", SCHEMA)));
     }
     let quick = check("PRAGMA quick_check(1)")?;
     if quick != "ok" {

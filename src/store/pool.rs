@@ -1,0 +1,152 @@
+//! The database as the rest of goat knows it, and the connections to it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use super::dialect::Dialect;
+use super::schema::make_tables;
+use super::sql::{Connection, Error, Kind, Value};
+use crate::config::{Config, Driver};
+use crate::log::log;
+use crate::sync::lock;
+
+/// How often a transaction is tried that others are in the way of: deadlocks and lock timeouts.
+const TRIES: usize = 2;
+/// The most connections open at a time; who finds none free opens one and closes it again.
+const MAX_IDLE: usize = 8;
+
+/// A database, and connections to it that wait to be used again.
+pub struct Store {
+    config: Config,
+    pub(super) dialect: Dialect,
+    idle: Mutex<Vec<Box<dyn Connection>>>,
+    /// Set while members wait for answers.
+    hurried: AtomicBool,
+    /// Bytes uploaded and downloaded that were written since the start.
+    pub(super) moved: [AtomicU64; 2],
+}
+
+impl Store {
+    /// Connects to the configured database, and creates what is missing in it.
+    pub fn open(config: &Config) -> Result<Store, Error> {
+        let store = Store::unopened(config);
+        // Another goat may be at it, too.
+        again(|| store.with(|c| make_tables(c, config)))?;
+        Ok(store)
+    }
+
+    pub(super) fn unopened(config: &Config) -> Store {
+        Store {
+            config: config.clone(),
+            dialect: Dialect { driver: config.db.driver },
+            idle: Mutex::default(),
+            hurried: AtomicBool::new(false),
+            moved: Default::default(),
+        }
+    }
+
+    fn connect(&self) -> Result<Box<dyn Connection>, Error> {
+        match self.config.db.driver {
+            #[cfg(feature = "sqlite")]
+            // A running tracker waits for its file to come back, rather than make an empty one.
+            Driver::Sqlite if self.hurried.load(Relaxed) && !self.config.db.path.exists() => {
+                Err(Error::other("the file is gone: put it back, or stop goat"))
+            }
+            #[cfg(feature = "sqlite")]
+            Driver::Sqlite => {
+                Ok(Box::new(super::sqlite::Sqlite::open(&self.config.db.path, self.hurried.load(Relaxed))?))
+            }
+            #[cfg(feature = "mysql")]
+            Driver::Mysql => Ok(Box::new(super::mysql::Mysql::open(&self.config.db, self.hurried.load(Relaxed))?)),
+            #[allow(unreachable_patterns)] // Reached where one of the two is not compiled in.
+            driver => Err(Error::other(format!("this goat was built without {driver:?}"))),
+        }
+    }
+
+    /// From now on waits seconds for an answer where it waited a minute: loading is done, and goat must be
+    /// able to stop in time though the database hangs.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Relaxed);
+        lock(&self.idle).clear();
+    }
+
+    /// Runs `f` on a connection, and keeps that for later unless it is lost. Where a kept connection turns
+    /// out to be lost, tries once more on a new one: `f` must not mind.
+    pub(super) fn with<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let mut kept = lock(&self.idle).pop();
+        if kept.as_ref().is_some_and(|connection| connection.stale()) {
+            // All are closed before one is opened: the last to close a SQLite file removes its write-ahead log.
+            kept = None;
+            lock(&self.idle).clear();
+            if self.config.db.path.exists() {
+                log(format!("{} was replaced: using what is there now", self.config.database_name()));
+            }
+        }
+        if let Some(mut connection) = kept {
+            match f(connection.as_mut()) {
+                Err(e) if e.kind == Kind::Lost => lock(&self.idle).clear(),
+                Err(e) if e.kind == Kind::Silent => return Err(e),
+                done => {
+                    self.keep(connection);
+                    return done;
+                }
+            }
+        }
+        let mut connection = self.connect()?;
+        let done = f(connection.as_mut());
+        if !done.as_ref().is_err_and(Error::broken) {
+            self.keep(connection);
+        }
+        done
+    }
+
+    fn keep(&self, connection: Box<dyn Connection>) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < MAX_IDLE {
+            idle.push(connection);
+        }
+    }
+
+    /// Runs `f` in one transaction; again where another transaction was in the way.
+    pub(super) fn transaction<T>(
+        &self,
+        mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        again(|| {
+            self.with(|c| {
+                c.execute(self.dialect.begin(), &[])?;
+                let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
+                match done {
+                    // Whatever the connection still holds, the next transaction on it must not commit it.
+                    Err(e) if !e.broken() && c.execute("ROLLBACK", &[]).is_err() => {
+                        Err(Error { kind: Kind::Lost, ..e })
+                    }
+                    done => done,
+                }
+            })
+        })
+    }
+
+    pub(super) fn one<T>(
+        &self,
+        sql: &str,
+        values: &[Value],
+        read: impl Fn(&[Value]) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let mut found = None;
+        self.with(|c| c.query(sql, values, &mut |row| found = read(row)))?;
+        Ok(found)
+    }
+}
+
+/// Does something again where somebody else's lock was in the way.
+pub(super) fn again<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut done = once();
+    for _ in 1..TRIES {
+        if !matches!(&done, Err(e) if e.kind == Kind::Busy) {
+            break;
+        }
+        done = once();
+    }
+    done
+}

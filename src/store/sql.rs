@@ -1,0 +1,115 @@
+//! Statements, their values and their errors, as SQLite and MySQL both have them.
+
+use std::fmt;
+
+/// A value that goes into a statement or comes out of a row.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// NULL, or something that goat never stores.
+    Null,
+    /// A number. Counters are cut at 2^63 - 1 before they come here.
+    Int(i64),
+    /// Text.
+    Text(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl Value<'_> {
+    pub(super) fn int(&self) -> i64 {
+        match self {
+            Value::Int(n) => *n,
+            Value::Text(text) => text.parse().unwrap_or(0), // MySQL's sums are decimals.
+            _ => 0,
+        }
+    }
+
+    /// A number that must fit: 0 is no id, port or time of anything.
+    pub(super) fn small<T: TryFrom<i64> + Default>(&self) -> T {
+        T::try_from(self.int()).unwrap_or_default()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Value::Text(text) => text.as_bytes(),
+            Value::Blob(bytes) => bytes,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    pub(super) fn parse<T: std::str::FromStr>(&self) -> Option<T> {
+        std::str::from_utf8(self.bytes()).ok()?.parse().ok()
+    }
+}
+
+/// A counter as the database can hold it.
+pub(super) fn big(n: u64) -> Value<'static> {
+    Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// What went wrong with a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// There is no connection: whether the last statement took effect is unknown.
+    Lost,
+    /// It did not answer in time: the same, and another try would only take as long.
+    Silent,
+    /// Somebody else holds a lock: the same again will succeed.
+    Busy,
+    /// A row with the same unique key exists.
+    Exists,
+    /// Anything else.
+    Other,
+}
+
+/// An error of a database, with its own words.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What kind.
+    pub kind: Kind,
+    /// The database's words.
+    pub message: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error {
+    /// Whether the connection is of no use any more.
+    pub(super) fn broken(&self) -> bool {
+        matches!(self.kind, Kind::Lost | Kind::Silent)
+    }
+
+    /// One that goat words itself.
+    pub fn other(message: impl Into<String>) -> Error {
+        Error { kind: Kind::Other, message: message.into() }
+    }
+}
+
+/// One connection to a database.
+pub(super) trait Connection: Send {
+    /// Runs a statement and returns how many rows it changed.
+    fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error>;
+    /// Runs a query and calls `row` for each row of its result.
+    fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error>;
+    /// Creates tables, triggers and clients where they are missing.
+    fn create_schema(&mut self) -> Result<(), Error>;
+    /// The names of the tables there are.
+    fn tables(&mut self) -> Result<Vec<String>, Error>;
+    /// Applies a file that brings the tables from the version before to this one; where the database can, whole
+    /// or not at all, and else so that it can be repeated.
+    fn upgrade(&mut self, to: i64) -> Result<(), Error>;
+    /// Whether another database is now where this one was.
+    fn stale(&self) -> bool {
+        false
+    }
+    /// The id of the row that was inserted last.
+    fn last_id(&mut self) -> u32;
+}
