@@ -15,7 +15,7 @@
 //!
 //! **The floors.** Each of these imports only from those that follow: `cli` and `server`; `web`; `net` and `udp`;
 //! `keeper`; `tracker`; `auth` and `history`, `metrics`; `rules`; `books`; `store`; `protocol`; `torrent`; `config`;
-//! `log`, `clock`, `random`, `sync`, `sys`.
+//! `log`, `clock`, `random`, `sync`, `sys`. Nor do the files of one room import each other in a circle.
 //!
 //! **Why no two threads race.** All that threads share is behind a lock or is an atomic number, or the compiler
 //! would not have it: the only unsafe code is in `sys`, whose shared memory consists of atomic numbers.

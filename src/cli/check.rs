@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::call::{Call, Done, Failure, now};
 use super::output::{Cell, List, print};
-use super::{Call, Done, Failure, now};
 use crate::books::recovery::unwritten;
 use crate::config::{Config, Driver, PEM};
 use crate::log::{clean, timestamp};

@@ -1,7 +1,7 @@
 //! `goat client`: which clients are let in.
 
+use super::call::{Call, Done, Failure};
 use super::output::{Cell, Fields, List, print};
-use super::{Call, Done, Failure};
 use crate::log::clean;
 use crate::store::{ClientRow, Store};
 

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
+use super::call::{Call, Done, Failure, live_since, order, replace_file, store};
 use super::output::{Cell, Fields, count, print, show};
-use super::{Call, Done, Failure, live_since, order, replace_file, store};
 use crate::config::{Config, Driver, PEM, Problem};
 use crate::net::tls::{Certificates, Defect};
 #[cfg(feature = "sqlite")]
-use crate::store::{Error, FILE_ORDERS, Import, USER_ORDERS, Which, Who, aside};
+use crate::store::{Error, aside};
+use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use super::call::{Call, Done, Failure, live_since, write_file};
 use super::output::{Cell, Fields, List, count, print, show};
-use super::{Call, Done, Failure, live_since, write_file};
 use crate::config::Config;
 use crate::log::clean;
 use crate::protocol::Factors;
@@ -157,7 +157,7 @@ pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let columns = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
     let mut list = List::new(call.json(), &columns, &fields(&SwarmRow::default()));
-    store.files(which, super::order(&FILE_ORDERS, call.value("--sort")), live_since(&config), |row| {
+    store.files(which, super::call::order(&FILE_ORDERS, call.value("--sort")), live_since(&config), |row| {
         list.row(&fields(&row))
     })?;
     list.end()

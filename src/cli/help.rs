@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
+use super::call::{Call, Command, Done, OPTIONS, Opt, find, take_command};
 use super::output::print;
-use super::table::{COMMANDS, Command, OPTIONS, Opt, find};
-use super::{Call, Done, take_command};
 
 const TITLE: &str = "goat, a BitTorrent tracker for small private communities";
 
@@ -13,25 +12,26 @@ pub fn version(_: &Call) -> Done {
 }
 
 pub fn help(call: &Call) -> Done {
-    let name = call.arguments.join(" ");
-    let makers = [("--man", man as fn() -> String), ("--bash", bash), ("--zsh", zsh), ("--fish", fish)];
+    let (name, commands) = (call.arguments.join(" "), call.commands);
+    let makers =
+        [("--man", man as fn(&'static [Command]) -> String), ("--bash", bash), ("--zsh", zsh), ("--fish", fish)];
     if let Some((_, make)) = makers.iter().find(|(name, _)| call.on(name)) {
-        return print(&make());
+        return print(&make(commands));
     }
-    if let Some(command) = find(&name).filter(|_| !name.is_empty()) {
+    if let Some(command) = find(commands, &name).filter(|_| !name.is_empty()) {
         return print(&one(command));
     }
     let family = format!("{name} ");
-    let members: Vec<&Command> = COMMANDS.iter().filter(|command| command.name.starts_with(&family)).collect();
+    let members: Vec<&Command> = commands.iter().filter(|command| command.name.starts_with(&family)).collect();
     if !members.is_empty() {
         return print(&lines(members));
     }
     if !name.is_empty() {
-        return take_command(&mut call.arguments.clone(), false).and(Err(call.wrong("COMMAND is none")));
+        return take_command(commands, &mut call.arguments.clone(), false).and(Err(call.wrong("COMMAND is none")));
     }
     let options = rows(OPTIONS.iter());
     let more = "`goat help COMMAND` explains a command and its options.\n";
-    print(&format!("{TITLE}\n\n{}\n{options}\n{more}", lines(COMMANDS.iter().collect())))
+    print(&format!("{TITLE}\n\n{}\n{options}\n{more}", lines(commands.iter().collect())))
 }
 
 /// A line for each command.
@@ -55,7 +55,7 @@ fn rows<'a>(options: impl Iterator<Item = &'a Opt> + Clone) -> String {
 }
 
 /// The manual page, for section 1.
-fn man() -> String {
+fn man(commands: &'static [Command]) -> String {
     // No word of ours begins with a dot or an apostrophe, which would be commands.
     let roff = |text: &str| text.replace('\\', "\\e").replace('-', "\\-");
     let mut page = format!(".TH GOAT 1 \"\" \"goat {}\" \"User Commands\"\n", env!("CARGO_PKG_VERSION"));
@@ -65,7 +65,7 @@ fn man() -> String {
     page += "not; what they change a running tracker follows within 5 seconds. A member is meant by name or id, a\n";
     page += "torrent by its info hash, the beginning of that (4 digits or more), id or name.\n";
     page += "BYTES may have a unit: 10GiB, 1.5TB.\n.SH COMMANDS\n";
-    for command in COMMANDS {
+    for command in commands {
         let arguments = command.arguments.iter().map(|word| format!(" \\fI{}\\fR", roff(word)));
         let arguments: String = arguments.collect();
         let _ = write!(page, ".TP\n\\fB{}\\fR{arguments}\n{}.\n", roff(command.name), roff(command.about));
@@ -85,9 +85,9 @@ fn man() -> String {
 }
 
 /// The first words of commands, each once, with those that follow.
-fn families() -> Vec<(&'static str, Vec<&'static Command>)> {
+fn families(commands: &'static [Command]) -> Vec<(&'static str, Vec<&'static Command>)> {
     let mut families: Vec<(&str, Vec<&Command>)> = Vec::new();
-    for command in COMMANDS {
+    for command in commands {
         let first = command.name.split(' ').next().unwrap_or_default();
         match families.iter_mut().find(|(name, _)| *name == first) {
             Some((_, members)) => members.push(command),
@@ -122,8 +122,8 @@ fn takes_files(command: &Command) -> bool {
     command.arguments.iter().any(|argument| matches!(values(argument), Values::Files))
 }
 
-fn bash() -> String {
-    let (families, mut words, mut cases) = (families(), String::new(), String::new());
+fn bash(commands: &'static [Command]) -> String {
+    let (families, mut words, mut cases) = (families(commands), String::new(), String::new());
     for (first, members) in &families {
         let seconds: Vec<&str> = members.iter().filter_map(|command| second(command)).collect();
         if !seconds.is_empty() {
@@ -134,7 +134,7 @@ fn bash() -> String {
             );
         }
     }
-    for command in COMMANDS {
+    for command in commands {
         for (option, kind, _) in command.options.iter().chain(OPTIONS) {
             match values(kind) {
                 Values::Files => _ = writeln!(cases, "        \"{}:{option}\") files=1 ;;", command.name),
@@ -177,11 +177,11 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-fn zsh() -> String {
+fn zsh(commands: &'static [Command]) -> String {
     let colons = |text: &str| text.replace(':', "\\:");
     let mut out =
         "#compdef goat\n# Completions of goat for zsh, made by `goat help --zsh`.\nlocal -a list\n".to_string();
-    let families = families();
+    let families = families(commands);
     let describe = |out: &mut String, entries: Vec<(&str, &str)>| {
         let words = entries.iter().map(|(word, about)| quoted(&format!("{}:{}", colons(word), colons(about))));
         let _ = writeln!(out, "    list=({})\n    _describe command list", words.collect::<Vec<_>>().join(" "));
@@ -197,7 +197,7 @@ fn zsh() -> String {
         describe(&mut out, members.iter().filter_map(|c| Some((second(c)?, c.about))).collect());
     }
     out += "else\n    case \"$words[2] $words[3]\" in\n";
-    for command in COMMANDS {
+    for command in commands {
         let pattern = if second(command).is_some() { quoted(command.name) } else { format!("{}\\ *", command.name) };
         let _ = write!(out, "        {pattern}) _arguments");
         for (name, kind, about) in command.options.iter().chain(OPTIONS) {
@@ -215,9 +215,9 @@ fn zsh() -> String {
     out + "    esac\nfi\n"
 }
 
-fn fish() -> String {
+fn fish(commands: &'static [Command]) -> String {
     let mut out = "# Completions of goat for fish, made by `goat help --fish`.\ncomplete -c goat -f\n".to_string();
-    for (first, members) in families() {
+    for (first, members) in families(commands) {
         let about = if members.len() == 1 { members.first().map_or("", |c| c.about) } else { "and another word" };
         let _ = writeln!(out, "complete -c goat -n __fish_use_subcommand -a {first} -d {}", quoted(about));
         let seconds = members.iter().filter_map(|command| second(command)).collect::<Vec<_>>().join(" ");
@@ -252,14 +252,15 @@ fn fish() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::COMMANDS;
 
     #[test]
     fn the_manual_and_the_completions_in_res_are_those_of_this_goat() {
         for (file, made, option) in [
-            ("goat.1", man(), "--man"),
-            ("completions/goat.bash", bash(), "--bash"),
-            ("completions/_goat", zsh(), "--zsh"),
-            ("completions/goat.fish", fish(), "--fish"),
+            ("goat.1", man(COMMANDS), "--man"),
+            ("completions/goat.bash", bash(COMMANDS), "--bash"),
+            ("completions/_goat", zsh(COMMANDS), "--zsh"),
+            ("completions/goat.fish", fish(COMMANDS), "--fish"),
         ] {
             let path = format!("{}/res/{file}", env!("CARGO_MANIFEST_DIR"));
             let found = std::fs::read_to_string(path).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-use super::{Done, Failure};
+use super::call::{Done, Failure};
 use crate::log::{clean, timestamp};
 
 /// The fields of a thing, each by its name in JSON.

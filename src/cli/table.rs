@@ -1,44 +1,7 @@
 //! Every command with its words: what is parsed, helped with, completed and printed in the manual.
 
-use super::{Call, Done, check, client, community, file, help, torrent, user};
-
-/// An option: its name, what its value is ("" where it has none; words with | between them are all there are),
-/// and what it does.
-pub type Opt = (&'static str, &'static str, &'static str);
-
-/// A command.
-pub struct Command {
-    /// Its one or two words.
-    pub name: &'static str,
-    /// What follows: `[X]` may be left out, `X...` may be repeated.
-    pub arguments: &'static [&'static str],
-    /// Its options, beside [`OPTIONS`].
-    pub options: &'static [Opt],
-    /// What it does, in one line.
-    pub about: &'static str,
-    /// Does it.
-    pub run: fn(&Call) -> Done,
-}
-
-impl Command {
-    /// Its words, as in `user add NAME [--admin]`.
-    pub fn usage(&self) -> String {
-        let options = self.options.iter().map(|(name, value, _)| match *value {
-            "" => format!("[{name}]"),
-            value => format!("[{name} {value}]"),
-        });
-        let words = std::iter::once(self.name.to_string());
-        words.chain(self.arguments.iter().map(|word| word.to_string())).chain(options).collect::<Vec<_>>().join(" ")
-    }
-}
-
-/// The command of this name.
-pub fn find(name: &str) -> Option<&'static Command> {
-    COMMANDS.iter().find(|command| command.name == name)
-}
-
-/// What goes with every command.
-pub const OPTIONS: &[Opt] = &[("--config", "FILE", "instead of ~/.config/goat/config.json")];
+use super::call::{Command, Opt};
+use super::{check, client, community, file, help, torrent, user};
 
 const JSON: Opt = ("--json", "", "print one JSON document");
 

@@ -3,8 +3,9 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::call::{Call, Done, Failure, write_file};
 use super::output::print;
-use super::{Call, Done, Failure, file, user, write_file};
+use super::{file, user};
 use crate::torrent;
 use crate::tracker::announce_urls;
 

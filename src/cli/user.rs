@@ -1,7 +1,7 @@
 //! `goat user`: members.
 
+use super::call::{Call, Done, Failure, live_since};
 use super::output::{Cell, Fields, List, bytes, count, print, show};
-use super::{Call, Done, Failure, live_since};
 use crate::config::Config;
 use crate::log::clean;
 use crate::store::{NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
@@ -100,7 +100,7 @@ pub fn list(call: &Call) -> Done {
         ],
     };
     let mut list = List::new(call.json(), columns, &fields(&UserRow::default()));
-    let order = super::order(&USER_ORDERS, call.value("--sort"));
+    let order = super::call::order(&USER_ORDERS, call.value("--sort"));
     store.users(who, order, live_since(&config), |user| list.row(&fields(&user)))?;
     list.end()
 }
