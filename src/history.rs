@@ -21,7 +21,7 @@ pub const HOUR: u32 = 3_600;
 /// Torrents and peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Torrents that are known.
+    /// Torrents that an operator has approved, or that need no approval.
     pub torrents: u64,
     /// Torrents that somebody is on.
     pub active: u64,
@@ -34,7 +34,7 @@ impl Counts {
     pub fn now(swarms: &Swarms) -> Counts {
         let mut counts = Counts::default();
         for shard in swarms.each() {
-            counts.torrents += shard.torrents.len() as u64;
+            counts.torrents += shard.torrents.values().filter(|torrent| torrent.verified).count() as u64;
             for swarm in shard.torrents.values().filter_map(|torrent| torrent.swarm.as_deref()) {
                 counts.active += 1;
                 counts.seeders += swarm.seeders() as u64;

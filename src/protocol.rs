@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde::{Deserialize, Serialize};
-
 use crate::torrent::{InfoHash, PeerId};
 
 /// What an announce wants to say beside its numbers (BEP 3, BEP 21).
@@ -41,6 +39,8 @@ pub struct Announce {
     pub left: u64,
     /// What happened.
     pub event: Event,
+    /// It came over UDP.
+    pub udp: bool,
     /// Which peers it asks for.
     pub want: Want,
 }
@@ -199,12 +199,18 @@ pub const NO_ADDR4: Addr4 = [0; 6];
 pub const NO_ADDR6: Addr6 = [0; 18];
 
 /// Where a session can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// IPv4 address and port.
     pub v4: Addr4,
     /// IPv6 address and port.
     pub v6: Addr6,
+}
+
+impl Default for Addresses {
+    fn default() -> Addresses {
+        Addresses::NONE
+    }
 }
 
 impl Addresses {
@@ -219,11 +225,9 @@ impl Addresses {
         }
     }
 
-    /// The IP addresses, of which there are none, one or two.
-    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
-        let v4 = (self.v4 != NO_ADDR4).then(|| ip4(&self.v4).into());
-        let v6 = (self.v6 != NO_ADDR6).then(|| ip6(&self.v6).into());
-        v4.into_iter().chain(v6)
+    /// Whether two have an address and port in common.
+    pub fn meets(&self, other: &Addresses) -> bool {
+        self.v4 != NO_ADDR4 && self.v4 == other.v4 || self.v6 != NO_ADDR6 && self.v6 == other.v6
     }
 }
 
@@ -266,8 +270,48 @@ pub fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// Bytes in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    pub uploaded: u64,
+    pub downloaded: u64,
+}
+
+impl Moved {
+    fn each(self, other: Moved, f: impl Fn(u64, u64) -> u64) -> Moved {
+        Moved { uploaded: f(self.uploaded, other.uploaded), downloaded: f(self.downloaded, other.downloaded) }
+    }
+
+    /// The larger of each.
+    pub fn max(self, other: Moved) -> Moved {
+        self.each(other, u64::max)
+    }
+
+    /// The smaller of each.
+    pub fn min(self, other: Moved) -> Moved {
+        self.each(other, u64::min)
+    }
+
+    /// The sums.
+    pub fn plus(self, other: Moved) -> Moved {
+        self.each(other, u64::saturating_add)
+    }
+
+    /// By how much each is above the other's.
+    pub fn above(self, other: Moved) -> Moved {
+        self.each(other, u64::saturating_sub)
+    }
+}
+
+/// Takes the first `N` bytes off `data`.
+pub fn take<const N: usize>(data: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = data.split_first_chunk()?;
+    *data = rest;
+    Some(*first)
+}
+
 /// What of the bytes moved of a torrent is credited, in percent. 0 for downloads is "freeleech".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Factors {
     /// Of bytes uploaded.
     pub upload: u16,

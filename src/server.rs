@@ -79,11 +79,12 @@ pub fn run(config: Config) -> Result<(), String> {
         log(format!("listening for UDP on {at}"));
     }
     let mut keeper = Keeper::new(tracker.clone());
-    keeper.run(&stop, || certificates.iter().for_each(|files| files.refresh()));
+    let kept = keeper.run(&stop, || certificates.iter().for_each(|files| files.refresh()));
     log("stopping");
     datagrams.into_iter().for_each(udp::Listener::stop);
     http.into_iter().for_each(Listeners::stop);
-    keeper.finish()?;
+    // What is unwritten of another database is left to its journal.
+    kept.and_then(|()| keeper.finish())?;
     log("stopped");
     Ok(())
 }

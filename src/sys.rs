@@ -1,5 +1,5 @@
 //! The operating system's calls that the standard library does not offer: options of listening sockets,
-//! epoll, memory that outlives the process, the limit on open files, and whether the clock is kept right. The only
+//! epoll, the limit on open files, and whether the clock is kept right. The only
 //! place with `unsafe`, and only Linux.
 
 #![allow(unsafe_code)]
@@ -7,10 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
-use std::ops::Deref;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
 
 use libc::{c_int, c_void, socklen_t};
 
@@ -208,73 +205,10 @@ pub fn share_one_heap() {
     }
 }
 
-/// The user that goat runs as.
-pub fn user() -> libc::uid_t {
-    // SAFETY: it takes nothing and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
 /// Locks a file for this process alone, until it is closed; an error if another has it.
 pub fn lock_file(file: &File) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
-}
-
-/// A file as words in memory. What is stored there is in the file, whatever happens to the process.
-pub struct SharedWords {
-    file: File,
-    at: NonNull<AtomicU64>,
-    words: usize,
-}
-
-// SAFETY: atomics may be used by all threads, and the map lives as long as the value.
-unsafe impl Send for SharedWords {}
-// SAFETY: the same.
-unsafe impl Sync for SharedWords {}
-
-impl SharedWords {
-    /// Maps a file, which gets that size. Words may be used only where [`SharedWords::reserve`] was called.
-    pub fn map(file: File, words: usize) -> io::Result<SharedWords> {
-        let size = words * size_of::<AtomicU64>();
-        file.set_len(size as u64)?;
-        let (read_write, fd) = (libc::PROT_READ | libc::PROT_WRITE, file.as_raw_fd());
-        // SAFETY: the kernel chooses a free place of that size; nothing that lives is replaced.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), size, read_write, libc::MAP_SHARED, fd, 0) };
-        let at = if at == libc::MAP_FAILED { None } else { NonNull::new(at.cast()) };
-        Ok(SharedWords { file, at: at.ok_or_else(io::Error::last_os_error)?, words })
-    }
-
-    /// Makes sure that the system has memory for a range.
-    pub fn reserve(&self, from: usize, words: usize) -> io::Result<()> {
-        let bytes = |words: usize| libc::off_t::try_from(words * size_of::<AtomicU64>()).map_err(io::Error::other);
-        // SAFETY: no memory is passed.
-        check(unsafe { libc::fallocate(self.file.as_raw_fd(), 0, bytes(from)?, bytes(words)?) }).map(drop)
-    }
-
-    /// Gives the memory of a range back to the system: its words are 0 from now on.
-    pub fn release(&self, from: usize, words: usize) {
-        let bytes = |words: usize| (words * size_of::<AtomicU64>()) as libc::off_t;
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: no memory is passed. It can only fail by changing nothing.
-        unsafe { libc::fallocate(self.file.as_raw_fd(), mode, bytes(from), bytes(words)) };
-    }
-}
-
-impl Deref for SharedWords {
-    type Target = [AtomicU64];
-
-    fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: the map is of that size, aligned to a page, and lives as long as the value. Any bytes are an
-        // AtomicU64.
-        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.words) }
-    }
-}
-
-impl Drop for SharedWords {
-    fn drop(&mut self) {
-        // SAFETY: it was mapped with that size, and nobody has a reference to it any more.
-        unsafe { libc::munmap(self.at.as_ptr().cast::<c_void>(), self.words * size_of::<AtomicU64>()) };
-    }
 }
 
 /// Whether the system says that a time service keeps its clock right.

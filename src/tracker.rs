@@ -1,22 +1,28 @@
 //! What all threads share: the configuration, the members, the swarms, the database, what is counted, and the time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use crate::auth::Auth;
-use crate::books::journal::Journal;
 use crate::books::recovery::recover;
+use crate::books::session::LATE;
+use crate::books::{Journal, Known, SessionKey};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::protocol::Refusal;
 use crate::rules::access::Access;
-use crate::rules::announce::drop_torrent;
+use crate::rules::announce::{drop_torrent, silence};
 use crate::rules::limits::Failures;
 use crate::rules::swarm::{Swarms, Torrent};
-use crate::store::{FileRow, Loaded, Store, Suggestion};
+use crate::store::sessions::{Key, Row};
+use crate::store::{FileRow, Store, Suggestion};
 use crate::torrent::InfoHash;
+
+/// How often somebody is looked up, while the keeper takes over changes.
+const LOOKS: u32 = 3;
 
 /// What is counted while the tracker runs.
 #[derive(Default)]
@@ -42,7 +48,7 @@ pub struct Tracker {
     /// The database.
     pub store: Store,
     /// What the database does not have yet, where a kill cannot reach it.
-    pub journal: Option<Arc<Journal>>,
+    pub journal: Journal,
     /// Who calls the API.
     pub auth: Auth,
     /// What was counted.
@@ -58,65 +64,72 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Connects to the database, writes what an earlier run could not, and loads what it holds.
+    /// Connects to the database, settles what an earlier run could not, and loads what there is.
     pub fn load(config: Config) -> Result<Tracker, String> {
         let whose = config.database_name();
         let failed = |e: crate::store::Error| format!("{whose}: {e}");
         let store = Store::open(&config).map_err(failed)?;
         let clock = Clock::start();
-        let journal = recover(&config, &store, clock.now())?;
-        let (access, swarms) = (Access::default(), Swarms::default());
-        let since = clock.now().saturating_sub(config.interval.saturating_mul(2));
-        if let Some(journal) = &journal {
-            swarms.each().for_each(|mut shard| shard.ledger.keep_in(journal));
-        }
-        let (auth, stats, metrics) = (Auth::new(config.wrong_logins), Stats::default(), Metrics::default());
-        let wrong_passkeys = Failures::new(config.wrong_passkeys);
+        let silence = silence(&config);
+        let journal = recover(&config, &store, silence)?;
+        store.close_sessions(clock.now(), silence).map_err(failed)?;
+        let (auth, wrong_passkeys) = (Auth::new(config.wrong_logins), Failures::new(config.wrong_passkeys));
         let tracker = Tracker {
             config,
-            access,
-            swarms,
+            access: Access::default(),
+            swarms: Swarms::default(),
             store,
             journal,
             auth,
-            stats,
-            metrics,
+            stats: Stats::default(),
+            metrics: Metrics::default(),
             history: History::default(),
             clock,
             wrong_passkeys,
         };
-        let mut hashes = std::collections::HashMap::new();
-        let loading = |row: Loaded| match row {
-            Loaded::User(user) => tracker.access.put_user(user.into()),
-            Loaded::File(file) => {
-                hashes.insert(file.id, file.info_hash);
-                tracker.put_torrent(&file);
-            }
-            Loaded::Session(file, session, at) => {
-                let Some(hash) = hashes.get(&file) else {
-                    return;
-                };
-                let mut shard = tracker.swarms.shard(hash);
-                let Some(torrent) = shard.torrents.get_mut(hash) else {
-                    return;
-                };
-                let user = tracker.access.by_id(session.user);
-                if session.user != 0 && user.as_ref().is_none_or(|user| user.banned) {
-                    return;
-                }
-                let swarm = torrent.swarm.get_or_insert_default();
-                if let Some(user) = user.filter(|user| swarm.of_user(user.id, &session.peer_id).next().is_none()) {
-                    user.come_back();
-                }
-                // Where the connection is lost meanwhile, all are read once more.
-                swarm.put(swarm.find(session.user, &session.peer_id), session, at);
-            }
-        };
-        tracker.store.close_sessions(since).map_err(failed)?;
-        tracker.store.load(since, loading).map_err(failed)?;
-        tracker.access.set_clients(tracker.store.approved_clients().map_err(failed)?);
+        tracker.read().map_err(failed)?;
         tracker.store.hurry();
         Ok(tracker)
+    }
+
+    /// Reads users, torrents, sessions and clients. Where the connection is lost meanwhile, all are read once more.
+    fn read(&self) -> Result<(), crate::store::Error> {
+        let mut hashes = HashMap::new();
+        self.store.load(
+            |user| self.access.put_user(user.into()),
+            |file| {
+                hashes.insert(file.id, file.info_hash);
+                self.put_torrent(&file);
+            },
+        )?;
+        let lately = self.clock.now().saturating_sub(LATE);
+        self.store.sessions(lately, |key, row| {
+            if let Some(info_hash) = hashes.get(&key.0) {
+                self.put_session(info_hash, key, &row);
+            }
+        })?;
+        self.access.set_clients(self.store.approved_clients()?);
+        Ok(())
+    }
+
+    fn put_session(&self, info_hash: &InfoHash, key: Key, row: &Row) {
+        let known = Known::of(key, row);
+        let (file, user, peer_id) = key;
+        let mut shard = self.swarms.shard(info_hash);
+        if known.closed != 0 {
+            shard.closed.insert(SessionKey { file, user, peer_id }, known);
+            return;
+        }
+        let Some(torrent) = shard.torrents.get_mut(info_hash) else { return };
+        let member = self.access.by_id(user);
+        if user != 0 && member.as_ref().is_none_or(|member| member.banned) {
+            return;
+        }
+        let swarm = torrent.swarm.get_or_insert_default();
+        if let Some(member) = member.filter(|_| !swarm.has(user, &peer_id)) {
+            member.come_back();
+        }
+        swarm.put(swarm.find(user, &peer_id), known.session, known.at);
     }
 
     /// Whether the database may be asked about somebody unknown: while it is away that would only take long.
@@ -140,12 +153,9 @@ impl Tracker {
         }
         if let (Err(Refusal::Unregistered), Some(info_hash)) = (&done, info_hash)
             && self.access.look_up(self.clock.now())
+            && self.look_up_torrent(info_hash, passkey)
         {
-            if self.look_up_torrent(info_hash) {
-                done = attempt();
-            } else {
-                self.access.suggest(Suggestion::Torrent(*info_hash));
-            }
+            done = attempt();
         }
         done
     }
@@ -153,19 +163,53 @@ impl Tracker {
     /// Looks a passkey up in the database. Returns whether there is a user with it. An error is not logged:
     /// the keeper says when the database is away.
     fn look_up_user(&self, passkey: &str) -> bool {
-        let found = self.store.user_by_passkey(passkey).ok().flatten();
-        found.map(|user| self.access.put_user(user.into())).is_some()
+        (0..LOOKS).any(|_| {
+            let changes = self.access.changes();
+            let found = self.store.user_by_passkey(passkey).ok().flatten();
+            found.is_some_and(|user| self.access.learn_user(user.into(), changes))
+        })
     }
 
-    /// Looks a torrent up in the database. Returns whether it is there.
-    fn look_up_torrent(&self, info_hash: &InfoHash) -> bool {
-        let found = self.store.file_by_hash(info_hash).ok().flatten();
-        found.map(|file| self.put_torrent(&file)).is_some()
+    /// Looks a torrent up in the database, or registers it where no operator is asked. Returns whether it is there.
+    fn look_up_torrent(&self, info_hash: &InfoHash, passkey: Option<&str>) -> bool {
+        let user = passkey.filter(|_| self.config.passkey).and_then(|passkey| self.access.user(passkey).ok());
+        let user = user.map_or(0, |user| user.id);
+        (0..LOOKS).any(|_| {
+            let changes = self.access.changes();
+            let Ok(found) = self.store.file_by_either_hash(info_hash) else { return false };
+            match found {
+                Some(file) => self.learn_torrent(&file, changes),
+                None if self.config.verified => {
+                    self.access.suggest(Suggestion::Torrent(*info_hash), user);
+                    false
+                }
+                None => {
+                    let now = self.clock.now();
+                    let registered =
+                        self.access.may_register(user, now) && self.store.register(info_hash, user, now).is_ok();
+                    let found = registered.then(|| self.store.file_by_hash(info_hash).ok().flatten()).flatten();
+                    found.is_some_and(|file| self.learn_torrent(&file, changes))
+                }
+            }
+        })
+    }
+
+    /// Stores a torrent that a look-up has found, unless the keeper took over something since it began.
+    fn learn_torrent(&self, file: &FileRow, changes: u64) -> bool {
+        let same = self.access.changes() == changes;
+        if same {
+            self.put_torrent(file);
+        }
+        same
     }
 
     /// Forgets a torrent and its swarm. What was moved until now is still written.
     pub fn remove_torrent(&self, info_hash: &InfoHash) {
-        drop_torrent(&self.access, &mut self.swarms.shard(info_hash), info_hash);
+        let mut records = Vec::new();
+        let mut shard = self.swarms.shard(info_hash);
+        drop_torrent(&self.access, &mut shard, info_hash, self.clock.now(), &mut records);
+        drop(shard);
+        self.journal.write(&mut records);
     }
 
     /// Stores a torrent as the database has it; its swarm stays.
@@ -173,7 +217,11 @@ impl Tracker {
         let mut shard = self.swarms.shard(&file.info_hash);
         let torrent: &mut Torrent = shard.torrents.entry(file.info_hash).or_default();
         (torrent.id, torrent.snatches, torrent.verified) = (file.id, file.completed, file.verified);
-        torrent.factors = file.factors;
+        (torrent.refused, torrent.factors) = (file.refused, file.factors);
+        drop(shard);
+        if let Some(second) = file.second {
+            self.swarms.shard(&second).seconds.insert(second, file.info_hash);
+        }
     }
 }
 

@@ -11,18 +11,22 @@
 
 SET NAMES utf8mb4;
 
--- Numbers goat keeps for itself: the version of these tables, and what this database is known by.
+-- Numbers goat keeps for itself: the version of these tables, what this database is known by, and by which a goat
+-- that runs knows that nobody replaced it.
 CREATE TABLE IF NOT EXISTS goat (
     name  VARCHAR(32) CHARACTER SET ascii NOT NULL PRIMARY KEY,
     value BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
-INSERT IGNORE INTO goat (name, value) VALUES ('schema', 2);
+INSERT IGNORE INTO goat (name, value) VALUES ('schema', 1);
 
 -- Members. Nobody has id 0: it stands for everybody where "Passkey" is off. "uploaded" and "downloaded"
 -- are the bytes credited: goat only adds to them.
 CREATE TABLE IF NOT EXISTS users (
     id            INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    username      VARCHAR(64) NOT NULL UNIQUE CHECK (CHAR_LENGTH(username) >= 1),
+    username      VARCHAR(64) COLLATE utf8mb4_bin NOT NULL CHECK (CHAR_LENGTH(username) >= 1),
+    -- Names are the same that differ in the case of ASCII letters alone: hence the bytes, in lower case.
+    name_key      VARCHAR(256) CHARACTER SET latin1 COLLATE latin1_bin
+                  AS (LOWER(CONVERT(CAST(username AS BINARY) USING latin1))) STORED UNIQUE,
     passkey       VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE
                   CHECK (CHAR_LENGTH(passkey) >= 8),
     torrent_limit INT UNSIGNED NOT NULL DEFAULT 0, -- 0: none
@@ -66,7 +70,8 @@ CREATE TABLE IF NOT EXISTS files (
     id          INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     info_hash   CHAR(40) CHARACTER SET ascii COLLATE ascii_general_ci NOT NULL UNIQUE
                 CHECK (info_hash REGEXP '^[0-9a-fA-F]{40}$'),
-    name        VARCHAR(255) NOT NULL DEFAULT '',
+    info_hash_v2 CHAR(40) CHARACTER SET ascii COLLATE ascii_general_ci UNIQUE, -- the other hash of a hybrid (BEP 52), which clients announce as well
+    name        VARCHAR(255) COLLATE utf8mb4_bin NOT NULL DEFAULT '',
     size        BIGINT NOT NULL DEFAULT 0,
     verified    TINYINT NOT NULL DEFAULT 0 CHECK (verified IN (0, 1)),
     completed   INT UNSIGNED NOT NULL DEFAULT 0,
@@ -75,65 +80,83 @@ CREATE TABLE IF NOT EXISTS files (
     create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
     update_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
     suggested   BIGINT NOT NULL DEFAULT 0, -- when a member first announced it; 0: others registered it; -1: refused
+    suggested_by INT UNSIGNED NOT NULL DEFAULT 0, -- users.id of that member
     INDEX files_verified (verified)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- The other hashes of hybrid torrents (BEP 52). A client announces a hybrid under both, with the same
--- counters: only the first is tracked, and the second, listed here, is not suggested to the operator.
-CREATE TABLE IF NOT EXISTS hybrids (
-    info_hash_v2 CHAR(40) CHARACTER SET ascii COLLATE ascii_general_ci NOT NULL PRIMARY KEY,
-    file_id      INT UNSIGNED NOT NULL
+-- Sessions: one client of one member on one torrent, in a form that is small: nearly all that goat writes is here.
+-- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "top_" are the highest counters
+-- announced in the current life (README, "The books"), "lives" is what goat must know of a life in doubt and of the
+-- life before; "uploaded" and "downloaded" are the bytes that moved in all lives, "credited_" what of them was
+-- credited. "closed" is when the session ended, 0 while it is open. at4 is the IPv4 address times 65536 plus the
+-- port, at6 the 18 bytes of an IPv6 address and port; time4 and time6 are when it announced last over each.
+CREATE TABLE IF NOT EXISTS sessions (
+    file_id    INT UNSIGNED NOT NULL,
+    user_id    INT UNSIGNED NOT NULL,
+    peer_id    BINARY(20) NOT NULL,
+    closed     INT UNSIGNED NOT NULL,
+    flags      SMALLINT UNSIGNED NOT NULL, -- 1: paused, 2: has been complete, 4: by downloading; from 16 on, paths
+    life       INT UNSIGNED NOT NULL,
+    began      INT UNSIGNED NOT NULL,
+    top_uploaded   BIGINT NOT NULL,
+    top_downloaded BIGINT NOT NULL,
+    lives      VARBINARY(60),
+    uploaded   BIGINT NOT NULL,
+    downloaded BIGINT NOT NULL,
+    credited_uploaded   BIGINT NOT NULL,
+    credited_downloaded BIGINT NOT NULL,
+    `left`     BIGINT NOT NULL,
+    announced  INT UNSIGNED NOT NULL,
+    seed_time  INT UNSIGNED NOT NULL,
+    seeded_until INT UNSIGNED NOT NULL,
+    time4      INT UNSIGNED NOT NULL,
+    at4        BIGINT NOT NULL,
+    time6      INT UNSIGNED NOT NULL,
+    at6        VARBINARY(18),
+    PRIMARY KEY (file_id, user_id, peer_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- What each member moved of each torrent, by the address they announced from: "uploaded" and "downloaded"
--- are the bytes that moved, "credited_" what of them was credited to the member. `left` and `time` are of
--- the last announce; seed_time is in seconds.
-CREATE TABLE IF NOT EXISTS files_users (
+-- A row for each torrent and member: whether they completed it, and what was in sessions that are gone because they
+-- were silent for 30 days.
+CREATE TABLE IF NOT EXISTS totals (
     file_id    INT UNSIGNED NOT NULL,
     user_id    INT UNSIGNED NOT NULL,
     ip         VARCHAR(45) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    active     TINYINT NOT NULL,
     completed  TINYINT NOT NULL,
     announced  BIGINT NOT NULL,
     uploaded   BIGINT NOT NULL,
     downloaded BIGINT NOT NULL,
+    credited_uploaded   BIGINT NOT NULL,
+    credited_downloaded BIGINT NOT NULL,
     `left`     BIGINT NOT NULL,
     time       BIGINT NOT NULL,
     seed_time  BIGINT NOT NULL,
-    credited_uploaded   BIGINT NOT NULL DEFAULT 0,
-    credited_downloaded BIGINT NOT NULL DEFAULT 0,
-    PRIMARY KEY (file_id, user_id, ip),
-    INDEX files_users_user (user_id)
+    PRIMARY KEY (file_id, user_id),
+    INDEX totals_user (user_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- Sessions: one client of one member on one torrent, with the counters it sent last (absolute, since
--- the client's own start). peer_id is 20 bytes; a port of 0 means no address of that family.
-CREATE TABLE IF NOT EXISTS peers (
-    file_id    INT UNSIGNED NOT NULL,
-    user_id    INT UNSIGNED NOT NULL,
-    peer_id    BINARY(20) NOT NULL,
-    ipv4       VARCHAR(15) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    port4      SMALLINT UNSIGNED NOT NULL,
-    time4      BIGINT NOT NULL,
-    ipv6       VARCHAR(45) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    port6      SMALLINT UNSIGNED NOT NULL,
-    time6      BIGINT NOT NULL,
-    active     TINYINT NOT NULL,
-    paused     TINYINT NOT NULL,
-    completed  TINYINT NOT NULL,
-    uploaded   BIGINT NOT NULL,
-    downloaded BIGINT NOT NULL,
-    `left`     BIGINT NOT NULL,
-    time       BIGINT NOT NULL,
-    PRIMARY KEY (file_id, user_id, peer_id)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+-- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm.
+CREATE OR REPLACE SQL SECURITY INVOKER VIEW peers AS SELECT file_id, user_id, peer_id,
+    CONVERT(IF(at4 = 0, '', INET_NTOA(at4 >> 16)) USING ascii) AS ipv4, at4 & 65535 AS port4, time4,
+    CONVERT(IF(at6 IS NULL, '', INET6_NTOA(CAST(LEFT(at6, 16) AS BINARY(16)))) USING ascii) AS ipv6,
+    IF(at6 IS NULL, 0, CAST(CONV(HEX(RIGHT(at6, 2)), 16, 10) AS UNSIGNED)) AS port6,
+    time6, closed = 0 AS active, flags & 1 AS paused, (flags & 4) >> 2 AS completed, uploaded, downloaded,
+    credited_uploaded, credited_downloaded, `left`, announced, seed_time, GREATEST(time4, time6) AS time
+    FROM sessions;
 
--- The batches of the last day, each written in the transaction that it numbers: where the connection
--- broke during a commit, goat looks its number up here before it sends a batch again.
-CREATE TABLE IF NOT EXISTS batches (
-    number BIGINT NOT NULL PRIMARY KEY,
-    time   BIGINT NOT NULL
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+-- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that
+-- moved, "credited_" what of them was credited; seed_time is in seconds. ip, `left` and time are of the last announce.
+CREATE OR REPLACE SQL SECURITY INVOKER VIEW files_users AS SELECT t.file_id, t.user_id,
+    COALESCE(SUBSTR(MAX(CONCAT(LPAD(p.time, 10, '0'), IF(p.time6 > p.time4, p.ipv6, p.ipv4))), 11), t.ip) AS ip,
+    COALESCE(MAX(p.active), 0) AS active, t.completed, t.announced + COALESCE(SUM(p.announced), 0) AS announced,
+    t.uploaded + COALESCE(SUM(p.uploaded), 0) AS uploaded,
+    t.downloaded + COALESCE(SUM(p.downloaded), 0) AS downloaded,
+    COALESCE(CAST(SUBSTR(MAX(CONCAT(LPAD(p.time, 10, '0'), p.`left`)), 11) AS UNSIGNED), t.`left`) AS `left`,
+    COALESCE(MAX(p.time), t.time) AS time, t.seed_time + COALESCE(SUM(p.seed_time), 0) AS seed_time,
+    t.credited_uploaded + COALESCE(SUM(p.credited_uploaded), 0) AS credited_uploaded,
+    t.credited_downloaded + COALESCE(SUM(p.credited_downloaded), 0) AS credited_downloaded
+    FROM totals t LEFT JOIN peers p ON p.file_id = t.file_id AND p.user_id = t.user_id
+    GROUP BY t.file_id, t.user_id;
 
 -- What happened in each hour of the last 400 days, for the status page. "time" is the beginning of the hour;
 -- seeders and leechers are as they were at its end.
@@ -152,7 +175,8 @@ CREATE TABLE IF NOT EXISTS whitelist (
     id       INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     client   VARCHAR(128) COLLATE utf8mb4_bin NOT NULL UNIQUE CHECK (CHAR_LENGTH(client) >= 1),
     approved TINYINT NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
-    suggested BIGINT NOT NULL DEFAULT 0 -- when a member first used it; 0: others named it; -1: refused
+    suggested BIGINT NOT NULL DEFAULT 0, -- when a member first used it; 0: others named it; -1: refused
+    suggested_by INT UNSIGNED NOT NULL DEFAULT 0 -- users.id of that member
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.

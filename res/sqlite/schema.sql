@@ -5,12 +5,13 @@
 -- You may insert, update and delete rows of users, files and whitelist at any time, also while goat
 -- runs: the triggers at the end tell it, and it follows within 5 seconds.
 
--- Numbers goat keeps for itself: the version of these tables, and what this database is known by.
+-- Numbers goat keeps for itself: the version of these tables, what this database is known by, and by which a goat
+-- that runs knows that nobody replaced it.
 CREATE TABLE IF NOT EXISTS goat (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 2);
+INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 1);
 
 -- Members. Nobody has id 0: it stands for everybody where "Passkey" is off. "uploaded" and "downloaded"
 -- are the bytes credited: goat only adds to them.
@@ -61,7 +62,8 @@ CREATE TABLE IF NOT EXISTS files (
     id          INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
     info_hash   TEXT    NOT NULL UNIQUE COLLATE NOCASE
                 CHECK (length(info_hash) = 40 AND info_hash NOT GLOB '*[^0-9a-fA-F]*'),
-    name        TEXT    NOT NULL DEFAULT '',
+    info_hash_v2 TEXT   UNIQUE COLLATE NOCASE, -- the other hash of a hybrid (BEP 52), which clients announce as well
+    name        TEXT    NOT NULL DEFAULT '' COLLATE NOCASE,
     size        INTEGER NOT NULL DEFAULT 0,
     verified    INTEGER NOT NULL DEFAULT 0 CHECK (verified IN (0, 1)),
     completed   INTEGER NOT NULL DEFAULT 0 CHECK (completed >= 0),
@@ -69,66 +71,93 @@ CREATE TABLE IF NOT EXISTS files (
     download_percent INTEGER NOT NULL DEFAULT 100 CHECK (download_percent BETWEEN 0 AND 1000),
     create_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
     update_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
-    suggested   INTEGER NOT NULL DEFAULT 0 -- when a member first announced it; 0: others registered it; -1: refused
+    suggested   INTEGER NOT NULL DEFAULT 0, -- when a member first announced it; 0: others registered it; -1: refused
+    suggested_by INTEGER NOT NULL DEFAULT 0 -- users.id of that member
 );
 CREATE INDEX IF NOT EXISTS files_verified ON files (verified);
 
--- The other hashes of hybrid torrents (BEP 52). A client announces a hybrid under both, with the same
--- counters: only the first is tracked, and the second, listed here, is not suggested to the operator.
-CREATE TABLE IF NOT EXISTS hybrids (
-    info_hash_v2 TEXT    PRIMARY KEY COLLATE NOCASE,
-    file_id      INTEGER NOT NULL
+-- Sessions: one client of one member on one torrent, in a form that is small: nearly all that goat writes is here.
+-- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "top_" are the highest counters
+-- announced in the current life (README, "The books"), "lives" is what goat must know of a life in doubt and of the
+-- life before; "uploaded" and "downloaded" are the bytes that moved in all lives, "credited_" what of them was
+-- credited. "closed" is when the session ended, 0 while it is open. at4 is the IPv4 address times 65536 plus the
+-- port, at6 the 18 bytes of an IPv6 address and port; time4 and time6 are when it announced last over each.
+CREATE TABLE IF NOT EXISTS sessions (
+    file_id    INTEGER NOT NULL,
+    user_id    INTEGER NOT NULL,
+    peer_id    BLOB    NOT NULL,
+    closed     INTEGER NOT NULL,
+    flags      INTEGER NOT NULL, -- 1: paused, 2: has been complete, 4: by downloading; from 16 on, paths
+    life       INTEGER NOT NULL,
+    began      INTEGER NOT NULL,
+    top_uploaded   INTEGER NOT NULL,
+    top_downloaded INTEGER NOT NULL,
+    lives      BLOB,
+    uploaded   INTEGER NOT NULL,
+    downloaded INTEGER NOT NULL,
+    credited_uploaded   INTEGER NOT NULL,
+    credited_downloaded INTEGER NOT NULL,
+    `left`     INTEGER NOT NULL,
+    announced  INTEGER NOT NULL,
+    seed_time  INTEGER NOT NULL,
+    seeded_until INTEGER NOT NULL,
+    time4      INTEGER NOT NULL,
+    at4        INTEGER NOT NULL,
+    time6      INTEGER NOT NULL,
+    at6        BLOB,
+    PRIMARY KEY (file_id, user_id, peer_id)
 ) WITHOUT ROWID;
 
--- What each member moved of each torrent, by the address they announced from: "uploaded" and "downloaded"
--- are the bytes that moved, "credited_" what of them was credited to the member. `left` and `time` are of
--- the last announce; seed_time is in seconds.
-CREATE TABLE IF NOT EXISTS files_users (
+-- A row for each torrent and member: whether they completed it, and what was in sessions that are gone because they
+-- were silent for 30 days.
+CREATE TABLE IF NOT EXISTS totals (
     file_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,
     ip         TEXT    NOT NULL,
-    active     INTEGER NOT NULL,
     completed  INTEGER NOT NULL,
     announced  INTEGER NOT NULL,
     uploaded   INTEGER NOT NULL,
     downloaded INTEGER NOT NULL,
+    credited_uploaded   INTEGER NOT NULL,
+    credited_downloaded INTEGER NOT NULL,
     `left`     INTEGER NOT NULL,
     time       INTEGER NOT NULL,
     seed_time  INTEGER NOT NULL,
-    credited_uploaded   INTEGER NOT NULL DEFAULT 0,
-    credited_downloaded INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (file_id, user_id, ip)
+    PRIMARY KEY (file_id, user_id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS files_users_user ON files_users (user_id);
+CREATE INDEX IF NOT EXISTS totals_user ON totals (user_id);
 
--- Sessions: one client of one member on one torrent, with the counters it sent last (absolute, since
--- the client's own start). peer_id is 20 bytes; a port of 0 means no address of that family.
-CREATE TABLE IF NOT EXISTS peers (
-    file_id    INTEGER NOT NULL,
-    user_id    INTEGER NOT NULL,
-    peer_id    BLOB    NOT NULL,
-    ipv4       TEXT    NOT NULL,
-    port4      INTEGER NOT NULL,
-    time4      INTEGER NOT NULL,
-    ipv6       TEXT    NOT NULL,
-    port6      INTEGER NOT NULL,
-    time6      INTEGER NOT NULL,
-    active     INTEGER NOT NULL,
-    paused     INTEGER NOT NULL,
-    completed  INTEGER NOT NULL,
-    uploaded   INTEGER NOT NULL,
-    downloaded INTEGER NOT NULL,
-    `left`     INTEGER NOT NULL,
-    time       INTEGER NOT NULL,
-    PRIMARY KEY (file_id, user_id, peer_id)
-) WITHOUT ROWID;
+-- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm.
+CREATE VIEW IF NOT EXISTS peers AS SELECT file_id, user_id, peer_id,
+    CASE WHEN at4 = 0 THEN '' ELSE
+        (at4 >> 40) || '.' || (at4 >> 32 & 255) || '.' || (at4 >> 24 & 255) || '.' || (at4 >> 16 & 255) END AS ipv4,
+    at4 & 65535 AS port4, time4,
+    CASE WHEN at6 IS NULL THEN '' ELSE lower(
+        substr(hex(at6), 1, 4) || ':' || substr(hex(at6), 5, 4) || ':' || substr(hex(at6), 9, 4) || ':' ||
+        substr(hex(at6), 13, 4) || ':' || substr(hex(at6), 17, 4) || ':' || substr(hex(at6), 21, 4) || ':' ||
+        substr(hex(at6), 25, 4) || ':' || substr(hex(at6), 29, 4)) END AS ipv6,
+    CASE WHEN at6 IS NULL THEN 0 ELSE
+        instr('123456789ABCDEF', substr(hex(at6), 33, 1)) * 4096 +
+        instr('123456789ABCDEF', substr(hex(at6), 34, 1)) * 256 +
+        instr('123456789ABCDEF', substr(hex(at6), 35, 1)) * 16 +
+        instr('123456789ABCDEF', substr(hex(at6), 36, 1)) END AS port6,
+    time6, closed = 0 AS active, flags & 1 AS paused, (flags & 4) / 4 AS completed, uploaded, downloaded,
+    credited_uploaded, credited_downloaded, `left`, announced, seed_time, MAX(time4, time6) AS time
+    FROM sessions;
 
--- The batches of the last day, each written in the transaction that it numbers: where the connection
--- broke during a commit, goat looks its number up here before it sends a batch again.
-CREATE TABLE IF NOT EXISTS batches (
-    number INTEGER PRIMARY KEY,
-    time   INTEGER NOT NULL
-);
+-- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that
+-- moved, "credited_" what of them was credited; seed_time is in seconds. ip, `left` and time are of the last announce.
+CREATE VIEW IF NOT EXISTS files_users AS SELECT t.file_id, t.user_id,
+    CASE WHEN p.file_id IS NULL THEN t.ip WHEN p.time6 > p.time4 THEN p.ipv6 ELSE p.ipv4 END AS ip,
+    COALESCE(SUM(p.active), 0) > 0 AS active, t.completed, t.announced + COALESCE(SUM(p.announced), 0) AS announced,
+    t.uploaded + COALESCE(SUM(p.uploaded), 0) AS uploaded,
+    t.downloaded + COALESCE(SUM(p.downloaded), 0) AS downloaded,
+    COALESCE(p.`left`, t.`left`) AS `left`, MAX(COALESCE(p.time, t.time)) AS time,
+    t.seed_time + COALESCE(SUM(p.seed_time), 0) AS seed_time,
+    t.credited_uploaded + COALESCE(SUM(p.credited_uploaded), 0) AS credited_uploaded,
+    t.credited_downloaded + COALESCE(SUM(p.credited_downloaded), 0) AS credited_downloaded
+    FROM totals t LEFT JOIN peers p ON p.file_id = t.file_id AND p.user_id = t.user_id
+    GROUP BY t.file_id, t.user_id;
 
 -- What happened in each hour of the last 400 days, for the status page. "time" is the beginning of the hour;
 -- seeders and leechers are as they were at its end.
@@ -147,7 +176,8 @@ CREATE TABLE IF NOT EXISTS whitelist (
     id       INTEGER PRIMARY KEY,
     client   TEXT    NOT NULL UNIQUE CHECK (length(client) BETWEEN 1 AND 128),
     approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
-    suggested INTEGER NOT NULL DEFAULT 0 -- when a member first used it; 0: others named it; -1: refused
+    suggested INTEGER NOT NULL DEFAULT 0, -- when a member first used it; 0: others named it; -1: refused
+    suggested_by INTEGER NOT NULL DEFAULT 0 -- users.id of that member
 );
 
 -- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.
@@ -177,7 +207,7 @@ END;
 CREATE TRIGGER IF NOT EXISTS files_insert AFTER INSERT ON files BEGIN
     INSERT INTO changes (what, which) VALUES ('file', NEW.info_hash);
 END;
-CREATE TRIGGER IF NOT EXISTS files_update AFTER UPDATE OF id, info_hash, verified, completed, upload_percent, download_percent ON files BEGIN
+CREATE TRIGGER IF NOT EXISTS files_update AFTER UPDATE OF id, info_hash, info_hash_v2, verified, completed, upload_percent, download_percent ON files BEGIN
     INSERT INTO changes (what, which) VALUES ('file', OLD.info_hash), ('file', NEW.info_hash);
 END;
 CREATE TRIGGER IF NOT EXISTS files_delete AFTER DELETE ON files BEGIN

@@ -1,463 +1,475 @@
-//! The journal: the ledgers once more, in memory that outlives goat. Whatever ends the process, `kill -9` or
-//! the system for want of memory, the next start writes into the database what was answered and not written.
+//! The journal: what the ledger holds, on the disk. Whatever ends goat, `kill -9` or a power cut, the next start
+//! settles what was answered and not written into the database.
 //!
-//! It is a file of the system's memory (`/dev/shm`), so that an announce waits for no disk: to append is to copy
-//! 208 bytes. Each entry is a row of a ledger as it is after the change, so the last entry of a row is all that
-//! counts, and entries may be there twice. A segment belongs to one batch and carries its number: the batch is
-//! written once, however often a start is killed before it can clear the segment. A loss of power loses the
-//! journal, as it loses the memory.
+//! A folder beside the database (SQLite) or the configuration (MySQL) holds segments, files to which records of a
+//! fixed size are appended, one for each announce: a thread writes those of its round before the answers leave,
+//! and the keeper syncs once a second. A segment begins with a head that names the database and the run that it
+//! belongs to. The keeper begins a segment before it takes the ledgers, and deletes the older ones when what it
+//! took is written, so that a record is in a segment that is there for as long as its state is not in the
+//! database. A record may well outlive that: to settle it again changes nothing.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::collections::btree_map::Entry;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use ring::digest;
-
+use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
 use crate::config::{Config, Driver};
-use crate::protocol::{Addr4, Addr6, Addresses, Factors};
-use crate::random::{Rng, hex};
-use crate::store::{Batch, First, Session, SessionKey, SessionRow, Total, TotalKey};
+use crate::log::log;
+use crate::protocol::{Addresses, Factors, Moved, take};
 use crate::sync::lock;
-use crate::sys::SharedWords;
 use crate::torrent::PeerId;
 
-/// The first word of the file: what it is, and the version of its layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"goatjrn1");
-/// One for the batch that is being written, one for the next, one to copy that into when it gets long.
-const SEGMENTS: usize = 3;
-/// Words of an entry.
-const ENTRY: usize = 26;
-/// The most entries of a segment. They take memory only when they are used.
-const ENTRIES: u64 = 1 << 20;
-/// Entries for which memory is reserved at a time.
-const CHUNK: u64 = 1 << 10;
-/// A segment with more entries is worth a copy that holds each row once.
-const LONG: u64 = ENTRIES / 16;
-/// How long to wait for another goat to let go of the file: as long as one may take to end.
+/// What a segment begins with, and the version of its layout.
+const MAGIC: [u8; 8] = *b"goatjrn2";
+/// Bytes of a head: MAGIC, the database's identity, the run, and a checksum.
+const HEAD: usize = 28;
+/// Bytes of a record, its checksum among them.
+pub const RECORD: usize = 163;
+/// How long to wait for another goat to end: as long as one may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Words before the first segment: 8 for the file (what it is, and whose database's), 8 for each segment.
-const HEAD: usize = 8 + SEGMENTS * 8;
 
-/// The fields of a segment's head: its batch, its place in the order of segments, and how many entries it has.
-const NUMBER: usize = 0;
-const ORDER: usize = 1;
-const COUNT: usize = 2;
-
-/// What one change leaves in a ledger.
-pub type Entry = (Option<(SessionKey, SessionRow)>, Option<(TotalKey, Total)>);
-
-/// The last entry of each row.
-type Rows = (BTreeMap<SessionKey, SessionRow>, BTreeMap<TotalKey, Total>);
+/// What a segment says of itself: the database that it belongs to, and the run of goat that wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Head {
+    pub identity: u64,
+    pub run: u64,
+}
 
 /// See the head of this file.
 pub struct Journal {
-    words: SharedWords,
-    path: PathBuf,
-    /// What the file is known by, whatever happens to its name.
-    inode: u64,
-    /// The segment that the next batch comes from.
-    current: AtomicUsize,
-    /// For how many entries of each segment memory is reserved.
-    reserved: [AtomicU64; SEGMENTS],
-    reserving: Mutex<()>,
-    /// An entry did not fit.
-    full: AtomicBool,
+    folder: PathBuf,
+    head: Head,
+    /// Held so that no other goat uses the folder.
+    _lock: Option<File>,
+    current: Mutex<Current>,
+    /// Something that was answered is not in it.
+    failed: AtomicBool,
 }
 
-impl Journal {
-    /// Opens the journal that belongs to a configuration and its database. Only one goat can.
-    pub fn open(config: &Config) -> io::Result<Journal> {
-        let path = path(config);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let begin = Instant::now();
-        loop {
-            let file = options.open(&path)?;
-            let meta = file.metadata()?;
-            // Everybody may make files there.
-            if !meta.is_file() || meta.uid() != crate::sys::user() || meta.mode() & 0o077 != 0 {
-                return Err(io::Error::other("it is somebody else's"));
-            }
-            match crate::sys::lock_file(&file) {
-                // The goat before, which was about to end, may have removed the file that this one opened.
-                Ok(()) if inode(&path) == Some(meta.ino()) => return Journal::map(file, path, meta.ino()),
-                Err(e) if begin.elapsed() > PATIENCE => {
-                    return Err(io::Error::other(format!("another goat with this configuration uses it ({e})")));
-                }
-                _ => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-    }
+/// The segment that is appended to, if there is one.
+struct Current {
+    segment: Option<Segment>,
+    /// The number of the next.
+    next: u64,
+}
 
-    fn map(file: File, path: PathBuf, inode: u64) -> io::Result<Journal> {
-        let words = SharedWords::map(file, HEAD + SEGMENTS * ENTRIES as usize * ENTRY)?;
-        words.reserve(0, HEAD)?;
-        let journal = Journal {
-            words,
-            path,
-            inode,
-            current: AtomicUsize::new(0),
-            reserved: Default::default(),
-            reserving: Mutex::default(),
-            full: AtomicBool::new(false),
-        };
-        if journal.word(0).swap(MAGIC, AcqRel) != MAGIC {
-            (0..SEGMENTS).for_each(|segment| journal.head(segment, COUNT).store(0, Release));
-        }
-        Ok(journal)
-    }
+struct Segment {
+    file: File,
+    /// What the file is known by, whatever happens to its name.
+    inode: u64,
+    number: u64,
+    /// Bytes of whole records, and the head.
+    length: u64,
+    /// How much of that is on the disk.
+    synced: u64,
+}
 
+/// What earlier runs left: the last state of each life, with its place in the order of records.
+pub type Left = BTreeMap<Head, BTreeMap<(SessionKey, Life), (u64, State)>>;
+
+/// The folder that a goat has to itself, before it is known what to write there.
+pub struct Folder {
+    path: PathBuf,
+    lock: Option<File>,
+    /// Why nothing can be written there.
+    trouble: Option<io::Error>,
+}
+
+impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is still there for the next start to find.
-    pub fn is_there(&self) -> bool {
-        inode(&self.path) == Some(self.inode)
-    }
-
-    /// The [identity](crate::store::Store::identity) of the database that it belongs to.
-    pub fn database(&self) -> &AtomicU64 {
-        self.word(1)
-    }
-
-    fn word(&self, at: usize) -> &AtomicU64 {
-        static NONE: AtomicU64 = AtomicU64::new(0); // Never reached: all places are within the map.
-        self.words.get(at).unwrap_or(&NONE)
-    }
-
-    fn head(&self, segment: usize, field: usize) -> &AtomicU64 {
-        self.word(8 + segment * 8 + field)
-    }
-
-    /// Where an entry begins.
-    fn place(&self, segment: usize, entry: u64) -> usize {
-        HEAD + (segment * ENTRIES as usize + entry as usize) * ENTRY
-    }
-
-    /// The segment to append to from now on, for a ledger that was just taken.
-    pub fn current(&self) -> usize {
-        self.current.load(Acquire)
-    }
-
-    /// Begins a segment, and returns the number of the batch that the one before it belongs to. With `copy` the
-    /// new segment is to hold the same batch.
-    pub fn turn(&self, rng: &mut Rng, copy: bool) -> u64 {
-        let old = self.current();
-        let number = self.head(old, NUMBER).load(Acquire);
-        let free = (0..SEGMENTS).find(|&segment| segment != old && self.head(segment, COUNT).load(Acquire) == 0);
-        if let Some(new) = free {
-            self.head(new, NUMBER).store(if copy { number } else { rng.bits() >> 1 }, Release);
-            self.head(new, ORDER).store(self.head(old, ORDER).load(Acquire).wrapping_add(1), Release);
-            self.current.store(new, Release);
+    /// Makes the folder where it is missing, and waits for the goat before to end. An error if another uses it.
+    pub fn open(config: &Config) -> Result<Folder, String> {
+        let path = path(config);
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        let mut folder =
+            Folder { lock: None, trouble: made.err().filter(|e| e.kind() != ErrorKind::AlreadyExists), path };
+        let name = folder.path.join("lock");
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+        // Also what is read-only can be locked.
+        match opened.or_else(|e| File::open(&name).map_err(|_| e)) {
+            Ok(file) => folder.lock = Some(wait_for(file, &folder.path)?),
+            Err(e) => folder.trouble = folder.trouble.or(Some(e)),
         }
-        number
+        Ok(folder)
     }
 
-    /// Clears the segments of a batch that is written, or of all.
-    pub fn forget(&self, number: Option<u64>) {
-        for segment in 0..SEGMENTS {
-            if number.is_none_or(|number| self.head(segment, NUMBER).load(Acquire) == number) {
-                self.clear(segment);
-            }
+    /// What was left here. An error names the file that cannot be read, or is damaged, and where.
+    pub fn read(&self) -> Result<Left, String> {
+        read_all(&self.path)
+    }
+
+    /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written
+    /// that is said, and tried again by [`Journal::turn`].
+    pub fn begin(self, head: Head) -> Journal {
+        let last = segments(&self.path).ok().and_then(|files| files.last().map(|(number, _)| *number));
+        let next = last.unwrap_or(0).saturating_add(1);
+        let current = Mutex::new(Current { segment: None, next });
+        let journal = Journal { folder: self.path, head, _lock: self.lock, current, failed: AtomicBool::new(false) };
+        if let Some(e) = self.trouble.or_else(|| journal.turn().err()) {
+            journal.failed.store(true, Relaxed);
+            log(format!(
+                "{} cannot be written ({e}): until it can, a kill would lose what is not yet in the database",
+                journal.folder.display()
+            ));
+        } else {
+            journal.settled(next);
         }
+        journal
     }
 
-    /// Clears a segment to which nobody appends, and gives back what memory it has beyond the usual.
-    pub fn clear(&self, segment: usize) {
-        self.head(segment, COUNT).store(0, Release);
-        let Some(reserved) = self.reserved.get(segment).filter(|reserved| reserved.load(Acquire) > LONG) else {
+    /// Removes all that was left, and returns how many states that was.
+    pub fn discard(&self) -> Result<usize, String> {
+        let states = self.read()?.values().map(BTreeMap::len).sum();
+        for (_, path) in segments(&self.path)? {
+            fs::remove_file(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
+        }
+        Ok(states)
+    }
+}
+
+/// Waits until no other goat has the folder.
+fn wait_for(file: File, folder: &Path) -> Result<File, String> {
+    let begin = Instant::now();
+    while let Err(e) = crate::sys::lock_file(&file) {
+        if begin.elapsed() > PATIENCE {
+            return Err(format!("another goat uses {} ({e}): stop that first", folder.display()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(file)
+}
+
+/// The folder of a configuration's journal: beside the database, or else beside the configuration.
+pub fn path(config: &Config) -> PathBuf {
+    match config.db.driver {
+        // By whatever name the database is called, it has one journal.
+        Driver::Sqlite => config.db.path.canonicalize().unwrap_or_else(|_| config.db.path.clone()),
+        Driver::Mysql => config.file.clone(),
+    }
+    .with_extension("journal")
+}
+
+/// The segments in a folder, in order.
+fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
+    let files = match fs::read_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files.map_err(|e| cannot_read(folder, &e.to_string()))?,
+    };
+    let number = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok();
+    let mut found: Vec<(u64, PathBuf)> =
+        files.flatten().filter_map(|file| Some((number(&file.path())?, file.path()))).collect();
+    found.sort();
+    Ok(found)
+}
+
+fn cannot_read(path: &Path, why: &str) -> String {
+    let advice = "goat must run as the user who owns it; `goat check --fix` sets a damaged one aside";
+    format!("{} holds accounts not yet written, but cannot be read: {why}. {advice}", path.display())
+}
+
+/// Reads a segment. What a crash cut off is its end; a record that is wrong before others is damage.
+fn read(path: &Path, left: &mut Left) -> Result<(), String> {
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| e.to_string())?);
+    let mut fill = |bytes: &mut [u8]| match file.read_exact(bytes) {
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        done => done.map(|()| true).map_err(|e| e.to_string()),
+    };
+    let (mut head, mut record, mut at, mut wrong) = ([0; HEAD], [0; RECORD], HEAD, None);
+    if !fill(&mut head)? {
+        return Ok(()); // made a moment before a crash
+    }
+    let states = left.entry(decode_head(&head).ok_or("byte 0 is damaged, or of another version of goat")?).or_default();
+    while fill(&mut record)? {
+        match (decode(&record), wrong) {
+            (Some(_), Some(wrong)) => return Err(format!("byte {wrong} is damaged")),
+            (Some((order, key, state)), None) => merge(states, order, key, state),
+            (None, _) => wrong = wrong.or(Some(at)),
+        }
+        at += RECORD;
+    }
+    Ok(())
+}
+
+/// Keeps the newer of two states of a life, with what only the older knows.
+fn merge(states: &mut BTreeMap<(SessionKey, Life), (u64, State)>, order: u64, key: SessionKey, mut state: State) {
+    match states.entry((key, state.known.session.life)) {
+        Entry::Vacant(entry) => drop(entry.insert((order, state))),
+        Entry::Occupied(mut entry) if entry.get().0 <= order => {
+            state.follow(&entry.get().1);
+            entry.insert((order, state));
+        }
+        Entry::Occupied(mut entry) => entry.get_mut().1.follow(&state),
+    }
+}
+
+/// How many states a configuration's journal holds that may be unwritten.
+pub fn left(config: &Config) -> Result<usize, String> {
+    Ok(read_all(&path(config))?.values().map(BTreeMap::len).sum())
+}
+
+fn read_all(folder: &Path) -> Result<Left, String> {
+    let mut left = Left::new();
+    for (_, path) in segments(folder)? {
+        read(&path, &mut left).map_err(|e| cannot_read(&path, &e))?;
+    }
+    Ok(left)
+}
+
+/// Segments that cannot be read to their end: where, and why.
+pub fn damaged(config: &Config) -> Result<Vec<(PathBuf, String)>, String> {
+    let wrong = |(_, path): (u64, PathBuf)| read(&path, &mut Left::new()).err().map(|why| (path, why));
+    Ok(segments(&path(config))?.into_iter().filter_map(wrong).collect())
+}
+
+impl Journal {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Appends records, which goat is about to answer for, and leaves the buffer empty.
+    pub fn write(&self, records: &mut Vec<u8>) {
+        if records.is_empty() {
             return;
+        }
+        let mut current = lock(&self.current);
+        let written = current.segment.as_mut().is_some_and(|segment| segment.append(records));
+        if !written {
+            self.failed.store(true, Relaxed);
+        }
+        drop(current);
+        records.clear();
+    }
+
+    /// Whether something is missing in it since the last call, because it cannot be written or was removed.
+    pub fn failed(&self) -> bool {
+        let there =
+            |segment: &Segment| fs::metadata(self.name(segment.number)).is_ok_and(|meta| meta.ino() == segment.inode);
+        let lost = lock(&self.current).segment.as_ref().is_none_or(|segment| !there(segment));
+        self.failed.swap(false, Relaxed) || lost
+    }
+
+    /// Sees to it that all that was written is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        let file = {
+            let mut current = lock(&self.current);
+            let Some(segment) = current.segment.as_mut().filter(|segment| segment.synced < segment.length) else {
+                return Ok(());
+            };
+            segment.synced = segment.length;
+            segment.file.try_clone()?
         };
-        reserved.store(0, Release);
-        self.words.release(self.place(segment, 0), ENTRIES as usize * ENTRY);
+        file.sync_data()
     }
 
-    /// Whether the current segment is long, though the ledgers have only so many rows.
-    pub fn long(&self, rows: usize) -> bool {
-        let count = self.head(self.current(), COUNT).load(Acquire);
-        count > LONG && count > rows as u64 * 2
+    /// Begins a segment and returns its number: what is in the ledgers from now on is in that or in a later one.
+    pub fn turn(&self) -> io::Result<u64> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let number = lock(&self.current).next;
+        let path = self.name(number);
+        let mut file =
+            OpenOptions::new().append(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+        let begun = file.write_all(&encode_head(self.head)).and_then(|()| File::open(&self.folder)?.sync_all());
+        let segment = Segment { inode: file.metadata()?.ino(), file, number, length: HEAD as u64, synced: 0 };
+        let mut current = lock(&self.current);
+        current.next = number + 1;
+        begun.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        let before = current.segment.replace(segment);
+        drop(current);
+        // Before anything older is removed.
+        before.map_or(Ok(()), |segment| segment.file.sync_data()).map(|()| number)
     }
 
-    /// Whether an entry did not fit since the last call.
-    pub fn overflowed(&self) -> bool {
-        self.full.swap(false, AcqRel)
+    /// Removes the segments before one: what they hold is in the database.
+    pub fn settled(&self, before: u64) {
+        let old = segments(&self.folder).unwrap_or_default().into_iter().take_while(|(number, _)| *number < before);
+        // One that stays is settled once more by the next start, which changes nothing.
+        old.for_each(|(_, path)| drop(fs::remove_file(path)));
     }
 
-    /// Appends an entry. Its number is written last: an entry that goat did not live to complete does not count.
-    pub fn append(&self, segment: usize, entry: &Entry) {
-        let at = self.head(segment, COUNT).fetch_add(1, AcqRel);
-        let reserved = self.reserved.get(segment).is_some_and(|reserved| at < reserved.load(Acquire));
-        if !reserved && !self.reserve(segment, at) {
-            self.head(segment, COUNT).fetch_sub(1, AcqRel);
-            return self.full.store(true, Release);
+    /// Bytes that it takes on the disk, about.
+    pub fn size(&self) -> u64 {
+        let files = segments(&self.folder).unwrap_or_default();
+        files.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|meta| meta.len()).sum()
+    }
+
+    fn name(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number:08}.log"))
+    }
+}
+
+impl Segment {
+    /// Appends records, or none of them.
+    fn append(&mut self, records: &[u8]) -> bool {
+        let written = self.file.write_all(records);
+        match written {
+            Ok(()) => self.length += records.len() as u64,
+            // Half a record would make the next ones unreadable.
+            Err(_) => drop(self.file.set_len(self.length)),
         }
-        let place = self.place(segment, at);
-        for (i, word) in encode(entry).into_iter().enumerate().skip(1) {
-            self.word(place + i).store(word, Relaxed);
-        }
-        self.word(place).store(self.head(segment, NUMBER).load(Acquire), Release);
-    }
-
-    /// Reserves memory up to an entry: where there is none, an error now is better than a signal later.
-    fn reserve(&self, segment: usize, entry: u64) -> bool {
-        let _reserving = lock(&self.reserving);
-        let Some(reserved) = self.reserved.get(segment).filter(|_| entry < ENTRIES) else { return false };
-        while reserved.load(Acquire) <= entry {
-            let from = reserved.load(Acquire);
-            if self.words.reserve(self.place(segment, from), CHUNK as usize * ENTRY).is_err() {
-                return false;
-            }
-            reserved.store(from + CHUNK, Release);
-        }
-        true
-    }
-
-    /// What the last run answered and did not write, in order.
-    pub fn batches(&self) -> Vec<Batch> {
-        let mut segments: Vec<usize> = (0..SEGMENTS).collect();
-        segments.sort_by_key(|&segment| self.head(segment, ORDER).load(Acquire));
-        let mut batches: Vec<(u64, Rows)> = Vec::new();
-        for segment in segments {
-            let number = self.head(segment, NUMBER).load(Acquire);
-            if batches.last().is_none_or(|(last, _)| *last != number) {
-                batches.push((number, Rows::default()));
-            }
-            let Some((_, (sessions, totals))) = batches.last_mut() else { continue };
-            for entry in 0..self.head(segment, COUNT).load(Acquire).min(ENTRIES) {
-                let place = self.place(segment, entry);
-                let words = std::array::from_fn(|i| self.word(place + i).load(Acquire));
-                if words.first() == Some(&number) {
-                    let (session, total) = decode(&words);
-                    sessions.extend(session);
-                    totals.extend(total);
-                }
-            }
-        }
-        let batch = |(number, (sessions, totals)): (u64, Rows)| Batch {
-            number,
-            database: self.database().load(Acquire),
-            sessions: sessions.into_iter().collect(),
-            totals: totals.into_iter().collect(),
-        };
-        batches.into_iter().map(batch).filter(|batch| !batch.is_empty()).collect()
+        written.is_ok()
     }
 }
 
 impl Drop for Journal {
-    /// Removes the file where nothing in it is of use.
+    /// Removes what is empty, so that nothing stays of a goat that ended in good order.
     fn drop(&mut self) {
-        if (0..SEGMENTS).all(|segment| self.head(segment, COUNT).load(Acquire) == 0) {
-            let _ = fs::remove_file(&self.path);
+        let empty = lock(&self.current).segment.as_ref().is_some_and(|segment| segment.length == HEAD as u64);
+        if empty && segments(&self.folder).is_ok_and(|files| files.len() == 1) {
+            self.settled(u64::MAX);
         }
     }
 }
 
-fn inode(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|meta| meta.ino())
-}
+// ---- The bytes -------------------------------------------------------------------------------------------
 
-/// Where the journal of a configuration is. Its name is the configuration's path, to be known by people, and a
-/// digest of that and the database.
-pub fn path(config: &Config) -> PathBuf {
-    let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
-    let db = match config.db.driver {
-        Driver::Sqlite => config.db.path.display().to_string(),
-        Driver::Mysql => format!("{} {}", config.db.host, config.db.database),
-    };
-    let digest = digest::digest(&digest::SHA256, format!("{} {db}", file.display()).as_bytes());
-    let digest = hex(digest.as_ref().get(..6).unwrap_or_default());
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let shown: String = file.display().to_string().chars().map(plain).collect();
-    let shown = shown.get(shown.len().saturating_sub(200)..).unwrap_or_default();
-    Path::new("/dev/shm").join(format!("goat{shown}-{digest}"))
-}
-
-const SESSION: u64 = 1;
-const TOTAL: u64 = 2;
-const FIRST: u64 = 4;
-const STARTED: u64 = 8;
-const ACTIVE: u64 = 16;
-const PAUSED: u64 = 32;
-const COMPLETED: u64 = 64;
-const TOTAL_ACTIVE: u64 = 128;
-const TOTAL_COMPLETED: u64 = 256;
-
-fn pair(low: u32, high: u32) -> u64 {
-    u64::from(low) | u64::from(high) << 32
-}
-
-fn halves(word: u64) -> (u32, u32) {
-    (word as u32, (word >> 32) as u32)
-}
-
-/// Two words for an address. IPv4 is mapped into IPv6: an announce never comes from a mapped address.
-fn address(ip: IpAddr) -> [u64; 2] {
-    let bits = match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
-    [bits as u64, (bits >> 64) as u64]
-}
-
-fn ip(low: u64, high: u64) -> IpAddr {
-    Ipv6Addr::from_bits(u128::from(low) | u128::from(high) << 64).to_canonical()
-}
-
-/// 24 bytes in three words, of which the first 20 or all are used.
-fn words<const N: usize>(bytes: [&[u8]; N]) -> [u64; 3] {
-    let mut all = [0; 24];
-    all.iter_mut().zip(bytes.into_iter().flatten()).for_each(|(to, from)| *to = *from);
-    let (parts, _) = all.as_chunks();
-    std::array::from_fn(|i| parts.get(i).map_or(0, |part| u64::from_le_bytes(*part)))
-}
-
-fn bytes<const N: usize>(words: [u64; 3], skip: usize) -> [u8; N] {
-    let mut out = [0; N];
-    let all = words.into_iter().flat_map(u64::to_le_bytes).skip(skip);
-    out.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+fn encode_head(head: Head) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend(head.identity.to_le_bytes());
+    out.extend(head.run.to_le_bytes());
+    out.extend(crc32fast::hash(&out).to_le_bytes());
     out
 }
 
-/// An entry as words, the first of which is left to the number.
-fn encode((session, total): &Entry) -> [u64; ENTRY] {
-    let mut flags = 0;
-    let mut set = |flag: u64, on: bool| flags |= if on { flag } else { 0 };
-    let mut out = [0; ENTRY];
-    let [_, key, _, p0, p1, p2, up, down, left, seen, a0, a1, a2, fup, fdown, f0, f1, rest @ ..] = &mut out;
-    let [t0, t1, tup, tdown, seed, tail, tcup, tcdown, factors] = rest;
-    if let Some((SessionKey { file, user, peer_id }, SessionRow { session: s, at, active, first })) = session {
-        set(SESSION, true);
-        set(ACTIVE, *active);
-        set(PAUSED, s.paused);
-        set(COMPLETED, s.completed);
-        *key = pair(*file, *user);
-        [*p0, *p1, *p2] = words([&peer_id.0]);
-        (*up, *down, *left, *seen) = (s.uploaded, s.downloaded, s.left, pair(s.seen[0], s.seen[1]));
-        [*a0, *a1, *a2] = words([&at.v4, &at.v6]);
-        if let Some(first) = first {
-            set(FIRST, true);
-            set(STARTED, first.started);
-            (*fup, *fdown) = (first.uploaded, first.downloaded);
-            [*f0, *f1] = address(first.ip);
-            *factors = pair(first.factors.upload.into(), first.factors.download.into());
-        }
-    }
-    if let Some((TotalKey { file, user, ip }, t)) = total {
-        set(TOTAL, true);
-        set(TOTAL_ACTIVE, t.active);
-        set(TOTAL_COMPLETED, t.completed);
-        *key = pair(*file, *user);
-        [*t0, *t1] = address(*ip);
-        (*tup, *tdown, *seed) = (t.uploaded, t.downloaded, t.seed_time);
-        (*tcup, *tcdown) = (t.credited_uploaded, t.credited_downloaded);
-        // With a session it is of the same announce, and wants the same.
-        *left = t.left;
-        *tail = pair(t.announced, t.time);
-    }
-    if let Some(word) = out.get_mut(2) {
-        *word = flags;
-    }
-    out
+fn decode_head(head: &[u8; HEAD]) -> Option<Head> {
+    let mut bytes = checked(head)?;
+    let magic: [u8; 8] = take(&mut bytes)?;
+    (magic == MAGIC).then_some(())?;
+    Some(Head { identity: u64::from_le_bytes(take(&mut bytes)?), run: u64::from_le_bytes(take(&mut bytes)?) })
 }
 
-fn decode(words: &[u64; ENTRY]) -> Entry {
-    let [_, key, flags, p0, p1, p2, up, down, left, seen, a0, a1, a2, fup, fdown, f0, f1, rest @ ..] = *words;
-    let [t0, t1, tup, tdown, seed, tail, tcup, tcdown, factors] = rest;
-    let on = |flag: u64| flags & flag != 0;
-    let ((file, user), peer_id) = (halves(key), PeerId(bytes([p0, p1, p2], 0)));
-    let factors = halves(factors);
-    let factors = Factors { upload: factors.0 as u16, download: factors.1 as u16 };
-    let first = First { started: on(STARTED), uploaded: fup, downloaded: fdown, ip: ip(f0, f1), factors };
-    let seen = halves(seen);
+/// What a record or head holds before its checksum, if that is right.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (content, sum) = bytes.split_last_chunk()?;
+    (crc32fast::hash(content) == u32::from_le_bytes(*sum)).then_some(content)
+}
+
+const PAUSED: u8 = 1;
+const COMPLETE: u8 = 2;
+const SNATCHED: u8 = 4;
+const BORN: u8 = 8;
+const STARTED: u8 = 16;
+
+/// Appends a record. `order` tells which of a session's records is the newest.
+pub fn encode(order: u64, file: u32, state: &State, out: &mut Vec<u8>) {
+    let State { known: Known { session: s, at, closed }, birth, seeded, factors } = state;
+    let none = Birth {
+        at: 0,
+        base: Moved::default(),
+        doubt: 0,
+        first: Moved::default(),
+        started: false,
+        path: Paths::default(),
+    };
+    let b = birth.unwrap_or(none);
+    let flag = |flag: u8, on: bool| if on { flag } else { 0 };
+    let flags = flag(PAUSED, s.paused) | flag(COMPLETE, s.complete) | flag(SNATCHED, s.snatched);
+    let start = out.len();
+    out.extend(order.to_le_bytes());
+    for number in [s.top, b.base, b.first].iter().flat_map(|moved| [moved.uploaded, moved.downloaded]).chain([s.left]) {
+        out.extend(number.to_le_bytes());
+    }
+    let [seen4, seen6] = s.seen;
+    for number in [file, s.user, s.life.0, s.announced, seen4, seen6, *closed, seeded.0, seeded.1, b.at, b.doubt] {
+        out.extend(number.to_le_bytes());
+    }
+    out.extend(factors.upload.to_le_bytes());
+    out.extend(factors.download.to_le_bytes());
+    out.extend([flags | flag(BORN, birth.is_some()) | flag(STARTED, b.started), s.paths.0, b.path.0]);
+    out.extend(s.peer_id.0);
+    out.extend(at.v4);
+    out.extend(at.v6);
+    let sum = crc32fast::hash(out.get(start..).unwrap_or_default());
+    out.extend(sum.to_le_bytes());
+}
+
+/// Reads a record; `None` where its checksum is wrong.
+pub fn decode(record: &[u8]) -> Option<(u64, SessionKey, State)> {
+    let bytes = &mut checked(record)?;
+    let order = u64::from_le_bytes(take(bytes)?);
+    let mut long = || take(bytes).map(u64::from_le_bytes);
+    let (top, base) =
+        (Moved { uploaded: long()?, downloaded: long()? }, Moved { uploaded: long()?, downloaded: long()? });
+    let (first, left) = (Moved { uploaded: long()?, downloaded: long()? }, long()?);
+    let mut number = || take(bytes).map(u32::from_le_bytes);
+    let (file, user, life, announced) = (number()?, number()?, Life(number()?), number()?);
+    let (seen, closed, seeded) = ([number()?, number()?], number()?, (number()?, number()?));
+    let (born, doubt) = (number()?, number()?);
+    let mut percent = || take(bytes).map(u16::from_le_bytes);
+    let factors = Factors { upload: percent()?, download: percent()? };
+    let [flags, paths, path] = take(bytes)?;
+    let (peer_id, at) = (PeerId(take(bytes)?), Addresses { v4: take(bytes)?, v6: take(bytes)? });
+    let on = |flag: u8| flags & flag != 0;
+    let birth = Birth { at: born, base, doubt, first, started: on(STARTED), path: Paths(path) };
     let session = Session {
-        uploaded: up,
-        downloaded: down,
+        top,
         left,
-        seen: [seen.0, seen.1],
+        seen,
         user,
-        peer_id,
-        paused: on(PAUSED),
-        completed: on(COMPLETED),
-    };
-    let (v4, v6): (Addr4, Addr6) = (bytes([a0, a1, a2], 0), bytes([a0, a1, a2], 6));
-    let first = on(FIRST).then_some(first);
-    let row = SessionRow { session, at: Addresses { v4, v6 }, active: on(ACTIVE), first };
-    let (announced, time) = halves(tail);
-    let total = Total {
-        uploaded: tup,
-        downloaded: tdown,
-        credited_uploaded: tcup,
-        credited_downloaded: tcdown,
-        seed_time: seed,
-        left,
+        life,
         announced,
-        time,
-        active: on(TOTAL_ACTIVE),
-        completed: on(TOTAL_COMPLETED),
+        peer_id,
+        paths: Paths(paths),
+        paused: on(PAUSED),
+        complete: on(COMPLETE),
+        snatched: on(SNATCHED),
     };
-    (
-        on(SESSION).then_some((SessionKey { file, user, peer_id }, row)),
-        on(TOTAL).then_some((TotalKey { file, user, ip: ip(t0, t1) }, total)),
-    )
+    let state = State { known: Known { session, at, closed }, birth: on(BORN).then_some(birth), seeded, factors };
+    Some((order, SessionKey { file, user, peer_id }, state))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_entry_is_read_as_it_was_written() {
-        let (v4, v6) = ([1, 2, 3, 4, 5, 6], std::array::from_fn(|i| i as u8 + 7));
+    /// A state that has no two numbers alike.
+    fn state() -> State {
         let peer_id = PeerId(std::array::from_fn(|i| 200 + i as u8));
-        let first = First {
-            started: true,
-            uploaded: 1,
-            downloaded: 2,
-            ip: IpAddr::from([10, 0, 0, 1]),
-            factors: Factors { upload: 200, download: 0 },
-        };
+        let moved = |n| Moved { uploaded: u64::MAX - n, downloaded: n };
         let session = Session {
-            uploaded: u64::MAX,
-            downloaded: 4,
+            top: moved(1),
             left: 5,
             seen: [6, u32::MAX],
             user: 7,
+            life: Life(8),
+            announced: 9,
             peer_id,
+            paths: Paths(5),
             paused: true,
-            completed: false,
+            complete: false,
+            snatched: true,
         };
-        let total = Total {
-            uploaded: 8,
-            downloaded: 9,
-            credited_uploaded: 10,
-            credited_downloaded: 11,
-            seed_time: 12,
-            left: 5,
-            announced: 13,
-            time: 14,
-            active: false,
-            completed: true,
-        };
-        let key = SessionKey { file: 15, user: 7, peer_id };
-        let row = |first| SessionRow { session, at: Addresses { v4, v6 }, active: true, first };
-        let ip = IpAddr::from(std::array::from_fn::<u8, 16, _>(|i| 32 + i as u8));
-        let total = (TotalKey { file: 15, user: 7, ip }, total);
-        let entries = [
-            (Some((key, row(Some(first)))), Some(total)),
-            (Some((key, row(None))), None),
-            (None, Some(total)),
-            (Some((key, row(Some(First { started: false, ip, ..first })))), Some(total)),
-        ];
-        for entry in entries {
-            assert_eq!(decode(&encode(&entry)), entry);
+        let at = Addresses { v4: [1, 2, 3, 4, 5, 6], v6: std::array::from_fn(|i| i as u8 + 7) };
+        let birth = Birth { at: 10, base: moved(2), doubt: 11, first: moved(3), started: true, path: Paths(4) };
+        let factors = Factors { upload: 200, download: 0 };
+        State { known: Known { session, at, closed: 12 }, birth: Some(birth), seeded: (13, 14), factors }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let started = |started| state().birth.map(|birth| Birth { started, ..birth });
+        for birth in [started(true), started(false), None] {
+            let state = State { birth, ..state() };
+            let mut record = Vec::new();
+            encode(15, 16, &state, &mut record);
+            let key = SessionKey { file: 16, user: 7, peer_id: state.known.session.peer_id };
+            assert_eq!(record.len(), RECORD);
+            assert_eq!(decode(&record), Some((15, key, state)));
+            for byte in 0..RECORD {
+                record[byte] ^= 0x10;
+                assert_eq!(decode(&record), None, "byte {byte}");
+                record[byte] ^= 0x10;
+            }
         }
     }
 }

@@ -1,88 +1,68 @@
-//! What memory knows and the database does not yet. Each shard has a ledger, filled while announces are
-//! answered; once a second the keeper takes all of them as one batch, which the store writes in one
-//! transaction.
+//! What memory knows and the database does not yet: the last state of each life, in a ledger for each shard,
+//! filled while announces are answered. The keeper takes all of them at a pace, and settles them.
 //!
-//! A row that changes again before it is written stays one row, so that a ledger is bounded by the number
-//! of sessions and their addresses, however long the database is away.
+//! A session that changes again before it is written stays one state, so that a ledger is bounded by the number
+//! of sessions, however long the database is away.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
 
-use crate::books::journal::{Entry, Journal};
-use crate::protocol::Addresses;
-use crate::store::{Batch, Session, SessionKey, SessionRow, Total, TotalKey};
+use super::journal::encode;
+use super::session::{Life, SessionKey, State};
+use crate::torrent::InfoHash;
+
+/// A state that waits to be settled, and the torrent that it is of.
+pub type Waiting = (InfoHash, SessionKey, State);
 
 /// Everything unwritten of one shard.
 #[derive(Default)]
 pub struct Ledger {
-    sessions: HashMap<SessionKey, SessionRow>,
-    totals: HashMap<TotalKey, Total>,
-    /// What keeps it through a kill, and the segment of its batch there. Absent where rules are tested alone.
-    journal: Option<Arc<Journal>>,
-    segment: usize,
+    states: HashMap<(SessionKey, Life), (InfoHash, State)>,
+    /// The place of the last record in the order of the shard's records.
+    order: u64,
 }
 
 impl Ledger {
-    /// From now on keeps what is noted in a journal too.
-    pub fn keep_in(&mut self, journal: &Arc<Journal>) {
-        (self.journal, self.segment) = (Some(journal.clone()), journal.current());
+    /// Notes a state, and appends the record of it that the journal must have before an answer leaves.
+    pub fn note(&mut self, info_hash: &InfoHash, file: u32, mut state: State, records: &mut Vec<u8>) {
+        let session = &state.known.session;
+        let key = SessionKey { file, user: session.user, peer_id: session.peer_id };
+        let entry = self.states.entry((key, session.life));
+        if let Entry::Occupied(entry) = &entry {
+            state.follow(&entry.get().1);
+        }
+        self.order += 1;
+        encode(self.order, file, &state, records);
+        entry.insert_entry((*info_hash, state));
     }
 
-    /// Keeps what a change has left.
-    pub fn keep(&self, entry: &Entry) {
-        if let Some(journal) = &self.journal {
-            journal.append(self.segment, entry);
+    /// How many states wait.
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Moves all states to the end of `batch`.
+    pub fn take(&mut self, batch: &mut Vec<Waiting>) {
+        // No room is kept: it would be that of the busiest second.
+        let states = std::mem::take(&mut self.states);
+        batch.extend(states.into_iter().map(|((key, _), (info_hash, state))| (info_hash, key, state)));
+    }
+
+    /// Takes back a state that could not be written.
+    pub fn put_back(&mut self, (info_hash, key, state): Waiting) {
+        match self.states.entry((key, state.known.session.life)) {
+            Entry::Vacant(entry) => drop(entry.insert((info_hash, state))),
+            Entry::Occupied(mut entry) => entry.get_mut().1.follow(&state),
         }
     }
 
-    /// Keeps everything once more, in the current segment of the journal.
-    pub fn keep_all(&mut self) {
-        self.segment = self.journal.as_ref().map_or(0, |journal| journal.current());
-        self.sessions.iter().for_each(|(key, row)| self.keep(&(Some((*key, *row)), None)));
-        self.totals.iter().for_each(|(key, total)| self.keep(&(None, Some((*key, *total)))));
-    }
-
-    /// An unwritten session: it may have left the swarm already.
-    pub fn session(&self, key: &SessionKey) -> Option<(Session, Addresses)> {
-        self.sessions.get(key).map(|row| (row.session, row.at))
-    }
-
-    /// Notes the state of a session, and returns it as it is to be written.
-    pub fn note(&mut self, file: u32, mut row: SessionRow) -> (SessionKey, SessionRow) {
-        let key = SessionKey { file, user: row.session.user, peer_id: row.session.peer_id };
-        let unwritten = self.sessions.entry(key).or_insert(row);
-        row.first = unwritten.first;
-        *unwritten = row;
-        (key, row)
-    }
-
-    /// The total to which an announce adds.
-    pub fn total(&mut self, key: TotalKey) -> &mut Total {
-        self.totals.entry(key).or_default()
-    }
-
-    /// How many rows are unwritten.
-    pub fn rows(&self) -> usize {
-        self.sessions.len() + self.totals.len()
-    }
-
-    /// Leaves an empty ledger with room for as much again, which is of the journal's current segment.
-    pub fn take(&mut self) -> Ledger {
-        let room = |len: usize| len.min(1 << 16);
-        let empty = Ledger {
-            sessions: HashMap::with_capacity(room(self.sessions.len())),
-            totals: HashMap::with_capacity(room(self.totals.len())),
-            segment: self.journal.as_ref().map_or(0, |journal| journal.current()),
-            journal: self.journal.clone(),
-        };
-        std::mem::replace(self, empty)
-    }
-}
-
-impl Batch {
-    /// Adds all of a ledger.
-    pub fn add(&mut self, ledger: Ledger) {
-        self.sessions.extend(ledger.sessions);
-        self.totals.extend(ledger.totals);
+    /// Appends the records of all states, for a journal that is written anew.
+    pub fn records(&self, records: &mut Vec<u8>) {
+        self.states.iter().for_each(|((key, _), (_, state))| encode(self.order, key.file, state, records));
     }
 }

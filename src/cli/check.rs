@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::call::{Call, Done, Failure, now};
 use super::output::{Cell, List, print};
-use crate::books::recovery::unwritten;
+use crate::books::journal;
 use crate::config::{Config, Driver, PEM};
 use crate::log::{clean, timestamp};
 use crate::net::tls::{Certificates, Defect};
@@ -51,10 +51,10 @@ pub fn check(call: &Call) -> Done {
     let fix = call.on("--fix");
     let mut findings = vec![good(config.file.display().to_string())];
     let name = config.database_name();
-    let mut last_batch = 0;
+    let mut last_written = 0;
     let wrong = Store::check(&config).and_then(|wrong| {
         if wrong.is_empty() {
-            last_batch = Store::open(&config)?.last_batch()?;
+            last_written = Store::open(&config)?.last_written()?;
         }
         Ok(wrong)
     });
@@ -66,7 +66,8 @@ pub fn check(call: &Call) -> Done {
         findings.push(certificate(&config));
     }
     findings.extend(ports(&config));
-    findings.push(clock(last_batch));
+    findings.extend(damage(&config, fix));
+    findings.push(clock(last_written));
     if config.url.is_empty() && config.everywhere() {
         let advice = "members' announce URLs say localhost: set URL to how this machine is called from outside";
         findings.push(("URL".into(), State::Warning, advice.into()));
@@ -98,7 +99,7 @@ fn files(config: &Config, fix: bool) -> Vec<Finding> {
         (!mysql, wal, "passkeys"),
         (config.https, config.ssl.key.clone(), "a private key"),
         (true, config.file.with_extension("secret"), "the key to the API's logins"),
-        (true, unwritten(config), "members' addresses"),
+        (true, journal::path(config), "members' addresses"),
     ];
     // What restores put aside.
     let folders = [config.file.clone(), db.canonicalize().unwrap_or_default()];
@@ -129,10 +130,29 @@ fn files(config: &Config, fix: bool) -> Vec<Finding> {
     let written = OpenOptions::new().write(true).create_new(true).open(&probe).and_then(|_| fs::remove_file(&probe));
     if let Err(e) = written {
         let message =
-            format!("cannot be written ({e}): what is unwritten when goat stops without its database is lost");
+            format!("cannot be written ({e}): commands cannot change it, and the key to the API's logins is not kept");
         findings.push((folder.display().to_string(), State::Warning, message));
     }
     findings
+}
+
+/// Parts of the journal that cannot be read, which keep goat from starting: `fix` sets them aside.
+fn damage(config: &Config, fix: bool) -> Vec<Finding> {
+    let damaged = match journal::damaged(config) {
+        Ok(damaged) => damaged,
+        Err(message) => return vec![(journal::path(config).display().to_string(), State::Wrong, message)],
+    };
+    let finding = |(file, why): (PathBuf, String)| {
+        let (name, aside) = (file.display().to_string(), file.with_extension("damaged"));
+        let message =
+            format!("{why}: accounts not yet written are in it, and goat does not start. --fix sets it aside");
+        match if fix { fs::rename(&file, &aside) } else { Ok(()) } {
+            Ok(()) if fix => (name, State::Mended, format!("{why}: set aside as {}", aside.display())),
+            Ok(()) => (name, State::Wrong, message),
+            Err(e) => (name, State::Wrong, format!("{message} (which failed: {e})")),
+        }
+    };
+    damaged.into_iter().map(finding).collect()
 }
 
 /// Whether goat can listen, or does so already.
@@ -163,11 +183,14 @@ fn ports(config: &Config) -> Vec<Finding> {
 
 /// Whether a goat is not that of this configuration: it has the journal of another open.
 fn is_another(config: &Config, id: u32) -> bool {
-    let own = crate::books::journal::path(config).display().to_string();
+    let own = journal::path(config).join("lock");
     let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
     let mut files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
-    let journal = |file: &str| file.starts_with("/dev/shm/goat") && !file.starts_with(&own);
-    files.any(|file| journal(&file.to_string_lossy()))
+    files.any(|file| {
+        file.ends_with("lock")
+            && file.parent().is_some_and(|folder| folder.extension() == Some("journal".as_ref()))
+            && file != own
+    })
 }
 
 /// The process that listens on a port, as far as it may be known: its id and name.
@@ -199,10 +222,10 @@ fn owner(protocol: &str, port: u16) -> Option<(u32, String)> {
 }
 
 /// Whether the time of day can be right.
-fn clock(last_batch: u32) -> Finding {
+fn clock(last_written: u32) -> Finding {
     let (what, now) = (format!("the clock, {}", timestamp(now().into())), now());
-    if last_batch > now.saturating_add(60) {
-        let message = format!("the books were written at {} already: set it", timestamp(last_batch.into()));
+    if last_written > now.saturating_add(60) {
+        let message = format!("the books were written at {} already: set it", timestamp(last_written.into()));
         return (what, State::Wrong, message);
     }
     match sys::clock_is_kept() {

@@ -6,13 +6,19 @@ use crate::log::clean;
 use crate::store::{ClientRow, Store};
 
 fn fields(client: &ClientRow) -> Fields {
-    vec![("approved", Cell::Flag(client.approved)), ("client", Cell::Text(client.client.clone()))]
+    vec![
+        ("approved", Cell::Flag(client.approved)),
+        ("suggested", Cell::Time(client.suggested)),
+        ("suggestedBy", Cell::Text(client.suggested_by.clone())),
+        ("client", Cell::Text(client.client.clone())),
+    ]
 }
 
 pub fn list(call: &Call) -> Done {
     let (_, store) = call.open()?;
-    let none = ClientRow { client: String::new(), approved: false, pending: false };
-    let mut list = List::new(call.json(), &["approved", "client"], &fields(&none));
+    let pending = ["approved", "suggested", "suggestedBy", "client"];
+    let columns = if call.on("--pending") { &pending[..] } else { &["approved", "client"] };
+    let mut list = List::new(call.json(), columns, &fields(&ClientRow::default()));
     let clients = store.clients()?;
     let shown = clients.iter().filter(|client| client.pending || !call.on("--pending"));
     shown.for_each(|client| list.row(&fields(client)));

@@ -7,10 +7,13 @@ use std::path::Path;
 
 use super::call::{Call, Done, Failure, live_since, order, replace_file, store};
 use super::output::{Cell, Fields, count, print, show};
+use crate::books::journal;
+#[cfg(feature = "sqlite")]
+use crate::books::journal::Folder;
 use crate::config::{Config, Driver, PEM, Problem};
 use crate::net::tls::{Certificates, Defect};
 #[cfg(feature = "sqlite")]
-use crate::store::{Error, aside};
+use crate::store::Error;
 use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
 
 pub fn run(call: &Call) -> Done {
@@ -57,7 +60,7 @@ pub fn stats(call: &Call) -> Done {
         ]);
     })?;
     shown.extend([
-        ("unsaved", Cell::Int(crate::books::recovery::unwritten_rows(&config).map_err(Failure::Could)? as u64)),
+        ("unsaved", Cell::Int(journal::left(&config).map_err(Failure::Could)? as u64)),
         ("topMembers", Cell::List(members)),
         ("topTorrents", Cell::List(torrents)),
     ]);
@@ -141,29 +144,9 @@ pub fn restore(call: &Call) -> Done {
 /// may have given its ids to others. Returns what to say about it.
 #[cfg(feature = "sqlite")]
 fn discard(config: &Config) -> Result<String, Error> {
-    let journal = match crate::books::journal::Journal::open(config) {
-        Ok(journal) => Some(journal),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None, // No place for journals.
-        Err(e) => {
-            let advice = "stop goat first, and restore as the user that it runs as";
-            return Err(Error::other(format!("the journal in /dev/shm cannot be discarded: {e}: {advice}")));
-        }
-    };
-    let unwritten = crate::books::recovery::unwritten(config);
-    let kept = aside(&unwritten);
-    let mut said = match std::fs::rename(&unwritten, &kept) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::other(format!("cannot move {} away: {e}", unwritten.display()))),
-        Ok(()) => format!("what the last run could not write is kept as {}\n", kept.display()),
-    };
-    if let Some(journal) = journal {
-        let rows: usize = journal.batches().iter().map(|batch| batch.rows()).sum();
-        if rows > 0 {
-            said += &format!("{rows} rows that the last run had not written are discarded\n");
-        }
-        journal.forget(None);
-    }
-    Ok(said)
+    let discarded = Folder::open(config).and_then(|folder| folder.discard()).map_err(Error::other)?;
+    let said = format!("{discarded} states of sessions that the last run had not written are discarded\n");
+    Ok(if discarded > 0 { said } else { String::new() })
 }
 
 /// Bytes of a file to import, at most.

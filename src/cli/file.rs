@@ -33,10 +33,7 @@ fn read(config: &Config, store: &Store, id: u32) -> Result<SwarmRow, Failure> {
 /// The torrent that a command is about.
 fn find(config: &Config, store: &Store, text: &str) -> Result<SwarmRow, Failure> {
     let mut found = match text.parse::<InfoHash>() {
-        Ok(hash) => match store.file_by_hash(&hash)? {
-            None => store.hybrid(&hash)?.into_iter().collect(),
-            Some(file) => vec![file],
-        },
+        Ok(hash) => store.file_by_either_hash(&hash)?.into_iter().collect(),
         Err(_) => store.find_files(text)?,
     };
     match (found.pop(), found.is_empty()) {
@@ -97,6 +94,12 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
     }
 }
 
+/// The torrent of which this is the second hash.
+fn second_of(store: &Store, info_hash: &InfoHash) -> Result<Option<(InfoHash, String)>, Failure> {
+    let found = store.file_by_either_hash(info_hash)?.filter(|file| file.info_hash != *info_hash);
+    Ok(found.map(|file| (file.info_hash, file.name)))
+}
+
 pub fn add(call: &Call) -> Done {
     if call.arguments.len() > 1 && call.on("--private") {
         return Err(call.wrong("--private goes with one torrent"));
@@ -110,7 +113,7 @@ pub fn add(call: &Call) -> Done {
     for New { info_hash, .. } in &new {
         let here = new.iter().find(|hybrid| hybrid.second == Some(*info_hash));
         let here = here.map(|hybrid| (hybrid.info_hash, hybrid.name.clone()));
-        if let Some((hash, name)) = here.or(store.hybrid(info_hash)?.map(|file| (file.info_hash, file.name))) {
+        if let Some((hash, name)) = here.or(second_of(&store, info_hash)?) {
             return Err(Failure::Could(format!(
                 "{info_hash} is the second hash of the hybrid torrent {name}, which is tracked as {hash}"
             )));
@@ -143,6 +146,8 @@ fn fields(row: &SwarmRow) -> Fields {
         ("uploadPercent", Cell::Int(file.factors.upload.into())),
         ("downloadPercent", Cell::Int(file.factors.download.into())),
         ("lastActive", Cell::Time(row.last_active)),
+        ("suggested", Cell::Time(row.suggested)),
+        ("suggestedBy", Cell::Text(row.suggested_by.clone())),
         ("name", Cell::Text(file.name.clone())),
     ]
 }
@@ -155,8 +160,10 @@ pub fn list(call: &Call) -> Done {
         (false, false) => Which::All,
     };
     let (config, store) = call.open()?;
-    let columns = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
-    let mut list = List::new(call.json(), &columns, &fields(&SwarmRow::default()));
+    let usual = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
+    let pending = ["id", "infoHash", "size", "suggested", "suggestedBy", "name"];
+    let columns = if call.on("--pending") { &pending[..] } else { &usual };
+    let mut list = List::new(call.json(), columns, &fields(&SwarmRow::default()));
     store.files(which, super::call::order(&FILE_ORDERS, call.value("--sort")), live_since(&config), |row| {
         list.row(&fields(&row))
     })?;
@@ -199,7 +206,19 @@ pub fn revoke(call: &Call) -> Done {
 }
 
 pub fn remove(call: &Call) -> Done {
+    let (pending, by) = (call.on("--pending"), call.value("--by"));
+    if pending != call.argument(0).is_empty() {
+        return Err(call.wrong("either HASH or --pending"));
+    }
+    if by.is_some() && !pending {
+        return Err(call.wrong("--by goes with --pending"));
+    }
     let (config, store) = call.open()?;
+    if pending {
+        let by = by.map(|name| super::user::find(&config, &store, name)).transpose()?;
+        let removed = store.remove_pending(by.map(|user| user.id))?;
+        return print(&format!("{} removed\n", count(removed, "torrent")));
+    }
     let file = find(&config, &store, call.argument(0))?.file;
     store.remove_file(file.id)?;
     print(&format!("{}  {}  is removed\n", file.info_hash, clean(&file.name)))

@@ -10,7 +10,7 @@ use crate::metrics::{Asked, Transport};
 use crate::net::message::{Request, split};
 use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Want, peers_wanted};
 use crate::random::Rng;
-use crate::rules::announce::{admit, announce, scrape};
+use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
 use crate::torrent::{InfoHash, PeerId, bencode};
 use crate::tracker::Tracker;
 
@@ -40,9 +40,8 @@ impl Request<'_> {
 
 /// What a thread needs to answer requests, and uses again for the next.
 pub struct Scratch {
-    /// Random numbers.
-    pub rng: Rng,
-    peers: Peers,
+    /// What announces are answered with.
+    pub buffers: Buffers,
     body: Vec<u8>,
     /// What the present request asks for.
     asked: Asked,
@@ -50,7 +49,7 @@ pub struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Scratch { rng: Rng::from_system(), peers: Peers::default(), body: Vec::new(), asked: Asked::Unknown }
+        Scratch { buffers: Buffers::new(Rng::from_system()), body: Vec::new(), asked: Asked::Unknown }
     }
 }
 
@@ -111,6 +110,7 @@ pub fn answer_slowly(
     let done = tracker.learning(passkey, info_hash.as_ref(), || track(tracker, request, now, scratch));
     let mut out = Vec::new();
     finish(tracker, request, done, start, scratch, &mut out);
+    tracker.journal.write(&mut scratch.buffers.records);
     stream.write_all(&out)
 }
 
@@ -150,14 +150,20 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
             scratch.asked = Asked::Announce(params.event.unwrap_or(Event::None));
             let peer_id = params.peer_id.get("peer_id", Refusal::Parameter).ok();
             let peer_id = peer_id.as_ref().map(<[u8; 20]>::as_slice);
-            let user = admit(config, &tracker.access, Some(agent), peer_id, passkey, allowed)?;
+            let stopping = params.event == Some(Event::Stopped);
+            let visitor = Visitor { agent: Some(agent), peer_id, passkey, allowed, stopping };
+            let who = admit(config, &tracker.access, &visitor)?;
             let a = params.announce(client)?;
-            let reply = announce(config, &tracker.swarms, &user, &a, now, &mut scratch.rng, &mut scratch.peers)?;
-            write_reply(&mut scratch.body, &reply, &a, &scratch.peers, params.no_peer_id == Some(true));
+            let reply = announce(config, &tracker.swarms, &who, &a, now, &mut scratch.buffers)?;
+            write_reply(&mut scratch.body, &reply, &a, &scratch.buffers.peers, params.no_peer_id == Some(true));
         }
         Action::Scrape => {
             scratch.asked = Asked::Scrape;
-            admit(config, &tracker.access, Some(agent), None, passkey, allowed)?;
+            admit(
+                config,
+                &tracker.access,
+                &Visitor { agent: Some(agent), peer_id: None, passkey, allowed, stopping: false },
+            )?;
             let hashes = scrape_hashes(query)?;
             bencode_scrape(
                 &mut scratch.body,
@@ -266,6 +272,7 @@ impl Params {
         };
         let port = u16::try_from(port?).ok().filter(|&port| port != 0).ok_or(Refusal::Integer("port"))?;
         Ok(Announce {
+            udp: false,
             info_hash: InfoHash(info_hash?),
             peer_id: PeerId(peer_id?),
             ip,

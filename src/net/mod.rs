@@ -351,6 +351,7 @@ impl Serving {
 
     /// Sends the answers made in this round. One after the other they cost less than each after its request.
     fn send_answers(&mut self, now: Instant) {
+        self.tracker.journal.write(&mut self.scratch.buffers.records);
         let (mut out, mut answered) = (std::mem::take(&mut self.out), std::mem::take(&mut self.answered));
         let mut rest = out.as_slice();
         for (mut connection, size, end) in answered.drain(..) {
@@ -454,6 +455,9 @@ impl Serving {
             (None, true) => End::Close,
             (None, false) => End::Open,
         };
+        if work.is_some() || connection.stream.is_tls() {
+            self.tracker.journal.write(&mut self.scratch.buffers.records);
+        }
         let next = match work {
             Some(size) => {
                 connection.output.extend_from_slice(answers);

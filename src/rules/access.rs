@@ -1,12 +1,12 @@
 //! Users and clients that are known, and what is asked of the database when somebody is not. Filled by the
 //! keeper from the database; asked by every announce.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::protocol::Refusal;
-use crate::store::{AccountRow, MAX_PENDING, Suggestion};
+use crate::store::{Account, MAX_PENDING, MAX_PENDING_BY_ONE, Suggestion};
 use crate::sync::lock;
 
 /// A member, as far as announces need to know one.
@@ -28,6 +28,12 @@ impl User {
     /// A member with no active torrents.
     pub fn new(id: u32, passkey: &str, torrent_limit: u32, banned: bool) -> User {
         User { id, passkey: passkey.into(), torrent_limit, banned, active: Arc::default() }
+    }
+
+    /// Whether the database says the same.
+    pub fn is(&self, row: &Account) -> bool {
+        (self.id, &*self.passkey, self.torrent_limit, self.banned)
+            == (row.id, &row.passkey, row.torrent_limit, row.banned)
     }
 
     /// Counts one more active torrent, or says (how many it would be, how many it may be).
@@ -55,8 +61,8 @@ impl User {
     }
 }
 
-impl From<AccountRow> for User {
-    fn from(row: AccountRow) -> User {
+impl From<Account> for User {
+    fn from(row: Account) -> User {
         User::new(row.id, &row.passkey, row.torrent_limit, row.banned)
     }
 }
@@ -64,6 +70,11 @@ impl From<AccountRow> for User {
 /// The most look-ups a second for passkeys and torrents that memory does not have, so that guessing
 /// cannot load the database.
 const MAX_LOOKUPS: u32 = 100;
+/// How many torrents a member, and where passkeys are off everybody together, may register by announcing in an
+/// hour.
+const MAX_REGISTERED_BY_ONE: u32 = 100;
+const MAX_REGISTERED: u32 = 1_000;
+const HOUR: u32 = 3_600;
 /// The longest client prefix, in characters: the width of `whitelist.client`.
 const MAX_CLIENT: usize = 128;
 
@@ -74,6 +85,16 @@ struct Users {
 }
 
 impl Users {
+    fn put(&mut self, mut user: User) {
+        if let Some(old) = self.by_id.get(&user.id).cloned() {
+            user.active = old.active.clone();
+            self.free_passkey(&old);
+        }
+        let user = Arc::new(user);
+        self.by_passkey.insert(user.passkey.clone(), user.clone());
+        self.by_id.insert(user.id, user);
+    }
+
     /// Forgets a user's passkey, unless another user has got it meanwhile.
     fn free_passkey(&mut self, old: &User) {
         if self.by_passkey.get(&old.passkey).is_some_and(|user| user.id == old.id) {
@@ -88,8 +109,25 @@ pub struct Access {
     users: RwLock<Users>,
     clients: RwLock<Vec<Box<[u8]>>>,
     anonymous: Arc<User>,
-    suggested: Mutex<(HashSet<Suggestion>, Vec<Suggestion>)>,
+    suggested: Mutex<Suggested>,
     lookups: Mutex<(u32, u32)>,
+    registered: Mutex<Registered>,
+    /// How often the keeper took over what the database said.
+    changes: AtomicU64,
+}
+
+/// What was suggested, by whom (`users.id`), and what of it is not recorded yet.
+#[derive(Default)]
+struct Suggested {
+    seen: HashMap<Suggestion, u32>,
+    queue: Vec<(Suggestion, u32)>,
+}
+
+/// How many torrents each member has registered by announcing since a time (seconds since 1970).
+#[derive(Default)]
+struct Registered {
+    since: u32,
+    counts: HashMap<u32, u32>,
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -106,10 +144,9 @@ impl Access {
         self.anonymous.clone()
     }
 
-    /// The user with a passkey, unless banned.
+    /// The user with a passkey, who may be banned.
     pub fn user(&self, passkey: &str) -> Result<Arc<User>, Refusal> {
-        let user = read(&self.users).by_passkey.get(passkey).cloned().ok_or(Refusal::UnknownPasskey)?;
-        if user.banned { Err(Refusal::Banned) } else { Ok(user) }
+        read(&self.users).by_passkey.get(passkey).cloned().ok_or(Refusal::UnknownPasskey)
     }
 
     /// How many users there are.
@@ -118,15 +155,48 @@ impl Access {
     }
 
     /// Stores a user as the database has it.
-    pub fn put_user(&self, mut user: User) {
+    pub fn put_user(&self, user: User) {
+        write(&self.users).put(user);
+    }
+
+    /// Whose number tells whether the keeper took over anything since: a look-up must not undo that.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Acquire)
+    }
+
+    /// Notes that the keeper is about to take over what the database says.
+    pub fn changing(&self) {
+        self.changes.fetch_add(1, AcqRel);
+    }
+
+    /// Stores a user whom a look-up has found that began at `changes`. Returns false where the keeper took over
+    /// something meanwhile: it may know better.
+    pub fn learn_user(&self, user: User, changes: u64) -> bool {
         let mut users = write(&self.users);
-        if let Some(old) = users.by_id.get(&user.id).cloned() {
-            user.active = old.active.clone();
-            users.free_passkey(&old);
+        if self.changes() != changes {
+            return false;
         }
-        let user = Arc::new(user);
-        users.by_passkey.insert(user.passkey.clone(), user.clone());
-        users.by_id.insert(user.id, user);
+        if !users.by_id.contains_key(&user.id) {
+            users.put(user);
+        }
+        true
+    }
+
+    /// Whether a member, or with 0 anybody, may register one more torrent by announcing it.
+    pub fn may_register(&self, user: u32, now: u32) -> bool {
+        let mut registered = lock(&self.registered);
+        if now.saturating_sub(registered.since) >= HOUR {
+            *registered = Registered { since: now, counts: HashMap::new() };
+        }
+        let count = registered.counts.entry(user).or_insert(0);
+        let may = *count < if user == 0 { MAX_REGISTERED } else { MAX_REGISTERED_BY_ONE };
+        *count += u32::from(may);
+        may
+    }
+
+    /// The ids of all users.
+    pub fn ids(&self) -> Vec<u32> {
+        read(&self.users).by_id.keys().copied().collect()
     }
 
     /// Forgets a user.
@@ -161,37 +231,42 @@ impl Access {
     }
 
     /// Suggests a member's client to the operator, unless it is a browser or a crawler.
-    pub fn suggest_client(&self, agent: &[u8]) {
+    pub fn suggest_client(&self, agent: &[u8], user: u32) {
         let name: String =
             String::from_utf8_lossy(agent).chars().filter(|c| !c.is_control()).take(MAX_CLIENT).collect();
         let lower = name.to_lowercase();
         let foreign = ["mozilla", "opera/", "bot", "crawl", "spider"];
         if !name.is_empty() && !foreign.iter().any(|word| lower.contains(word)) {
-            self.suggest(Suggestion::Client(name));
+            self.suggest(Suggestion::Client(name), user);
         }
     }
 
-    /// Suggests something to the operator, unless enough was suggested already.
-    pub fn suggest(&self, suggestion: Suggestion) {
+    /// Suggests something that a user needs to the operator, unless enough was suggested already.
+    pub fn suggest(&self, suggestion: Suggestion, user: u32) {
         let mut suggested = lock(&self.suggested);
-        let (seen, queue) = &mut *suggested;
-        let same = |s: &&Suggestion| std::mem::discriminant(*s) == std::mem::discriminant(&suggestion);
-        if !seen.contains(&suggestion) && seen.iter().filter(same).count() < MAX_PENDING {
-            seen.insert(suggestion.clone());
-            queue.push(suggestion);
+        let Suggested { seen, queue } = &mut *suggested;
+        if seen.contains_key(&suggestion) {
+            return;
+        }
+        let same = |s: &Suggestion| std::mem::discriminant(s) == std::mem::discriminant(&suggestion);
+        let by = seen.iter().filter(|(s, _)| same(s)).map(|(_, by)| *by);
+        let own = by.clone().filter(|by| *by == user).count();
+        if by.count() < MAX_PENDING && (user == 0 || own < MAX_PENDING_BY_ONE) {
+            seen.insert(suggestion.clone(), user);
+            queue.push((suggestion, user));
         }
     }
 
-    /// Takes what was suggested since the last time.
-    pub fn take_suggestions(&self) -> Vec<Suggestion> {
-        std::mem::take(&mut lock(&self.suggested).1)
+    /// Takes what was suggested since the last time, and by whom.
+    pub fn take_suggestions(&self) -> Vec<(Suggestion, u32)> {
+        std::mem::take(&mut lock(&self.suggested).queue)
     }
 
     /// Lets things be suggested again, after the operator has changed what is approved.
     pub fn forget_suggestions(&self) {
         let mut suggested = lock(&self.suggested);
-        let (seen, queue) = &mut *suggested;
-        seen.retain(|suggestion| queue.contains(suggestion));
+        let Suggested { seen, queue } = &mut *suggested;
+        seen.retain(|suggestion, by| queue.contains(&(suggestion.clone(), *by)));
     }
 
     /// Whether the database may be asked for something more in this second.

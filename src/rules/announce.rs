@@ -1,192 +1,248 @@
-//! THE RULES: who may announce and scrape, what they are told, and what is credited. Plain functions
-//! without I/O or a clock of their own, shared by HTTP and UDP.
+//! THE RULES: who may announce and scrape, and what they are told. Plain functions without I/O or a clock of
+//! their own, shared by HTTP and UDP.
 //!
-//! A listener first asks [`admit`] who is there, then reads the rest of the request into an [`Announce`]
-//! and calls [`announce`]. The order of the checks is the order in which an announce meets them.
+//! A listener first asks [`admit`] who is there, then reads the rest of the request into an [`Announce`] and calls
+//! [`announce`], whose stages follow one another: what is the session now, may it announce, what does the announce
+//! make of it, who is in the swarm then, what must the books hold, which peers are sent.
 
-use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::books::ledger::Ledger;
+use crate::books::session::LATE;
+use crate::books::{Known, Session, SessionKey, State, hear};
 use crate::config::Config;
 use crate::protocol::{Addresses, Announce, Event, Peers, Refusal, Reply, Scrape, network};
 use crate::random::Rng;
 use crate::rules::access::{Access, User};
+use crate::rules::limits::Begun;
 use crate::rules::swarm::{Shard, Swarm, Swarms, Torrent};
-use crate::store::{First, Session, SessionKey, SessionRow, TotalKey, credit};
 use crate::torrent::InfoHash;
 
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
 const SHORT_INTERVAL: u32 = 600;
 
-/// Who is there: the first checks, which need nothing of the request but its path, its User-Agent (over
-/// UDP there is none) and its peer id. `allowed` says whether its address may try passkeys.
-pub fn admit(
-    config: &Config,
-    access: &Access,
-    agent: Option<&[u8]>,
-    peer_id: Option<&[u8]>,
-    passkey: Option<&str>,
-    allowed: bool,
-) -> Result<Arc<User>, Refusal> {
-    let user = || match passkey {
+/// Who asks, as far as path, headers and peer id tell.
+#[derive(Clone, Copy)]
+pub struct Visitor<'a> {
+    /// Over UDP there is none.
+    pub agent: Option<&'a [u8]>,
+    pub peer_id: Option<&'a [u8]>,
+    pub passkey: Option<&'a str>,
+    /// Its address may try passkeys.
+    pub allowed: bool,
+    /// It says that a session is over.
+    pub stopping: bool,
+}
+
+/// Who is there, and what speaks against it, unless it ends a session that is there: that is never refused.
+pub struct Admitted {
+    pub user: Arc<User>,
+    pub refusal: Option<Refusal>,
+}
+
+/// What a thread answers announces with, used again and again.
+pub struct Buffers {
+    pub rng: Rng,
+    pub peers: Peers,
+    /// For the journal, to be written before the answer leaves.
+    pub records: Vec<u8>,
+}
+
+impl Buffers {
+    pub fn new(rng: Rng) -> Buffers {
+        Buffers { rng, peers: Peers::default(), records: Vec::new() }
+    }
+}
+
+/// The first checks, which need no more of a request than its [`Visitor`].
+pub fn admit(config: &Config, access: &Access, visitor: &Visitor) -> Result<Admitted, Refusal> {
+    let user = || match visitor.passkey {
         _ if !config.passkey => Ok(access.anonymous()),
         None => Err(Refusal::NoPasskey),
-        Some(_) if !allowed => Err(Refusal::SlowDown),
+        Some(_) if !visitor.allowed => Err(Refusal::SlowDown),
         Some(passkey) => access.user(passkey),
     };
-    if config.whitelist && !access.approves(agent, peer_id) {
-        // Only members may suggest clients, or anybody could fill the operator's list.
+    let banned = |user: &User| user.banned.then_some(Refusal::Banned);
+    let approved = !config.whitelist || access.approves(visitor.agent, visitor.peer_id);
+    if !approved && !visitor.stopping {
         // A client that names its member's passkey there would bring that into the log.
-        let secret = |agent: &[u8]| passkey.is_some_and(|key| String::from_utf8_lossy(agent).contains(key));
-        if let (Some(agent), Ok(_)) = (agent.filter(|agent| !secret(agent)), user()) {
-            access.suggest_client(agent);
+        let secret = |agent: &[u8]| visitor.passkey.is_some_and(|key| String::from_utf8_lossy(agent).contains(key));
+        // Only members may suggest clients, or anybody could fill the operator's list.
+        if let (Some(agent), Ok(user)) = (visitor.agent.filter(|agent| !secret(agent)), user())
+            && !user.banned
+        {
+            access.suggest_client(agent, user.id);
         }
         return Err(Refusal::NotWhitelisted);
     }
-    user()
+    let user = user()?;
+    let refusal = if approved { banned(&user) } else { Some(Refusal::NotWhitelisted) };
+    match refusal {
+        Some(refusal) if !visitor.stopping => Err(refusal),
+        refusal => Ok(Admitted { user, refusal }),
+    }
 }
 
 /// Answers an announce: changes the swarm, notes what the books must hold, and chooses peers.
 pub fn announce(
     config: &Config,
     swarms: &Swarms,
-    user: &User,
+    who: &Admitted,
     a: &Announce,
     now: u32,
-    rng: &mut Rng,
-    peers: &mut Peers,
+    buffers: &mut Buffers,
 ) -> Result<Reply, Refusal> {
     let mut shard = swarms.shard(&a.info_hash);
-    let Shard { torrents, ledger, begun } = &mut *shard;
-    let torrent = torrents.get_mut(&a.info_hash).ok_or(Refusal::Unregistered)?;
-    if config.verified && !torrent.verified {
+    let Shard { torrents, ledger, closed, begun, seconds } = &mut *shard;
+    buffers.peers.clear();
+    let Some(torrent) = torrents.get_mut(&a.info_hash) else {
+        let first = seconds.get(&a.info_hash).copied().ok_or(Refusal::Unregistered)?;
+        drop(shard);
+        return announce_second(config, swarms, who, &first, a, &mut buffers.rng);
+    };
+    let key = SessionKey { file: torrent.id, user: who.user.id, peer_id: a.peer_id };
+    let known = torrent.find(&key).or_else(|| closed.get(&key).copied());
+    let entered = may(config, torrent, who, a, known.as_ref(), begun, now)?;
+
+    let mut state = hear(known.as_ref(), who.user.id, a, now, silence(config));
+    state.factors = torrent.factors;
+    let swarm = torrent.swarm.get_or_insert_default();
+    let moved = known.is_none_or(|known| known.closed != 0 || known.at != state.known.at);
+    if state.known.closed == 0 && moved {
+        for gone in oust(swarm, &key, &state.known.at, now) {
+            let (state, session) = (State { factors: torrent.factors, ..gone }, gone.known.session);
+            closed.insert(SessionKey { user: session.user, peer_id: session.peer_id, ..key }, state.known);
+            ledger.note(&a.info_hash, key.file, state, &mut buffers.records);
+        }
+    }
+    let slot = place(swarm, closed, &key, &state.known);
+    let gone = slot.is_none() && known.is_some_and(|known| known.closed == 0) && !swarm.has(key.user, &a.peer_id);
+    if gone || entered && slot.is_none() {
+        who.user.leave();
+    }
+    ledger.note(&a.info_hash, key.file, state, &mut buffers.records);
+
+    if let Some(slot) = slot {
+        swarm.choose(slot, a.want, &mut buffers.rng, &mut buffers.peers);
+    }
+    let reply = reply(config, swarm, torrent.snatches, a, &mut buffers.rng);
+    if swarm.is_empty() {
+        torrent.swarm = None;
+    }
+    Ok(reply)
+}
+
+/// Whether a session may announce. Returns whether its user was counted in on one more torrent.
+fn may(
+    config: &Config,
+    torrent: &Torrent,
+    who: &Admitted,
+    a: &Announce,
+    known: Option<&Known>,
+    begun: &mut Begun,
+    now: u32,
+) -> Result<bool, Refusal> {
+    let (user, stopped) = (&who.user, a.event == Event::Stopped);
+    if stopped && known.is_some() {
+        return Ok(false);
+    }
+    who.refusal.map_or(Ok(()), Err)?;
+    if !is_good(config, torrent) {
         return Err(Refusal::Unverified);
     }
-    let swarm = torrent.swarm.get_or_insert_default();
-    let slot = swarm.find(user.id, &a.peer_id);
-    let known = slot.and_then(|slot| swarm.get(slot)).map(|(session, at)| (*session, at));
-    let (interval, min_interval) = intervals(config.interval, a.left == 0, rng);
-    let family = usize::from(a.ip.is_ipv6());
+    if let Some(known) = known.filter(|known| known.closed == 0) {
+        return if too_fast(config, &known.session, a, now) { Err(Refusal::SlowDown) } else { Ok(false) };
+    }
     let mut entered = false;
-    match &known {
-        Some((last, _)) if matches!(a.event, Event::None | Event::Paused) => {
-            // The shortest that it may have been told.
-            let told = shortest(config.interval, last.left == 0) / 2;
-            let pause = u64::from(told) * u64::from(config.slow_down) / 100;
-            // Absent where the clock was set back before a restart.
-            let since = now.checked_sub(last.seen[family]).map(u64::from);
-            if last.seen[family] != 0 && since.is_some_and(|since| since < pause) {
-                return Err(Refusal::SlowDown);
-            }
-        }
-        None if a.event != Event::Stopped => match swarm.of_user(user.id, &a.peer_id).count() {
+    if !stopped {
+        match torrent.swarm.as_ref().map_or(0, |swarm| swarm.of_user(user.id, &a.peer_id).count()) {
             0 => {
                 user.enter().map_err(|(active, limit)| Refusal::Limit { active, limit })?;
                 entered = true;
             }
             clients if clients >= config.clients as usize => return Err(Refusal::SlowDown),
             _ => {}
-        },
-        _ => {}
+        }
     }
-
-    let key = SessionKey { file: torrent.id, user: user.id, peer_id: a.peer_id };
-    let started = a.event == Event::Started;
-    let before = known.map(|(session, _)| session);
-    let before_at = known.map_or(Addresses::NONE, |(_, at)| at);
-    let last = known.or_else(|| ledger.session(&key));
-    // Each session costs the database a row, and memory until it is written. So does each address of one.
-    let whose = match last {
-        _ if user.id == 0 => network(a.ip),
-        None => Ipv4Addr::UNSPECIFIED.into(),
-        Some(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let new = last.is_none_or(|(_, at)| at.ips().all(|ip| ip != a.ip));
-    if new && !begun.another(TotalKey { file: torrent.id, user: user.id, ip: whose }, config, now) {
+    // Each session costs the database a row, and memory until it is written.
+    let whose = if user.id == 0 { network(a.ip) } else { Ipv4Addr::UNSPECIFIED.into() };
+    if known.is_none() && !begun.another((torrent.id, user.id, whose), config, now) {
         if entered {
             user.leave();
         }
         return Err(Refusal::SlowDown);
     }
-    let last = last.map(|(session, _)| session);
-    // The database's numbers end at 2^63 - 1, and nobody moves that many bytes.
-    let bytes = |n: u64| n.min(i64::MAX as u64);
-    let (counters, left) = ((bytes(a.uploaded), bytes(a.downloaded)), bytes(a.left));
-    let moved = match last {
-        _ if user.id == 0 => (0, 0),
-        Some(last) => credit(Some((last.uploaded, last.downloaded)), started, counters),
-        None => (0, 0), // See `First`.
-    };
-    let snatched = a.event == Event::Completed && a.left == 0 && !last.is_some_and(|s| s.completed);
-    let mut session = Session {
-        uploaded: counters.0,
-        downloaded: counters.1,
-        left,
-        seen: before.map_or([0, 0], |s| s.seen),
-        user: user.id,
-        peer_id: a.peer_id,
-        paused: a.event == Event::Paused && a.left > 0,
-        completed: snatched || last.is_some_and(|s| s.completed),
-    };
-    session.seen[family] = now;
-    let mut at = before_at;
-    at.set(a.ip, a.port);
+    Ok(entered)
+}
 
-    let stopped = a.event == Event::Stopped;
-    let slot = if stopped {
-        if let Some(slot) = slot {
-            swarm.remove(slot);
-            if swarm.of_user(user.id, &a.peer_id).next().is_none() {
-                user.leave();
-            }
+/// Whether a torrent may be announced: an operator has approved it, or need not, and has not refused it.
+fn is_good(config: &Config, torrent: &Torrent) -> bool {
+    torrent.verified || !config.verified && !torrent.refused
+}
+
+/// Whether a regular announce comes sooner than the shortest time that its session may have been told.
+fn too_fast(config: &Config, session: &Session, a: &Announce, now: u32) -> bool {
+    let told = shortest(config.interval, session.left == 0) / 2;
+    let pause = u64::from(told) * u64::from(config.slow_down) / 100;
+    let seen = session.seen[usize::from(a.ip.is_ipv6())];
+    // Absent where the clock was set back before a restart.
+    let since = now.checked_sub(seen).map(u64::from);
+    matches!(a.event, Event::None | Event::Paused) && seen != 0 && since.is_some_and(|since| since < pause)
+}
+
+/// Closes the other sessions of a user at the addresses of one that has come there: a client that was killed, and
+/// is back under another peer id.
+fn oust(swarm: &mut Swarm, own: &SessionKey, at: &Addresses, now: u32) -> Vec<State> {
+    let same = |session: &Session, there: &Addresses| session.peer_id != own.peer_id && there.meets(at);
+    let others = swarm.of_user(own.user, &own.peer_id).filter_map(|slot| swarm.get(slot));
+    let others: Vec<_> =
+        others.filter(|(session, there)| same(session, there)).map(|(session, _)| session.peer_id).collect();
+    let gone = others.iter().filter_map(|peer_id| Some(swarm.remove(swarm.find(own.user, peer_id)?)));
+    gone.map(|(session, at)| State::closed(session, at, now)).collect()
+}
+
+/// Brings a session to where it belongs: into the swarm, whose slot is returned, or among the closed ones.
+fn place(swarm: &mut Swarm, closed: &mut HashMap<SessionKey, Known>, key: &SessionKey, known: &Known) -> Option<usize> {
+    let slot = swarm.find(key.user, &key.peer_id);
+    if known.closed == 0 {
+        if slot.is_none() {
+            closed.remove(key);
         }
-        None
-    } else {
-        Some(swarm.put(slot, session, at))
-    };
+        return Some(swarm.put(slot, known.session, known.at));
+    }
+    slot.map(|slot| swarm.remove(slot));
+    closed.insert(*key, *known);
+    None
+}
 
-    let factors = torrent.factors;
-    let first = First { started, uploaded: counters.0, downloaded: counters.1, ip: a.ip, factors };
-    let first = (last.is_none() && user.id != 0).then_some(first);
-    let noted = ledger.note(torrent.id, SessionRow { session, at, active: !stopped, first });
-    let total_key = TotalKey { file: torrent.id, user: user.id, ip: a.ip };
-    let total = ledger.total(total_key);
-    total.add(moved, factors);
-    total.announced = total.announced.saturating_add(1);
-    total.completed |= snatched;
-    if let Some(before) = before.filter(|before| before.left == 0) {
-        let seconds = now.saturating_sub(before.last_seen());
-        total.seed_time += u64::from(seconds.min(config.interval.saturating_mul(2)));
+/// Answers for the second hash of a hybrid torrent: with its counts and no peers, and nothing is booked.
+fn announce_second(
+    config: &Config,
+    swarms: &Swarms,
+    who: &Admitted,
+    first: &InfoHash,
+    a: &Announce,
+    rng: &mut Rng,
+) -> Result<Reply, Refusal> {
+    who.refusal.map_or(Ok(()), Err)?;
+    let shard = swarms.shard(first);
+    let torrent = shard.torrents.get(first).ok_or(Refusal::Unregistered)?;
+    if !is_good(config, torrent) {
+        return Err(Refusal::Unverified);
     }
-    (total.left, total.time, total.active) = (left, now, true);
-    let mut total = *total;
-    let moved_away = before_at.ips().any(|ip| ip.is_ipv4() == a.ip.is_ipv4() && ip != a.ip);
-    for (_, gone_from) in [(stopped, at), (moved_away, before_at)].into_iter().filter(|(gone, _)| *gone) {
-        close_totals(ledger, torrent.id, swarm, &session, gone_from, Some(a.ip));
-        total = *ledger.total(total_key);
-    }
-    // Both in one: a session without its credit would lose that. And last: where goat is killed before this, the
-    // announce that is repeated closes the other totals again.
-    let entry = (Some(noted), Some((total_key, total)));
-    ledger.keep(&entry);
+    let nobody = Swarm::default();
+    Ok(reply(config, torrent.swarm.as_deref().unwrap_or(&nobody), torrent.snatches, a, rng))
+}
 
-    peers.clear();
-    if let Some(slot) = slot {
-        swarm.choose(slot, a.want, rng, peers);
-    }
-    let reply = Reply {
-        complete: swarm.seeders(),
-        incomplete: swarm.leechers(),
-        downloaded: torrent.snatches,
-        interval,
-        min_interval,
-    };
-    if swarm.is_empty() {
-        torrent.swarm = None;
-    }
-    Ok(reply)
+fn reply(config: &Config, swarm: &Swarm, snatches: u32, a: &Announce, rng: &mut Rng) -> Reply {
+    let (interval, min_interval) = intervals(config.interval, a.left == 0, rng);
+    Reply { complete: swarm.seeders(), incomplete: swarm.leechers(), downloaded: snatches, interval, min_interval }
+}
+
+/// Seconds of silence after which a session is over.
+pub fn silence(config: &Config) -> u32 {
+    config.interval.saturating_mul(2)
 }
 
 /// The shortest interval that a peer is told, in seconds. A seeder's is half the configured one at least: an
@@ -202,85 +258,96 @@ fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
     (chosen, chosen / 2)
 }
 
-/// Marks as inactive the totals of the addresses that a session has left, unless a session of the same user
-/// is still at one of them. The journal gets them, but for that at `own`, which follows with the session.
-fn close_totals(ledger: &mut Ledger, file: u32, swarm: &Swarm, gone: &Session, at: Addresses, own: Option<IpAddr>) {
-    for ip in at.ips() {
-        let here = swarm.of_user(gone.user, &gone.peer_id).filter_map(|slot| swarm.get(slot));
-        let active = here.map(|(_, at)| at).any(|at| at.ips().any(|other| other == ip));
-        let key = TotalKey { file, user: gone.user, ip };
-        let total = ledger.total(key);
-        total.active = active;
-        if gone.last_seen() >= total.time {
-            (total.left, total.time) = (gone.left, gone.last_seen());
-        }
-        let entry = (None, Some((key, *total)));
-        if own != Some(ip) {
-            ledger.keep(&entry);
-        }
-    }
-}
-
-/// Takes the sessions that have been silent for two Intervals out of one shard.
-pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32) {
-    let deadline = now.saturating_sub(config.interval.saturating_mul(2));
-    remove_where(access, shard, |swarm, gone| swarm.expire(deadline, gone));
+/// Takes the sessions that have been silent for two Intervals out of one shard, and forgets those that were closed
+/// so long ago that their rows tell as much.
+pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32, records: &mut Vec<u8>) {
+    let silence = silence(config);
+    let deadline = now.saturating_sub(silence);
+    let closing = |session: &Session| session.last_seen().saturating_add(silence);
+    remove_where(access, shard, closing, records, |swarm, gone| swarm.expire(deadline, gone));
+    shard.closed.retain(|_, known| now.saturating_sub(known.closed) <= LATE);
 }
 
 /// Takes the sessions of some users out of one shard, as a ban or a removal demands.
-pub fn drop_users(access: &Access, shard: &mut Shard, users: &HashSet<u32>) {
-    remove_where(access, shard, |swarm, gone| swarm.remove_users(|user| users.contains(&user), gone));
+pub fn drop_users(access: &Access, shard: &mut Shard, users: &HashSet<u32>, now: u32, records: &mut Vec<u8>) {
+    let which = |user: u32| users.contains(&user);
+    remove_where(access, shard, |_| now, records, |swarm, gone| swarm.remove_users(which, gone));
 }
 
 /// Forgets a torrent and its sessions.
-pub fn drop_torrent(access: &Access, shard: &mut Shard, info_hash: &InfoHash) {
-    if let Some(mut torrent) = shard.torrents.remove(info_hash) {
-        remove(access, &mut shard.ledger, &mut torrent, |swarm, gone| swarm.remove_users(|_| true, gone));
-    }
+pub fn drop_torrent(access: &Access, shard: &mut Shard, info_hash: &InfoHash, now: u32, records: &mut Vec<u8>) {
+    let Some(mut torrent) = shard.torrents.remove(info_hash) else { return };
+    let mut removal = Removal { access, shard, closing: |_: &Session| now, records };
+    removal.remove(info_hash, &mut torrent, |swarm, gone| swarm.remove_users(|_| true, gone));
 }
 
-fn remove_where(access: &Access, shard: &mut Shard, which: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses))) {
-    let Shard { torrents, ledger, .. } = shard;
-    torrents.values_mut().for_each(|torrent| remove(access, ledger, torrent, &which));
-}
-
-/// Takes sessions out of a torrent's swarm, and notes what the books must hold of it.
-fn remove(
+fn remove_where(
     access: &Access,
-    ledger: &mut Ledger,
-    torrent: &mut Torrent,
+    shard: &mut Shard,
+    closing: impl Fn(&Session) -> u32,
+    records: &mut Vec<u8>,
     which: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses)),
 ) {
-    let Some(swarm) = &mut torrent.swarm else {
-        return;
-    };
-    let mut gone = Vec::new();
-    which(swarm, &mut |session, at| gone.push((session, at)));
-    for (session, at) in &gone {
-        // It may only have lost one of its two addresses.
-        let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
-        let (now, now_at, active) = still.map_or((session, *at, false), |(now, at)| (now, at, true));
-        let noted = ledger.note(torrent.id, SessionRow { session: *now, at: now_at, active, first: None });
-        ledger.keep(&(Some(noted), None));
-        close_totals(ledger, torrent.id, swarm, session, *at, None);
-    }
-    // A user who had several clients here has left one torrent.
-    gone.sort_unstable_by_key(|(session, _)| session.user);
-    gone.dedup_by_key(|(session, _)| session.user);
-    for (session, _) in gone {
-        if swarm.of_user(session.user, &session.peer_id).next().is_none() {
-            access.left(session.user);
+    let mut torrents = std::mem::take(&mut shard.torrents);
+    let mut removal = Removal { access, shard, closing, records };
+    torrents.iter_mut().for_each(|(info_hash, torrent)| removal.remove(info_hash, torrent, &which));
+    shard.torrents = torrents;
+}
+
+/// What it takes to take sessions out of swarms.
+struct Removal<'a, C> {
+    access: &'a Access,
+    shard: &'a mut Shard,
+    /// When a session is closed that leaves, in seconds since 1970.
+    closing: C,
+    records: &'a mut Vec<u8>,
+}
+
+impl<C: Fn(&Session) -> u32> Removal<'_, C> {
+    /// Takes sessions out of a torrent's swarm, and notes what the books must hold of it.
+    fn remove(
+        &mut self,
+        info_hash: &InfoHash,
+        torrent: &mut Torrent,
+        which: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses)),
+    ) {
+        let Some(swarm) = &mut torrent.swarm else { return };
+        let mut gone = Vec::new();
+        which(swarm, &mut |session, at| gone.push((session, at)));
+        for (session, at) in &gone {
+            // It may only have lost one of its two addresses.
+            let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
+            let mut state = State::closed(*session, *at, (self.closing)(session));
+            match still {
+                Some((session, at)) => state.known = Known { session: *session, at, closed: 0 },
+                None => {
+                    let key = SessionKey { file: torrent.id, user: session.user, peer_id: session.peer_id };
+                    self.shard.closed.insert(key, state.known);
+                }
+            }
+            state.factors = torrent.factors;
+            self.shard.ledger.note(info_hash, torrent.id, state, self.records);
         }
-    }
-    if swarm.is_empty() {
-        torrent.swarm = None;
+        // A user who had several clients here has left one torrent.
+        gone.sort_unstable_by_key(|(session, _)| session.user);
+        gone.dedup_by_key(|(session, _)| session.user);
+        for (session, _) in gone {
+            if !swarm.has(session.user, &session.peer_id) {
+                self.access.left(session.user);
+            }
+        }
+        if swarm.is_empty() {
+            torrent.swarm = None;
+        }
     }
 }
 
 /// What a scrape says of one torrent; `None` where it may not be known.
 pub fn scrape(config: &Config, swarms: &Swarms, info_hash: &InfoHash) -> Option<Scrape> {
+    let first = swarms.shard(info_hash).seconds.get(info_hash).copied();
+    let info_hash = first.as_ref().unwrap_or(info_hash);
     let shard = swarms.shard(info_hash);
-    let torrent = shard.torrents.get(info_hash).filter(|t| t.verified || !config.verified)?;
+    let torrent = shard.torrents.get(info_hash).filter(|torrent| is_good(config, torrent))?;
     let counts = |swarm: &Swarm| (swarm.seeders(), swarm.downloaders(), swarm.leechers());
     let (complete, downloaders, incomplete) = torrent.swarm.as_deref().map_or((0, 0, 0), counts);
     Some(Scrape { complete, downloaded: torrent.snatches, downloaders, incomplete })

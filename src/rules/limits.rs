@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::config::Config;
 use crate::protocol::network;
-use crate::store::TotalKey;
 use crate::sync::lock;
 
 /// A minute, in seconds.
@@ -126,13 +125,13 @@ const MAX_BEGUN: usize = 1_024;
 #[derive(Default)]
 pub struct Begun {
     since: u32,
-    counts: HashMap<TotalKey, u32>,
+    counts: HashMap<(u32, u32, IpAddr), u32>,
 }
 
 impl Begun {
-    /// Counts one more, at a time in seconds since 1970, unless there were twice `Clients`: each may be
-    /// restarted once.
-    pub fn another(&mut self, key: TotalKey, config: &Config, now: u32) -> bool {
+    /// Counts one more of (torrent, user, address), at a time in seconds since 1970, unless there were twice
+    /// `Clients`: each may be restarted once.
+    pub fn another(&mut self, key: (u32, u32, IpAddr), config: &Config, now: u32) -> bool {
         // To forget all when there are too many keeps it small, and costs an attacker as many torrents.
         if now.saturating_sub(self.since) >= config.interval || self.counts.len() >= MAX_BEGUN {
             self.since = now;

@@ -11,11 +11,11 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use hashbrown::HashTable;
 
-use crate::books::ledger::Ledger;
+use crate::books::settle::Told;
+use crate::books::{Known, Ledger, Life, Session, SessionKey};
 use crate::protocol::{Addr4, Addr6, Addresses, Factors, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
 use crate::random::Rng;
 use crate::rules::limits::Begun;
-use crate::store::Session;
 use crate::sync::lock;
 use crate::torrent::{InfoHash, PeerId};
 
@@ -90,6 +90,18 @@ impl Swarm {
         let v4 = *self.v4.get(slot)?;
         let v6 = self.v6.get(slot).copied().unwrap_or(NO_ADDR6);
         Some((self.sessions.get(slot)?, Addresses { v4, v6 }))
+    }
+
+    /// Whether a user has any session here; the anonymous user, one with this peer id.
+    pub fn has(&self, user: u32, peer_id: &PeerId) -> bool {
+        self.of_user(user, peer_id).next().is_some()
+    }
+
+    /// Replaces a session by what more is known of it; its place stays.
+    pub fn update(&mut self, slot: usize, change: impl FnOnce(&mut Session)) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            change(session);
+        }
     }
 
     /// Stores a session, in the given slot if it has one, and returns its slot.
@@ -317,10 +329,21 @@ pub struct Torrent {
     pub snatches: u32,
     /// An operator has approved it.
     pub verified: bool,
+    /// An operator has refused it.
+    pub refused: bool,
     /// What is credited of the bytes that move.
     pub factors: Factors,
     /// Who has it; boxed and absent for the many torrents that nobody is on at the moment.
     pub swarm: Option<Box<Swarm>>,
+}
+
+impl Torrent {
+    /// A session that is open.
+    pub fn find(&self, key: &SessionKey) -> Option<Known> {
+        let swarm = self.swarm.as_deref()?;
+        let (session, at) = swarm.get(swarm.find(key.user, &key.peer_id)?)?;
+        Some(Known { session: *session, at, closed: 0 })
+    }
 }
 
 /// What one lock guards: the torrents of one part of all info hashes, and what is not yet written of them.
@@ -328,10 +351,39 @@ pub struct Torrent {
 pub struct Shard {
     /// The torrents.
     pub torrents: HashMap<InfoHash, Torrent>,
+    /// The second hashes of hybrid torrents (BEP 52), and the first.
+    pub seconds: HashMap<InfoHash, InfoHash>,
     /// What the database does not know yet.
     pub ledger: Ledger,
+    /// Sessions that were closed a while ago: what is heard of them may be late.
+    pub closed: HashMap<SessionKey, Known>,
     /// Who began how many sessions lately.
     pub begun: Begun,
+}
+
+impl Shard {
+    /// Takes over what the database knows of a session that memory has begun without knowing it.
+    pub fn tell(&mut self, told: &Told) {
+        let learn = |session: &mut Session| {
+            // Unless it has begun another life since.
+            if session.life == told.life {
+                session.life = Life(told.row.life);
+                session.top = session.top.max(told.row.current.top);
+                session.announced = told.row.announced.saturating_add(session.announced.saturating_sub(told.announced));
+                session.complete |= told.row.complete;
+                session.snatched |= told.row.snatched;
+            }
+        };
+        if let Some(known) = self.closed.get_mut(&told.key) {
+            return learn(&mut known.session);
+        }
+        let torrent = self.torrents.get_mut(&told.info_hash).filter(|torrent| torrent.id == told.key.file);
+        if let Some(swarm) = torrent.and_then(|torrent| torrent.swarm.as_deref_mut())
+            && let Some(slot) = swarm.find(told.key.user, &told.key.peer_id)
+        {
+            swarm.update(slot, learn);
+        }
+    }
 }
 
 /// How many parts there are. At a million sessions a walk through one of them takes less than 1 ms.

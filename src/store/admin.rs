@@ -17,6 +17,8 @@ pub enum Suggestion {
 
 /// The most suggestions that wait for an operator, of each kind.
 pub const MAX_PENDING: usize = 1000;
+/// The most of them that one member may have.
+pub const MAX_PENDING_BY_ONE: usize = 20;
 
 /// A row of `users` and what the member does now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +109,10 @@ pub struct SwarmRow {
     pub leechers: u32,
     /// The last announce, in seconds since 1970; 0 is never.
     pub last_active: u32,
+    /// When a member first announced it, in seconds since 1970; 0: others registered it.
+    pub suggested: u32,
+    /// The name of that member, if they are still one.
+    pub suggested_by: String,
 }
 
 /// A user just made, with the secrets that are shown once.
@@ -121,7 +127,7 @@ pub struct NewUser {
 }
 
 /// A row of `whitelist`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientRow {
     /// The prefix of User-Agents or peer ids.
     pub client: String,
@@ -129,6 +135,10 @@ pub struct ClientRow {
     pub approved: bool,
     /// Whether it is not let in, and no operator has said no.
     pub pending: bool,
+    /// When a member first used it, in seconds since 1970; 0: others named it.
+    pub suggested: u32,
+    /// The name of that member, if they are still one.
+    pub suggested_by: String,
 }
 
 /// The longest user name, in characters.
@@ -169,16 +179,22 @@ impl Store {
             Who::Banned => ("u.banned = 1".into(), all()),
             Who::Id(id) => (format!("u.id = {id}"), format!("user_id = {id}")),
         };
+        // The sessions of one member are found by the torrents that they were on.
+        let theirs = whose
+            .replace("user_id =", "file_id IN (SELECT file_id FROM totals WHERE USER) AND user_id =")
+            .replace("USER", &whose);
         let sql = format!(
             "SELECT u.id, u.username, u.admin, u.banned, u.torrent_limit, u.uploaded, u.downloaded,
                 COALESCE(p.seeding, 0), COALESCE(p.leeching, 0), COALESCE(t.seed_time, 0), COALESCE(t.seen, 0),
                 u.ban_reason FROM users u LEFT JOIN (
                 SELECT user_id, COUNT(DISTINCT CASE WHEN `left` = 0 THEN file_id END) AS seeding,
                     COUNT(DISTINCT CASE WHEN `left` > 0 THEN file_id END) AS leeching
-                FROM peers WHERE active = 1 AND time >= ? AND {whose} GROUP BY user_id
+                FROM peers WHERE active = 1 AND time >= ? AND {theirs} GROUP BY user_id
             ) p ON p.user_id = u.id LEFT JOIN (
-                SELECT user_id, SUM(seed_time) AS seed_time, MAX(time) AS seen FROM files_users
-                WHERE {whose} GROUP BY user_id
+                SELECT user_id, SUM(seed_time) AS seed_time, MAX(time) AS seen FROM (
+                    SELECT user_id, seed_time, time FROM peers WHERE {theirs}
+                    UNION ALL SELECT user_id, seed_time, time FROM totals WHERE {whose}
+                ) a GROUP BY user_id
             ) t ON t.user_id = u.id WHERE {who} ORDER BY {order}"
         );
         self.with(|c| {
@@ -239,16 +255,9 @@ impl Store {
             }
             c.execute("UPDATE files SET verified = 1 WHERE info_hash = ? AND verified = 0", &[Value::Text(&hash)])?;
             let Some(second) = &second else { return Ok(()) };
-            let (mut taken_for, value) = (None, [Value::Text(second)]);
-            c.query("SELECT id FROM files WHERE info_hash = ?", &value, &mut |row| {
-                taken_for = row.first().map(Value::small);
-            })?;
-            if let Some(id) = taken_for {
-                remove_file(c, id)?;
-            }
+            c.execute("DELETE FROM files WHERE info_hash = ?", &[Value::Text(second)])?;
             let values = [Value::Text(second), Value::Text(&hash)];
-            let sql = "INTO hybrids (info_hash_v2, file_id) SELECT ?, id FROM files WHERE info_hash = ?";
-            c.execute(&format!("{insert} {sql}"), &values).map(drop)
+            c.execute("UPDATE files SET info_hash_v2 = ? WHERE info_hash = ?", &values).map(drop)
         })?;
         self.file_by_hash(info_hash)?.ok_or_else(|| Error::other("the torrent was removed while it was added"))
     }
@@ -265,20 +274,23 @@ impl Store {
             Which::Id(id) => (format!("f.id = {id}"), format!("file_id = {id}")),
         };
         let sql = format!(
-            "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0), COALESCE(t.seen, 0) FROM files f
+            "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0), COALESCE(t.seen, 0), s.username FROM files f
             LEFT JOIN (
                 SELECT file_id, SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END) AS seeders,
                     SUM(CASE WHEN `left` > 0 THEN 1 ELSE 0 END) AS leechers
                 FROM peers WHERE active = 1 AND time >= ? AND {whose} GROUP BY file_id
             ) p ON p.file_id = f.id LEFT JOIN (
-                SELECT file_id, MAX(time) AS seen FROM files_users WHERE {whose} GROUP BY file_id
-            ) t ON t.file_id = f.id WHERE {which} ORDER BY {order}"
+                SELECT file_id, MAX(time) AS seen FROM (
+                    SELECT file_id, time FROM peers WHERE {whose} UNION ALL SELECT file_id, time FROM totals WHERE {whose}
+                ) a GROUP BY file_id
+            ) t ON t.file_id = f.id LEFT JOIN users s ON s.id = f.suggested_by WHERE {which} ORDER BY {order}"
         );
         self.with(|c| {
             c.query(&sql, &[Value::Int(since.into())], &mut |row| {
-                if let (Some(file), [.., seeders, leechers, seen]) = (file(row), row) {
+                if let (Some(file), [.., suggested, _, seeders, leechers, seen, by]) = (file(row), row) {
                     let (seeders, leechers, last_active) = (seeders.small(), leechers.small(), seen.small());
-                    sink(SwarmRow { file, seeders, leechers, last_active });
+                    let (suggested, suggested_by) = (suggested.small(), by.text());
+                    sink(SwarmRow { file, seeders, leechers, last_active, suggested, suggested_by });
                 }
             })
         })
@@ -289,6 +301,12 @@ impl Store {
         let values = [Value::Int(verified.into()), judged(verified), Value::Int(id.into())];
         let sql = "UPDATE files SET verified = ?, suggested = ? WHERE id = ?";
         self.transaction(|c| c.execute(sql, &values).map(drop))
+    }
+
+    /// Removes the torrents that wait for approval, all or those that one member announced; returns how many.
+    pub fn remove_pending(&self, by: Option<u32>) -> Result<u64, Error> {
+        let whose = by.map_or(String::new(), |id| format!(" AND suggested_by = {id}"));
+        self.transaction(|c| c.execute(&format!("DELETE FROM files WHERE verified = 0 AND suggested >= 0{whose}"), &[]))
     }
 
     /// Approves all torrents that wait; returns how many.
@@ -302,11 +320,14 @@ impl Store {
         let mut clients = Vec::new();
         self.with(|c| {
             clients.clear();
-            c.query("SELECT client, approved, suggested FROM whitelist ORDER BY client", &[], &mut |row| {
-                if let [client, approved, suggested, ..] = row {
+            let sql = "SELECT client, approved, suggested, username FROM whitelist w
+                LEFT JOIN users u ON u.id = w.suggested_by ORDER BY client";
+            c.query(sql, &[], &mut |row| {
+                if let [client, approved, suggested, by, ..] = row {
                     let approved = approved.int() != 0;
                     let pending = !approved && suggested.int() >= 0;
-                    clients.push(ClientRow { client: client.text(), approved, pending });
+                    let (suggested, suggested_by) = (suggested.small(), by.text());
+                    clients.push(ClientRow { client: client.text(), approved, pending, suggested, suggested_by });
                 }
             })
         })?;
@@ -330,30 +351,39 @@ impl Store {
         })
     }
 
-    /// Writes down what members suggested, unapproved, while fewer than [`MAX_PENDING`] of the kind wait.
-    /// Returns what was not there already.
-    pub fn suggest(&self, suggestions: &[Suggestion], now: u32) -> Result<Vec<Suggestion>, Error> {
+    /// Registers a torrent that a member announced where no operator is asked, unless it is there.
+    pub fn register(&self, info_hash: &InfoHash, user: u32, now: u32) -> Result<(), Error> {
+        let insert = self.dialect.insert_ignore();
+        let sql = format!("{insert} INTO files (info_hash, verified, suggested, suggested_by) VALUES (?, 1, ?, ?)");
+        self.with(|c| c.execute(&sql, &[Value::Text(&info_hash.to_string()), now.into(), user.into()]).map(drop))
+    }
+
+    /// Writes down what members suggested, unapproved, while fewer than [`MAX_PENDING`] of the kind wait, and fewer than
+    /// [`MAX_PENDING_BY_ONE`] of the member. Returns what was not there already.
+    pub fn suggest(&self, suggestions: &[(Suggestion, u32)], now: u32) -> Result<Vec<Suggestion>, Error> {
         let insert = self.dialect.insert_ignore();
         let mut new = Vec::new();
-        for suggestion in suggestions {
+        for (suggestion, user) in suggestions {
             let (table, column, unapproved, key) = match suggestion {
                 Suggestion::Client(agent) => ("whitelist", "client", "approved", agent.clone()),
                 Suggestion::Torrent(hash) => ("files", "info_hash", "verified", hash.to_string()),
             };
-            let mut pending = 0;
+            let (mut pending, mut own) = (0, 0);
             let inserted = self.with(|c| {
-                let sql = format!("SELECT COUNT(*) FROM {table} WHERE {unapproved} = 0 AND suggested >= 0");
-                c.query(&sql, &[], &mut |row| pending = row.first().map_or(0, |count| count.small::<usize>()))?;
-                if let Suggestion::Torrent(_) = suggestion {
-                    // The second hash of a hybrid is not a torrent of its own.
-                    let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
-                    c.query(sql, &[Value::Text(&key)], &mut |_| pending = MAX_PENDING)?;
-                }
-                if pending >= MAX_PENDING {
+                let sql = format!(
+                    "SELECT COUNT(*), COUNT(CASE WHEN suggested_by = ? THEN 1 END) FROM {table}
+                     WHERE {unapproved} = 0 AND suggested >= 0"
+                );
+                c.query(&sql, &[(*user).into()], &mut |row| {
+                    if let [all, by, ..] = row {
+                        (pending, own) = (all.small::<usize>(), by.small::<usize>());
+                    }
+                })?;
+                if pending >= MAX_PENDING || *user != 0 && own >= MAX_PENDING_BY_ONE {
                     return Ok(0);
                 }
-                let sql = format!("{insert} INTO {table} ({column}, suggested) VALUES (?, ?)");
-                c.execute(&sql, &[Value::Text(&key), Value::Int(now.into())])
+                let sql = format!("{insert} INTO {table} ({column}, suggested, suggested_by) VALUES (?, ?, ?)");
+                c.execute(&sql, &[Value::Text(&key), now.into(), (*user).into()])
             })?;
             if inserted > 0 {
                 new.push(suggestion.clone());
@@ -392,16 +422,18 @@ fn hash_key(key: &str) -> String {
 
 /// Removes a torrent, within a transaction.
 pub(super) fn remove_file(c: &mut dyn Connection, id: u32) -> Result<(), Error> {
-    c.execute("DELETE FROM hybrids WHERE file_id = ?", &[Value::Int(id.into())])?;
     c.execute("DELETE FROM files WHERE id = ?", &[Value::Int(id.into())])?;
     close_sessions(c, "file_id", id)
 }
 
 /// Closes the sessions of one user or torrent, by the name of the column.
 pub(super) fn close_sessions(c: &mut dyn Connection, column: &str, id: u32) -> Result<(), Error> {
-    for table in ["peers", "files_users"] {
-        let sql = format!("UPDATE {table} SET active = 0 WHERE {column} = ? AND active = 1");
-        c.execute(&sql, &[Value::Int(id.into())])?;
-    }
-    Ok(())
+    let on = if column == "user_id" {
+        "AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)"
+    } else {
+        "AND file_id = ?"
+    };
+    let sql = format!("UPDATE sessions SET closed = ? WHERE {column} = ? {on} AND closed = 0");
+    let now = u32::try_from(crate::clock::now()).unwrap_or(u32::MAX);
+    c.execute(&sql, &[now.into(), id.into(), id.into()]).map(drop)
 }

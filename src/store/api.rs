@@ -233,10 +233,9 @@ impl Store {
             List::Files { verified: true, .. } => ("SELECT id FROM files WHERE verified = 1", vec![]),
             List::Files { .. } => ("SELECT id FROM files", vec![]),
             List::Users => ("SELECT id FROM users", vec![]),
-            List::FilesOf(user) => (
-                "SELECT file_id AS id, MAX(time) AS time FROM files_users WHERE user_id = ? GROUP BY file_id",
-                vec![Value::Int(user.into())],
-            ),
+            List::FilesOf(user) => {
+                ("SELECT file_id AS id, time FROM files_users WHERE user_id = ?", vec![Value::Int(user.into())])
+            }
         };
         let order = if descending { "DESC" } else { "ASC" };
         let values: Vec<Value> = values.into_iter().chain([big(limit as u64)]).collect();
@@ -321,11 +320,9 @@ impl Store {
 
     /// What a member did on torrents, at most [`PIECE`] of them.
     pub fn user_files(&self, user: u32, ids: &[u32]) -> Result<Vec<UserFile>, Error> {
-        let sql = "SELECT t.file_id, MAX(f.name), MAX(f.info_hash), MAX(f.size), MAX(t.active), MAX(t.completed),
-            SUM(t.uploaded), SUM(t.downloaded),
-            COALESCE(MIN(CASE WHEN t.active = 1 THEN t.`left` END), MIN(t.`left`)), SUM(t.seed_time), MAX(t.time)
-            FROM files_users t JOIN files f ON f.id = t.file_id
-            WHERE t.user_id = ? AND t.file_id IN (IDS) GROUP BY t.file_id";
+        let sql = "SELECT t.file_id, f.name, f.info_hash, f.size, t.active, t.completed, t.uploaded, t.downloaded,
+            t.`left`, t.seed_time, t.time FROM files_users t JOIN files f ON f.id = t.file_id
+            WHERE t.user_id = ? AND t.file_id IN (IDS)";
         self.piece(sql, &[Value::Int(user.into())], ids, |row| {
             let [file, name, hash, size, active, completed, uploaded, downloaded, left, seed_time, time, ..] = row
             else {
@@ -349,9 +346,8 @@ impl Store {
 
     /// What a member did on all torrents together.
     pub fn activity(&self, user: u32) -> Result<Activity, Error> {
-        let sql = "SELECT COUNT(DISTINCT CASE WHEN active = 1 AND `left` = 0 THEN file_id END),
-            COUNT(DISTINCT CASE WHEN active = 1 AND `left` > 0 THEN file_id END),
-            COUNT(DISTINCT CASE WHEN completed = 1 THEN file_id END), COALESCE(SUM(seed_time), 0),
+        let sql = "SELECT COUNT(CASE WHEN active = 1 AND `left` = 0 THEN 1 END),
+            COUNT(CASE WHEN active = 1 AND `left` > 0 THEN 1 END), COUNT(CASE WHEN completed = 1 THEN 1 END), COALESCE(SUM(seed_time), 0),
             COALESCE(MAX(time), 0) FROM files_users WHERE user_id = ?";
         let found = self.one(sql, &[Value::Int(user.into())], |row| match row {
             [seeding, leeching, snatches, seed_time, last_seen, ..] => Some(Activity {
@@ -366,21 +362,18 @@ impl Store {
         Ok(found.unwrap_or_default())
     }
 
-    /// Rows of `files_users` of a torrent, in the order of user and address: those after a row, or those of
-    /// one member alone. At most [`PIECE`].
-    pub fn file_users(&self, file: u32, only: Option<u32>, after: (u32, &str)) -> Result<Vec<FileUser>, Error> {
+    /// Rows of `files_users` of a torrent, in the order of users from one on, or that of one member alone. At most
+    /// [`PIECE`].
+    pub fn file_users(&self, file: u32, only: Option<u32>, from: u32) -> Result<Vec<FileUser>, Error> {
         let sql = format!(
             "SELECT file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time
-            FROM files_users WHERE file_id = ? AND user_id >= ? AND user_id <= ? AND (user_id > ? OR ip > ?)
-            ORDER BY user_id, ip LIMIT {PIECE}"
+            FROM files_users WHERE file_id = ? AND user_id >= ? AND user_id <= ? ORDER BY user_id LIMIT {PIECE}"
         );
-        let user = Value::Int(after.0.into());
-        let (from, to) = only.map_or((user, u32::MAX.into()), |id| (Value::Int(id.into()), i64::from(id)));
+        let (from, to) = only.map_or((from, u32::MAX), |id| (id, id));
         let mut rows = Vec::new();
         self.with(|c| {
             rows.clear();
-            let values = [Value::Int(file.into()), from, Value::Int(to), user, Value::Text(after.1)];
-            c.query(&sql, &values, &mut |row| {
+            c.query(&sql, &[file.into(), from.into(), to.into()], &mut |row| {
                 let [file, user, ip, active, completed, announced, uploaded, downloaded, left, time, seed_time, ..] =
                     row
                 else {
@@ -389,7 +382,7 @@ impl Store {
                 rows.push(FileUser {
                     file_id: file.small(),
                     user_id: user.small(),
-                    ip: ip.text(),
+                    ip: ip.address(),
                     active: active.int() != 0,
                     completed: completed.int() != 0,
                     announced: announced.small(),

@@ -1,9 +1,9 @@
 //! What is wrong with the tables of a database, and how to mend it.
 
-use super::books::{PEER_COLUMNS, TOTAL_COLUMNS};
 use super::load::{FILE_COLUMNS, USER_COLUMNS};
 use super::pool::Store;
-use super::schema::{SCHEMA, version};
+use super::schema::version;
+use super::sessions::{SESSION_COLUMNS, TOTALS};
 use super::sql::{Connection, Error, Value};
 use crate::config::{Config, Driver};
 
@@ -15,20 +15,23 @@ const TABLES: [(&str, &str); 13] = [
     ("api_logins", "pubkey, user_id, key_hash, use_time, calls"),
     ("api_nonces", "pubkey, nonce"),
     ("files", FILE_COLUMNS),
-    ("hybrids", "info_hash_v2, file_id"),
-    ("files_users", TOTAL_COLUMNS),
-    ("peers", PEER_COLUMNS),
-    ("batches", "number, time"),
+    ("sessions", SESSION_COLUMNS),
+    ("totals", TOTALS),
+    (
+        "files_users",
+        "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time",
+    ),
+    ("peers", "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, `left`, time"),
     ("hours", "time, announces, refused, seeders, leechers, uploaded, downloaded"),
-    ("whitelist", "id, client, approved, suggested"),
+    ("whitelist", "id, client, approved, suggested, suggested_by"),
     ("changes", "id, what, which"),
 ];
 /// What goat does to a MySQL database.
-const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "TRIGGER"];
+const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "CREATE VIEW", "TRIGGER"];
 
 impl Store {
-    /// Connects, and says what is wrong; changes nothing. A database that is empty, or of an earlier version, is good: goat makes
-    /// its tables at its start.
+    /// Connects, and says what is wrong; changes nothing. A database that is empty is good: goat makes its tables at its
+    /// start.
     pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         let store = Store::unopened(config);
         store.with(|c| {
@@ -43,9 +46,22 @@ impl Store {
                 }
             }
             check_tables(c, config.db.driver, &mut wrong)?;
+            if wrong.is_empty() && c.tables()?.iter().any(|table| table == "goat") {
+                try_a_write(&store, c).unwrap_or_else(|e| wrong.push(format!("cannot be written: {e}")));
+            }
             Ok(wrong)
         })
     }
+}
+
+/// Writes something, and takes it back.
+fn try_a_write(store: &Store, c: &mut dyn Connection) -> Result<(), Error> {
+    c.execute(store.dialect.begin(), &[])?;
+    // Also what triggers may do is tried.
+    let sql = "INSERT INTO files (info_hash, name) VALUES ('676f617420636865636b732061207772697465202e', 'goat check')";
+    let tried = c.execute(sql, &[]);
+    c.execute("ROLLBACK", &[])?;
+    tried.map(drop)
 }
 
 fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>) -> Result<(), Error> {
@@ -59,8 +75,6 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
             wrong.push(e.message);
             return Ok(());
         }
-        // What is missing, the upgrade brings.
-        Ok(version) if version < SCHEMA => return Ok(()),
         Ok(_) => {}
     }
     let missing: Vec<&str> =

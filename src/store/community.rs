@@ -176,22 +176,27 @@ impl Store {
 
     /// The addresses that a user announced from, the newest first.
     pub fn user_addresses(&self, id: u32) -> Result<Vec<Seen>, Error> {
-        let sql = "SELECT ip, MAX(time) FROM files_users WHERE user_id = ? GROUP BY ip ORDER BY MAX(time) DESC, ip";
-        self.seen(sql, id, |ip| ip.text())
+        let sql = "SELECT ip, MAX(time) FROM (
+            SELECT ipv4 AS ip, time4 AS time FROM peers WHERE user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)
+            UNION ALL SELECT ipv6, time6 FROM peers WHERE user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)
+            ) a WHERE ip <> '' GROUP BY ip ORDER BY MAX(time) DESC, ip";
+        self.seen(sql, &[id; 4], |ip| ip.address())
     }
 
     /// The clients that a user announced with, by the first 8 bytes of their peer ids, the newest first.
     pub fn user_clients(&self, id: u32) -> Result<Vec<Seen>, Error> {
-        let sql = "SELECT SUBSTR(peer_id, 1, 8), MAX(time) FROM peers WHERE user_id = ?
+        let sql = "SELECT SUBSTR(peer_id, 1, 8), MAX(time) FROM peers
+            WHERE user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)
             GROUP BY SUBSTR(peer_id, 1, 8) ORDER BY MAX(time) DESC";
-        self.seen(sql, id, |id| id.bytes().escape_ascii().to_string())
+        self.seen(sql, &[id; 2], |id| id.bytes().escape_ascii().to_string())
     }
 
-    fn seen(&self, sql: &str, id: u32, what: impl Fn(&Value) -> String) -> Result<Vec<Seen>, Error> {
+    fn seen(&self, sql: &str, ids: &[u32], what: impl Fn(&Value) -> String) -> Result<Vec<Seen>, Error> {
         let mut seen = Vec::new();
         self.with(|c| {
             seen.clear();
-            c.query(sql, &[Value::Int(id.into())], &mut |row| {
+            let ids: Vec<Value> = ids.iter().map(|id| Value::from(*id)).collect();
+            c.query(sql, &ids, &mut |row| {
                 if let [id, time, ..] = row {
                     seen.push(Seen { what: what(id), last_seen: time.small() });
                 }
@@ -210,13 +215,6 @@ impl Store {
         let values = [Value::Int(factors.upload.into()), Value::Int(factors.download.into()), Value::Int(id.into())];
         let sql = "UPDATE files SET upload_percent = ?, download_percent = ? WHERE id = ?";
         self.transaction(|c| c.execute(sql, &values).map(drop))
-    }
-
-    /// The torrent of which this is the second hash.
-    pub fn hybrid(&self, info_hash: &InfoHash) -> Result<Option<FileRow>, Error> {
-        let sql = "SELECT file_id FROM hybrids WHERE info_hash_v2 = ?";
-        let id = self.one(sql, &[Value::Text(&info_hash.to_string())], |row| row.first().map(Value::small::<u32>))?;
-        id.map_or(Ok(None), |id| self.file_by_id(id))
     }
 
     /// Forgets a client; returns whether it was there.
@@ -258,19 +256,20 @@ impl Store {
                 uploaded, downloaded, last FROM
             (SELECT COUNT(*) AS members, COALESCE(SUM(banned), 0) AS banned, COALESCE(SUM(uploaded), 0) AS uploaded,
                 COALESCE(SUM(downloaded), 0) AS downloaded FROM users) u,
-            (SELECT COUNT(*) AS torrents, COUNT(CASE WHEN verified = 0 AND suggested >= 0 THEN 1 END) AS pending,
-                COALESCE(SUM(size), 0) AS size, COALESCE(SUM(completed), 0) AS snatches FROM files) f,
+            (SELECT COUNT(CASE WHEN verified = 1 THEN 1 END) AS torrents,
+                COUNT(CASE WHEN verified = 0 AND suggested >= 0 THEN 1 END) AS pending,
+                COALESCE(SUM(CASE WHEN verified = 1 THEN size END), 0) AS size, COALESCE(SUM(completed), 0) AS snatches FROM files) f,
             (SELECT COUNT(DISTINCT file_id) AS swarms, COUNT(CASE WHEN `left` = 0 THEN 1 END) AS seeders,
                 COUNT(*) AS peers FROM peers WHERE active = 1 AND time >= ?) p,
-            (SELECT COALESCE(MAX(time), 0) AS last FROM batches) b";
+            (SELECT COALESCE(MAX(value), 0) AS last FROM goat WHERE name = 'written') b";
         let named = |row: &[Value]| Some(NAMES.into_iter().zip(row.iter().map(Value::small)).collect());
         Ok(self.one(sql, &[Value::Int(since.into())], named)?.unwrap_or_default())
     }
 
-    /// When the books were written last, in seconds since 1970; 0 is never, or more than a day ago.
-    pub fn last_batch(&self) -> Result<u32, Error> {
+    /// When the books were written last, in seconds since 1970; 0 is never.
+    pub fn last_written(&self) -> Result<u32, Error> {
         let time = |row: &[Value]| row.first().map(Value::small);
-        Ok(self.one("SELECT MAX(time) FROM batches", &[], time)?.unwrap_or(0))
+        Ok(self.one("SELECT value FROM goat WHERE name = 'written'", &[], time)?.unwrap_or(0))
     }
 
     /// Copies the whole SQLite database, as it is at this moment, into a file that is empty or missing. A

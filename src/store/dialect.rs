@@ -44,15 +44,6 @@ impl Dialect {
         }
     }
 
-    /// How many rows one INSERT brings at best: ways to a server cost time, and SQLite's programs of very many
-    /// rows fit no cache.
-    pub fn rows(&self) -> usize {
-        match self.driver {
-            Driver::Sqlite => 64,
-            Driver::Mysql => 512,
-        }
-    }
-
     /// Begins a transaction.
     pub fn begin(&self) -> &'static str {
         match self.driver {

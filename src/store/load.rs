@@ -1,17 +1,17 @@
 //! What the tracker reads: everything at its start, later what others have changed and whom it does not know.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::HashSet;
 
 use super::pool::{Store, again};
-use super::rows::Session;
-use super::sql::{Error, Value, big};
-use crate::protocol::{Addresses, Factors, addr4, addr6};
+use super::sessions::pieces;
+use super::sql::{Connection, Error, Value, big};
+use crate::protocol::Factors;
 use crate::random::Rng;
-use crate::torrent::{InfoHash, PeerId};
+use crate::torrent::InfoHash;
 
 /// A row of `users`, as far as announces need to know it.
 #[derive(Clone, Debug)]
-pub struct AccountRow {
+pub struct Account {
     /// `users.id`.
     pub id: u32,
     /// What the member's announce URLs contain.
@@ -35,52 +35,52 @@ pub struct FileRow {
     pub size: u64,
     /// An operator has approved it.
     pub verified: bool,
+    /// An operator has refused it.
+    pub refused: bool,
     /// Snatches.
     pub completed: u32,
     /// What is credited of the bytes that move.
     pub factors: Factors,
+    /// The other hash of a hybrid (BEP 52).
+    pub second: Option<InfoHash>,
 }
 
-/// Something that changed in the database.
-#[derive(Debug)]
-pub enum Change {
-    /// A user is new or different.
-    User(AccountRow),
-    /// A user is gone.
-    UserGone(u32),
-    /// A torrent is new or different.
-    File(FileRow),
-    /// A torrent is gone.
-    FileGone(InfoHash),
-    /// The approved clients are these.
-    Clients(Vec<Box<[u8]>>),
+/// What is to be found in the database by a key.
+#[derive(Clone, Debug)]
+pub enum Found<K, T> {
+    There(T),
+    Gone(K),
 }
 
-/// What is read when the tracker starts, in this order.
-pub enum Loaded {
-    /// A user.
-    User(AccountRow),
-    /// A torrent.
-    File(FileRow),
-    /// A live session of the torrent with this id.
-    Session(u32, Session, Addresses),
+/// What has changed in the database.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub users: Vec<Found<u32, Account>>,
+    pub files: Vec<Found<InfoHash, FileRow>>,
+    /// The approved clients, if they have changed.
+    pub clients: Option<Vec<Box<[u8]>>>,
+    /// By which to forget it.
+    pub ids: Vec<i64>,
 }
+
+/// How many changes are looked at together.
+const TOGETHER: usize = 5_000;
 
 pub(super) const USER_COLUMNS: &str = "id, passkey, torrent_limit, banned";
 pub(super) const FILE_COLUMNS: &str =
-    "id, info_hash, name, size, verified, completed, upload_percent, download_percent";
+    "id, info_hash, name, size, verified, completed, upload_percent, download_percent, suggested, info_hash_v2";
 
-fn user(row: &[Value]) -> Option<AccountRow> {
+fn user(row: &[Value]) -> Option<Account> {
     let [id, passkey, limit, banned, ..] = row else {
         return None;
     };
     let id: u32 = id.small();
     let (passkey, banned) = (passkey.text(), banned.int() != 0);
-    (id != 0).then(|| AccountRow { id, passkey, torrent_limit: limit.small(), banned })
+    (id != 0).then(|| Account { id, passkey, torrent_limit: limit.small(), banned })
 }
 
 pub(super) fn file(row: &[Value]) -> Option<FileRow> {
-    let [id, info_hash, name, size, verified, completed, upload, download, ..] = row else {
+    let [id, info_hash, name, size, verified, completed, upload, download, suggested, second, ..] = row else {
         return None;
     };
     let (id, info_hash) = (id.small(), info_hash.parse()?);
@@ -91,80 +91,46 @@ pub(super) fn file(row: &[Value]) -> Option<FileRow> {
         name: name.text(),
         size: size.small(),
         verified,
+        refused: !verified && suggested.int() < 0,
         completed: completed.small(),
         factors: Factors { upload: upload.small(), download: download.small() },
+        second: second.parse(),
     })
 }
 
-fn session(row: &[Value]) -> Option<Loaded> {
-    let [
-        file,
-        user,
-        peer_id,
-        ipv4,
-        port4,
-        time4,
-        ipv6,
-        port6,
-        time6,
-        paused,
-        completed,
-        uploaded,
-        downloaded,
-        left,
-        ..,
-    ] = row
-    else {
-        return None;
-    };
-    let mut at = Addresses::NONE;
-    if let (Some(ip), port @ 1..) = (ipv4.parse::<Ipv4Addr>(), port4.small()) {
-        at.v4 = addr4(ip, port);
-    }
-    if let (Some(ip), port @ 1..) = (ipv6.parse::<Ipv6Addr>(), port6.small()) {
-        at.v6 = addr6(ip, port);
-    }
-    let session = Session {
-        uploaded: uploaded.small(),
-        downloaded: downloaded.small(),
-        left: left.small(),
-        seen: [time4.small(), time6.small()],
-        user: user.small(),
-        peer_id: PeerId(peer_id.bytes().try_into().ok()?),
-        paused: paused.int() != 0,
-        completed: completed.int() != 0,
-    };
-    Some(Loaded::Session(file.small(), session, at))
-}
-
 impl Store {
-    /// Reads users, torrents, and the sessions that announced since `since` (seconds since 1970).
-    pub fn load(&self, since: u32, mut sink: impl FnMut(Loaded)) -> Result<(), Error> {
+    /// Reads all users and torrents.
+    pub fn load(&self, mut users: impl FnMut(Account), mut files: impl FnMut(FileRow)) -> Result<(), Error> {
         // What changed before this moment is about to be read.
         again(|| self.with(|c| c.execute("DELETE FROM changes", &[])))?;
         self.with(|c| {
             c.query(&format!("SELECT {USER_COLUMNS} FROM users"), &[], &mut |row| {
-                user(row).map(Loaded::User).into_iter().for_each(&mut sink);
+                user(row).into_iter().for_each(&mut users);
             })?;
             c.query(&format!("SELECT {FILE_COLUMNS} FROM files"), &[], &mut |row| {
-                file(row).map(Loaded::File).into_iter().for_each(&mut sink);
-            })?;
-            let sql = "SELECT file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, paused, completed,
-                       uploaded, downloaded, `left` FROM peers WHERE active = 1 AND time >= ?";
-            c.query(sql, &[Value::Int(since.into())], &mut |row| session(row).into_iter().for_each(&mut sink))
+                file(row).into_iter().for_each(&mut files);
+            })
         })
     }
 
-    /// Marks as inactive the sessions that were silent for too long while no tracker ran, and those of users
-    /// that were banned or removed meanwhile.
-    pub fn close_sessions(&self, before: u32) -> Result<(), Error> {
-        let old =
-            "active = 1 AND (time < ? OR user_id <> 0 AND user_id NOT IN (SELECT id FROM users WHERE banned = 0))";
+    /// The next so many users after an id, in the order of their ids.
+    pub fn users_after(&self, id: u32, most: u32) -> Result<Vec<Account>, Error> {
+        self.after(&format!("SELECT {USER_COLUMNS} FROM users"), id, most, user)
+    }
+
+    /// The next so many torrents after an id, in the order of their ids.
+    pub fn files_after(&self, id: u32, most: u32) -> Result<Vec<FileRow>, Error> {
+        self.after(&format!("SELECT {FILE_COLUMNS} FROM files"), id, most, file)
+    }
+
+    fn after<T>(&self, sql: &str, id: u32, most: u32, read: fn(&[Value]) -> Option<T>) -> Result<Vec<T>, Error> {
+        let mut found = Vec::new();
         self.with(|c| {
-            ["peers", "files_users"].into_iter().try_for_each(|table| {
-                c.execute(&format!("UPDATE {table} SET active = 0 WHERE {old}"), &[Value::Int(before.into())]).map(drop)
-            })
-        })
+            found.clear();
+            let sql = format!("{sql} WHERE id > ? ORDER BY id LIMIT ?");
+            c.query(&sql, &[id.into(), most.into()], &mut |row| found.extend(read(row)))
+        })?;
+        Ok(found)
     }
 
     /// A number that was drawn when the database was new. Its backups and copies have the same.
@@ -191,7 +157,7 @@ impl Store {
     }
 
     /// The user with a passkey.
-    pub fn user_by_passkey(&self, passkey: &str) -> Result<Option<AccountRow>, Error> {
+    pub fn user_by_passkey(&self, passkey: &str) -> Result<Option<Account>, Error> {
         let sql = format!("SELECT {USER_COLUMNS} FROM users WHERE passkey = ?");
         self.one(&sql, &[Value::Text(passkey)], user)
     }
@@ -202,52 +168,91 @@ impl Store {
         self.one(&sql, &[Value::Text(&info_hash.to_string())], file)
     }
 
+    /// The torrent with an info hash, be it the second one.
+    pub fn file_by_either_hash(&self, info_hash: &InfoHash) -> Result<Option<FileRow>, Error> {
+        let (sql, hash) = (format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash_v2 = ?"), info_hash.to_string());
+        Ok(self.file_by_hash(info_hash)?.or(self.one(&sql, &[Value::Text(&hash)], file)?))
+    }
+
+    /// The user with an id.
+    pub fn user_by_id(&self, id: u32) -> Result<Option<Account>, Error> {
+        self.one(&format!("SELECT {USER_COLUMNS} FROM users WHERE id = ?"), &[id.into()], user)
+    }
+
     /// The torrent with an id.
     pub fn file_by_id(&self, id: u32) -> Result<Option<FileRow>, Error> {
         let sql = format!("SELECT {FILE_COLUMNS} FROM files WHERE id = ?");
         self.one(&sql, &[Value::Int(id.into())], file)
     }
 
-    /// What has changed, at most about a thousand things, and the ids by which to forget that. It asks for the rows
-    /// of a table that is empty if nothing has changed, so it costs the same however many torrents there are.
-    pub fn changes(&self) -> Result<(Vec<Change>, Vec<i64>), Error> {
-        let mut rows: Vec<(i64, String, String)> = Vec::new();
+    /// What has changed: some members, or else clients and some torrents. It asks for the rows of a table that is empty
+    /// if nothing has changed, so it costs the same however many torrents there are.
+    pub fn changes(&self) -> Result<Changes, Error> {
+        let (mut ids, users) = self.changed("user")?;
+        let (clients, files) =
+            if ids.is_empty() { (self.changed("client")?, self.changed("file")?) } else { Default::default() };
+        ids.extend(clients.0.iter().chain(&files.0));
+        let mut changes = Changes { ids, ..Changes::default() };
         self.with(|c| {
-            rows.clear();
-            c.query("SELECT id, what, which FROM changes ORDER BY id LIMIT 1000", &[], &mut |row| {
-                if let [id, what, which, ..] = row {
-                    rows.push((id.int(), what.text(), which.text()));
+            changes.users = look_up(c, "users", USER_COLUMNS, "id", &users, user, |user| user.id)?;
+            changes.files = look_up(c, "files", FILE_COLUMNS, "info_hash", &files.1, file, |file| file.info_hash)?;
+            Ok(())
+        })?;
+        if !clients.0.is_empty() {
+            changes.clients = Some(self.approved_clients()?);
+        }
+        Ok(changes)
+    }
+
+    /// The first changes of a kind: their ids, and of what they are, each once.
+    fn changed(&self, what: &str) -> Result<(Vec<i64>, Vec<String>), Error> {
+        let (mut ids, mut which) = (Vec::new(), Vec::new());
+        self.with(|c| {
+            (ids, which) = Default::default();
+            let sql = format!("SELECT id, which FROM changes WHERE what = ? ORDER BY id LIMIT {TOGETHER}");
+            c.query(&sql, &[Value::Text(what)], &mut |row| {
+                if let [id, of, ..] = row {
+                    ids.push(id.int());
+                    which.push(of.text());
                 }
             })
         })?;
-        let mut keys: Vec<(&str, &str)> = rows.iter().map(|(_, what, which)| (what.as_str(), which.as_str())).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut changes = Vec::new();
-        for (what, which) in keys {
-            match (what, which.parse::<u32>(), which.parse::<InfoHash>()) {
-                ("user", Ok(id), _) => {
-                    let sql = format!("SELECT {USER_COLUMNS} FROM users WHERE id = ?");
-                    let found = self.one(&sql, &[Value::Int(id.into())], user)?;
-                    changes.push(found.map_or(Change::UserGone(id), Change::User));
-                }
-                ("file", _, Ok(hash)) => {
-                    changes.push(self.file_by_hash(&hash)?.map_or(Change::FileGone(hash), Change::File));
-                }
-                ("client", ..) => changes.push(Change::Clients(self.approved_clients()?)),
-                _ => {}
-            }
-        }
-        Ok((changes, rows.into_iter().map(|(id, ..)| id).collect()))
+        which.sort_unstable();
+        which.dedup();
+        Ok((ids, which))
     }
 
     /// Forgets changes that were followed. By their ids, not up to the last: a transaction that began earlier may
     /// still bring a lower one.
     pub fn forget_changes(&self, ids: &[i64]) -> Result<(), Error> {
-        for chunk in ids.chunks(100) {
-            let ids: Vec<String> = chunk.iter().map(i64::to_string).collect();
-            self.with(|c| c.execute(&format!("DELETE FROM changes WHERE id IN ({})", ids.join(", ")), &[]))?;
+        for piece in pieces(ids, 512) {
+            let sql = format!("DELETE FROM changes WHERE id IN ({})", vec!["?"; piece.len()].join(", "));
+            let values: Vec<Value> = piece.iter().map(|id| Value::Int(*id)).collect();
+            self.with(|c| c.execute(&sql, &values))?;
         }
         Ok(())
     }
+}
+
+/// The rows of a table by a key, and the keys that have none.
+fn look_up<K: std::str::FromStr + Copy + Eq + std::hash::Hash, T>(
+    c: &mut dyn Connection,
+    table: &str,
+    columns: &str,
+    key: &str,
+    which: &[String],
+    read: fn(&[Value]) -> Option<T>,
+    of: fn(&T) -> K,
+) -> Result<Vec<Found<K, T>>, Error> {
+    let (mut rows, mut missing) =
+        (Vec::new(), which.iter().filter_map(|text| text.parse().ok()).collect::<HashSet<K>>());
+    for piece in pieces(which, 512) {
+        let sql = format!("SELECT {columns} FROM {table} WHERE {key} IN ({})", vec!["?"; piece.len()].join(", "));
+        let values: Vec<Value> = piece.iter().map(|text| Value::Text(text)).collect();
+        c.query(&sql, &values, &mut |row| rows.extend(read(row)))?;
+    }
+    for row in &rows {
+        missing.remove(&of(row));
+    }
+    Ok(rows.into_iter().map(Found::There).chain(missing.into_iter().map(Found::Gone)).collect())
 }

@@ -11,22 +11,24 @@ mod sqlite;
 
 mod admin;
 mod api;
-mod books;
 mod check;
 mod community;
 mod dialect;
 mod load;
 mod pool;
-mod rows;
+mod run;
 mod schema;
+pub mod sessions;
 mod sql;
 
-pub use admin::{ClientRow, FILE_ORDERS, MAX_PENDING, NewUser, Suggestion, SwarmRow, USER_ORDERS, UserRow, Which, Who};
+pub use admin::{
+    ClientRow, FILE_ORDERS, MAX_PENDING, MAX_PENDING_BY_ONE, NewUser, Suggestion, SwarmRow, USER_ORDERS, UserRow,
+    Which, Who,
+};
 pub use api::{Activity, ApiFile, ApiUser, FileUser, HistoryRow, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile};
 pub use community::{Import, Seen, Totals};
-pub use load::{AccountRow, Change, FileRow, Loaded};
+pub use load::{Account, FileRow, Found};
 pub use pool::Store;
-pub use rows::{Batch, First, Session, SessionKey, SessionRow, Total, TotalKey, credit};
 pub use sql::{Error, Kind, Value};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{aside, restore};

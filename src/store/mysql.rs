@@ -25,9 +25,6 @@ const GONE: [u16; 4] = [1053, 1077, 1927, 4031];
 /// A trigger exists already; a trigger may not be created because of the binary log.
 const TRIGGER_EXISTS: u16 = 1359;
 const BINARY_LOG: u16 = 1419;
-/// A column, a key, a table exists already. The user may not do that to a table.
-const REPEATED: [u16; 3] = [1060, 1061, 1050];
-const DENIED: u16 = 1142;
 /// A wrong user or password; a user who may not use that database; no such database.
 const DENIED_USER: u16 = 1045;
 const DENIED_DATABASE: u16 = 1044;
@@ -131,8 +128,13 @@ impl Connection for Mysql {
     }
 
     fn create_schema(&mut self) -> Result<(), Error> {
+        let present = self.tables()?;
         for sql in statements(include_str!("../../res/mysql/schema.sql")) {
-            self.0.query_drop(sql)?;
+            // To replace a view takes a right that goat does not need.
+            let view = sql.split_once(" VIEW ").and_then(|(_, rest)| rest.split(' ').next());
+            if view.is_none_or(|view| !present.iter().any(|name| name == view)) {
+                self.0.query_drop(sql)?;
+            }
         }
         let clients: Option<i64> = self.0.query_first("SELECT COUNT(*) FROM whitelist")?;
         if clients == Some(0) {
@@ -140,52 +142,47 @@ impl Connection for Mysql {
                 self.0.query_drop(sql)?;
             }
         }
-        let triggers: Vec<String> =
-            self.0.query("SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()")?;
-        for sql in statements(include_str!("../../res/mysql/triggers.sql")) {
-            let name = sql.split_once("CREATE TRIGGER ").and_then(|(_, rest)| rest.split(' ').next());
-            if name.is_some_and(|name| triggers.iter().any(|trigger| trigger == name)) {
-                continue;
-            }
-            match self.0.query_drop(sql) {
-                Err(mysql::Error::MySqlError(e)) if e.code == TRIGGER_EXISTS => {}
-                Err(mysql::Error::MySqlError(e)) if e.code == BINARY_LOG => {
-                    return Err(Error::other(format!(
-                        "{e}: let an administrator import res/mysql/triggers.sql, or set log_bin_trust_function_creators = 1"
-                    )));
-                }
-                done => done?,
-            }
-        }
-        Ok(())
+        self.create_triggers()
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {
         Ok(self.0.query("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")?)
     }
 
-    fn upgrade(&mut self, to: i64) -> Result<(), Error> {
-        let sql = match to {
-            2 => include_str!("../../res/mysql/upgrade-2.sql"),
-            _ => return Err(Error::other(format!("there is no upgrade to version {to}"))),
-        };
-        for sql in statements(sql) {
+    fn last_id(&mut self) -> u32 {
+        u32::try_from(self.0.last_insert_id()).unwrap_or_default()
+    }
+}
+
+impl Mysql {
+    /// Makes the triggers that are missing, and anew those of another user: where that user is gone, every change
+    /// of the table would fail.
+    fn create_triggers(&mut self) -> Result<(), Error> {
+        let sql =
+            "SELECT trigger_name, definer = CURRENT_USER() OR @@log_bin = 1 AND @@log_bin_trust_function_creators = 0
+            FROM information_schema.triggers WHERE trigger_schema = DATABASE()";
+        // Where the server writes a binary log, only its administrator may make them.
+        let triggers: Vec<(String, bool)> = self.0.query(sql)?;
+        for sql in statements(include_str!("../../res/mysql/triggers.sql")) {
+            let name =
+                sql.split_once("CREATE TRIGGER ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+            match triggers.iter().find(|(trigger, _)| trigger == name) {
+                Some((_, true)) => continue,
+                Some(_) => self.0.query_drop(format!("DROP TRIGGER IF EXISTS {name}"))?,
+                None => {}
+            }
             match self.0.query_drop(sql) {
-                // Each statement ends a transaction here: an upgrade that was interrupted is repeated.
-                Err(mysql::Error::MySqlError(e)) if REPEATED.contains(&e.code) => {}
-                Err(mysql::Error::MySqlError(e)) if e.code == DENIED => {
+                Err(mysql::Error::MySqlError(e)) if e.code == TRIGGER_EXISTS => {}
+                Err(mysql::Error::MySqlError(e)) if e.code == BINARY_LOG => {
                     return Err(Error::other(format!(
-                        "{e}: let an administrator GRANT ALTER, or import res/mysql/upgrade-{to}.sql"
+                        "{}: let an administrator import res/mysql/triggers.sql, or set log_bin_trust_function_creators = 1",
+                        e.message
                     )));
                 }
                 done => done?,
             }
         }
         Ok(())
-    }
-
-    fn last_id(&mut self) -> u32 {
-        u32::try_from(self.0.last_insert_id()).unwrap_or_default()
     }
 }
 

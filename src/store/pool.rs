@@ -4,10 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::dialect::Dialect;
+use super::run::{Run, replaced};
 use super::schema::make_tables;
 use super::sql::{Connection, Error, Kind, Value};
 use crate::config::{Config, Driver};
-use crate::log::log;
 use crate::sync::lock;
 
 /// How often a transaction is tried that others are in the way of: deadlocks and lock timeouts.
@@ -24,6 +24,7 @@ pub struct Store {
     hurried: AtomicBool,
     /// Bytes uploaded and downloaded that were written since the start.
     pub(super) moved: [AtomicU64; 2],
+    pub(super) run: Run,
 }
 
 impl Store {
@@ -42,16 +43,15 @@ impl Store {
             idle: Mutex::default(),
             hurried: AtomicBool::new(false),
             moved: Default::default(),
+            run: Run::default(),
         }
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, Error> {
         match self.config.db.driver {
             #[cfg(feature = "sqlite")]
-            // A running tracker waits for its file to come back, rather than make an empty one.
-            Driver::Sqlite if self.hurried.load(Relaxed) && !self.config.db.path.exists() => {
-                Err(Error::other("the file is gone: put it back, or stop goat"))
-            }
+            // A running tracker makes no empty file in the place of its own.
+            Driver::Sqlite if self.hurried.load(Relaxed) && !self.config.db.path.exists() => Err(replaced()),
             #[cfg(feature = "sqlite")]
             Driver::Sqlite => {
                 Ok(Box::new(super::sqlite::Sqlite::open(&self.config.db.path, self.hurried.load(Relaxed))?))
@@ -73,19 +73,14 @@ impl Store {
     /// Runs `f` on a connection, and keeps that for later unless it is lost. Where a kept connection turns
     /// out to be lost, tries once more on a new one: `f` must not mind.
     pub(super) fn with<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let mut kept = lock(&self.idle).pop();
+        let kept = lock(&self.idle).pop();
         if kept.as_ref().is_some_and(|connection| connection.stale()) {
-            // All are closed before one is opened: the last to close a SQLite file removes its write-ahead log.
-            kept = None;
-            lock(&self.idle).clear();
-            if self.config.db.path.exists() {
-                log(format!("{} was replaced: using what is there now", self.config.database_name()));
-            }
+            return Err(replaced());
         }
         if let Some(mut connection) = kept {
             match f(connection.as_mut()) {
                 Err(e) if e.kind == Kind::Lost => lock(&self.idle).clear(),
-                Err(e) if e.kind == Kind::Silent => return Err(e),
+                Err(e) if e.broken() => return Err(e),
                 done => {
                     self.keep(connection);
                     return done;
@@ -115,7 +110,7 @@ impl Store {
         again(|| {
             self.with(|c| {
                 c.execute(self.dialect.begin(), &[])?;
-                let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done));
+                let done = f(c).and_then(|done| c.execute("COMMIT", &[]).map(|_| done).map_err(unsure));
                 match done {
                     // Whatever the connection still holds, the next transaction on it must not commit it.
                     Err(e) if !e.broken() && c.execute("ROLLBACK", &[]).is_err() => {
@@ -136,6 +131,17 @@ impl Store {
         let mut found = None;
         self.with(|c| c.query(sql, values, &mut |row| found = read(row)))?;
         Ok(found)
+    }
+}
+
+/// What it means that a COMMIT was not answered.
+fn unsure(e: Error) -> Error {
+    if !e.broken() {
+        return e;
+    }
+    Error {
+        kind: Kind::Unsure,
+        message: format!("{}: it may have been written or not, look before you repeat it", e.message),
     }
 }
 

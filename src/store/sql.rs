@@ -1,6 +1,7 @@
 //! Statements, their values and their errors, as SQLite and MySQL both have them.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// A value that goes into a statement or comes out of a row.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,12 @@ pub enum Value<'a> {
     Text(&'a str),
     /// Bytes.
     Blob(&'a [u8]),
+}
+
+impl From<u32> for Value<'_> {
+    fn from(n: u32) -> Self {
+        Value::Int(n.into())
+    }
 }
 
 impl Value<'_> {
@@ -41,6 +48,11 @@ impl Value<'_> {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
 
+    /// An IP address as it is usually written.
+    pub(super) fn address(&self) -> String {
+        self.parse::<IpAddr>().map_or_else(|| self.text(), |ip| ip.to_string())
+    }
+
     pub(super) fn parse<T: std::str::FromStr>(&self) -> Option<T> {
         std::str::from_utf8(self.bytes()).ok()?.parse().ok()
     }
@@ -62,6 +74,10 @@ pub enum Kind {
     Busy,
     /// A row with the same unique key exists.
     Exists,
+    /// The database did not say whether it committed: to do the same again may do it twice.
+    Unsure,
+    /// Another database is where this one was, or an earlier state of it.
+    Replaced,
     /// Anything else.
     Other,
 }
@@ -84,7 +100,12 @@ impl fmt::Display for Error {
 impl Error {
     /// Whether the connection is of no use any more.
     pub(super) fn broken(&self) -> bool {
-        matches!(self.kind, Kind::Lost | Kind::Silent)
+        matches!(self.kind, Kind::Lost | Kind::Silent | Kind::Unsure)
+    }
+
+    /// Where a row that exists was made by somebody who was faster, and the same again will find it.
+    pub(super) fn exists_is_busy(self) -> Error {
+        Error { kind: if self.kind == Kind::Exists { Kind::Busy } else { self.kind }, ..self }
     }
 
     /// One that goat words itself.
@@ -103,9 +124,6 @@ pub(super) trait Connection: Send {
     fn create_schema(&mut self) -> Result<(), Error>;
     /// The names of the tables there are.
     fn tables(&mut self) -> Result<Vec<String>, Error>;
-    /// Applies a file that brings the tables from the version before to this one; where the database can, whole
-    /// or not at all, and else so that it can be repeated.
-    fn upgrade(&mut self, to: i64) -> Result<(), Error>;
     /// Whether another database is now where this one was.
     fn stale(&self) -> bool {
         false

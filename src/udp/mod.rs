@@ -15,9 +15,11 @@ use std::{io, thread};
 
 use crate::log::log;
 use crate::metrics::{Asked, Fate, Transport};
-use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Scrape, Want, peers_wanted};
+use crate::protocol::{
+    Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Scrape, Want, peers_wanted, take,
+};
 use crate::random::Rng;
-use crate::rules::announce::{admit, announce, scrape};
+use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
 use crate::sync::{join, lock};
 use crate::sys::{BATCH, Datagram, receive, send_all};
 use crate::torrent::{InfoHash, PeerId};
@@ -93,13 +95,6 @@ impl Fields<'_> {
             _ => Event::None,
         }
     }
-}
-
-/// Takes the first `N` bytes off `data`.
-fn take<const N: usize>(data: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = data.split_first_chunk()?;
-    *data = rest;
-    Some(*first)
 }
 
 fn take_u32(data: &mut &[u8]) -> Option<u32> {
@@ -232,8 +227,7 @@ pub enum Outcome {
 pub struct Responder {
     tracker: Arc<Tracker>,
     ids: Arc<ConnectionIds>,
-    rng: Rng,
-    peers: Peers,
+    buffers: Buffers,
     scrapers: Arc<Mutex<Scrapers>>,
 }
 
@@ -264,14 +258,19 @@ impl Scrapers {
 impl Responder {
     /// A responder that has seen nobody yet.
     pub fn new(tracker: Arc<Tracker>, ids: Arc<ConnectionIds>) -> Responder {
-        let (rng, peers) = (Rng::from_system(), Peers::default());
-        Responder { tracker, ids, rng, peers, scrapers: Arc::default() }
+        let buffers = Buffers::new(Rng::from_system());
+        Responder { tracker, ids, buffers, scrapers: Arc::default() }
     }
 
     /// Another responder that knows the same addresses and makes the same connection ids.
     pub fn twin(&self) -> Responder {
         let scrapers = self.scrapers.clone();
         Responder { scrapers, ..Responder::new(self.tracker.clone(), self.ids.clone()) }
+    }
+
+    /// Writes into the journal what the answers made so far speak of: before they leave.
+    pub fn keep(&mut self) {
+        self.tracker.journal.write(&mut self.buffers.records);
     }
 
     /// Answers a datagram from `ip` (never an IPv4-mapped address) into `out`. With `wait` it may ask the
@@ -338,18 +337,21 @@ impl Responder {
             downloaded: fields.downloaded,
             left: fields.left,
             event: fields.event(),
+            udp: true,
             want: Want { count: peers_wanted(Some(fields.numwant.into()), most), v4, v6: !v4, list: false },
         };
         let allowed = tracker.wrong_passkeys.allowed(ip, now);
         let mut attempt = || {
-            let user = admit(config, &tracker.access, None, Some(&a.peer_id.0), passkey, allowed)?;
+            let stopping = a.event == Event::Stopped;
+            let visitor = Visitor { agent: None, peer_id: Some(&a.peer_id.0), passkey, allowed, stopping };
+            let who = admit(config, &tracker.access, &visitor)?;
             if a.port == 0 {
                 return Err(Refusal::Integer("port"));
             }
-            announce(config, &tracker.swarms, &user, &a, now, &mut self.rng, &mut self.peers)
+            announce(config, &tracker.swarms, &who, &a, now, &mut self.buffers)
         };
         let reply = if wait { tracker.learning(passkey, Some(&a.info_hash), attempt) } else { attempt() }?;
-        write_announce(out, transaction, &reply, &self.peers);
+        write_announce(out, transaction, &reply, &self.buffers.peers);
         if config.passkey {
             lock(&self.scrapers).remember(ip, now, config.interval);
         }
@@ -428,6 +430,7 @@ fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Datagra
                 Outcome::Silence => {}
             }
         }
+        responder.keep();
         send_all(socket, answers.get_mut(..answered).unwrap_or_default());
     }
 }
@@ -437,6 +440,7 @@ fn look_up(mut responder: Responder, socket: &UdpSocket, waiting: &Receiver<Data
     while let Ok(datagram) = waiting.recv() {
         answer.path = datagram.path;
         if responder.answer(&datagram.bytes, datagram.path.ip(), true, &mut answer.bytes) == Outcome::Answer {
+            responder.keep();
             send_all(socket, std::slice::from_mut(&mut answer));
         }
     }

@@ -362,14 +362,14 @@ impl Call<'_> {
         let more = file.more.take();
         open(out, &file, "fileUsers")?;
         let only = (!self.member.admin).then_some(self.member.id);
-        let (mut after, mut rows) = ((0, String::new()), Rows { out, any: false });
+        let (mut from, mut rows) = (0, Rows { out, any: false });
         loop {
-            let piece = self.tracker.store.file_users(id, only, (after.0, &after.1))?;
+            let piece = self.tracker.store.file_users(id, only, from)?;
             for row in &piece {
                 rows.add(row)?;
             }
             match piece.last() {
-                Some(last) if piece.len() == PIECE => after = (last.user_id, last.ip.clone()),
+                Some(last) if piece.len() == PIECE => from = last.user_id.saturating_add(1),
                 _ => break,
             }
         }
@@ -427,7 +427,7 @@ impl Call<'_> {
             let prefix = client.client.as_bytes();
             let fits = |head: &[u8; 8]| head.starts_with(prefix.get(..8).unwrap_or(prefix));
             let count: u64 = peers.iter().filter(|(head, _)| fits(head)).map(|(_, count)| count).sum();
-            let ClientRow { client, approved, pending } = client;
+            let ClientRow { client, approved, pending, .. } = client;
             rows.add(&json!({ "client": client, "approved": approved, "pending": pending, "peers": count }))?;
         }
         Ok(out.write_all(b"\n]")?)

@@ -1,0 +1,166 @@
+//! What a state is worth: the rule of the books, as one pure function.
+//!
+//! **No byte is credited twice**, for all that is ever credited is the rise of a life's highest counters above
+//! what its row holds as credited already. A state that is written again, late, or by two goats finds a row that
+//! has it, and is worth nothing.
+
+use super::session::{Birth, Paths, State, begins};
+use crate::protocol::{Factors, Moved};
+use crate::store::sessions::{LifeRow, Row};
+
+/// Seconds after a close before which nothing of a life in doubt is credited.
+const DOUBT: u32 = 120;
+
+/// What a member is to get for a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rise {
+    /// Bytes that moved.
+    pub moved: Moved,
+    /// What of them is credited, by the torrent's factors.
+    pub credited: Moved,
+    /// Seconds of seeding.
+    pub seconds: u32,
+    /// A download was completed that the row did not have as completed.
+    pub snatch: bool,
+}
+
+/// Which life of a row a state speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// One that the row does not have yet, and the close after which that is in doubt (0: none).
+    New {
+        doubt: u32,
+    },
+    Current,
+    Former,
+    /// One before these: it is over, and was settled.
+    Older,
+}
+
+/// Settles a state: what its row is to be, and what the member gets. A session that has no row yet comes with
+/// one whose life is 0. `silence` is how many seconds of silence close a session.
+pub fn credit(row: &Row, state: &State, silence: u32) -> (Row, Rise) {
+    let session = &state.known.session;
+    let (mut new, mut rise) = (*row, Rise::default());
+    let which = which(row, state, silence);
+    match which {
+        Which::New { doubt } => {
+            new.former =
+                if number(row, state) == row.life.saturating_add(1) { row.current } else { LifeRow::default() };
+            new.life = number(row, state);
+            new.current = begin(row, state, doubt);
+        }
+        Which::Current => new.current.top = row.current.top.max(session.top),
+        Which::Former => new.former.top = row.former.top.max(session.top),
+        Which::Older => {}
+    }
+    match which {
+        Which::New { .. } | Which::Current => {
+            rise.snatch = take_over(&mut new, state);
+            let heard = new.last_seen();
+            rise.moved = pay(&mut new.current, heard);
+        }
+        Which::Former => rise.moved = pay(&mut new.former, session.last_seen()),
+        Which::Older => {}
+    }
+    if session.user == 0 {
+        rise.moved = Moved::default(); // everybody is nobody's account
+    }
+    rise.credited = share(rise.moved, state.factors);
+    rise.seconds = seed(&mut new, state.seeded);
+    new.moved = new.moved.plus(rise.moved);
+    new.credited = new.credited.plus(rise.credited);
+    (new, rise)
+}
+
+fn which(row: &Row, state: &State, silence: u32) -> Which {
+    let life = state.known.session.life;
+    let in_doubt = |birth: Option<Birth>| Which::New { doubt: birth.map_or(0, |birth| birth.doubt) };
+    if row.life == 0 {
+        return in_doubt(state.birth);
+    }
+    if !life.is_provisional() {
+        return match life.0 {
+            number if number > row.life => in_doubt(state.birth),
+            number if number == row.life => Which::Current,
+            number if number.saturating_add(1) == row.life => Which::Former,
+            _ => Which::Older,
+        };
+    }
+    let Some(birth) = state.birth else { return Which::Older };
+    if birth.at > row.last_seen() {
+        let silent = row.last_seen().saturating_add(silence);
+        let closed = if row.closed == 0 && silent < birth.at { silent } else { row.closed };
+        let began = begins(row.current.top, closed, Paths(row.paths), birth.at, birth.path, birth.started, birth.first);
+        return began.filter(|_| closed != 0).map_or(Which::Current, |doubt| Which::New { doubt });
+    }
+    // The row has heard of later things already: the state was written before, or elsewhere.
+    match birth.at {
+        at if at >= row.current.began => Which::Current,
+        at if row.former.began != 0 && at >= row.former.began => Which::Former,
+        _ => Which::Older,
+    }
+}
+
+/// The number of a life that the row does not have.
+fn number(row: &Row, state: &State) -> u32 {
+    let life = state.known.session.life;
+    if life.is_provisional() { row.life.saturating_add(1) } else { life.0 }
+}
+
+fn begin(row: &Row, state: &State, doubt: u32) -> LifeRow {
+    let top = state.known.session.top;
+    let done = match state.birth {
+        // A later life begins at 0, or it would be none.
+        _ if row.life != 0 => Moved::default(),
+        Some(birth) => birth.base,
+        // Of a session whose row is gone nobody knows what was credited.
+        None => top,
+    };
+    LifeRow { began: state.birth.map_or(state.known.session.last_seen(), |birth| birth.at), doubt, top, done }
+}
+
+/// Credits what a life has risen, unless it is in doubt at the time when something was heard of it last.
+fn pay(life: &mut LifeRow, heard: u32) -> Moved {
+    if life.doubt != 0 && heard.saturating_sub(life.doubt) <= DOUBT {
+        return Moved::default();
+    }
+    let rise = life.top.above(life.done);
+    life.done = life.done.max(life.top);
+    rise
+}
+
+/// Takes over what a state says beside its counters, if it is the newer word. Returns whether that is a snatch.
+fn take_over(new: &mut Row, state: &State) -> bool {
+    let session = &state.known.session;
+    let provisional = session.life.is_provisional();
+    let unheard = provisional && state.birth.is_some_and(|birth| birth.at > new.last_seen());
+    let announced = if unheard { new.announced.saturating_add(session.announced) } else { session.announced };
+    let completed = unheard && new.announced > 0 && !new.complete && session.complete;
+    let snatch = (session.snatched || completed) && !new.snatched;
+    new.snatched |= snatch;
+    new.complete |= session.complete;
+    let word = |closed: u32, seen: u32, announced: u32| (closed.max(seen), announced);
+    let mine = word(new.closed, new.last_seen(), if provisional { 0 } else { new.announced });
+    if word(state.known.closed, session.last_seen(), announced) >= mine {
+        (new.left, new.seen, new.at) = (session.left, session.seen, state.known.at);
+        (new.closed, new.paths, new.paused) = (state.known.closed, session.paths.0, session.paused);
+    }
+    new.announced = new.announced.max(announced);
+    snatch
+}
+
+/// Credits the time of seeding that the member has not been credited yet. Returns the seconds.
+fn seed(new: &mut Row, (from, to): (u32, u32)) -> u32 {
+    let seconds = to.saturating_sub(from.max(new.seeded_until));
+    new.seeded_until = new.seeded_until.max(to);
+    new.seed_time = new.seed_time.saturating_add(seconds.into());
+    seconds
+}
+
+/// What of the bytes moved is credited, rounded down to whole bytes.
+fn share(moved: Moved, factors: Factors) -> Moved {
+    let percent =
+        |bytes: u64, percent: u16| u64::try_from(u128::from(bytes) * u128::from(percent) / 100).unwrap_or(u64::MAX);
+    Moved { uploaded: percent(moved.uploaded, factors.upload), downloaded: percent(moved.downloaded, factors.download) }
+}

@@ -1,0 +1,286 @@
+//! What a session is, and what an announce makes of it: the lives of a client, by the table in "The books".
+//!
+//! Memory keeps states, never debts. A session has lives; of a life the highest counters ever announced are
+//! kept. Which life an announce belongs to is decided here, by plain functions without a clock; what a life is
+//! worth is decided by [`credit`](super::credit) when it is written.
+
+use std::net::IpAddr;
+
+use crate::protocol::{Addresses, Announce, Event, Factors, Moved};
+use crate::store::sessions::{Key, Row};
+use crate::torrent::PeerId;
+
+/// Seconds after a close within which a fall of the counters may be an announce that comes late.
+pub const LATE: u32 = 600;
+/// Seconds after a close within which only `started` brings a session back.
+const BACK: u32 = 60;
+/// Marks the number of a life that memory has begun without knowing what the database has of the session. The
+/// row gives it its number when it is written.
+const PROVISIONAL: u32 = 1 << 31;
+
+/// The database's numbers end here, and nobody moves that many bytes.
+const MOST: Moved = Moved { uploaded: i64::MAX as u64, downloaded: i64::MAX as u64 };
+
+/// What makes a session: (torrent, user, peer_id).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// `files.id` of the torrent.
+    pub file: u32,
+    /// `users.id`, or 0.
+    pub user: u32,
+    pub peer_id: PeerId,
+}
+
+/// The lives of a session are numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Life(pub u32);
+
+impl Life {
+    /// Whether only the row can tell which life this is.
+    pub fn is_provisional(self) -> bool {
+        self.0 & PROVISIONAL != 0
+    }
+
+    fn next(self) -> Life {
+        Life(self.0.saturating_add(1))
+    }
+}
+
+/// The ways on which announces come, as a set: address family, and TCP or UDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paths(pub u8);
+
+impl Paths {
+    /// The path of one announce.
+    pub fn of(ip: IpAddr, udp: bool) -> Paths {
+        Paths(1 << (u8::from(ip.is_ipv6()) | u8::from(udp) << 1))
+    }
+
+    fn contains(self, path: Paths) -> bool {
+        self.0 & path.0 != 0
+    }
+
+    fn with(self, path: Paths) -> Paths {
+        Paths(self.0 | path.0)
+    }
+}
+
+/// One client of one user on one torrent, apart from its addresses. Kept small: there may be a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The highest counters announced in this life.
+    pub top: Moved,
+    /// Bytes that the client still wants; 0 makes it a seeder.
+    pub left: u64,
+    /// When it announced last over IPv4 and over IPv6, in seconds since 1970; 0 is never.
+    pub seen: [u32; 2],
+    /// 0 is the anonymous user.
+    pub user: u32,
+    pub life: Life,
+    /// How often it announced.
+    pub announced: u32,
+    pub peer_id: PeerId,
+    /// The paths that announced since it opened.
+    pub paths: Paths,
+    /// A partial seed (BEP 21).
+    pub paused: bool,
+    /// Has reported `left` = 0.
+    pub complete: bool,
+    /// Became complete by downloading.
+    pub snatched: bool,
+}
+
+impl Session {
+    /// When it announced last, in seconds since 1970.
+    pub fn last_seen(&self) -> u32 {
+        self.seen[0].max(self.seen[1])
+    }
+}
+
+/// A session with its addresses, open or closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub session: Session,
+    pub at: Addresses,
+    /// When it was closed, in seconds since 1970; 0 while it is open.
+    pub closed: u32,
+}
+
+/// How a life began. Memory forgets it once the row has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// Seconds since 1970.
+    pub at: u32,
+    /// What of the counters is not credited.
+    pub base: Moved,
+    /// The close after which the life is in doubt, in seconds since 1970; 0: it is not.
+    pub doubt: u32,
+    /// The announce that began it, for the row to judge where memory did not know the session.
+    pub first: Moved,
+    pub started: bool,
+    pub path: Paths,
+}
+
+/// What is to be written of a session. To write it twice, or late, changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    pub known: Known,
+    /// Absent in later states of a life.
+    pub birth: Option<Birth>,
+    /// The time that it seeded and that may not be written yet, from and to, in seconds since 1970.
+    pub seeded: (u32, u32),
+    /// Those of the torrent.
+    pub factors: Factors,
+}
+
+impl State {
+    /// What becomes of a session that leaves the swarm, at a time in seconds since 1970.
+    pub fn closed(session: Session, at: Addresses, closed: u32) -> State {
+        let known = Known { session, at, closed: closed.max(1) };
+        State { known, birth: None, seeded: (0, 0), factors: Factors::default() }
+    }
+
+    /// Takes over from an earlier state of the same life what only that one knows.
+    pub fn follow(&mut self, earlier: &State) {
+        self.birth = self.birth.or(earlier.birth);
+        self.known.session.snatched |= earlier.known.session.snatched;
+        let (from, to) = earlier.seeded;
+        self.seeded = match self.seeded {
+            (0, 0) => (from, to),
+            _ if to <= from => self.seeded,
+            // Time that lies apart is moved together.
+            (start, end) => (start.saturating_sub(to.saturating_sub(from)).max(from), end),
+        };
+    }
+}
+
+/// Whether an announce begins a new life of a closed session, and then the close that puts it in doubt (0: none).
+pub fn begins(
+    top: Moved,
+    closed: u32,
+    paths: Paths,
+    now: u32,
+    path: Paths,
+    started: bool,
+    counters: Moved,
+) -> Option<u32> {
+    let lower = counters.uploaded < top.uploaded || counters.downloaded < top.downloaded;
+    if !lower || !started {
+        return None;
+    }
+    if now.saturating_sub(closed) > LATE {
+        Some(0)
+    } else {
+        (counters == Moved::default() && paths.contains(path)).then_some(closed)
+    }
+}
+
+/// What a session is after an announce. `silence` is how many seconds of silence close a session.
+pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u32) -> State {
+    let path = Paths::of(a.ip, a.udp);
+    let counters = Moved { uploaded: a.uploaded, downloaded: a.downloaded }.min(MOST);
+    let (started, stopped) = (a.event == Event::Started, a.event == Event::Stopped);
+    let mut birth = Birth { at: now, base: Moved::default(), doubt: 0, first: counters, started, path };
+    let Some(before) = known else {
+        if !started {
+            birth.base = counters;
+        }
+        let mut known = unknown(user, a, counters, path);
+        known.closed = if stopped { now } else { 0 };
+        known.say(a, now);
+        return State { known, birth: Some(birth), seeded: (0, 0), factors: Factors::default() };
+    };
+    let mut next = *before;
+    let last = before.session.last_seen();
+    if next.closed == 0 && last.saturating_add(silence) < now {
+        next.closed = last.saturating_add(silence);
+    }
+    let seeded = if next.closed == 0 && before.session.left == 0 { (last, now.max(last)) } else { (0, 0) };
+    next.session.announced = next.session.announced.saturating_add(1);
+    let mut state = State { known: next, birth: None, seeded, factors: Factors::default() };
+    let next = &mut state.known;
+    let top = next.session.top;
+    if next.closed == 0 {
+        next.session.top = top.max(counters);
+        if !stopped {
+            next.session.paths = next.session.paths.with(path);
+        } else if next.session.paths.contains(path) {
+            next.closed = now;
+        } else {
+            return state; // an old one: only its counters count
+        }
+        next.say(a, now);
+        return state;
+    }
+    let doubt = begins(top, next.closed, next.session.paths, now, path, started, counters);
+    let late = doubt.is_none() && top.max(counters) != counters;
+    if let Some(doubt) = doubt {
+        next.session.life = next.session.life.next();
+        next.session.top = counters;
+        state.birth = Some(Birth { doubt, ..birth });
+    } else if !late {
+        next.session.top = counters;
+    }
+    let next = &mut state.known;
+    if !stopped && (started && !late || now.saturating_sub(next.closed) > BACK) {
+        (next.closed, next.session.paths, next.session.seen) = (0, path, [0, 0]);
+        next.at = Addresses::NONE;
+    }
+    if next.closed == 0 || !late {
+        next.say(a, now);
+    }
+    state
+}
+
+/// A session of which nothing was known before this announce.
+fn unknown(user: u32, a: &Announce, top: Moved, paths: Paths) -> Known {
+    let session = Session {
+        top,
+        left: a.left,
+        seen: [0, 0],
+        user,
+        life: Life(PROVISIONAL | 1),
+        announced: 1,
+        peer_id: a.peer_id,
+        paths,
+        paused: false,
+        complete: false,
+        // One that was leeching somewhere where goat did not hear it.
+        snatched: a.event == Event::Completed && a.left == 0 && a.downloaded > 0,
+    };
+    Known { session, at: Addresses::NONE, closed: 0 }
+}
+
+impl Known {
+    /// A session as its row has it.
+    pub fn of((_, user, peer_id): Key, row: &Row) -> Known {
+        let session = Session {
+            top: row.current.top,
+            left: row.left,
+            seen: row.seen,
+            user,
+            life: Life(row.life),
+            announced: row.announced,
+            peer_id,
+            paths: Paths(row.paths),
+            paused: row.paused,
+            complete: row.complete,
+            snatched: row.snatched,
+        };
+        Known { session, at: row.at, closed: row.closed }
+    }
+
+    /// Takes over what an announce says beside its counters.
+    fn say(&mut self, a: &Announce, now: u32) {
+        let session = &mut self.session;
+        session.snatched |= session.announced > 1 && !session.complete && a.left == 0;
+        session.complete |= a.left == 0;
+        session.left = a.left.min(MOST.uploaded);
+        session.paused = a.event == Event::Paused && a.left > 0;
+        // A clock that was set back before a restart does not make it the older word.
+        let now = now.max(session.last_seen());
+        let [v4, v6] = &mut session.seen;
+        *(if a.ip.is_ipv6() { v6 } else { v4 }) = now;
+        self.at.set(a.ip, a.port);
+    }
+}

@@ -1,0 +1,95 @@
+//! By what a goat that runs knows that the database is still the one that it wrote last: a row of the table `goat`,
+//! which each settling counts up. A backup that is put in its place, in whatever way, has another number or none.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::pool::{Store, again};
+use super::sql::{Connection, Error, Kind, Value, big};
+use crate::random::Rng;
+
+/// The row of this run.
+#[derive(Default)]
+pub(super) struct Run {
+    /// What it is called by; 0 before it begins.
+    id: AtomicU64,
+    /// The number of settlings that are known to be written.
+    written: AtomicU64,
+}
+
+/// What a database says that is not the one that goat began with.
+pub(super) fn replaced() -> Error {
+    let message = "it was replaced, restored or removed while goat ran: goat ends, start it again on what is there now";
+    Error { kind: Kind::Replaced, message: message.into() }
+}
+
+fn name(run: u64) -> String {
+    format!("run {run:016x}")
+}
+
+impl Store {
+    /// Whether a run has a row here: it wrote into this database, and did not end in good order.
+    pub fn has_run(&self, run: u64) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM goat WHERE name = ?";
+        Ok(self.one(sql, &[Value::Text(&name(run))], |_| Some(()))?.is_some())
+    }
+
+    /// Begins a run, and returns what it is called by.
+    pub fn begin_run(&self) -> Result<u64, Error> {
+        let run = Rng::from_system().bits().max(1);
+        let sql = "INSERT INTO goat (name, value) VALUES (?, 0)";
+        again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))])))?;
+        self.run.written.store(0, Relaxed);
+        self.run.id.store(run, Relaxed);
+        Ok(run)
+    }
+
+    /// Forgets a run of which nothing is left to write.
+    pub fn end_run(&self, run: u64) -> Result<(), Error> {
+        let sql = "DELETE FROM goat WHERE name = ?";
+        again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))]).map(drop)))
+    }
+
+    /// Forgets this run, at its end.
+    pub fn end(&self) -> Result<(), Error> {
+        match self.run.id.swap(0, Relaxed) {
+            0 => Ok(()),
+            run => self.end_run(run),
+        }
+    }
+
+    /// Counts a settling, in its transaction. An error if the row of this run is gone.
+    pub(super) fn stamp(&self, c: &mut dyn Connection) -> Result<(), Error> {
+        let (run, next) = (self.run.id.load(Relaxed), self.run.written.load(Relaxed).saturating_add(1));
+        let sql = "UPDATE goat SET value = ? WHERE name = ?";
+        if run != 0 && c.execute(sql, &[big(next), Value::Text(&name(run))])? == 0 {
+            return Err(replaced());
+        }
+        let sql = "REPLACE INTO goat (name, value) VALUES ('written', ?)";
+        c.execute(sql, &[big(crate::clock::now())]).map(drop)
+    }
+
+    /// Notes that the last settling is written.
+    pub(super) fn stamped(&self) {
+        self.run.written.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the database is still the one that was written last.
+    pub fn is_same(&self) -> Result<(), Error> {
+        let (run, written) = (self.run.id.load(Relaxed), self.run.written.load(Relaxed));
+        if run == 0 {
+            return Ok(());
+        }
+        let sql = "SELECT value FROM goat WHERE name = ?";
+        let found = self.one(sql, &[Value::Text(&name(run))], |row| row.first().map(Value::small::<u64>))?;
+        // The last one may have been written without an answer.
+        let next = written.saturating_add(1);
+        match found {
+            Some(value) if value == written => Ok(()),
+            Some(value) if value == next => {
+                self.run.written.store(next, Relaxed);
+                Ok(())
+            }
+            _ => Err(replaced()),
+        }
+    }
+}

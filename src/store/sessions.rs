@@ -1,0 +1,455 @@
+//! The rows of sessions: what settling reads and writes, and what the tracker loads at its start.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::dialect::Dialect;
+use super::pool::{Store, again};
+use super::sql::{Connection, Error, Value, big};
+use crate::config::Driver;
+use crate::protocol::{Addresses, Moved, NO_ADDR6};
+use crate::torrent::PeerId;
+
+/// One life of a session, as its row holds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LifeRow {
+    /// When it began, in seconds since 1970.
+    pub began: u32,
+    /// The close after which it is in doubt, in seconds since 1970; 0: it is not.
+    pub doubt: u32,
+    /// The highest counters announced.
+    pub top: Moved,
+    /// What of them is credited.
+    pub done: Moved,
+}
+
+/// A row of `sessions`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// The number of the current life; 0 in a row that is not there yet.
+    pub life: u32,
+    pub current: LifeRow,
+    /// The life before, for what is heard of it late.
+    pub former: LifeRow,
+    /// When it was closed, in seconds since 1970; 0: it is open.
+    pub closed: u32,
+    /// The paths that announced since it opened, as a set of bits.
+    pub paths: u8,
+    pub paused: bool,
+    pub complete: bool,
+    pub snatched: bool,
+    /// Bytes that moved in all lives.
+    pub moved: Moved,
+    /// What of them was credited.
+    pub credited: Moved,
+    pub left: u64,
+    pub announced: u32,
+    /// Seconds.
+    pub seed_time: u64,
+    /// Until when the member was credited seeding, in seconds since 1970.
+    pub seeded_until: u32,
+    /// When it announced last over IPv4 and IPv6, in seconds since 1970.
+    pub seen: [u32; 2],
+    pub at: Addresses,
+}
+
+impl Row {
+    /// When it announced last, in seconds since 1970.
+    pub fn last_seen(&self) -> u32 {
+        let [v4, v6] = self.seen;
+        v4.max(v6)
+    }
+}
+
+/// (file_id, user_id, peer_id)
+pub type Key = (u32, u32, PeerId);
+
+const KEY: &str = "file_id, user_id, peer_id";
+/// All columns of `sessions` after the key.
+const COLUMNS: [&str; 19] = [
+    "closed",
+    "flags",
+    "life",
+    "began",
+    "top_uploaded",
+    "top_downloaded",
+    "lives",
+    "uploaded",
+    "downloaded",
+    "credited_uploaded",
+    "credited_downloaded",
+    "`left`",
+    "announced",
+    "seed_time",
+    "seeded_until",
+    "time4",
+    "at4",
+    "time6",
+    "at6",
+];
+/// The columns of `sessions` without which goat cannot do.
+pub(super) const SESSION_COLUMNS: &str = "file_id, user_id, peer_id, closed, flags, life, began, top_uploaded,
+    top_downloaded, lives, uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time,
+    seeded_until, time4, at4, time6, at6";
+/// The most rows that one clean-up removes.
+const SWEPT: u64 = 2_000;
+/// Rows among which sessions are closed at a time, about.
+const CLOSED: u32 = 20_000;
+/// The columns of `totals`.
+pub(super) const TOTALS: &str = "file_id, user_id, ip, completed, announced, uploaded, downloaded, credited_uploaded,
+    credited_downloaded, `left`, time, seed_time";
+/// Bits of `flags`; the paths follow from the fifth on.
+const PAUSED: u8 = 1;
+const COMPLETE: u8 = 2;
+const SNATCHED: u8 = 4;
+const PATHS: u32 = 4;
+/// Bytes of `lives`: what is to be known of a life in doubt, and of the life before.
+const LIVES: usize = 20 + 40;
+
+/// How many rows one statement writes or reads: the largest that fits, so that few different statements are made
+/// and each is prepared once.
+const ROWS: [usize; 4] = [512, 64, 8, 1];
+
+/// Cuts `rows` into pieces of the sizes in [`ROWS`] up to `most`.
+pub(super) fn pieces<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = ROWS.into_iter().find(|&size| size <= rows.len().min(most))?;
+        let (piece, rest) = rows.split_at_checked(size)?;
+        rows = rest;
+        Some(piece)
+    })
+}
+
+/// The rows of some members on some torrents, (file_id, user_id); where others write too, locked until the end of
+/// the transaction.
+fn of_members(
+    c: &mut dyn Connection,
+    driver: Driver,
+    members: &[(u32, u32)],
+    mut sink: impl FnMut(Key, Row),
+) -> Result<(), Error> {
+    // SQLite has one writer at a time, and answers one by one as fast as many at once.
+    let (most, locked) = if driver == Driver::Sqlite { (1, "") } else { (512, " FOR UPDATE") };
+    for piece in pieces(members, most) {
+        let which = vec!["(file_id = ? AND user_id = ?)"; piece.len()].join(" OR ");
+        let sql = format!("SELECT {KEY}, {} FROM sessions WHERE {which}{locked}", COLUMNS.join(", "));
+        let values: Vec<Value> =
+            piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
+        c.query(&sql, &values, &mut |row| {
+            if let Some((key, row)) = read(row) {
+                sink(key, row);
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
+fn write(c: &mut dyn Connection, driver: Driver, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
+    let sqlite = driver == Driver::Sqlite;
+    for piece in pieces(rows, if sqlite { 1 } else { 512 }) {
+        let packed: Vec<_> = piece.iter().map(|(_, row)| lives(row)).collect();
+        let mut values = Vec::with_capacity(piece.len() * 22);
+        for ((key, row), lives) in piece.iter().zip(&packed) {
+            let key = [Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)];
+            // An update names the row at its end.
+            if sqlite && !new {
+                values.extend(columns(row, lives));
+                values.extend(key);
+            } else {
+                values.extend(key);
+                values.extend(columns(row, lives));
+            }
+        }
+        c.execute(&statement(sqlite, new, piece.len()), &values)?;
+    }
+    Ok(())
+}
+
+fn statement(sqlite: bool, new: bool, rows: usize) -> String {
+    let set = |value: &str| COLUMNS.map(|column| format!("{column} = {}", value.replace("COLUMN", column))).join(", ");
+    if sqlite && !new {
+        return format!("UPDATE sessions SET {} WHERE file_id = ? AND user_id = ? AND peer_id = ?", set("?"));
+    }
+    let row = format!("(?, ?, ?{})", ", ?".repeat(COLUMNS.len()));
+    let update = if new { String::new() } else { format!(" ON DUPLICATE KEY UPDATE {}", set("VALUES(COLUMN)")) };
+    format!("INSERT INTO sessions ({KEY}, {}) VALUES {}{update}", COLUMNS.join(", "), vec![row; rows].join(", "))
+}
+
+fn columns<'a>(row: &'a Row, lives: &'a Option<[u8; LIVES]>) -> [Value<'a>; COLUMNS.len()] {
+    let flag = |flag: u8, on: bool| if on { flag } else { 0 };
+    let flags = flag(PAUSED, row.paused) | flag(COMPLETE, row.complete) | flag(SNATCHED, row.snatched);
+    let [time4, time6] = row.seen;
+    let [a, b, c, d, e, f] = row.at.v4;
+    [
+        row.closed.into(),
+        Value::Int(i64::from(flags) | i64::from(row.paths) << PATHS),
+        row.life.into(),
+        row.current.began.into(),
+        big(row.current.top.uploaded),
+        big(row.current.top.downloaded),
+        lives.as_ref().map_or(Value::Null, |lives| Value::Blob(lives)),
+        big(row.moved.uploaded),
+        big(row.moved.downloaded),
+        big(row.credited.uploaded),
+        big(row.credited.downloaded),
+        big(row.left),
+        row.announced.into(),
+        big(row.seed_time),
+        row.seeded_until.into(),
+        time4.into(),
+        Value::Int(i64::from_be_bytes([0, 0, a, b, c, d, e, f])),
+        time6.into(),
+        if row.at.v6 == NO_ADDR6 { Value::Null } else { Value::Blob(&row.at.v6) },
+    ]
+}
+
+fn read(row: &[Value]) -> Option<(Key, Row)> {
+    let [file, user, peer_id, rest @ ..] = row else { return None };
+    let [closed, flags, life, began, top_up, top_down, lives, rest @ ..] = rest else { return None };
+    let [up, down, credited_up, credited_down, left, announced, seed_time, seeded_until, rest @ ..] = rest else {
+        return None;
+    };
+    let [time4, at4, time6, at6, ..] = rest else { return None };
+    let flags: u32 = flags.small();
+    let on = |flag: u8| flags & u32::from(flag) != 0;
+    let top = Moved { uploaded: top_up.small(), downloaded: top_down.small() };
+    let [_, _, v4 @ ..] = at4.int().to_be_bytes();
+    let mut row = Row {
+        life: life.small(),
+        current: LifeRow { began: began.small(), doubt: 0, top, done: top },
+        former: LifeRow::default(),
+        closed: closed.small(),
+        paths: (flags >> PATHS) as u8,
+        paused: on(PAUSED),
+        complete: on(COMPLETE),
+        snatched: on(SNATCHED),
+        moved: Moved { uploaded: up.small(), downloaded: down.small() },
+        credited: Moved { uploaded: credited_up.small(), downloaded: credited_down.small() },
+        left: left.small(),
+        announced: announced.small(),
+        seed_time: seed_time.small(),
+        seeded_until: seeded_until.small(),
+        seen: [time4.small(), time6.small()],
+        at: Addresses { v4, v6: at6.bytes().try_into().unwrap_or(NO_ADDR6) },
+    };
+    unpack(&mut row, lives.bytes());
+    Some(((file.small(), user.small(), PeerId(peer_id.bytes().try_into().ok()?)), row))
+}
+
+/// What a session in its first life does not have: (doubt, done) of this life, and the life before.
+fn lives(row: &Row) -> Option<[u8; LIVES]> {
+    let LifeRow { doubt, done, top, .. } = row.current;
+    if row.former == LifeRow::default() && doubt == 0 && done == top {
+        return None;
+    }
+    let (mut out, former) = ([0; LIVES], row.former);
+    let longs = [done, former.top, former.done].into_iter().flat_map(|moved| [moved.uploaded, moved.downloaded]);
+    let bytes = longs
+        .flat_map(u64::to_be_bytes)
+        .chain([doubt, former.began, former.doubt].into_iter().flat_map(u32::to_be_bytes));
+    out.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    Some(out)
+}
+
+fn unpack(row: &mut Row, lives: &[u8]) {
+    let Some((longs, shorts)) = lives.split_at_checked(48) else { return };
+    let (longs, shorts) = (longs.as_chunks().0, shorts.as_chunks().0);
+    if let ([a, b, c, d, e, f], [doubt, began, former_doubt]) = (longs, shorts) {
+        let moved = |up: &[u8; 8], down: &[u8; 8]| Moved {
+            uploaded: u64::from_be_bytes(*up),
+            downloaded: u64::from_be_bytes(*down),
+        };
+        let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
+        (row.current.doubt, row.current.done) = (number(doubt), moved(a, b));
+        row.former = LifeRow { began: number(began), doubt: number(former_doubt), top: moved(c, d), done: moved(e, f) };
+    }
+}
+
+/// What one transaction writes.
+#[derive(Default)]
+pub struct Changes {
+    /// Rows that are there, and new ones, in the order of their keys.
+    changed: Vec<(Key, Row)>,
+    new: Vec<(Key, Row)>,
+    /// What each member is credited.
+    credits: BTreeMap<u32, Moved>,
+    /// Bytes that moved in all.
+    moved: Moved,
+    /// (file_id, user_id) of complete downloads.
+    pub snatches: Vec<(u32, u32)>,
+}
+
+impl Changes {
+    /// The row of a session, if it was the last that was put.
+    pub fn row(&self, key: Key) -> Option<Row> {
+        let last = |rows: &[(Key, Row)]| rows.last().filter(|(last, _)| *last == key).map(|(_, row)| *row);
+        last(&self.changed).or_else(|| last(&self.new))
+    }
+
+    /// Stores a row, instead of the last one where that is the same session's.
+    pub fn put(&mut self, key: Key, row: Row, new: bool) {
+        let rows = if new { &mut self.new } else { &mut self.changed };
+        match rows.last_mut() {
+            Some((last, before)) if *last == key => *before = row,
+            _ => rows.push((key, row)),
+        }
+    }
+
+    /// Credits a member.
+    pub fn credit(&mut self, user: u32, credited: Moved, moved: Moved) {
+        self.moved = self.moved.plus(moved);
+        if credited != Moved::default() {
+            let sum = self.credits.entry(user).or_default();
+            *sum = sum.plus(credited);
+        }
+    }
+}
+
+impl Store {
+    /// Reads the rows of members on torrents, (file_id, user_id) in order, has `compute` make changes of them, and
+    /// writes these, all in one transaction. `compute` may be called again where another was in the way. Where the
+    /// database does not say whether it committed, the same may be settled again.
+    pub fn settle(
+        &self,
+        members: &[(u32, u32)],
+        mut compute: impl FnMut(&[(Key, Row)]) -> Changes,
+    ) -> Result<(), Error> {
+        let driver = self.dialect.driver;
+        let mut moved = Moved::default();
+        self.transaction(|c| {
+            let mut rows = Vec::with_capacity(members.len());
+            of_members(c, driver, members, |key, row| rows.push((key, row)))?;
+            rows.sort_unstable_by_key(|(key, _)| *key);
+            let changes = compute(&rows);
+            write(c, driver, &changes.changed, false)?;
+            // Where two goats begin the same row, one of them comes again and finds it.
+            write(c, driver, &changes.new, true).map_err(Error::exists_is_busy)?;
+            begin_totals(c, &self.dialect, &changes.new)?;
+            self.credit_users(c, &changes.credits)?;
+            changes.snatches.iter().try_for_each(|snatch| count_snatch(c, *snatch))?;
+            moved = changes.moved;
+            self.stamp(c)
+        })?;
+        self.stamped();
+        self.moved[0].fetch_add(moved.uploaded, Relaxed);
+        self.moved[1].fetch_add(moved.downloaded, Relaxed);
+        Ok(())
+    }
+
+    fn credit_users(&self, c: &mut dyn Connection, credits: &BTreeMap<u32, Moved>) -> Result<(), Error> {
+        let users: Vec<_> = credits.iter().collect();
+        // MySQL takes five times as long for one after the other.
+        let most = if self.dialect.driver == Driver::Sqlite { 1 } else { 512 };
+        for rows in pieces(&users, most) {
+            let values = rows.iter().flat_map(|(id, sum)| [Value::from(**id), big(sum.uploaded), big(sum.downloaded)]);
+            c.execute(&self.dialect.add_to_users(rows.len()), &values.collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Folds sessions silent since `before` (seconds since 1970) of some torrents from `from` on into `totals`, and once
+    /// through also removes what members suggested before and nobody approved. Looks at about 2,000 rows, so that it
+    /// holds up nobody. Returns the torrent to go on from, `None` at the end; and whether there was something to do.
+    pub fn sweep(&self, from: u32, before: u32) -> Result<(Option<u32>, bool), Error> {
+        let last = format!(
+            "SELECT MAX(file_id) FROM (SELECT file_id FROM sessions WHERE file_id >= ? ORDER BY file_id LIMIT {SWEPT}) t"
+        );
+        let to = self.one(&last, &[from.into()], |row| row.first().map(Value::small::<u32>).filter(|to| *to > 0))?;
+        let Some(to) = to else {
+            return self.forget_suggestions(before).map(|()| (None, false));
+        };
+        let (sqlite, limits) =
+            (self.dialect.driver == Driver::Sqlite, [from.into(), to.into(), before.into(), before.into()]);
+        let old = format!(
+            "FROM sessions WHERE file_id >= ? AND file_id <= ? AND time4 < ? AND time6 < ? ORDER BY {KEY} LIMIT {SWEPT}"
+        );
+        let view = format!("SELECT {KEY} {old}");
+        let fold = self.dialect.upsert(
+            "file_id, user_id",
+            "ip = NEW(ip), completed = GREATEST(totals.completed, NEW(completed)), announced = totals.announced + NEW(announced),
+             uploaded = totals.uploaded + NEW(uploaded), downloaded = totals.downloaded + NEW(downloaded),
+             credited_uploaded = totals.credited_uploaded + NEW(credited_uploaded),
+             credited_downloaded = totals.credited_downloaded + NEW(credited_downloaded),
+             `left` = NEW(`left`), time = NEW(time), seed_time = totals.seed_time + NEW(seed_time)",
+        );
+        let fold = format!("INSERT INTO totals ({TOTALS}) SELECT p.file_id, p.user_id,
+            CASE WHEN time6 > time4 THEN ipv6 ELSE ipv4 END, completed, announced, uploaded, downloaded,
+            credited_uploaded, credited_downloaded, `left`, time, seed_time FROM peers p JOIN ({view}) o
+            ON o.file_id = p.file_id AND o.user_id = p.user_id AND o.peer_id = p.peer_id WHERE 1 = 1 ORDER BY time {fold}");
+        let remove =
+            if sqlite { format!("DELETE FROM sessions WHERE ({KEY}) IN ({view})") } else { format!("DELETE {old}") };
+        let removed = self.transaction(|c| {
+            c.execute(&fold, &limits)?;
+            c.execute(&remove, &limits)
+        })?;
+        Ok((if removed < SWEPT { to.checked_add(1) } else { Some(from) }, removed > 0))
+    }
+
+    fn forget_suggestions(&self, before: u32) -> Result<(), Error> {
+        let unused = "NOT EXISTS (SELECT 1 FROM totals t WHERE t.file_id = files.id)";
+        let files = format!("DELETE FROM files WHERE verified = 0 AND suggested BETWEEN 1 AND ? AND {unused}");
+        let clients = "DELETE FROM whitelist WHERE approved = 0 AND suggested BETWEEN 1 AND ?";
+        self.with(|c| {
+            c.execute(&files, &[before.into()])?;
+            c.execute(clients, &[before.into()]).map(drop)
+        })
+    }
+
+    /// Closes the sessions that were silent for too long while no tracker ran, and those of users that were banned or
+    /// removed meanwhile; some torrents at a time, so that nobody waits long.
+    pub fn close_sessions(&self, now: u32, silence: u32) -> Result<(), Error> {
+        let greatest = if self.dialect.driver == Driver::Sqlite { "MAX" } else { "GREATEST" };
+        let next = format!("SELECT file_id FROM sessions WHERE file_id >= ? ORDER BY file_id LIMIT 1 OFFSET {CLOSED}");
+        let sql = format!(
+            "UPDATE sessions SET closed = CASE WHEN {greatest}(time4, time6) < ? THEN {greatest}(time4, time6) + ? ELSE ? END
+             WHERE closed = 0 AND file_id >= ? AND file_id <= ? AND ({greatest}(time4, time6) < ?
+             OR user_id <> 0 AND user_id NOT IN (SELECT id FROM users WHERE banned = 0))"
+        );
+        let before = Value::from(now.saturating_sub(silence));
+        let (mut from, mut more) = (0u32, true);
+        while more {
+            let last = self.one(&next, &[from.into()], |row| row.first().map(Value::small::<u32>))?;
+            more = last.is_some();
+            let to = last.unwrap_or(u32::MAX);
+            let values = [before, silence.into(), now.into(), from.into(), to.into(), before];
+            again(|| self.with(|c| c.execute(&sql, &values)))?;
+            from = to.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// The sessions that are open, or were closed since `closed` (seconds since 1970).
+    pub fn sessions(&self, closed: u32, mut sink: impl FnMut(Key, Row)) -> Result<(), Error> {
+        let sql = format!("SELECT {KEY}, {} FROM sessions WHERE closed = 0 OR closed >= ?", COLUMNS.join(", "));
+        self.with(|c| {
+            c.query(&sql, &[closed.max(1).into()], &mut |row| {
+                if let Some((key, row)) = read(row) {
+                    sink(key, row);
+                }
+            })
+        })
+    }
+}
+
+/// Makes the rows of `totals` for members who come to a torrent for the first time.
+fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -> Result<(), Error> {
+    let mut members: Vec<(u32, u32)> = new.iter().map(|((file, user, _), _)| (*file, *user)).collect();
+    members.dedup();
+    for piece in pieces(&members, if dialect.driver == Driver::Sqlite { 1 } else { 512 }) {
+        let values: Vec<Value> =
+            piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
+        let rows = vec!["(?, ?, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)"; piece.len()].join(", ");
+        c.execute(&format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore()), &values)?;
+    }
+    Ok(())
+}
+
+/// Counts a complete download, if it is the member's first of the torrent.
+fn count_snatch(c: &mut dyn Connection, (file, user): (u32, u32)) -> Result<(), Error> {
+    let sql = "UPDATE totals SET completed = 1 WHERE file_id = ? AND user_id = ? AND completed = 0";
+    if c.execute(sql, &[file.into(), user.into()])? > 0 {
+        c.execute("UPDATE files SET completed = completed + 1 WHERE id = ?", &[file.into()])?;
+    }
+    Ok(())
+}
