@@ -1145,18 +1145,18 @@ fn a_members_unknown_client_is_suggested_to_the_operator_once() {
         assert_eq!(reason(&answer), "Your client is not whitelisted");
     }
     let suggestion = Suggestion::Client("Unknown/1.0".into());
-    assert_eq!(site.tracker.access.take_suggestions(), [suggestion]);
+    assert_eq!(site.tracker.access.take_suggestions(), [(suggestion, site.alice.id)]);
 }
 
 #[test]
 fn a_client_that_is_suggested_is_text_that_fits_the_whitelist() {
     let access = Access::default();
-    access.suggest_client(b"");
-    access.suggest_client(b"\x01\x02\x7f");
+    access.suggest_client(b"", 1);
+    access.suggest_client(b"\x01\x02\x7f", 1);
     assert_eq!(access.take_suggestions(), []);
-    access.suggest_client(&[b"Client\r\n\x00/\xff".as_slice(), &[b'9'; 500]].concat());
+    access.suggest_client(&[b"Client\r\n\x00/\xff".as_slice(), &[b'9'; 500]].concat(), 1);
     let name = format!("Client/\u{fffd}{}", "9".repeat(128 - 8));
-    assert_eq!(access.take_suggestions(), [Suggestion::Client(name)]);
+    assert_eq!(access.take_suggestions(), [(Suggestion::Client(name), 1)]);
 }
 
 #[test]
@@ -1167,7 +1167,7 @@ fn a_members_unknown_torrent_is_suggested_to_the_operator_once() {
     }
     assert_eq!(
         site.tracker.access.take_suggestions(),
-        [Suggestion::Torrent(hash(9))]
+        [(Suggestion::Torrent(hash(9)), site.alice.id)]
     );
     site.scrape(&[hash(10)]);
     assert_eq!(
@@ -1216,27 +1216,27 @@ fn browsers_and_crawlers_are_not_suggested() {
 fn never_more_than_a_thousand_suggestions_of_each_kind_wait() {
     let access = Access::default();
     for n in 0..3000 {
-        access.suggest_client(format!("Client/{n}").as_bytes());
-        access.suggest(Suggestion::Torrent(hash(n)));
+        access.suggest_client(format!("Client/{n}").as_bytes(), n);
+        access.suggest(Suggestion::Torrent(hash(n)), n);
     }
     let suggestions = access.take_suggestions();
     let clients = suggestions
         .iter()
-        .filter(|s| matches!(s, Suggestion::Client(_)))
+        .filter(|s| matches!(s, (Suggestion::Client(_), _)))
         .count();
     assert_eq!((clients, suggestions.len()), (1000, 2000));
-    access.suggest_client(b"Another/1.0");
-    access.suggest(Suggestion::Torrent(hash(9999)));
+    access.suggest_client(b"Another/1.0", 9999);
+    access.suggest(Suggestion::Torrent(hash(9999)), 9999);
     assert_eq!(
         access.take_suggestions(),
         [],
         "those that were taken wait for the operator"
     );
     access.forget_suggestions();
-    access.suggest_client(b"Another/1.0");
+    access.suggest_client(b"Another/1.0", 9999);
     assert_eq!(
         access.take_suggestions(),
-        [Suggestion::Client("Another/1.0".into())]
+        [(Suggestion::Client("Another/1.0".into()), 9999)]
     );
 }
 

@@ -12,10 +12,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use common::escape;
 use goat::net::http::{Answer, Scratch};
 use goat::net::message::Request;
-use goat::protocol::{Addresses, Announce, Event, Peers, Scrape, Want};
+use goat::protocol::{Addresses, Announce, Event, Moved, Peers, Scrape, Want, ip4, ip6, port};
 use goat::random::Rng;
 use goat::rules::swarm::Swarm;
-use goat::store::{FileRow, Session};
+use goat::books::{Life, Paths, Session};
+use goat::store::FileRow;
 use goat::torrent::{InfoHash, PeerId};
 use proptest::prelude::*;
 use serde_json::json;
@@ -722,6 +723,30 @@ fn counts(model: &Model) -> (usize, usize, usize) {
 }
 
 /// What the swarm holds, as the model has it.
+/// A session that has moved nothing.
+fn session(user: u32, peer_id: PeerId, left: u64, seen: [u32; 2]) -> Session {
+    Session {
+        top: Moved::default(),
+        left,
+        seen,
+        user,
+        life: Life(1),
+        announced: 1,
+        peer_id,
+        paths: Paths(1),
+        paused: false,
+        complete: left == 0,
+        snatched: false,
+    }
+}
+
+/// The IP addresses among two.
+fn ips(at: &Addresses) -> BTreeSet<IpAddr> {
+    let v4 = (port(&at.v4) != 0).then(|| ip4(&at.v4).into());
+    let v6 = (port(&at.v6) != 0).then(|| ip6(&at.v6).into());
+    v4.into_iter().chain(v6).collect()
+}
+
 fn compare(world: &World, model: &Model) {
     assert_eq!(world.counts(1), counts(model));
     let shard = world.swarms.shard(&hash(1));
@@ -734,7 +759,7 @@ fn compare(world: &World, model: &Model) {
             .find(session.user, &session.peer_id)
             .expect("who is there is found");
         assert_eq!(swarm.get(slot), Some((session, at)));
-        let ips: BTreeSet<IpAddr> = at.ips().collect();
+        let ips = ips(&at);
         let what = (session.left, session.paused, ips, session.last_seen());
         assert!(
             held.insert((session.user, session.peer_id), what).is_none(),
@@ -940,17 +965,9 @@ fn apply(
             seen,
         } => {
             let peer_id = client(n).peer_id;
-            let (uploaded, downloaded) = (seen[0].into(), seen[1].into());
-            let completed = paused;
             let session = Session {
-                uploaded,
-                downloaded,
-                left,
-                seen,
-                user,
-                peer_id,
                 paused,
-                completed,
+                ..session(user, peer_id, left, seen)
             };
             let mut at = Addresses::NONE;
             if families[0] {
@@ -1019,18 +1036,7 @@ fn swarm_of(seeders: u32, leechers: u32) -> Swarm {
     let mut swarm = Swarm::default();
     for n in 0..seeders + leechers {
         let (peer_id, left) = (peer_id_of(n), u64::from(n >= seeders));
-        let (seen, paused, completed) = ([NOW, 0], false, false);
-        let (uploaded, downloaded, user) = (0, 0, 1 + n);
-        let session = Session {
-            uploaded,
-            downloaded,
-            left,
-            seen,
-            user,
-            peer_id,
-            paused,
-            completed,
-        };
+        let session = session(1 + n, peer_id, left, [NOW, 0]);
         let mut at = Addresses::NONE;
         at.set(Ipv4Addr::from(n).into(), 1);
         swarm.put(None, session, at);

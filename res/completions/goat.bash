@@ -51,8 +51,9 @@ _goat() {
         "file approve:"*) words="--all --config" ;;
         "file revoke:--config") files=1 ;;
         "file revoke:"*) words="--config" ;;
+        "file remove:--by") return ;;
         "file remove:--config") files=1 ;;
-        "file remove:"*) words="--config" ;;
+        "file remove:"*) words="--pending --by --config" ;;
         "file free:--download") return ;;
         "file free:--upload") return ;;
         "file free:--config") files=1 ;;

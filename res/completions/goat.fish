@@ -64,6 +64,8 @@ complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcomman
 complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a revoke -d 'take that approval back'
 complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from revoke' -l config -r -F -d 'instead of ~/.config/goat/config.json'
 complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a remove -d 'remove a torrent; what members moved of it stays theirs'
+complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from remove' -l pending -d 'all that await approval'
+complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from remove' -l by -x -d 'of them, those that this member announced'
 complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from remove' -l config -r -F -d 'instead of ~/.config/goat/config.json'
 complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a free -d 'credit so many percent of what moves from now on; freeleech unless said otherwise'
 complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from free' -l download -x -d 'of what is downloaded; 0 if left out'

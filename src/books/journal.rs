@@ -297,6 +297,11 @@ impl Journal {
         old.for_each(|(_, path)| drop(fs::remove_file(path)));
     }
 
+    /// Bytes of the segment that is appended to.
+    pub fn length(&self) -> u64 {
+        lock(&self.current).segment.as_ref().map_or(0, |segment| segment.length)
+    }
+
     /// Bytes that it takes on the disk, about.
     pub fn size(&self) -> u64 {
         let files = segments(&self.folder).unwrap_or_default();
@@ -318,16 +323,6 @@ impl Segment {
             Err(_) => drop(self.file.set_len(self.length)),
         }
         written.is_ok()
-    }
-}
-
-impl Drop for Journal {
-    /// Removes what is empty, so that nothing stays of a goat that ended in good order.
-    fn drop(&mut self) {
-        let empty = lock(&self.current).segment.as_ref().is_some_and(|segment| segment.length == HEAD as u64);
-        if empty && segments(&self.folder).is_ok_and(|files| files.len() == 1) {
-            self.settled(u64::MAX);
-        }
     }
 }
 

@@ -88,7 +88,7 @@ struct Times {
 impl Keeper {
     /// A keeper that has nothing to write yet.
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
-        let writer = Writer::new(tracker.clone());
+        let writer = Writer::new(tracker.clock.now());
         Keeper { tracker, writer, comparison: None, away_since: None, sweep: None, hangs: false, announces: 0 }
     }
 
@@ -128,9 +128,9 @@ impl Keeper {
         if times.certificates.due(now) {
             refresh();
         }
-        self.writer.tend_journal();
+        self.writer.tend_journal(&self.tracker);
         let done = self.use_database(times, now);
-        self.tracker.stats.unsaved.store(self.writer.waiting() as u64, Relaxed);
+        self.tracker.stats.unsaved.store(Writer::waiting(&self.tracker) as u64, Relaxed);
         if let Err(e) = &done
             && e.kind == Kind::Replaced
         {
@@ -157,8 +157,8 @@ impl Keeper {
         if due {
             tracker.store.is_same()?;
         }
-        if self.writer.due(now) {
-            self.writer.write(now)?;
+        if self.writer.due(&tracker, now) {
+            self.writer.write(&tracker, now)?;
         }
         if due {
             follow_changes(&tracker)?;
@@ -246,7 +246,7 @@ impl Keeper {
             // A few minutes of a graph are no reason to end with an error.
             let _ = tracker.history.save(&tracker.store, now, true);
         }
-        self.writer.finish(self.hangs)
+        self.writer.finish(&self.tracker, self.hangs)
     }
 }
 

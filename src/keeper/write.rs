@@ -1,6 +1,5 @@
 //! Writing the books: when ledgers are taken, how they are settled, and what the journal must hold meanwhile.
 
-use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,12 +22,13 @@ const LOCKED: Duration = Duration::from_millis(250);
 const LEAST_ROWS: usize = 500;
 /// How long others are let in between two transactions, at least and at most: SQLite's waiters look at most 100 ms apart.
 const GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(110));
+/// Bytes of a segment after which another begins.
+const SHORT: u64 = 256 << 10;
 /// Bytes of a journal that is worth writing anew, if it has more than twice what waits.
 const LONG: u64 = 64 << 20;
 
 /// Writes the books.
 pub struct Writer {
-    tracker: Arc<Tracker>,
     /// When everything was written last, in seconds since 1970.
     pub written: u32,
     /// Seconds that this took.
@@ -42,57 +42,58 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(tracker: Arc<Tracker>) -> Writer {
-        let written = tracker.clock.now();
-        Writer { tracker, written, took: 0, rows: MOST_ROWS, caught_up: 0, fails: false }
+    /// A writer that has nothing to write yet, at a time in seconds since 1970.
+    pub fn new(now: u32) -> Writer {
+        Writer { written: now, took: 0, rows: MOST_ROWS, caught_up: 0, fails: false }
     }
 
     /// How many states wait.
-    pub fn waiting(&self) -> usize {
-        self.tracker.swarms.each().map(|shard| shard.ledger.len()).sum()
+    pub fn waiting(tracker: &Tracker) -> usize {
+        tracker.swarms.each().map(|shard| shard.ledger.len()).sum()
     }
 
     /// Whether it is time to write: each second while little happens.
-    pub fn due(&self, now: u32) -> bool {
+    pub fn due(&self, tracker: &Tracker, now: u32) -> bool {
         let passed = now.saturating_sub(self.written).max(1);
         let pace = self.took.saturating_mul(3).clamp(PACE, SLOWEST);
-        self.waiting() < FEW.saturating_mul(passed as usize) || passed >= pace
+        Writer::waiting(tracker) < FEW.saturating_mul(passed as usize) || passed >= pace
     }
 
     /// Settles everything that waits. What cannot be settled waits on.
-    pub fn write(&mut self, now: u32) -> Result<(), Error> {
-        // First: what is noted from here on is in a later segment than what is settled.
-        let segment = self.tracker.journal.turn();
+    pub fn write(&mut self, tracker: &Tracker, now: u32) -> Result<(), Error> {
+        // First: what is noted from here on is in a later segment than what is settled. A short one goes on: to settle
+        // it again costs little.
+        let segment = if tracker.journal.length() > SHORT { tracker.journal.turn().ok() } else { None };
         let mut batch = Vec::new();
-        self.tracker.swarms.each().for_each(|mut shard| shard.ledger.take(&mut batch));
+        tracker.swarms.each().for_each(|mut shard| shard.ledger.take(&mut batch));
         sort(&mut batch);
         let begin = Instant::now();
         let mut rest = &batch[..];
         while let Some((part, later)) =
             rest.split_at_checked(self.rows.min(rest.len())).filter(|(part, _)| !part.is_empty())
         {
-            if let Err(e) = self.settle(part, !later.is_empty()) {
-                self.put_back(rest);
+            if let Err(e) = self.settle(tracker, part, !later.is_empty()) {
+                put_back(tracker, rest);
                 return Err(e);
             }
             rest = later;
         }
         if !batch.is_empty() {
-            self.tracker.metrics.wrote(batch.len(), begin.elapsed());
+            tracker.metrics.wrote(batch.len(), begin.elapsed());
         }
-        if let Ok(segment) = segment {
-            self.tracker.journal.settled(segment);
+        if let Some(segment) = segment {
+            tracker.journal.settled(segment);
         }
         self.written = now;
         self.took = begin.elapsed().as_secs() as u32;
-        self.tracker.metrics.saved(now);
+        tracker.metrics.saved(now);
         Ok(())
     }
 
-    fn settle(&mut self, part: &[Waiting], more: bool) -> Result<(), Error> {
+    fn settle(&mut self, tracker: &Tracker, part: &[Waiting], more: bool) -> Result<(), Error> {
         let begin = Instant::now();
-        let told = settle(&self.tracker.store, part, silence(&self.tracker.config))?;
-        told.iter().for_each(|told| self.tracker.swarms.shard(&told.info_hash).tell(told));
+        let told = settle(&tracker.store, part, silence(&tracker.config))?;
+        told.iter().for_each(|told| tracker.swarms.shard(&told.info_hash).tell(told));
         self.caught_up += part.len();
         let took = begin.elapsed();
         // Others write, too: a command must not wait long for its turn, nor in vain.
@@ -107,21 +108,15 @@ impl Writer {
         Ok(())
     }
 
-    fn put_back(&self, states: &[Waiting]) {
-        for waiting in states {
-            self.tracker.swarms.shard(&waiting.0).ledger.put_back(*waiting);
-        }
-    }
-
     /// Sees to it that the journal is on the disk, holds all that waits, and is not much longer than that; says once
     /// where it cannot.
-    pub fn tend_journal(&mut self) {
-        let journal = &self.tracker.journal;
+    pub fn tend_journal(&mut self, tracker: &Tracker) {
+        let journal = &tracker.journal;
         let (synced, failed) = (journal.sync(), journal.failed());
-        if !self.fails && synced.is_ok() && !failed && !self.is_long() {
+        if !self.fails && synced.is_ok() && !failed && !is_long(tracker) {
             return;
         }
-        let renewed = synced.and_then(|()| self.renew_journal());
+        let renewed = synced.and_then(|()| renew_journal(tracker));
         match (renewed, self.fails) {
             (Ok(()), true) => log(format!("{} can be written again", journal.path().display())),
             (Err(e), false) => log(format!(
@@ -135,46 +130,26 @@ impl Writer {
         }
     }
 
-    fn is_long(&self) -> bool {
-        let size = self.tracker.journal.size();
-        size > LONG && size > (self.waiting() * crate::books::journal::RECORD * 2) as u64
-    }
-
-    /// Writes all that waits into a new segment, and removes the older ones.
-    fn renew_journal(&self) -> std::io::Result<()> {
-        let journal = &self.tracker.journal;
-        let segment = journal.turn()?;
-        let mut records = Vec::new();
-        for shard in self.tracker.swarms.each() {
-            shard.ledger.records(&mut records);
-            drop(shard);
-            journal.write(&mut records);
-        }
-        journal.sync()?;
-        if journal.failed() {
-            return Err(std::io::Error::other("there is no room for all of it"));
-        }
-        journal.settled(segment);
-        Ok(())
-    }
-
     /// Writes everything for the last time. What cannot be written stays in the journal, for the next start.
-    pub fn finish(&mut self, hangs: bool) -> Result<(), String> {
-        let now = self.tracker.clock.now();
-        let name = self.tracker.config.database_name();
+    pub fn finish(&mut self, tracker: &Tracker, hangs: bool) -> Result<(), String> {
+        let now = tracker.clock.now();
+        let name = tracker.config.database_name();
         // A database that hangs is not waited for again: goat is to end within 10 seconds.
         let done = if hangs {
             Err(Error { kind: Kind::Silent, message: "it does not answer".into() })
         } else {
-            self.write(now)
+            self.write(tracker, now)
         };
-        let Err(e) = done.and_then(|()| self.tracker.store.end()) else { return Ok(()) };
-        let (waiting, journal) = (self.waiting(), &self.tracker.journal);
+        let Err(e) = done.and_then(|()| tracker.store.end()) else {
+            tracker.journal.settled(u64::MAX);
+            return Ok(());
+        };
+        let (waiting, journal) = (Writer::waiting(tracker), &tracker.journal);
         if waiting == 0 {
             return Ok(());
         }
         let kept = journal.sync().is_ok() && !journal.failed() && !self.fails;
-        match kept || self.renew_journal().is_ok() {
+        match kept || renew_journal(tracker).is_ok() {
             true => {
                 log(format!(
                     "{name} cannot be written: {e}. The next start writes {waiting} states of sessions from {}",
@@ -188,4 +163,33 @@ impl Writer {
             )),
         }
     }
+}
+
+fn put_back(tracker: &Tracker, states: &[Waiting]) {
+    for waiting in states {
+        tracker.swarms.shard(&waiting.0).ledger.put_back(*waiting);
+    }
+}
+
+fn is_long(tracker: &Tracker) -> bool {
+    let size = tracker.journal.size();
+    size > LONG && size > (Writer::waiting(tracker) * crate::books::journal::RECORD * 2) as u64
+}
+
+/// Writes all that waits into a new segment, and removes the older ones.
+fn renew_journal(tracker: &Tracker) -> std::io::Result<()> {
+    let journal = &tracker.journal;
+    let segment = journal.turn()?;
+    let mut records = Vec::new();
+    for shard in tracker.swarms.each() {
+        shard.ledger.records(&mut records);
+        drop(shard);
+        journal.write(&mut records);
+    }
+    journal.sync()?;
+    if journal.failed() {
+        return Err(std::io::Error::other("there is no room for all of it"));
+    }
+    journal.settled(segment);
+    Ok(())
 }

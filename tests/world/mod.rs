@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use goat::config::Config;
-use goat::keeper::gather;
+use goat::keeper::Writer;
 use goat::net::http::{self, Answer, Scratch};
 use goat::net::message::Request;
 use goat::protocol::{Announce, Event, Peers, Refusal, Reply, Scrape, Want};
 use goat::random::Rng;
 use goat::rules::access::{Access, User};
-use goat::rules::announce;
+use goat::rules::announce::{self, Admitted, Buffers, Visitor};
 use goat::rules::swarm::Swarms;
 use goat::store::{FileRow, NewUser};
 use goat::torrent::{InfoHash, PeerId};
@@ -53,7 +53,7 @@ pub fn file(n: u32) -> FileRow {
         size: 0,
         verified: true,
         completed: 0,
-        factors: Default::default(),
+        ..FileRow::default()
     }
 }
 
@@ -71,6 +71,7 @@ pub fn client(n: u16) -> Announce {
         downloaded: 0,
         left: 1,
         event: Event::Started,
+        udp: false,
         want: Want {
             count: 50,
             v4: true,
@@ -187,20 +188,20 @@ pub struct World {
     pub access: Access,
     pub swarms: Swarms,
     pub now: Cell<u32>,
-    pub rng: RefCell<Rng>,
+    pub buffers: RefCell<Buffers>,
 }
 
 impl World {
     pub fn new(settings: Value) -> World {
         let config = config("goat.json".as_ref(), &settings);
         let (access, swarms) = (Access::default(), Swarms::default());
-        let (now, rng) = (Cell::new(NOW), RefCell::new(Rng::new(1)));
+        let (now, buffers) = (Cell::new(NOW), RefCell::new(Buffers::new(Rng::new(1))));
         let world = World {
             config,
             access,
             swarms,
             now,
-            rng,
+            buffers,
         };
         world.put_user(ALICE, "alice", 0);
         world.put_user(BOB, "bob", 0);
@@ -239,14 +240,14 @@ impl World {
     /// Lets the silent go.
     pub fn expire(&self) {
         for mut shard in self.swarms.each() {
-            announce::expire(&self.config, &self.access, &mut shard, self.now.get());
+            announce::expire(&self.config, &self.access, &mut shard, self.now.get(), &mut Vec::new());
         }
     }
 
     /// Lets a user go.
     pub fn drop_user(&self, user: u32) {
         for mut shard in self.swarms.each() {
-            announce::drop_users(&self.access, &mut shard, &[user].into());
+            announce::drop_users(&self.access, &mut shard, &[user].into(), self.now.get(), &mut Vec::new());
         }
     }
 
@@ -259,15 +260,15 @@ impl World {
     ) -> Result<u32, Refusal> {
         let agent = agent.into().map(str::as_bytes);
         let peer_id = peer_id.into().map(|id| &id[..]);
-        let user = announce::admit(
-            &self.config,
-            &self.access,
+        let visitor = Visitor {
             agent,
             peer_id,
-            passkey.into(),
-            true,
-        )?;
-        Ok(user.id)
+            passkey: passkey.into(),
+            allowed: true,
+            stopping: false,
+        };
+        let who = announce::admit(&self.config, &self.access, &visitor)?;
+        Ok(who.user.id)
     }
 
     /// What a user's client is told, and which peers it is sent.
@@ -276,10 +277,12 @@ impl World {
             .access
             .by_id(user)
             .unwrap_or_else(|| self.access.anonymous());
-        let (mut rng, now, mut peers) = (self.rng.borrow_mut(), self.now.get(), Peers::default());
-        let (config, swarms) = (&self.config, &self.swarms);
-        let reply = announce::announce(config, swarms, &user, &a, now, &mut rng, &mut peers)?;
-        Ok((reply, addresses(peers)))
+        let refusal = user.banned.then_some(Refusal::Banned);
+        let who = Admitted { user, refusal };
+        let mut buffers = self.buffers.borrow_mut();
+        let (config, swarms, now) = (&self.config, &self.swarms, self.now.get());
+        let reply = announce::announce(config, swarms, &who, &a, now, &mut buffers)?;
+        Ok((reply, addresses(std::mem::take(&mut buffers.peers))))
     }
 
     pub fn reply(&self, user: u32, a: Announce) -> Reply {
@@ -324,7 +327,7 @@ impl World {
 
     /// How many rows the database does not have.
     pub fn unwritten(&self) -> usize {
-        self.swarms.each().map(|shard| shard.ledger.rows()).sum()
+        self.swarms.each().map(|shard| shard.ledger.len()).sum()
     }
 }
 
@@ -463,11 +466,13 @@ impl Site {
             clock,
             ..
         } = &self.tracker;
-        let (mut rng, mut peers, now) = (Rng::new(1), Peers::default(), clock.now());
+        let (mut buffers, now) = (Buffers::new(Rng::new(1)), clock.now());
         for n in 1..=count {
             let user = User::new(1000 + u32::from(n), "", 0, false);
             let a = client(n);
-            announce::announce(config, swarms, &user, &a, now, &mut rng, &mut peers).unwrap();
+            let (user, refusal) = (user.into(), None);
+            let who = Admitted { user, refusal };
+            announce::announce(config, swarms, &who, &a, now, &mut buffers).unwrap();
         }
     }
 
@@ -547,12 +552,8 @@ impl Site {
 
     /// Writes the books.
     pub fn save(&self) {
-        let batch = gather(&self.tracker, &mut Rng::from_system());
-        let Tracker { store, clock, .. } = &self.tracker;
-        store.write(&batch, clock.now()).unwrap();
-        if let Some(journal) = &self.tracker.journal {
-            journal.forget(Some(batch.number));
-        }
+        let now = self.tracker.clock.now();
+        Writer::new(now).write(&self.tracker, now).unwrap();
     }
 
     /// Writes the books, ends, and starts anew from the database.
