@@ -138,6 +138,23 @@ impl Goat {
         self.folder.join("config.json")
     }
 
+    /// The folder of its journal: beside the database (SQLite) or the configuration (MariaDB).
+    pub fn journal(&self) -> PathBuf {
+        match self.config["DB"]["Path"].as_str() {
+            Some(path) => Path::new(path).with_extension("journal"),
+            None => self.folder.join("config.journal"),
+        }
+    }
+
+    /// The files in that folder which hold what was answered, in order.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.journal()).into_iter().flatten();
+        let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|end| end == "log"));
+        files.sort();
+        files
+    }
+
     /// Runs a subcommand on the same configuration: its status, stdout and stderr.
     pub fn cli(&self, arguments: &[&str]) -> (ExitStatus, String, String) {
         let output = self.command(arguments).output().unwrap();
