@@ -1,7 +1,7 @@
 //! The real binary, run as an operator runs it.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -74,10 +74,9 @@ impl Goat {
         let on = |key: &str| self.config[key] == true;
         wait_until("goat to listen", || {
             process.assert_running();
-            let http = !on("HTTP") || TcpStream::connect(self.address()).is_ok();
-            let https = !on("HTTPS") || TcpStream::connect(self.tls_address()).is_ok();
-            let udp = !on("UDP") || process.output().contains("listening for UDP");
-            http && https && udp
+            // The ports are taken long before anybody is answered.
+            let listens = |what: &str| process.output().contains(&format!("listening for {what} on"));
+            ["HTTP", "HTTPS", "UDP"].iter().all(|what| !on(what) || listens(what))
         });
         self.process = Some(process);
     }

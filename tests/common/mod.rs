@@ -7,6 +7,7 @@ mod announce;
 mod database;
 mod goat;
 mod lab;
+pub mod load;
 mod model;
 mod process;
 mod socket;
