@@ -362,14 +362,12 @@ fn ask_http(line: &mut Option<TcpStream>, address: SocketAddr, a: &Said) -> std:
         a.left,
         a.ip
     );
-    let stream = match line {
-        Some(stream) => stream,
-        none => {
-            let stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            none.insert(stream)
-        }
-    };
+    if line.is_none() {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        *line = Some(stream);
+    }
+    let stream = line.as_mut().unwrap();
     stream.write_all(request.as_bytes())?;
     let (body, keep) = read_answer(stream)?;
     if !keep {
