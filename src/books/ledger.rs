@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::journal::encode;
-use super::session::{Life, SessionKey, State};
+use super::session::{Life, Session, SessionKey, State};
 use crate::torrent::InfoHash;
 
 /// A state that waits to be settled, and the torrent that it is of.
@@ -51,6 +51,14 @@ impl Ledger {
         // No room is kept: it would be that of the busiest second.
         let states = std::mem::take(&mut self.states);
         batch.extend(states.into_iter().map(|((key, _), (info_hash, state))| (info_hash, key, state)));
+    }
+
+    /// Has a state that came while the first of its life was written learn what the row is; on its own it would say
+    /// nothing of where its life begins. Appends the record of it.
+    pub fn learn(&mut self, key: &SessionKey, life: Life, learn: impl Fn(&mut Session), records: &mut Vec<u8>) {
+        let Some((info_hash, mut state)) = self.states.remove(&(*key, life)) else { return };
+        learn(&mut state.known.session);
+        self.note(&info_hash, key.file, state, records);
     }
 
     /// Takes back a state that could not be written.
