@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
 use crate::config::{Config, Driver};
-use crate::log::log;
 use crate::protocol::{Addresses, Factors, Moved, take};
 use crate::sync::lock;
 use crate::torrent::PeerId;
@@ -109,18 +108,14 @@ impl Folder {
     }
 
     /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written
-    /// that is said, and tried again by [`Journal::turn`].
+    /// the keeper tries again, and says so.
     pub fn begin(self, head: Head) -> Journal {
         let last = segments(&self.path).ok().and_then(|files| files.last().map(|(number, _)| *number));
         let next = last.unwrap_or(0).saturating_add(1);
         let current = Mutex::new(Current { segment: None, next });
         let journal = Journal { folder: self.path, head, _lock: self.lock, current, failed: AtomicBool::new(false) };
-        if let Some(e) = self.trouble.or_else(|| journal.turn().err()) {
+        if self.trouble.is_some() || journal.turn().is_err() {
             journal.failed.store(true, Relaxed);
-            log(format!(
-                "{} cannot be written ({e}): until it can, a kill would lose what is not yet in the database",
-                journal.folder.display()
-            ));
         } else {
             journal.settled(next);
         }
@@ -173,7 +168,10 @@ fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
 }
 
 fn cannot_read(path: &Path, why: &str) -> String {
-    let advice = "goat must run as the user who owns it; `goat check --fix` sets a damaged one aside";
+    let advice = match crate::sys::stranger(path) {
+        Some(owner) => format!("It belongs to {owner}: run goat as that user"),
+        None => "`goat check --fix` sets a damaged one aside".into(),
+    };
     format!("{} holds accounts not yet written, but cannot be read: {why}. {advice}", path.display())
 }
 
