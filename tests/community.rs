@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use common::{
-    Announce, Database, Folder, Goat, Lab, PATIENCE, Process, hex, http_get, info_hash,
-    installed, nothing_may_be_skipped, peer_id, skip, wait_for, wait_until,
+    Announce, Database, Folder, Goat, Lab, PATIENCE, Process, hex, http_get, info_hash, installed,
+    nothing_may_be_skipped, peer_id, skip, wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -567,7 +567,8 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         let longer = format!("{prefix}.1");
         let said = cli(&goat, &["client", "deny", &longer]);
         assert!(said.contains(&format!("by the shorter {prefix}")), "{said}");
-        let denied = json!({ "approved": false, "client": longer, "suggested": null, "suggestedBy": "" });
+        let denied =
+            json!({ "approved": false, "client": longer, "suggested": null, "suggestedBy": "" });
         let clients = goat.json(&["client", "list"]);
         assert!(clients.as_array().unwrap().contains(&denied), "{clients}");
         cli(&goat, &["client", "remove", &longer]);
@@ -1018,7 +1019,8 @@ fn things_are_found_by_name_id_and_prefix(database: &Database) {
         "/tests/data/torrents/libtorrent-hybrid.torrent"
     );
     cli(&goat, &["file", "add", sample]);
-    let v2 = database.sql("SELECT info_hash_v2 FROM files WHERE info_hash_v2 IS NOT NULL")[0][0].clone();
+    let v2 =
+        database.sql("SELECT info_hash_v2 FROM files WHERE info_hash_v2 IS NOT NULL")[0][0].clone();
     for text in [&v2, &format!("{v2}{}", "0".repeat(24))] {
         assert_eq!(hash(text), "f2b8e8d82e954478026cf4ba7f6df17b639ccf4c");
     }
@@ -1033,14 +1035,53 @@ fn names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone(database: &
     cli(&goat, &["file", "add", &hex(&info_hash(1))]);
     // All of these are different, whatever a collation thinks of them.
     let names = [
-        "🐱", "🐶", "jose", "josé", "jose\u{301}", "straße", "strasse", "ÉCOLE", "école", "ΑΒΓ", "αβγ", "Ærø", "ı", "i",
-        "ﬁ", "fi", "a", "ａ", "ª", "а", "anna", "anna_", "ann", "Ю", "ю", "Š", "š", "À", "à", "Ø", "ø", "½", "\u{1f431}\u{fe0f}",
+        "🐱",
+        "🐶",
+        "jose",
+        "josé",
+        "jose\u{301}",
+        "straße",
+        "strasse",
+        "ÉCOLE",
+        "école",
+        "ΑΒΓ",
+        "αβγ",
+        "Ærø",
+        "ı",
+        "i",
+        "ﬁ",
+        "fi",
+        "a",
+        "ａ",
+        "ª",
+        "а",
+        "anna",
+        "anna_",
+        "ann",
+        "Ю",
+        "ю",
+        "Š",
+        "š",
+        "À",
+        "à",
+        "Ø",
+        "ø",
+        "½",
+        "\u{1f431}\u{fe0f}",
     ];
     for name in names {
         goat.add_user(name);
     }
-    assert_eq!(goat.json(&["user", "list"]).as_array().unwrap().len(), names.len());
-    for (taken, name) in [("ANNA", "anna"), ("Anna", "anna"), ("JOSé", "josé"), ("STRAßE", "straße")] {
+    assert_eq!(
+        goat.json(&["user", "list"]).as_array().unwrap().len(),
+        names.len()
+    );
+    for (taken, name) in [
+        ("ANNA", "anna"),
+        ("Anna", "anna"),
+        ("JOSé", "josé"),
+        ("STRAßE", "straße"),
+    ] {
         let said = refused(&goat, &["user", "add", taken]);
         assert!(said.contains("already"), "{taken}: {said}");
         assert_eq!(goat.json(&["user", "show", taken])["name"], name);
@@ -1059,7 +1100,9 @@ fn names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone(database: &
     assert_eq!(all.as_array().unwrap().len(), 3, "{all}");
 }
 
-fn pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_member(database: &Database) {
+fn pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_member(
+    database: &Database,
+) {
     let mut goat = Goat::prepare(database, json!({ "SlowDown": 0 }));
     let [anna, bert] = ["anna", "bert"].map(|name| goat.add_user(name).passkey);
     cli(&goat, &["file", "add", &hex(&info_hash(1000))]);
@@ -1096,16 +1139,35 @@ fn pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_membe
         assert!((now..now + 120).contains(&when), "{row}");
     }
     let text = cli(&goat, &["file", "list", "--pending"]);
-    assert!(text.lines().next().is_some_and(|head| head.contains("suggested by")), "{text}");
-    assert_eq!(text.lines().filter(|line| line.contains("anna")).count(), 20, "{text}");
+    assert!(
+        text.lines()
+            .next()
+            .is_some_and(|head| head.contains("suggested by")),
+        "{text}"
+    );
+    assert_eq!(
+        text.lines().filter(|line| line.contains("anna")).count(),
+        20,
+        "{text}"
+    );
 
-    assert_eq!(cli(&goat, &["file", "remove", "--pending", "--by", "ANNA"]), "20 torrents removed\n");
+    assert_eq!(
+        cli(&goat, &["file", "remove", "--pending", "--by", "ANNA"]),
+        "20 torrents removed\n"
+    );
     assert_eq!(counts()[0], [0, 5]);
     assert!(refused(&goat, &["file", "remove", "--pending", "--by", "carl"]).contains("carl"));
-    assert_eq!(cli(&goat, &["file", "remove", "--pending"]), "5 torrents removed\n");
+    assert_eq!(
+        cli(&goat, &["file", "remove", "--pending"]),
+        "5 torrents removed\n"
+    );
     assert_eq!(counts()[0], [0, 0]);
     let all = goat.json(&["file", "list"]);
-    assert_eq!(all.as_array().unwrap().len(), 1, "what is approved stays: {all}");
+    assert_eq!(
+        all.as_array().unwrap().len(),
+        1,
+        "what is approved stays: {all}"
+    );
     // There is room again.
     wait_until("another suggestion", || {
         suggest(&anna, 200..201);
@@ -1171,7 +1233,11 @@ fn what_an_operator_has_judged_waits_no_more(database: &Database) {
     let clients = goat.json(&["client", "list"]);
     for client in ["Denied/1", "Covered/1.2"] {
         let judged = |row: &&Value| row["client"] == client && row["approved"] == false;
-        assert_eq!(clients.as_array().unwrap().iter().filter(judged).count(), 1, "{client}: {clients}");
+        assert_eq!(
+            clients.as_array().unwrap().iter().filter(judged).count(),
+            1,
+            "{client}: {clients}"
+        );
     }
 }
 

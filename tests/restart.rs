@@ -696,7 +696,8 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     // A start that was killed after it had written everything, but before it had removed the files.
     goat.stop();
     assert_eq!(goat.segments(), [] as [PathBuf; 0]);
-    rest.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+    rest.iter()
+        .for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
     goat.launch();
     assert_eq!(books(), expected);
     assert_eq!(scrape(&goat, &anna, info_hash(1)), Some([1, 1, 2, 2]));
@@ -715,7 +716,10 @@ fn ends_because_it_was_replaced(goat: &mut Goat) {
     assert_eq!(status.code(), Some(1), "{}", goat.log());
     let said = "it was replaced, restored or removed while goat ran";
     assert!(goat.log().contains(said), "{}", goat.log());
-    assert!(took < Duration::from_secs(15), "goat noticed it after {took:?}");
+    assert!(
+        took < Duration::from_secs(15),
+        "goat noticed it after {took:?}"
+    );
 }
 
 #[test]
@@ -771,9 +775,15 @@ fn a_file_of_sqlite_that_is_restored_in_its_place_ends_goat() {
     let backup = backup.display();
     let shell = |words: &str| {
         let mut shell = std::process::Command::new("sqlite3");
-        shell.args(["-cmd", ".timeout 30000"]).arg(folder.join("goat.db")).arg(words);
+        shell
+            .args(["-cmd", ".timeout 30000"])
+            .arg(folder.join("goat.db"))
+            .arg(words);
         let output = shell.output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
     };
     shell(&format!(".backup '{backup}'"));
     let mut announce = Announce::new(&passkey, info_hash(1), 1);
@@ -804,7 +814,10 @@ fn a_dump_that_is_imported_into_mariadb_again_ends_goat() {
     };
     let run = |program: &str, words: &[&str], input: Vec<u8>| -> Vec<u8> {
         let mut command = std::process::Command::new(program);
-        command.arg("--no-defaults").arg("--socket").arg(mariadb.socket());
+        command
+            .arg("--no-defaults")
+            .arg("--socket")
+            .arg(mariadb.socket());
         command.args(["--user=goat", "--password=goat"]).args(words);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = piped.spawn().unwrap();
@@ -813,18 +826,26 @@ fn a_dump_that_is_imported_into_mariadb_again_ends_goat() {
         assert!(output.status.success(), "{program}");
         output.stdout
     };
-    let dump = run("mariadb-dump", &["--single-transaction", "goat"], Vec::new());
+    let dump = run(
+        "mariadb-dump",
+        &["--single-transaction", "goat"],
+        Vec::new(),
+    );
     let mut announce = Announce::new(&anna, info_hash(1), 1);
     announce.uploaded = 100;
     announce.accepted(&goat);
-    wait_until("the books", || server.users("uploaded") == ["100", "0", "0"]);
+    wait_until("the books", || {
+        server.users("uploaded") == ["100", "0", "0"]
+    });
     run("mariadb", &["goat"], dump);
     ends_because_it_was_replaced(&mut goat);
     goat.launch();
     announce.uploaded = 250;
     announce.event = "";
     announce.accepted(&goat);
-    wait_until("the books", || server.users("uploaded") == ["250", "0", "0"]);
+    wait_until("the books", || {
+        server.users("uploaded") == ["250", "0", "0"]
+    });
 }
 
 // What the rules use.
@@ -989,7 +1010,9 @@ fn wait_for_connections(goat: &Goat, count: usize) {
 /// The files of the journal.
 fn contents(goat: &Goat) -> Vec<(PathBuf, Vec<u8>)> {
     let files = goat.segments().into_iter();
-    files.map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+    files
+        .map(|file| (file.clone(), fs::read(file).unwrap()))
+        .collect()
 }
 
 /// The lines of the log that say that the database cannot be written, or can again.

@@ -313,9 +313,13 @@ fn check_says_that_a_database_is_read_only() {
     goat.add_user("anna");
     goat.user = Some(65_534);
     let check = |mode: u32| {
-        for (path, mode) in [(folder.path().to_owned(), mode), (folder.join("goat.db"), mode & 0o666)] {
+        for (path, mode) in [
+            (folder.path().to_owned(), mode),
+            (folder.join("goat.db"), mode & 0o666),
+        ] {
             std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
         }
         let (status, stdout, _) = goat.cli(&["check"]);
         (status.code(), stdout)
@@ -345,7 +349,10 @@ fn check_says_that_a_server_is_read_only_or_that_a_right_is_missing() {
         (status.code(), stdout)
     };
     let (code, said) = check("SET GLOBAL read_only = 1");
-    assert!(code == Some(1) && said.contains("cannot be written") && said.contains("read-only"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("cannot be written") && said.contains("read-only"),
+        "{said}"
+    );
     let (code, said) = check("SET GLOBAL read_only = 0");
     assert_eq!(code, Some(0), "{said}");
     // Rights to single tables are rights as well, and one of them is missing.
@@ -354,7 +361,10 @@ fn check_says_that_a_server_is_read_only_or_that_a_right_is_missing() {
     assert!(code == Some(1) && said.contains("may not INSERT"), "{said}");
     // Nothing of what was tried stays.
     assert_eq!(database.number("SELECT COUNT(*) FROM files"), 0);
-    assert_eq!(database.number("SELECT COUNT(*) FROM changes WHERE what = 'file'"), 0);
+    assert_eq!(
+        database.number("SELECT COUNT(*) FROM changes WHERE what = 'file'"),
+        0
+    );
 }
 
 #[test]

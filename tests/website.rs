@@ -859,7 +859,10 @@ fn a_ban_counts_within_5_seconds_while_200_000_torrents_are_taken_over(database:
     let begin = Instant::now();
     let left = site.number("SELECT count(*) FROM changes");
     within_5_seconds("a ban", || banned.refusal(&site.goat) == "Invalid passkey");
-    println!("{left} changes waited; the ban counted after {:?}", begin.elapsed());
+    println!(
+        "{left} changes waited; the ban counted after {:?}",
+        begin.elapsed()
+    );
     assert_eq!(other.accepted(&site.goat).peers().len(), 0);
     // And the torrents come.
     wait_until("all to be taken over", || {
@@ -887,23 +890,39 @@ fn triggers_of_a_user_who_is_gone_are_made_anew() {
     for sql in files(&database) {
         let mut shell = Command::new("mariadb");
         shell.args(["--no-defaults", "--user=site", "goat", "--socket"]);
-        let mut shell = shell.arg(server.socket()).stdin(Stdio::piped()).spawn().unwrap();
-        shell.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        let mut shell = shell
+            .arg(server.socket())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        shell
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(sql.as_bytes())
+            .unwrap();
         assert!(shell.wait().unwrap().success());
     }
     server.root("DROP USER site@localhost");
     let insert = "INSERT INTO users (username, passkey) VALUES ('anna', '12345678')";
     let output = by_hand(&database, insert);
-    assert!(!output.status.success(), "the definer is gone, and nothing fails");
+    assert!(
+        !output.status.success(),
+        "the definer is gone, and nothing fails"
+    );
     let goat = Goat::prepare(&database, json!({}));
     let (status, stdout, _) = goat.cli(&["check"]);
     assert_eq!(status.code(), Some(1), "{stdout}");
-    assert!(stdout.contains("cannot be written") && stdout.contains("definer"), "{stdout}");
+    assert!(
+        stdout.contains("cannot be written") && stdout.contains("definer"),
+        "{stdout}"
+    );
     let site = Site::start(&database);
     import(&database, insert);
     site.insert_torrent(info_hash(1));
     Announce::new("12345678", info_hash(1), 1).accepted(&site.goat);
-    let definers = "SELECT DISTINCT definer FROM information_schema.triggers WHERE trigger_schema = 'goat'";
+    let definers =
+        "SELECT DISTINCT definer FROM information_schema.triggers WHERE trigger_schema = 'goat'";
     assert_eq!(server.root(definers).concat(), ["goat@localhost"]);
     let (status, stdout, _) = site.goat.cli(&["check"]);
     assert!(status.success(), "{stdout}");

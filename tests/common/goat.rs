@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use serde_json::{Value, json};
@@ -79,8 +79,14 @@ impl Goat {
         wait_until("goat to listen", || {
             process.assert_running();
             // The ports are taken long before anybody is answered.
-            let listens = |what: &str| process.output().contains(&format!("listening for {what} on"));
-            ["HTTP", "HTTPS", "UDP"].iter().all(|what| !on(what) || listens(what))
+            let listens = |what: &str| {
+                process
+                    .output()
+                    .contains(&format!("listening for {what} on"))
+            };
+            ["HTTP", "HTTPS", "UDP"]
+                .iter()
+                .all(|what| !on(what) || listens(what))
         });
         self.process = Some(process);
     }
