@@ -123,7 +123,7 @@ pub fn announce(
     }
     ledger.note(&a.info_hash, key.file, state, &mut buffers.records);
 
-    if let Some(slot) = slot {
+    if let Some(slot) = slot.filter(|_| a.event != Event::Stopped) {
         swarm.choose(slot, a.want, &mut buffers.rng, &mut buffers.peers);
     }
     let reply = reply(config, swarm, torrent.snatches, a, &mut buffers.rng);
