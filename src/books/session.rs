@@ -229,11 +229,17 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     }
     let doubt = begins(top, next.closed, next.session.paths, now, path, started, counters);
     let late = doubt.is_none() && top.max(counters) != counters;
+    let mut at = now;
     if let Some(doubt) = doubt {
+        // One may end and the next begin within a second: the row tells by the time which came first.
+        at = now.max(last.saturating_add(1));
         next.session.life = next.session.life.next();
+        if next.session.life.is_provisional() {
+            next.session.announced = 1; // each is added to what the row has
+        }
         next.session.top = counters;
         next.session.paths = if doubt == 0 { Paths::default() } else { Paths::IN_DOUBT };
-        state.birth = Some(Birth { doubt, ..birth });
+        state.birth = Some(Birth { at, doubt, ..birth });
     } else if !late {
         next.session.top = counters;
     }
@@ -244,7 +250,7 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
         next.at = Addresses::NONE;
     }
     if next.closed == 0 || !late {
-        next.say(a, now);
+        next.say(a, at);
     }
     state
 }
