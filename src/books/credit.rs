@@ -48,10 +48,16 @@ pub fn credit(row: &Row, state: &State, silence: u32) -> (Row, Rise) {
             new.former =
                 if number(row, state) == row.life.saturating_add(1) { row.current } else { LifeRow::default() };
             new.life = number(row, state);
-            new.current = begin(row, state, doubt);
+            new.current = begin(state, doubt, row.life != 0);
         }
         Which::Current => new.current.top = row.current.top.max(session.top),
-        Which::Former => new.former.top = row.former.top.max(session.top),
+        Which::Former => {
+            if row.former.began == 0 {
+                // Heard of for the first time after the one that follows.
+                new.former = begin(state, state.birth.map_or(0, |birth| birth.doubt), false);
+            }
+            new.former.top = new.former.top.max(session.top);
+        }
         Which::Older => {}
     }
     match which {
@@ -113,12 +119,13 @@ fn number(row: &Row, state: &State) -> u32 {
     if life.is_provisional() { row.life.saturating_add(1) } else { life.0 }
 }
 
-fn begin(row: &Row, state: &State, doubt: u32) -> LifeRow {
+/// What the row is to have of a life that it does not know. `later`: it knows the one before.
+fn begin(state: &State, doubt: u32, later: bool) -> LifeRow {
     let top = state.known.session.top;
     let done = match state.birth {
-        // A later life begins at 0, or it would be none.
-        _ if row.life != 0 => Moved::default(),
         Some(birth) => birth.base,
+        // A later life begins at 0, or it would be none.
+        None if later => Moved::default(),
         // Of a session whose row is gone nobody knows what was credited.
         None => top,
     };
