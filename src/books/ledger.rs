@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::journal::encode;
-use super::session::{Life, SessionKey, State};
+use super::session::{Life, Session, SessionKey, State};
 use crate::torrent::InfoHash;
 
 /// A state that waits to be settled, and the torrent that it is of.
@@ -41,6 +41,11 @@ impl Ledger {
         self.states.len()
     }
 
+    /// Whether a state of a life waits.
+    pub fn has(&self, key: &SessionKey, life: Life) -> bool {
+        self.states.contains_key(&(*key, life))
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
@@ -51,6 +56,14 @@ impl Ledger {
         // No room is kept: it would be that of the busiest second.
         let states = std::mem::take(&mut self.states);
         batch.extend(states.into_iter().map(|((key, _), (info_hash, state))| (info_hash, key, state)));
+    }
+
+    /// Changes what waits of a life whose number has become known.
+    pub fn learn(&mut self, key: SessionKey, life: Life, learn: impl FnOnce(&mut Session)) {
+        if let Some((info_hash, mut state)) = self.states.remove(&(key, life)) {
+            learn(&mut state.known.session);
+            self.states.insert((key, state.known.session.life), (info_hash, state));
+        }
     }
 
     /// Takes back a state that could not be written.

@@ -56,12 +56,20 @@ impl Paths {
         Paths(1 << (u8::from(ip.is_ipv6()) | u8::from(udp) << 1))
     }
 
+    /// Kept beside the paths: the life began in doubt.
+    const IN_DOUBT: Paths = Paths(1 << 4);
+
     fn contains(self, path: Paths) -> bool {
         self.0 & path.0 != 0
     }
 
     fn with(self, path: Paths) -> Paths {
         Paths(self.0 | path.0)
+    }
+
+    /// What is left of them when a session of the same life opens again over one.
+    fn reopened(self, path: Paths) -> Paths {
+        Paths(self.0 & Paths::IN_DOUBT.0).with(path)
     }
 }
 
@@ -80,7 +88,7 @@ pub struct Session {
     /// How often it announced.
     pub announced: u32,
     pub peer_id: PeerId,
-    /// The paths that announced since it opened.
+    /// The paths that announced since it opened, and whether its life began in doubt.
     pub paths: Paths,
     /// A partial seed (BEP 21).
     pub paused: bool,
@@ -201,33 +209,48 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     let next = &mut state.known;
     let top = next.session.top;
     if next.closed == 0 {
-        next.session.top = top.max(counters);
-        if !stopped {
-            next.session.paths = next.session.paths.with(path);
-        } else if next.session.paths.contains(path) {
+        let paths = next.session.paths;
+        let old = stopped && !paths.contains(path);
+        // It may be the last word of the life before, over the path that is slower: in a life that is in doubt its
+        // counters would be credited once more.
+        if !old || !paths.contains(Paths::IN_DOUBT) {
+            next.session.top = top.max(counters);
+        }
+        if old {
+            return state; // only its counters count
+        }
+        if stopped {
             next.closed = now;
         } else {
-            return state; // an old one: only its counters count
+            next.session.paths = paths.with(path);
         }
         next.say(a, now);
         return state;
     }
     let doubt = begins(top, next.closed, next.session.paths, now, path, started, counters);
     let late = doubt.is_none() && top.max(counters) != counters;
+    let mut at = now;
     if let Some(doubt) = doubt {
+        // One may end and the next begin within a second: the row tells by the time which came first.
+        at = now.max(last.saturating_add(1));
         next.session.life = next.session.life.next();
+        if next.session.life.is_provisional() {
+            next.session.announced = 1; // each is added to what the row has
+        }
         next.session.top = counters;
-        state.birth = Some(Birth { doubt, ..birth });
+        next.session.paths = if doubt == 0 { Paths::default() } else { Paths::IN_DOUBT };
+        state.birth = Some(Birth { at, doubt, ..birth });
     } else if !late {
         next.session.top = counters;
     }
     let next = &mut state.known;
     if !stopped && (started && !late || now.saturating_sub(next.closed) > BACK) {
-        (next.closed, next.session.paths, next.session.seen) = (0, path, [0, 0]);
+        next.session.paths = next.session.paths.reopened(path);
+        (next.closed, next.session.seen) = (0, [0, 0]);
         next.at = Addresses::NONE;
     }
     if next.closed == 0 || !late {
-        next.say(a, now);
+        next.say(a, at);
     }
     state
 }

@@ -259,13 +259,14 @@ fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
 }
 
 /// Takes the sessions that have been silent for two Intervals out of one shard, and forgets those that were closed
-/// so long ago that their rows tell as much.
+/// so long ago that their rows tell as much: not while these are unwritten, for two lives without a number would be one.
 pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32, records: &mut Vec<u8>) {
     let silence = silence(config);
     let deadline = now.saturating_sub(silence);
     let closing = |session: &Session| session.last_seen().saturating_add(silence);
     remove_where(access, shard, closing, records, |swarm, gone| swarm.expire(deadline, gone));
-    shard.closed.retain(|_, known| now.saturating_sub(known.closed) <= LATE);
+    let Shard { closed, ledger, .. } = shard;
+    closed.retain(|key, known| now.saturating_sub(known.closed) <= LATE || ledger.has(key, known.session.life));
 }
 
 /// Takes the sessions of some users out of one shard, as a ban or a removal demands.

@@ -374,6 +374,8 @@ impl Shard {
                 session.snatched |= told.row.snatched;
             }
         };
+        // Noted while the one before was written.
+        self.ledger.learn(told.key, told.life, learn);
         if let Some(known) = self.closed.get_mut(&told.key) {
             return learn(&mut known.session);
         }
