@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ on_each_database! {
     the_swarm_and_the_counters_survive_a_kill
     a_stop_leaves_nothing_unwritten_that_was_answered
     totals_are_exact_however_often_goat_is_killed
-    what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file
+    what_somebody_elses_lock_keeps_from_being_written_waits_in_the_journal
 }
 
 fn the_swarm_and_the_counters_survive_a_restart(database: &Database) {
@@ -254,7 +254,7 @@ fn totals_are_exact_however_often_goat_is_killed(database: &Database) {
     }
 }
 
-fn what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file(database: &Database) {
+fn what_somebody_elses_lock_keeps_from_being_written_waits_in_the_journal(database: &Database) {
     let mut goat = prepare(database);
     let passkey = goat.add_user("anna").passkey;
     goat.launch();
@@ -268,10 +268,12 @@ fn what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file(database: &
     announce.accepted(&goat);
     // Far less than a server lets others wait for a lock.
     stop_in_time(&mut goat);
-    assert!(unwritten(&goat).exists(), "{}", goat.log());
+    let said = format!("from {}", goat.journal().display());
+    assert!(goat.log().contains(&said), "{}", goat.log());
+    assert!(!goat.segments().is_empty());
     lock.release();
     goat.launch();
-    wait_until("the rest", || !unwritten(&goat).exists());
+    // It is settled before anybody is answered.
     assert_eq!(database.number("SELECT uploaded FROM users"), 500);
     assert_eq!(database.number("SELECT uploaded FROM peers"), 500);
 }
@@ -382,12 +384,8 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
     let written = database
         .sql("SELECT port4 FROM peers ORDER BY port4")
         .concat();
-    let file = fs::read_to_string(unwritten(&goat)).unwrap_or_default();
-    assert_eq!(
-        written,
-        ["10001", "10002", "10003"],
-        "the rest is in no file either: {file:?}"
-    );
+    assert_eq!(written, ["10001", "10002", "10003"], "{}", goat.log());
+    assert_eq!(goat.segments(), [] as [PathBuf; 0]);
 }
 
 #[test]
@@ -433,8 +431,6 @@ fn announces_are_answered_while_the_database_is_away_and_written_when_it_is_back
         goat.log().contains("can be written again")
     });
     assert_eq!(database_lines(&goat).len(), 2, "{}", goat.log());
-    let path = unwritten(&goat);
-    assert!(!path.exists());
 }
 
 #[test]
@@ -505,8 +501,7 @@ fn a_database_server_that_hangs_keeps_goat_neither_from_answering_nor_from_stopp
     stop_in_time(&mut goat);
     drop(hanging);
     goat.launch();
-    wait_until("the rest", || server.users("uploaded") == ["500", "0", "0"]);
-    assert!(!unwritten(&goat).exists());
+    assert_eq!(server.users("uploaded"), ["500", "0", "0"]);
     assert_eq!(server.number("SELECT uploaded FROM peers"), 500);
 }
 
@@ -616,27 +611,26 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     let status = goat.stop();
     assert_eq!(status.code(), Some(0), "{}", goat.log());
 
-    let path = unwritten(&goat);
+    let journal = goat.journal();
     assert!(
-        goat.log().contains(path.to_str().unwrap()),
+        goat.log().contains(journal.to_str().unwrap()),
         "the log must say where the rest is: {}",
         goat.log()
     );
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
-    let rest = fs::read_to_string(&path).unwrap();
-    assert!(
-        [&anna, &bert, &carl]
-            .iter()
-            .all(|passkey| !rest.contains(*passkey))
-    );
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&journal), 0o700);
+    let rest = contents(&goat);
+    assert!(!rest.is_empty());
+    for (file, bytes) in &rest {
+        assert_eq!(mode(file), 0o600);
+        let holds = |passkey: &&String| bytes.windows(40).any(|part| part == passkey.as_bytes());
+        assert!(![&anna, &bert, &carl].iter().any(holds));
+    }
 
     // A start without the database fails, and leaves it there.
     let (status, _, stderr) = goat.cli(&["run"]);
     assert_eq!(status.code(), Some(1), "{stderr}");
-    assert_eq!(fs::read_to_string(&path).unwrap(), rest);
+    assert_eq!(contents(&goat), rest);
 
     // Starts that are killed, each a bit later than the one before.
     server.launch();
@@ -671,14 +665,13 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
         strings(["3", "1", "1"]),
         1,
     );
-    wait_until("the file to be gone", || !path.exists());
     assert_eq!(books(), expected);
 
-    // A start that was killed after it had written everything, but before it had removed the file.
+    // A start that was killed after it had written everything, but before it had removed the files.
     goat.stop();
-    fs::write(&path, &rest).unwrap();
+    assert_eq!(goat.segments(), [] as [PathBuf; 0]);
+    rest.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
     goat.launch();
-    wait_until("the file to be gone", || !path.exists());
     assert_eq!(books(), expected);
     assert_eq!(scrape(&goat, &anna, info_hash(1)), Some([1, 1, 2, 2]));
     first.uploaded = 1_600;
@@ -686,26 +679,6 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     wait_until("the next announce", || {
         server.users("uploaded") == ["1600", "0", "0"]
     });
-}
-
-#[test]
-fn a_damaged_rest_of_a_run_is_an_error_and_stays_where_it_is() {
-    let (_database, mut goat, _) = sqlite();
-    goat.stop();
-    let path = unwritten(&goat);
-    for rest in ["", "[{\"number\": 5, \"sessions\"", "{}", "null", "[{}]"] {
-        fs::write(&path, rest).unwrap();
-        let (status, stdout, stderr) = goat.cli(&["run"]);
-        assert_eq!(
-            (status.code(), stdout.as_str()),
-            (Some(1), ""),
-            "{rest}: {stderr}"
-        );
-        assert!(stderr.contains(path.to_str().unwrap()), "{rest}: {stderr}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), rest);
-    }
-    fs::remove_file(&path).unwrap();
-    goat.launch();
 }
 
 // What the rules use.
@@ -867,9 +840,10 @@ fn wait_for_connections(goat: &Goat, count: usize) {
     });
 }
 
-/// Where goat leaves what it could not write.
-fn unwritten(goat: &Goat) -> PathBuf {
-    goat.folder.join("config.unwritten.json")
+/// The files of the journal.
+fn contents(goat: &Goat) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = goat.segments().into_iter();
+    files.map(|file| (file.clone(), fs::read(file).unwrap())).collect()
 }
 
 /// The lines of the log that say that the database cannot be written, or can again.

@@ -88,8 +88,8 @@ fn a_client_that_announces_over_ipv4_and_ipv6_is_credited_once() {
             let homes = [host.address.to_string(), give_ipv6(&host)];
             let both = format!(
                 "SELECT count(*) FROM peers WHERE active = 1 AND user_id = {}
-                 AND ipv4 = '{}' AND ipv6 = '{}'",
-                user.id, homes[0], homes[1]
+                 AND ipv4 = '{}' AND ipv6 <> ''",
+                user.id, homes[0]
             );
             let mut command = host.command("sh");
             // The namespace's programs have mounts of their own.
@@ -153,7 +153,7 @@ fn without_passkeys_aria2_transmission_and_libtorrent_share_over_udp() {
         wait_until("all to say goodbye", || database.number(active) == 0);
         let moved = "completed, uploaded + downloaded";
         let rows = database.sql(&format!(
-            "SELECT file_id, user_id, ip, {moved} FROM files_users"
+            "SELECT file_id, user_id, ipv4, {moved} FROM peers"
         ));
         let mut rows: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
         rows.sort();
@@ -306,9 +306,12 @@ fn check_books(database: &Database, reports: &[Report]) {
             "{}",
             user.name
         );
-        let mut ips = database.sql(&format!("SELECT ip FROM files_users WHERE user_id = {id}"));
+        let rows = database.sql(&format!("SELECT ipv4, ipv6 FROM peers WHERE user_id = {id}"));
+        let ips = rows.concat().into_iter().filter(|ip| !ip.is_empty());
+        let mut ips: Vec<IpAddr> = ips.map(|ip| ip.parse().unwrap()).collect();
         ips.sort();
-        assert_eq!(ips.concat(), *homes, "{}", user.name);
+        let homes: Vec<IpAddr> = homes.iter().map(|ip| ip.parse().unwrap()).collect();
+        assert_eq!(ips, homes, "{}", user.name);
     }
 }
 

@@ -93,7 +93,11 @@ impl Writer {
     fn settle(&mut self, tracker: &Tracker, part: &[Waiting], more: bool) -> Result<(), Error> {
         let begin = Instant::now();
         let told = settle(&tracker.store, part, silence(&tracker.config))?;
-        told.iter().for_each(|told| tracker.swarms.shard(&told.info_hash).tell(told));
+        let mut records = Vec::new();
+        for told in &told {
+            tracker.swarms.shard(&told.info_hash).tell(told, &mut records);
+            tracker.journal.write(&mut records);
+        }
         self.caught_up += part.len();
         let took = begin.elapsed();
         // Others write, too: a command must not wait long for its turn, nor in vain.

@@ -362,8 +362,9 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Takes over what the database knows of a session that memory has begun without knowing it.
-    pub fn tell(&mut self, told: &Told) {
+    /// Takes over what the database knows of a session that memory has begun without knowing it. Appends the records
+    /// that the journal must have of what it announced meanwhile.
+    pub fn tell(&mut self, told: &Told, records: &mut Vec<u8>) {
         let learn = |session: &mut Session| {
             // Unless it has begun another life since.
             if session.life == told.life {
@@ -374,8 +375,7 @@ impl Shard {
                 session.snatched |= told.row.snatched;
             }
         };
-        // Noted while the one before was written.
-        self.ledger.learn(told.key, told.life, learn);
+        self.ledger.learn(&told.key, told.life, learn, records);
         if let Some(known) = self.closed.get_mut(&told.key) {
             return learn(&mut known.session);
         }

@@ -58,7 +58,7 @@ impl Store {
 fn try_a_write(store: &Store, c: &mut dyn Connection) -> Result<(), Error> {
     c.execute(store.dialect.begin(), &[])?;
     // Also what triggers may do is tried.
-    let sql = "INSERT INTO files (info_hash, name) VALUES ('676f617420636865636b732061207772697465202e', 'goat check')";
+    let sql = "INSERT INTO files (info_hash, name) VALUES ('676f617420636865636b7320612077726974652e', 'goat check')";
     let tried = c.execute(sql, &[]);
     c.execute("ROLLBACK", &[])?;
     tried.map(drop)

@@ -28,6 +28,14 @@ impl Dialect {
         }
     }
 
+    /// Whether a member has a name, whatever the case of its ASCII letters.
+    pub fn has_name(&self) -> &'static str {
+        match self.driver {
+            Driver::Sqlite => "username = ?",
+            Driver::Mysql => "name_key = LOWER(CONVERT(CAST(? AS BINARY) USING latin1))",
+        }
+    }
+
     /// Adds to what so many users are credited, in SQLite one: an id, bytes uploaded and bytes downloaded of each.
     pub fn add_to_users(&self, users: usize) -> String {
         if self.driver == Driver::Sqlite {

@@ -1,7 +1,7 @@
 //! The real binary, run as an operator runs it.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -74,10 +74,9 @@ impl Goat {
         let on = |key: &str| self.config[key] == true;
         wait_until("goat to listen", || {
             process.assert_running();
-            let http = !on("HTTP") || TcpStream::connect(self.address()).is_ok();
-            let https = !on("HTTPS") || TcpStream::connect(self.tls_address()).is_ok();
-            let udp = !on("UDP") || process.output().contains("listening for UDP");
-            http && https && udp
+            // The ports are taken long before anybody is answered.
+            let listens = |what: &str| process.output().contains(&format!("listening for {what} on"));
+            ["HTTP", "HTTPS", "UDP"].iter().all(|what| !on(what) || listens(what))
         });
         self.process = Some(process);
     }
@@ -136,6 +135,23 @@ impl Goat {
 
     pub fn config_path(&self) -> PathBuf {
         self.folder.join("config.json")
+    }
+
+    /// The folder of its journal: beside the database (SQLite) or the configuration (MariaDB).
+    pub fn journal(&self) -> PathBuf {
+        match self.config["DB"]["Path"].as_str() {
+            Some(path) => Path::new(path).with_extension("journal"),
+            None => self.folder.join("config.journal"),
+        }
+    }
+
+    /// The files in that folder which hold what was answered, in order.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.journal()).into_iter().flatten();
+        let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|end| end == "log"));
+        files.sort();
+        files
     }
 
     /// Runs a subcommand on the same configuration: its status, stdout and stderr.

@@ -7,6 +7,7 @@ mod announce;
 mod database;
 mod goat;
 mod lab;
+pub mod load;
 mod model;
 mod process;
 mod socket;
@@ -92,17 +93,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-        // And the journals of configurations in it.
-        let name = format!("{}-", self.0.file_name().unwrap().to_string_lossy());
-        for file in std::fs::read_dir("/dev/shm")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if file.file_name().to_string_lossy().contains(&name) {
-                let _ = std::fs::remove_file(file.path());
-            }
-        }
     }
 }
 
