@@ -4,8 +4,8 @@
 //! ([`net::message`]) and hands it to [`net::http`], or as a datagram to [`udp`]. These make plain data of it
 //! ([`protocol`]), ask [`rules::announce`], and write what comes back as bencode or bytes. The rules know
 //! [`rules::access`] (who may) and [`rules::swarm`] (who is there), and note in the [`books::ledger`] what the books
-//! must hold, of which the [`books::journal`] has a copy that a kill cannot reach; none of them waits for anything. The
-//! [`keeper`] writes the ledger into the [`store`] (SQLite or MySQL) once a second and follows what others change
+//! must hold, of which the [`books::journal`] has a copy on the disk; none of them waits for anything else. The
+//! [`keeper`] has the ledgers settled into the [`store`] (SQLite or MySQL) and follows what others change
 //! there. All of them share one [`tracker`]. [`server`] builds it from the [`config`], starts the threads and stops
 //! them; [`cli`] is the command line.
 //!
