@@ -256,7 +256,8 @@ fn check_clients(goat: &Goat, round: i64) {
         let list = goat.json(&["client", "list"]);
         let rows = list.as_array().unwrap();
         assert!(
-            rows.iter().all(|row| keys(row) == ["approved", "client", "suggested", "suggestedBy"]),
+            rows.iter()
+                .all(|row| keys(row) == ["approved", "client", "suggested", "suggestedBy"]),
             "{list}"
         );
         let found: Vec<&Value> = rows.iter().filter(|row| row["client"] == client).collect();

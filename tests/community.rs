@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use common::{
-    Announce, Database, Folder, Goat, Lab, PATIENCE, Process, hex, http_get, info_hash,
-    installed, nothing_may_be_skipped, peer_id, skip, wait_for, wait_until,
+    Announce, Database, Folder, Goat, Lab, PATIENCE, Process, hex, http_get, info_hash, installed,
+    nothing_may_be_skipped, peer_id, skip, wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -565,7 +565,8 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         let longer = format!("{prefix}.1");
         let said = cli(&goat, &["client", "deny", &longer]);
         assert!(said.contains(&format!("by the shorter {prefix}")), "{said}");
-        let denied = json!({ "approved": false, "client": longer, "suggested": null, "suggestedBy": "" });
+        let denied =
+            json!({ "approved": false, "client": longer, "suggested": null, "suggestedBy": "" });
         let clients = goat.json(&["client", "list"]);
         assert!(clients.as_array().unwrap().contains(&denied), "{clients}");
         cli(&goat, &["client", "remove", &longer]);
@@ -1016,7 +1017,8 @@ fn things_are_found_by_name_id_and_prefix(database: &Database) {
         "/tests/data/torrents/libtorrent-hybrid.torrent"
     );
     cli(&goat, &["file", "add", sample]);
-    let v2 = database.sql("SELECT info_hash_v2 FROM files WHERE info_hash_v2 IS NOT NULL")[0][0].clone();
+    let v2 =
+        database.sql("SELECT info_hash_v2 FROM files WHERE info_hash_v2 IS NOT NULL")[0][0].clone();
     for text in [&v2, &format!("{v2}{}", "0".repeat(24))] {
         assert_eq!(hash(text), "f2b8e8d82e954478026cf4ba7f6df17b639ccf4c");
     }
@@ -1084,7 +1086,11 @@ fn what_an_operator_has_judged_waits_no_more(database: &Database) {
     let clients = goat.json(&["client", "list"]);
     for client in ["Denied/1", "Covered/1.2"] {
         let judged = |row: &&Value| row["client"] == client && row["approved"] == false;
-        assert_eq!(clients.as_array().unwrap().iter().filter(judged).count(), 1, "{client}: {clients}");
+        assert_eq!(
+            clients.as_array().unwrap().iter().filter(judged).count(),
+            1,
+            "{client}: {clients}"
+        );
     }
 }
 

@@ -24,7 +24,10 @@ use common::{free_port, hex, info_hash, skip, wait_until};
 use serde_json::json;
 
 fn number(name: &str, default: u64) -> u64 {
-    let parse = |text: String| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}"));
+    let parse = |text: String| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+    };
     std::env::var(name).map_or(default, parse)
 }
 
@@ -39,7 +42,14 @@ fn seed() -> u64 {
 fn head(title: &str, seed: u64) {
     crate::say!("\n{title}, GOAT_SEED={seed}");
     let words = ["fault", "tried", "rows", "unanswered", "longest ms"];
-    crate::say!("{:<62} {:>5} {:>8} {:>10} {:>10}", words[0], words[1], words[2], words[3], words[4]);
+    crate::say!(
+        "{:<62} {:>5} {:>8} {:>10} {:>10}",
+        words[0],
+        words[1],
+        words[2],
+        words[3],
+        words[4]
+    );
 }
 
 fn sqlite(seed: u64) -> Rig {
@@ -102,9 +112,14 @@ struct Image {
 impl Image {
     /// Makes one of ext4; None where that cannot be mounted.
     fn make(file: PathBuf, megabytes: u64) -> Option<Image> {
-        fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
+        fs::File::create(&file)
+            .unwrap()
+            .set_len(megabytes << 20)
+            .unwrap();
         let mut make = Command::new("mkfs.ext4");
-        make.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(["-q", "-F"]).arg(&file);
+        make.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(["-q", "-F"])
+            .arg(&file);
         if !make.status().is_ok_and(|status| status.success()) {
             return None;
         }
@@ -116,7 +131,8 @@ impl Image {
         let mut mount = Command::new("mount");
         mount.args(["-o", "loop"]).arg(&file).arg(folder.path());
         let done = mount.stderr(Stdio::null()).status();
-        done.is_ok_and(|status| status.success()).then_some(Image { file, folder })
+        done.is_ok_and(|status| status.success())
+            .then_some(Image { file, folder })
     }
 }
 
@@ -168,7 +184,8 @@ fn a_power_cut_loses_at_most_the_last_second() {
         let name = folder(&found).join("goat.db");
         std::os::unix::fs::symlink(after.folder.join("goat.db"), &name).unwrap();
         let mut goat = Goat::start(&found, json!({}));
-        compare(&found, &least, &most).demand(&format!("cut {cut}, GOAT_SEED={seed}\n{}", goat.log()));
+        compare(&found, &least, &most)
+            .demand(&format!("cut {cut}, GOAT_SEED={seed}\n{}", goat.log()));
         for n in 1..=cut {
             let sql = format!("SELECT COUNT(*) FROM users WHERE username = 'late{n}'");
             assert_eq!(found.number(&sql), 1, "cut {cut}: late{n}");
@@ -249,7 +266,10 @@ fn faults_of_sqlite_cost_nothing() {
     for time in 1..=3 {
         let mut shell = rig.notices(|_| {
             let mut sqlite3 = Command::new("sqlite3");
-            let sqlite3 = sqlite3.arg(&path).stdin(Stdio::piped()).stdout(Stdio::null());
+            let sqlite3 = sqlite3
+                .arg(&path)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null());
             let mut shell = sqlite3.spawn().unwrap();
             let sql = b".timeout 30000\nBEGIN EXCLUSIVE;\n";
             shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
@@ -267,12 +287,17 @@ fn faults_of_sqlite_cost_nothing() {
         rig.verify("a table is away", time);
     }
     for time in 1..=3 {
-        rig.database.sql("ALTER TABLE sessions ADD COLUMN more INTEGER");
+        rig.database
+            .sql("ALTER TABLE sessions ADD COLUMN more INTEGER");
         rig.announces(500);
         rig.database.sql("ALTER TABLE sessions DROP COLUMN more");
         rig.verify("a table is altered and altered back", time);
     }
-    assert!(rig.goat.log().contains("were caught up"), "{}", rig.goat.log());
+    assert!(
+        rig.goat.log().contains("were caught up"),
+        "{}",
+        rig.goat.log()
+    );
 }
 
 #[test]
@@ -302,7 +327,10 @@ fn a_full_disk_of_the_database_costs_nothing_though_goat_ends() {
         return skip("a full disk", "no tmpfs can be mounted");
     };
     let seed = seed();
-    head("The disk of SQLite is full, that of its journal is not", seed);
+    head(
+        "The disk of SQLite is full, that of its journal is not",
+        seed,
+    );
     let database = Database::sqlite();
     disk.take(folder(&database).path());
     let journal = folder(&database).join("goat.journal");
@@ -327,9 +355,15 @@ fn a_full_disk_of_the_database_costs_nothing_though_goat_ends() {
         fs::remove_file(rig.goat.folder.join("goat.log")).unwrap();
         rig.start();
         let verdict = compare(&rig.database, &least, &rig.sent());
-        verdict.demand(&format!("the next start, GOAT_SEED={seed}\n{}", rig.goat.log()));
+        verdict.demand(&format!(
+            "the next start, GOAT_SEED={seed}\n{}",
+            rig.goat.log()
+        ));
         rig.comes_up();
-        rig.verify("the disk is full (SQLite), and goat is stopped or killed", time);
+        rig.verify(
+            "the disk is full (SQLite), and goat is stopped or killed",
+            time,
+        );
     }
 }
 
@@ -339,14 +373,20 @@ fn a_journal_without_room_is_spoken_of_once_and_costs_nothing() {
         return skip("a full disk of the journal", "no tmpfs can be mounted");
     };
     let seed = seed();
-    head("The disk of the journal is full, that of SQLite is not", seed);
+    head(
+        "The disk of the journal is full, that of SQLite is not",
+        seed,
+    );
     let database = Database::sqlite();
     std::os::unix::fs::symlink(disk.folder(), folder(&database).join("goat.journal")).unwrap();
     let config = database.config();
     let mut rig = Rig::new(database, config, seed);
     let lines = |rig: &Rig, words: &str| {
         let lines = rig.goat.log();
-        lines.lines().filter(|line| line.contains("goat.journal") && line.contains(words)).count()
+        lines
+            .lines()
+            .filter(|line| line.contains("goat.journal") && line.contains(words))
+            .count()
     };
     for time in 1..=3 {
         rig.announces(500);
@@ -354,7 +394,9 @@ fn a_journal_without_room_is_spoken_of_once_and_costs_nothing() {
         rig.announces(2000);
         assert_eq!(lines(&rig, "cannot be written"), 1, "{}", rig.goat.log());
         fs::remove_file(file).unwrap();
-        wait_until("goat to say that it can", || lines(&rig, "can be written again") == 1);
+        wait_until("goat to say that it can", || {
+            lines(&rig, "can be written again") == 1
+        });
         rig.verify("the disk is full (journal)", time);
         fs::remove_file(rig.goat.folder.join("goat.log")).unwrap();
         rig.kill("kill -9 after the journal had no room");

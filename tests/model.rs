@@ -13,10 +13,15 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::{Client, Database, Folder, History, Kind, Lives, Model, Random, SILENCE, Said, Way, above, info_hash, plus};
+use common::{
+    Client, Database, Folder, History, Kind, Lives, Model, Random, SILENCE, Said, Way, above,
+    info_hash, plus,
+};
 use goat::books::ledger::Waiting;
 use goat::books::settle::{Told, settle, sort};
-use goat::books::{Birth, Known, Life, Paths, Rise, Session, SessionKey, State, credit, hear, journal};
+use goat::books::{
+    Birth, Known, Life, Paths, Rise, Session, SessionKey, State, credit, hear, journal,
+};
 use goat::keeper::Writer;
 use goat::protocol::{Addresses, Announce, Event, Factors, Moved, Refusal, Want};
 use goat::random::Rng;
@@ -36,7 +41,10 @@ const TORRENTS: u32 = 60;
 const CLIENTS: usize = 3_000;
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    std::env::var(name).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+    })
 }
 
 fn seed() -> u64 {
@@ -62,7 +70,12 @@ fn understood(a: &Said) -> Announce {
         left: a.left,
         event,
         udp: a.udp,
-        want: Want { count: 0, v4: true, v6: true, list: false },
+        want: Want {
+            count: 0,
+            v4: true,
+            v6: true,
+            list: false,
+        },
     }
 }
 
@@ -81,8 +94,13 @@ struct Story {
 
 fn story() -> impl Strategy<Value = Story> {
     let life = || prop::collection::vec((0..400u32, 0..1_000u64, 0..1_000u64), 1..8);
-    (any::<bool>(), any::<bool>(), life(), life())
-        .prop_map(|(started, soon, first, second)| Story { started, soon, lives: [first, second] })
+    (any::<bool>(), any::<bool>(), life(), life()).prop_map(|(started, soon, first, second)| {
+        Story {
+            started,
+            soon,
+            lives: [first, second],
+        }
+    })
 }
 
 /// The states of a story as they wait until the row has them: each says how its life began.
@@ -94,11 +112,28 @@ fn states(story: &Story) -> Vec<State> {
         let mut birth: Option<Birth> = None;
         for (seconds, uploaded, downloaded) in life {
             (now, announced) = (now + seconds, announced + 1);
-            top = top.plus(Moved { uploaded: *uploaded, downloaded: *downloaded });
-            let (first, base) = (n == 1, if n == 1 && !story.started { top } else { Moved::default() });
+            top = top.plus(Moved {
+                uploaded: *uploaded,
+                downloaded: *downloaded,
+            });
+            let (first, base) = (
+                n == 1,
+                if n == 1 && !story.started {
+                    top
+                } else {
+                    Moved::default()
+                },
+            );
             let doubt = if !first && story.soon { stopped } else { 0 };
             let started = story.started || !first;
-            let birth = *birth.get_or_insert(Birth { at: now, base, doubt, first: top, started, path });
+            let birth = *birth.get_or_insert(Birth {
+                at: now,
+                base,
+                doubt,
+                first: top,
+                started,
+                path,
+            });
             let session = Session {
                 top,
                 left: 1,
@@ -112,8 +147,17 @@ fn states(story: &Story) -> Vec<State> {
                 complete: false,
                 snatched: false,
             };
-            let known = Known { session, at: Addresses::NONE, closed: 0 };
-            states.push(State { known, birth: Some(birth), seeded: (0, 0), factors: Factors::default() });
+            let known = Known {
+                session,
+                at: Addresses::NONE,
+                closed: 0,
+            };
+            states.push(State {
+                known,
+                birth: Some(birth),
+                seeded: (0, 0),
+                factors: Factors::default(),
+            });
         }
         stopped = now;
         now += if story.soon { 1 } else { 1_000 };
@@ -139,10 +183,23 @@ fn the_states_of_two_lives_in_any_order_and_any_of_them_repeated_give_the_same_s
             shuffled.swap(i, random.below(i as u64 + 1) as usize);
         }
         for _ in 0..random.below(5) {
-            shuffled.insert(random.below(shuffled.len() as u64 + 1) as usize, random.one_of(&states));
+            shuffled.insert(
+                random.below(shuffled.len() as u64 + 1) as usize,
+                random.one_of(&states),
+            );
         }
-        let lives = |states: &[State]| states.iter().map(|state| state.known.session.life.0).collect::<Vec<_>>();
-        prop_assert_eq!(moved(&states), moved(&shuffled), "lives in the order {:?}", lives(&shuffled));
+        let lives = |states: &[State]| {
+            states
+                .iter()
+                .map(|state| state.known.session.life.0)
+                .collect::<Vec<_>>()
+        };
+        prop_assert_eq!(
+            moved(&states),
+            moved(&shuffled),
+            "lives in the order {:?}",
+            lives(&shuffled)
+        );
         Ok(())
     });
 }
@@ -163,7 +220,11 @@ struct Alone {
 
 impl Alone {
     fn announce(&mut self, a: &Said, now: u32) {
-        let key = SessionKey { file: a.torrent, user: a.user, peer_id: PeerId(a.peer_id) };
+        let key = SessionKey {
+            file: a.torrent,
+            user: a.user,
+            peer_id: PeerId(a.peer_id),
+        };
         let Shard { closed, ledger, .. } = &mut self.shard;
         let state = hear(closed.get(&key), a.user, &understood(a), now, SILENCE);
         closed.insert(key, state.known);
@@ -175,7 +236,9 @@ impl Alone {
         if self.taken.is_empty() {
             let Shard { closed, ledger, .. } = &mut self.shard;
             let waits = |key: &SessionKey, known: &Known| ledger.has(key, known.session.life);
-            closed.retain(|key, known| known.closed == 0 || now - known.closed <= 600 || waits(key, known));
+            closed.retain(|key, known| {
+                known.closed == 0 || now - known.closed <= 600 || waits(key, known)
+            });
         }
     }
 
@@ -187,7 +250,9 @@ impl Alone {
 
     /// The database cannot be written.
     fn put_back(&mut self) {
-        self.taken.drain(..).for_each(|waiting| self.shard.ledger.put_back(waiting));
+        self.taken
+            .drain(..)
+            .for_each(|waiting| self.shard.ledger.put_back(waiting));
     }
 
     fn settle(&mut self) {
@@ -195,7 +260,13 @@ impl Alone {
             self.credit(&state);
             let (life, announced) = (state.known.session.life, state.known.session.announced);
             if life.is_provisional() {
-                self.shard.tell(&Told { info_hash, key, life, announced, row: self.row });
+                self.shard.tell(&Told {
+                    info_hash,
+                    key,
+                    life,
+                    announced,
+                    row: self.row,
+                });
             }
             self.settled.push(state);
         }
@@ -238,7 +309,8 @@ fn line(way: &Way, runs: u64) -> Line {
     for run in 0..runs {
         let mut random = Random(run << 8 ^ seed());
         let (mut alone, mut rule) = (Alone::default(), Lives::default());
-        let History { moved, said, .. } = Client::new(1, 1, 1, u64::MAX).history(way, 0, &mut random);
+        let History { moved, said, .. } =
+            Client::new(1, 1, 1, u64::MAX).history(way, 0, &mut random);
         for (arrival, a) in said {
             let now = start + (arrival / 1000) as u32;
             if random.once_in(2) {
@@ -277,20 +349,47 @@ fn nothing_is_credited_above_what_clients_moved() {
     let runs = number("GOAT_RUNS", 1_000);
     crate::say!(
         "{:<16} {:>8} {:>9} {:>9} {:>9}   histories above, of {runs}",
-        "client", "delay s", "above", "below", "in doubt"
+        "client",
+        "delay s",
+        "above",
+        "below",
+        "in doubt"
     );
-    let way = Way { kind: Kind::OneCounter, delay: 0, queued: false, whole_lives: false, most: 1000, rough: false };
+    let way = Way {
+        kind: Kind::OneCounter,
+        delay: 0,
+        queued: false,
+        whole_lives: false,
+        most: 1000,
+        rough: false,
+    };
     let show = |name: &str, delay: u64, line: &Line| {
         let percent = |bytes: u64| format!("{:.3}%", 100.0 * bytes as f64 / line.moved as f64);
         let (over, under, doubt) = (percent(line.above), percent(line.below), percent(line.lost));
-        crate::say!("{name:<16} {:>8} {over:>9} {under:>9} {doubt:>9}   {}", delay as f64 / 1e3, line.count);
+        crate::say!(
+            "{name:<16} {:>8} {over:>9} {under:>9} {doubt:>9}   {}",
+            delay as f64 / 1e3,
+            line.count
+        );
     };
     // Delays that add up where much is announced, as in a queue; lives of any length.
     for kind in [Kind::OneCounter, Kind::TwoUrls] {
         for delay in [50, 2_000, 10_000, 30_000, 60_000] {
-            let line = line(&Way { kind, delay, queued: true, ..way }, runs);
+            let line = line(
+                &Way {
+                    kind,
+                    delay,
+                    queued: true,
+                    ..way
+                },
+                runs,
+            );
             show(&format!("{kind:?}, queued"), delay, &line);
-            let most = if kind == Kind::TwoUrls && delay == 60_000 { line.moved / 200 } else { line.moved / 50_000 };
+            let most = if kind == Kind::TwoUrls && delay == 60_000 {
+                line.moved / 200
+            } else {
+                line.moved / 50_000
+            };
             assert!(line.above <= most, "{} of {}", line.above, line.moved);
         }
     }
@@ -299,10 +398,22 @@ fn nothing_is_credited_above_what_clients_moved() {
         for delay in [50, 2_000, 10_000, 30_000, 60_000, 110_000, 600_000] {
             let whole = delay <= kind.patience() * 1000;
             if whole || delay <= 110_000 {
-                let line = line(&Way { kind, delay, whole_lives: true, ..way }, runs);
+                let line = line(
+                    &Way {
+                        kind,
+                        delay,
+                        whole_lives: true,
+                        ..way
+                    },
+                    runs,
+                );
                 show(&format!("{kind:?}"), delay, &line);
                 assert_eq!(line.above, 0, "{kind:?} {delay}");
-                assert!(!whole || line.missing == 0, "{kind:?} {delay}: {} are not in doubt", line.missing);
+                assert!(
+                    !whole || line.missing == 0,
+                    "{kind:?} {delay}: {} are not in doubt",
+                    line.missing
+                );
             }
         }
     }

@@ -670,7 +670,8 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     // A start that was killed after it had written everything, but before it had removed the files.
     goat.stop();
     assert_eq!(goat.segments(), [] as [PathBuf; 0]);
-    rest.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+    rest.iter()
+        .for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
     goat.launch();
     assert_eq!(books(), expected);
     assert_eq!(scrape(&goat, &anna, info_hash(1)), Some([1, 1, 2, 2]));
@@ -843,7 +844,9 @@ fn wait_for_connections(goat: &Goat, count: usize) {
 /// The files of the journal.
 fn contents(goat: &Goat) -> Vec<(PathBuf, Vec<u8>)> {
     let files = goat.segments().into_iter();
-    files.map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+    files
+        .map(|file| (file.clone(), fs::read(file).unwrap()))
+        .collect()
 }
 
 /// The lines of the log that say that the database cannot be written, or can again.

@@ -306,7 +306,9 @@ fn check_books(database: &Database, reports: &[Report]) {
             "{}",
             user.name
         );
-        let rows = database.sql(&format!("SELECT ipv4, ipv6 FROM peers WHERE user_id = {id}"));
+        let rows = database.sql(&format!(
+            "SELECT ipv4, ipv6 FROM peers WHERE user_id = {id}"
+        ));
         let ips = rows.concat().into_iter().filter(|ip| !ip.is_empty());
         let mut ips: Vec<IpAddr> = ips.map(|ip| ip.parse().unwrap()).collect();
         ips.sort();

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
 use crate::config::{Config, Driver};
-use crate::log::log;
 use crate::protocol::{Addresses, Factors, Moved, take};
 use crate::sync::lock;
 use crate::torrent::PeerId;
@@ -77,8 +76,6 @@ pub type Left = BTreeMap<Head, BTreeMap<(SessionKey, Life), (u64, State)>>;
 pub struct Folder {
     path: PathBuf,
     lock: Option<File>,
-    /// Why nothing can be written there.
-    trouble: Option<io::Error>,
 }
 
 impl Folder {
@@ -90,17 +87,14 @@ impl Folder {
     /// Makes the folder where it is missing, and waits for the goat before to end. An error if another uses it.
     pub fn open(config: &Config) -> Result<Folder, String> {
         let path = path(config);
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        let mut folder =
-            Folder { lock: None, trouble: made.err().filter(|e| e.kind() != ErrorKind::AlreadyExists), path };
-        let name = folder.path.join("lock");
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+        // Where that cannot be done, nothing can be written either, which is said then.
+        let _ = DirBuilder::new().mode(0o700).create(&path);
+        let name = path.join("lock");
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
         // Also what is read-only can be locked.
-        match opened.or_else(|e| File::open(&name).map_err(|_| e)) {
-            Ok(file) => folder.lock = Some(wait_for(file, &folder.path)?),
-            Err(e) => folder.trouble = folder.trouble.or(Some(e)),
-        }
-        Ok(folder)
+        let file = made.or_else(|_| File::open(&name)).ok();
+        let lock = file.map(|file| wait_for(file, &path)).transpose()?;
+        Ok(Folder { path, lock })
     }
 
     /// What was left here. An error names the file that cannot be read, or is damaged, and where.
@@ -108,21 +102,16 @@ impl Folder {
         read_all(&self.path)
     }
 
-    /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written
-    /// that is said, and tried again by [`Journal::turn`].
+    /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written,
+    /// the journal has [`Journal::failed`].
     pub fn begin(self, head: Head) -> Journal {
         let last = segments(&self.path).ok().and_then(|files| files.last().map(|(number, _)| *number));
         let next = last.unwrap_or(0).saturating_add(1);
         let current = Mutex::new(Current { segment: None, next });
         let journal = Journal { folder: self.path, head, _lock: self.lock, current, failed: AtomicBool::new(false) };
-        if let Some(e) = self.trouble.or_else(|| journal.turn().err()) {
-            journal.failed.store(true, Relaxed);
-            log(format!(
-                "{} cannot be written ({e}): until it can, a kill would lose what is not yet in the database",
-                journal.folder.display()
-            ));
-        } else {
-            journal.settled(next);
+        match journal.turn() {
+            Ok(number) => journal.settled(number),
+            Err(_) => journal.failed.store(true, Relaxed),
         }
         journal
     }

@@ -455,7 +455,8 @@ fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -
         format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore())
     };
     for (piece, sql) in worded(&members, if dialect.driver == Driver::Sqlite { 1 } else { 512 }, insert) {
-        let values: Vec<Value> = piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
+        let values: Vec<Value> =
+            piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
         c.execute(&sql, &values)?;
     }
     Ok(())

@@ -75,8 +75,14 @@ impl Goat {
         wait_until("goat to listen", || {
             process.assert_running();
             // The ports are taken long before anybody is answered.
-            let listens = |what: &str| process.output().contains(&format!("listening for {what} on"));
-            ["HTTP", "HTTPS", "UDP"].iter().all(|what| !on(what) || listens(what))
+            let listens = |what: &str| {
+                process
+                    .output()
+                    .contains(&format!("listening for {what} on"))
+            };
+            ["HTTP", "HTTPS", "UDP"]
+                .iter()
+                .all(|what| !on(what) || listens(what))
         });
         self.process = Some(process);
     }
