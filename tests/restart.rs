@@ -389,6 +389,32 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
 }
 
 #[test]
+fn what_a_new_session_says_while_its_first_announce_is_written_is_kept() {
+    for killed in [false, true] {
+        let (database, mut goat, passkey) = sqlite();
+        let lock = Lock::new(&database);
+        let mut announce = Announce::new(&passkey, info_hash(1), 1);
+        announce.accepted(&goat);
+        // Until goat is about to write that, and waits.
+        std::thread::sleep(Duration::from_millis(2_000));
+        (announce.uploaded, announce.event) = (500, "");
+        announce.accepted(&goat);
+        lock.release();
+        wait_until("the session", || {
+            database.number("SELECT count(*) FROM peers") == 1
+        });
+        if killed {
+            goat.kill();
+            goat.launch();
+            assert_eq!(database.number("SELECT uploaded FROM users"), 500);
+        }
+        wait_until("the books", || {
+            database.number("SELECT uploaded FROM users") == 500
+        });
+    }
+}
+
+#[test]
 fn announces_are_answered_while_the_database_is_away_and_written_when_it_is_back() {
     let Some((mut server, goat, [anna, bert, carl])) = mariadb("the database goes and comes back")
     else {

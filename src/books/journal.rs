@@ -162,7 +162,10 @@ fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
 }
 
 fn cannot_read(path: &Path, why: &str) -> String {
-    let advice = "goat must run as the user who owns it; `goat check --fix` sets a damaged one aside";
+    let advice = match crate::sys::stranger(path) {
+        Some(owner) => format!("It belongs to {owner}: run goat as that user"),
+        None => "`goat check --fix` sets a damaged one aside".into(),
+    };
     format!("{} holds accounts not yet written, but cannot be read: {why}. {advice}", path.display())
 }
 

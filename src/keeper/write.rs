@@ -121,16 +121,14 @@ impl Writer {
             return;
         }
         let renewed = synced.and_then(|()| renew_journal(tracker));
-        match (renewed, self.fails) {
-            (Ok(()), true) => log(format!("{} can be written again", journal.path().display())),
+        let path = journal.path().display();
+        match (&renewed, std::mem::replace(&mut self.fails, renewed.is_err())) {
+            (Ok(()), true) => log(format!("{path} can be written again")),
+            (Ok(()), false) if failed => log(format!("{path} was written anew: part of it was missing")),
             (Err(e), false) => log(format!(
-                "{} cannot be written ({e}): until it can, a kill would lose what is not yet in the database",
-                journal.path().display()
+                "{path} cannot be written ({e}): until it can, a kill would lose what is not yet in the database"
             )),
-            (Ok(()), false) if failed => {
-                log(format!("{} was written anew: part of it was missing", journal.path().display()))
-            }
-            (renewed, _) => self.fails = renewed.is_err(),
+            _ => {}
         }
     }
 

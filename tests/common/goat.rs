@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ pub struct Goat {
     config: Value,
     /// Set for all that is run from now on.
     pub environment: Vec<(String, String)>,
+    /// Who runs all that is run from now on, if not the user who runs the test, who must be root.
+    pub user: Option<u32>,
 }
 
 /// A member, as `goat user add` reports it.
@@ -62,6 +65,7 @@ impl Goat {
             port,
             config,
             environment: Vec::new(),
+            user: None,
         }
     }
 
@@ -207,7 +211,19 @@ impl Goat {
 
     /// A subcommand on the same configuration, ready to be started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
+        let mut program = PathBuf::from(env!("CARGO_BIN_EXE_goat"));
+        if self.user.is_some() {
+            // Where others may be.
+            let copy = self.folder.join("goat");
+            if !copy.exists() {
+                std::fs::copy(program, &copy).unwrap();
+            }
+            program = copy;
+        }
+        let mut command = Command::new(program);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
             .args(arguments)
             .arg("--config")
