@@ -229,6 +229,11 @@ impl Journal {
         &self.folder
     }
 
+    /// The database and the run that it belongs to.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
     /// Appends records, which goat is about to answer for, and leaves the buffer empty.
     pub fn write(&self, records: &mut Vec<u8>) {
         if records.is_empty() {

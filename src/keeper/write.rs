@@ -142,7 +142,7 @@ impl Writer {
         } else {
             self.write(tracker, now)
         };
-        let Err(e) = done.and_then(|()| tracker.store.end()) else {
+        let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.journal.head().run)) else {
             tracker.journal.settled(u64::MAX);
             return Ok(());
         };

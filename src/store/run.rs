@@ -34,14 +34,6 @@ impl Store {
         again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))]).map(drop)))
     }
 
-    /// Forgets this run, at its end.
-    pub fn end(&self) -> Result<(), Error> {
-        match self.run.id.swap(0, Relaxed) {
-            0 => Ok(()),
-            run => self.end_run(run),
-        }
-    }
-
     /// Counts a settling, in its transaction. An error if the row of this run is gone.
     pub(super) fn stamp(&self, c: &mut dyn Connection) -> Result<(), Error> {
         let (run, next) = (self.run.id.load(Relaxed), self.run.written.load(Relaxed).saturating_add(1));

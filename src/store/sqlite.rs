@@ -60,7 +60,8 @@ impl From<rusqlite::Error> for Error {
 impl Sqlite {
     /// Opens the file, and creates it where it is missing.
     pub fn open(path: &Path, hurried: bool) -> Result<Sqlite, Error> {
-        let whose = || crate::sys::stranger(path).map(|owner| format!(". It belongs to {owner}: run goat as that user"));
+        let whose =
+            || crate::sys::stranger(path).map(|owner| format!(". It belongs to {owner}: run goat as that user"));
         let in_words = |e: Error| {
             let message = format!("cannot open {}: {e}{}", path.display(), whose().unwrap_or_default());
             Error { message, ..e }
