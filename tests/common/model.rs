@@ -462,7 +462,7 @@ pub struct Way {
     pub delay: u64,
     /// An announce that overtakes none on its path is delayed once more: delays add up without bound.
     pub queued: bool,
-    /// A life lasts until all paths have announced in it: what is shorter than the delays themselves nobody can tell.
+    /// A life lasts until all URLs have announced in it: what is shorter than the delays themselves nobody can tell.
     pub whole_lives: bool,
     /// The most bytes between two announces.
     pub most: u64,
@@ -564,13 +564,15 @@ impl Telling<'_> {
         }
         let whole = self.way.whole_lives;
         let regular = if whole { 1 + random.below(5) } else { random.below(6) };
+        let mut new = true;
         for n in 0..regular {
             let pauses = [2, 30, 300, 900, 1700].map(|seconds| seconds * 1000);
-            let least = if whole && n == 0 { self.way.delay } else { 0 };
+            let least = if whole && new { self.way.delay } else { 0 };
             let long: Vec<u64> = pauses.into_iter().filter(|pause| *pause >= least).collect();
             let pause = if long.is_empty() { least } else { random.one_of(&long) };
             let completes = self.go(pause, true, random);
-            if two_urls && n == 2 && random.once_in(2) {
+            new = two_urls && n == 2 && (!whole || regular > 3) && random.once_in(2);
+            if new {
                 // The second URL is taken out and added again.
                 self.tellers[1].base = self.moved;
                 self.tell(1, "started", random);
@@ -602,6 +604,7 @@ impl Telling<'_> {
     }
 
     fn tell(&mut self, teller: usize, event: &'static str, random: &mut Random) {
+        let whole = self.tellers[teller].base == self.tellers[0].base;
         let Telling { client, way, peer_id, tellers, now, moved, .. } = self;
         let teller = &mut tellers[teller];
         let delay = (random.below(1 << 20) * way.delay) >> 20;
@@ -621,7 +624,9 @@ impl Telling<'_> {
         };
         let times = if way.rough && random.once_in(20) { 1 + random.below(2) } else { 0 };
         (0..=times).for_each(|_| self.said.push((teller.free, said.clone())));
-        self.told = *moved;
+        if whole {
+            self.told = self.moved;
+        }
     }
 }
 
