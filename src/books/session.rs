@@ -152,12 +152,13 @@ impl State {
     pub fn follow(&mut self, earlier: &State) {
         self.birth = self.birth.or(earlier.birth);
         self.known.session.snatched |= earlier.known.session.snatched;
-        let (from, to) = earlier.seeded;
-        self.seeded = match self.seeded {
-            (0, 0) => (from, to),
-            _ if to <= from => self.seeded,
-            // Time that lies apart is moved together.
-            (start, end) => (start.saturating_sub(to.saturating_sub(from)).max(from), end),
+        let ((from, to), (start, end)) = (earlier.seeded, self.seeded);
+        self.seeded = if start <= to && from <= end {
+            (from.min(start), end.max(to))
+        } else {
+            // Of times that lie apart the longer: to move them together would be to count twice what another client
+            // of the member seeded as well.
+            if to.saturating_sub(from) > end.saturating_sub(start) { earlier.seeded } else { self.seeded }
         };
     }
 }
