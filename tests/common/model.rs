@@ -442,14 +442,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] =
-        [Kind::OneCounter, Kind::TwoUrls, Kind::TwoUrlsTwoPaths, Kind::FromZero, Kind::OnePath];
+    pub const ALL: [Kind; 5] = [Kind::OneCounter, Kind::TwoUrls, Kind::TwoUrlsTwoPaths, Kind::FromZero, Kind::OnePath];
 
     /// The most seconds that an announce may take on its way for nothing to be missing but lives in doubt.
     pub fn patience(self) -> u64 {
         match self {
             Kind::OneCounter | Kind::OnePath => 600,
-            Kind::TwoUrls | Kind::TwoUrlsTwoPaths | Kind::FromZero => 45,
+            Kind::TwoUrls | Kind::TwoUrlsTwoPaths | Kind::FromZero => 30,
         }
     }
 }
@@ -472,7 +471,10 @@ pub struct Way {
 
 /// What a client moved under one peer id, and its announces in the order of arrival, in milliseconds.
 pub struct History {
+    /// Until its last announce.
     pub moved: Bytes,
+    /// What a counter said of it that was not begun anew meanwhile.
+    pub told: Bytes,
     pub said: Vec<(u64, Said)>,
     pub end: u64,
 }
@@ -528,15 +530,26 @@ impl Client {
         // Some say bytes that are no text.
         peer_id[8..12].copy_from_slice(&(random.bits() as u32).to_be_bytes());
         let tellers = self.tellers(way.kind, random);
-        let mut life = Telling { client: self, way, peer_id, tellers, now: start, moved: [0, 0], told: [0, 0], said: Vec::new() };
+        let (nothing, said) = ([0, 0], Vec::new());
+        let mut life = Telling {
+            client: self,
+            way,
+            peer_id,
+            tellers,
+            now: start,
+            moved: nothing,
+            until: nothing,
+            told: nothing,
+            said,
+        };
         let lives = 1 + random.below(4);
         for n in 1..=lives {
             let killed = way.rough && n == lives && random.once_in(3);
             life.live(killed, random);
         }
-        let Telling { told: moved, mut said, now: end, .. } = life;
+        let Telling { until: moved, told, mut said, now: end, .. } = life;
         said.sort_by_key(|(arrival, _)| *arrival);
-        History { moved, said, end }
+        History { moved, told, said, end }
     }
 }
 
@@ -548,7 +561,8 @@ struct Telling<'a> {
     tellers: Vec<Teller>,
     now: u64,
     moved: Bytes,
-    /// What of it was announced.
+    /// What of it had moved at the last announce, and what was told of it.
+    until: Bytes,
     told: Bytes,
     said: Vec<(u64, Said)>,
 }
@@ -624,6 +638,7 @@ impl Telling<'_> {
         };
         let times = if way.rough && random.once_in(20) { 1 + random.below(2) } else { 0 };
         (0..=times).for_each(|_| self.said.push((teller.free, said.clone())));
+        self.until = self.moved;
         if whole {
             self.told = self.moved;
         }
@@ -656,14 +671,8 @@ impl Clients {
         let at = self.random.below(self.clients.len() as u64) as usize;
         let (client, queue, last) = &mut self.clients[at];
         if queue.is_empty() {
-            let way = Way {
-                kind: Kind::OneCounter,
-                delay: 0,
-                queued: false,
-                whole_lives: true,
-                most: 1 << 32,
-                rough: true,
-            };
+            let way =
+                Way { kind: Kind::OneCounter, delay: 0, queued: false, whole_lives: true, most: 1 << 32, rough: true };
             queue.extend(client.history(&way, 0, &mut self.random).said.into_iter().map(|(_, said)| said));
         }
         let said = queue.pop_front().into_iter().collect::<Vec<_>>();
