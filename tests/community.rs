@@ -39,6 +39,8 @@ on_each_database! {
     a_backup_made_while_the_tracker_runs_restores_the_same_numbers
     lists_are_sorted_and_filtered
     things_are_found_by_name_id_and_prefix
+    names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone
+    pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_member
     what_an_operator_has_judged_waits_no_more
 }
 
@@ -1026,6 +1028,151 @@ fn things_are_found_by_name_id_and_prefix(database: &Database) {
         let said = refused(&goat, &["file", "show", text]);
         assert!(said.contains("not registered"), "{text}: {said}");
     }
+}
+
+fn names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone(database: &Database) {
+    let mut goat = Goat::prepare(database, json!({ "SlowDown": 0, "API": true }));
+    cli(&goat, &["file", "add", &hex(&info_hash(1))]);
+    // All of these are different, whatever a collation thinks of them.
+    let names = [
+        "🐱",
+        "🐶",
+        "jose",
+        "josé",
+        "jose\u{301}",
+        "straße",
+        "strasse",
+        "ÉCOLE",
+        "école",
+        "ΑΒΓ",
+        "αβγ",
+        "Ærø",
+        "ı",
+        "i",
+        "ﬁ",
+        "fi",
+        "a",
+        "ａ",
+        "ª",
+        "а",
+        "anna",
+        "anna_",
+        "ann",
+        "Ю",
+        "ю",
+        "Š",
+        "š",
+        "À",
+        "à",
+        "Ø",
+        "ø",
+        "½",
+        "\u{1f431}\u{fe0f}",
+    ];
+    for name in names {
+        goat.add_user(name);
+    }
+    assert_eq!(
+        goat.json(&["user", "list"]).as_array().unwrap().len(),
+        names.len()
+    );
+    for (taken, name) in [
+        ("ANNA", "anna"),
+        ("Anna", "anna"),
+        ("JOSé", "josé"),
+        ("STRAßE", "straße"),
+    ] {
+        let said = refused(&goat, &["user", "add", taken]);
+        assert!(said.contains("already"), "{taken}: {said}");
+        assert_eq!(goat.json(&["user", "show", taken])["name"], name);
+    }
+    for name in names {
+        assert_eq!(goat.json(&["user", "show", name])["name"], name);
+    }
+    // A ban hits the one who is named, and nobody else.
+    goat.launch();
+    for (ban, stays) in [("🐱", "🐶"), ("jose", "josé"), ("straße", "strasse")] {
+        cli(&goat, &["user", "ban", ban]);
+        let banned = |name: &str| goat.json(&["user", "show", name])["banned"] == true;
+        assert!(banned(ban) && !banned(stays), "{ban}, {stays}");
+    }
+    let all = goat.json(&["user", "list", "--banned"]);
+    assert_eq!(all.as_array().unwrap().len(), 3, "{all}");
+}
+
+fn pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_member(
+    database: &Database,
+) {
+    let mut goat = Goat::prepare(database, json!({ "SlowDown": 0 }));
+    let [anna, bert] = ["anna", "bert"].map(|name| goat.add_user(name).passkey);
+    cli(&goat, &["file", "add", &hex(&info_hash(1000))]);
+    goat.launch();
+    let suggest = |passkey: &str, numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let announce = Announce::new(passkey, info_hash(number), 1);
+            let refusal = announce.refusal(&goat);
+            assert!(["Unregistered torrent", "Unverified torrent"].contains(&refusal.as_str()));
+            let mut client = Announce::new(passkey, info_hash(1000), 1);
+            client.agent = format!("Strange/{number}");
+            client.peer_id = [b'?'; 20];
+            assert_eq!(client.refusal(&goat), "Your client is not whitelisted");
+        }
+    };
+    let pending = |what: &str, by: &str| -> usize {
+        let list = goat.json(&[what, "list", "--pending"]);
+        let rows = list.as_array().unwrap().iter();
+        rows.filter(|row| row["suggestedBy"] == by).count()
+    };
+    let counts = || ["file", "client"].map(|what| ["anna", "bert"].map(|by| pending(what, by)));
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    suggest(&bert, 1..4);
+    wait_until("what bert suggests", || counts() == [[0, 3], [0, 3]]);
+    suggest(&anna, 100..130);
+    wait_until("what anna suggests", || counts() == [[20, 3], [20, 3]]);
+    // Who suggests more than that waits until something is judged; others do not.
+    suggest(&anna, 130..140);
+    suggest(&bert, 4..6);
+    wait_until("what bert suggests", || counts() == [[20, 5], [20, 5]]);
+    let list = goat.json(&["file", "list", "--pending"]);
+    for row in list.as_array().unwrap() {
+        let when = row["suggested"].as_i64().unwrap();
+        assert!((now..now + 120).contains(&when), "{row}");
+    }
+    let text = cli(&goat, &["file", "list", "--pending"]);
+    assert!(
+        text.lines()
+            .next()
+            .is_some_and(|head| head.contains("suggested by")),
+        "{text}"
+    );
+    assert_eq!(
+        text.lines().filter(|line| line.contains("anna")).count(),
+        20,
+        "{text}"
+    );
+
+    assert_eq!(
+        cli(&goat, &["file", "remove", "--pending", "--by", "ANNA"]),
+        "20 torrents removed\n"
+    );
+    assert_eq!(counts()[0], [0, 5]);
+    assert!(refused(&goat, &["file", "remove", "--pending", "--by", "carl"]).contains("carl"));
+    assert_eq!(
+        cli(&goat, &["file", "remove", "--pending"]),
+        "5 torrents removed\n"
+    );
+    assert_eq!(counts()[0], [0, 0]);
+    let all = goat.json(&["file", "list"]);
+    assert_eq!(
+        all.as_array().unwrap().len(),
+        1,
+        "what is approved stays: {all}"
+    );
+    // There is room again.
+    wait_until("another suggestion", || {
+        suggest(&anna, 200..201);
+        pending("file", "anna") == 1
+    });
 }
 
 fn what_an_operator_has_judged_waits_no_more(database: &Database) {

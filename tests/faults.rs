@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::load::{Random, Rig, compare, lock};
-use common::{Announce, Database, Folder, Goat, MariaDb};
+use common::{Database, Folder, Goat, MariaDb};
 use common::{free_port, hex, info_hash, skip, wait_until};
 use serde_json::json;
 
@@ -483,6 +483,7 @@ const PASS: u8 = 0;
 const REFUSE: u8 = 1;
 const DELAY: u8 = 2;
 const CUT_COMMIT: u8 = 3;
+const LOSE_COMMIT: u8 = 4;
 /// How a statement of its own looks on the wire: a length, a number, what it is, and the text.
 const COMMIT: &[u8] = b"\x07\0\0\0\x03COMMIT";
 
@@ -555,6 +556,14 @@ fn pump(mut from: TcpStream, mut to: TcpStream, (mode, cuts, swallow): Pump, ask
                 .is_ok()
         {
             swallow.store(true, SeqCst);
+        }
+        let lost = || {
+            mode.compare_exchange(LOSE_COMMIT, PASS, SeqCst, SeqCst)
+                .is_ok()
+        };
+        if asks && bytes.ends_with(COMMIT) && lost() {
+            cuts.fetch_add(1, SeqCst);
+            break;
         }
         if !asks && swallow.load(SeqCst) {
             cuts.fetch_add(1, SeqCst);
@@ -722,6 +731,252 @@ fn faults_of_mariadb_cost_nothing() {
             "MariaDB and goat are killed, and the next five starts",
             time,
         );
+    }
+}
+
+#[test]
+fn a_credit_whose_commit_is_not_answered_is_an_error_and_is_given_once_or_not_at_all() {
+    let Some(server) = MariaDb::start("a lost answer to COMMIT") else {
+        return;
+    };
+    let proxy = Proxy::start(&server);
+    let mut config = server.config();
+    config["Host"] = format!("127.0.0.1:{}", proxy.port).into();
+    let database = Database::MariaDb(server);
+    let goat = Goat::prepare(&database, json!({ "DB": config }));
+    goat.add_user("anna");
+    let uploaded = || database.number("SELECT uploaded FROM users");
+    let credit = || goat.cli(&["user", "credit", "anna", "--uploaded", "1000"]);
+    let mut expected = 0;
+    for time in 1..=6 {
+        // The answer is lost, or the question.
+        let answer = time % 2 == 0;
+        proxy.set(if answer { CUT_COMMIT } else { LOSE_COMMIT });
+        let (status, stdout, stderr) = credit();
+        assert_eq!(proxy.cuts.load(SeqCst), time);
+        assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains("look before you repeat it"), "{stderr}");
+        expected += if answer { 1000 } else { 0 };
+        wait_until("the server to be done", || uploaded() == expected);
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(uploaded(), expected);
+    }
+    assert!(credit().0.success());
+    assert_eq!(uploaded(), expected + 1000);
+}
+
+// ---- Many sessions.
+
+/// Members and torrents for many sessions; the passkey of a member is their id.
+const MEMBERS: u32 = 1000;
+const MANY: u32 = 100;
+
+fn populate(database: &Database) {
+    let rows = |count: u32, row: &dyn Fn(u32) -> String| {
+        (1..=count).map(row).collect::<Vec<_>>().join(", ")
+    };
+    let users = rows(MEMBERS, &|id| format!("({id}, 'user{id}', '{id:040x}')"));
+    let files = rows(MANY, &|id| format!("({id}, '{}', 1)", hex(&info_hash(id))));
+    database.sql(&format!(
+        "INSERT INTO users (id, username, passkey) VALUES {users}"
+    ));
+    database.sql(&format!(
+        "INSERT INTO files (id, info_hash, verified) VALUES {files}"
+    ));
+}
+
+/// Sends announces over UDP, of another session each, as fast as they are answered, or at a pace: the numbers of the
+/// sessions come from `next`, until that ends.
+fn announce_many(
+    address: SocketAddr,
+    each: Duration,
+    mut next: impl FnMut() -> Option<u32>,
+) -> u64 {
+    let socket = UdpSocket::bind((address.ip(), 0)).unwrap();
+    socket.connect(address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let (mut answer, mut answered, mut round) = ([0; 4096], 0, 0u64);
+    let (begin, mut connected, mut id) = (Instant::now(), None::<Instant>, [0; 8]);
+    loop {
+        if connected.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
+            let connect = [
+                0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 7, 7, 7, 7,
+            ];
+            socket.send(&connect).unwrap();
+            socket.recv(&mut answer).unwrap();
+            assert_eq!(answer[..8], [0, 0, 0, 0, 7, 7, 7, 7]);
+            id = answer[8..16].try_into().unwrap();
+            connected = Some(Instant::now());
+        }
+        let numbers: Vec<u32> = std::iter::from_fn(&mut next).take(32).collect();
+        if numbers.is_empty() {
+            return answered;
+        }
+        round += 1;
+        for number in &numbers {
+            let (user, torrent) = (1 + number % MEMBERS, 1 + number / MEMBERS % MANY);
+            let url = format!("/{user:040x}/announce");
+            let mut packet = [&id[..], &[0, 0, 0, 1], &number.to_be_bytes()].concat();
+            packet.extend(info_hash(torrent));
+            packet.extend(format!("-qB5020-{number:012}").into_bytes());
+            packet.extend(
+                [round * 1000, 1, round * 1000]
+                    .map(u64::to_be_bytes)
+                    .concat(),
+            );
+            packet.extend([0, 0, 0, 0].map(u32::to_be_bytes).concat());
+            packet.extend([0x1a, 0xe1, 2, url.len() as u8]);
+            packet.extend(url.into_bytes());
+            socket.send(&packet).unwrap();
+        }
+        for _ in &numbers {
+            let size = socket.recv(&mut answer).unwrap();
+            assert_eq!(
+                answer[3],
+                1,
+                "{}",
+                String::from_utf8_lossy(&answer[8..size])
+            );
+            answered += 1;
+        }
+        let due = begin + each * u32::try_from(answered).unwrap();
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn many(database: &Database, config: serde_json::Value) -> Goat {
+    let settings = json!({ "SlowDown": 0, "Clients": 1_000_000, "UDP": true, "DB": config });
+    let mut goat = Goat::prepare(database, settings);
+    goat.json(&["user", "list"]); // makes the tables
+    populate(database);
+    goat.launch();
+    goat
+}
+
+/// The most memory that a process ever had, in MiB; None if it has ended.
+fn most_memory(id: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
+#[test]
+fn memory_does_not_double_where_goat_stops_with_100_000_unwritten_sessions() {
+    let Some(mut server) = MariaDb::start("memory at the end") else {
+        return;
+    };
+    let config = server.config();
+    server.stop();
+    server.launch();
+    let mut database = Database::MariaDb(server);
+    let mut goat = many(&database, config);
+    let Database::MariaDb(server) = &mut database else {
+        unreachable!()
+    };
+    server.kill();
+    let mut numbers = 0..MEMBERS * MANY;
+    announce_many(goat.address(), Duration::ZERO, || numbers.next());
+    wait_until("goat to notice", || {
+        goat.log().contains("cannot be written")
+    });
+    let id = goat.process().id();
+    let before = most_memory(id).unwrap();
+    goat.process().signal(libc::SIGTERM);
+    let (begin, mut after) = (Instant::now(), before);
+    while let Some(now) = most_memory(id) {
+        after = after.max(now);
+        thread::sleep(Duration::from_millis(2));
+    }
+    let took = begin.elapsed();
+    assert!(goat.process().wait().success(), "{}", goat.log());
+    crate::say!(
+        "memory with {} unwritten sessions: {before:.0} MiB, at the end {after:.0} MiB, {took:?}",
+        MEMBERS * MANY
+    );
+    assert!(
+        after < before * 1.15 + 4.0,
+        "{before} MiB became {after} MiB"
+    );
+    assert!(took < Duration::from_secs(10), "goat took {took:?} to end");
+    // And all of them are written by the next start.
+    server.launch();
+    goat.launch();
+    assert_eq!(
+        database.number("SELECT COUNT(*) FROM sessions"),
+        i64::from(MEMBERS * MANY)
+    );
+}
+
+#[test]
+fn others_write_while_5_000_announces_a_second_are_written_and_wait_half_a_second_at_most() {
+    let mut databases = vec![Database::sqlite()];
+    databases.extend(Database::mariadb("others write meanwhile"));
+    for database in databases {
+        let mut goat = many(&database, database.config());
+        let (stop, begin) = (AtomicBool::new(false), Instant::now());
+        let path = match &database {
+            Database::Sqlite(folder) => Some(folder.join("goat.db")),
+            Database::MariaDb(_) => None,
+        };
+        let (mut slowest, mut longest, mut count) = (Duration::ZERO, Duration::ZERO, 0);
+        let answered = thread::scope(|scope| {
+            let (stop, address) = (&stop, goat.address());
+            let announcing = scope.spawn(move || {
+                let mut random = Random(seed());
+                let sessions = u64::from(MEMBERS * MANY);
+                let next = || (!stop.load(SeqCst)).then(|| random.below(sessions) as u32);
+                announce_many(address, Duration::from_micros(200), next)
+            });
+            // A web site that waits at most as long as most libraries do.
+            let locks = path.map(|path| {
+                scope.spawn(move || {
+                    let site = rusqlite::Connection::open(path).unwrap();
+                    site.busy_timeout(Duration::from_secs(5)).unwrap();
+                    let mut longest = Duration::ZERO;
+                    while !stop.load(SeqCst) {
+                        let asked = Instant::now();
+                        site.execute_batch(
+                            "BEGIN IMMEDIATE; UPDATE files SET size = size; ROLLBACK",
+                        )
+                        .unwrap();
+                        longest = longest.max(asked.elapsed());
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    longest
+                })
+            });
+            while begin.elapsed() < Duration::from_secs(25) {
+                let asked = Instant::now();
+                count += 1;
+                goat.add_user(&format!("new{count}"));
+                slowest = slowest.max(asked.elapsed());
+                database.sql(&format!(
+                    "INSERT INTO users (username, passkey) VALUES ('site{count}', 'site-{count:08}')"
+                ));
+                thread::sleep(Duration::from_millis(100));
+            }
+            stop.store(true, SeqCst);
+            longest = locks.map_or(longest, |thread| thread.join().unwrap());
+            announcing.join().unwrap()
+        });
+        let rate = answered as f64 / begin.elapsed().as_secs_f64();
+        crate::say!(
+            "{rate:.0} announces a second meanwhile: {count} times `goat user add`, {slowest:?} at most"
+        );
+        if longest > Duration::ZERO {
+            crate::say!("a lock of SQLite was had after {longest:?} at most");
+        }
+        assert!(!goat.log().contains("cannot be written"), "{}", goat.log());
+        // SQLite looks for a lock at most every tenth of a second.
+        assert!(
+            longest < Duration::from_millis(700),
+            "somebody waited {longest:?}"
+        );
+        assert!(goat.stop().success());
+        let sums = "SELECT COUNT(*) FROM users WHERE username LIKE 'new%' OR username LIKE 'site%'";
+        assert_eq!(database.number(sums), 2 * count);
     }
 }
 

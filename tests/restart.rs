@@ -708,6 +708,146 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     });
 }
 
+/// Waits until goat ends by itself, and says why.
+fn ends_because_it_was_replaced(goat: &mut Goat) {
+    let begin = Instant::now();
+    let status = goat.process().wait();
+    let took = begin.elapsed();
+    assert_eq!(status.code(), Some(1), "{}", goat.log());
+    let said = "it was replaced, restored or removed while goat ran";
+    assert!(goat.log().contains(said), "{}", goat.log());
+    assert!(
+        took < Duration::from_secs(15),
+        "goat noticed it after {took:?}"
+    );
+}
+
+#[test]
+fn a_file_of_sqlite_that_is_replaced_or_removed_ends_goat() {
+    for busy in [false, true] {
+        for remove in [false, true] {
+            let (database, mut goat, passkey) = sqlite();
+            let Database::Sqlite(folder) = &database else {
+                unreachable!()
+            };
+            let mut announce = Announce::new(&passkey, info_hash(1), 1);
+            announce.uploaded = 100;
+            announce.accepted(&goat);
+            wait_until("the books", || {
+                database.number("SELECT uploaded FROM users") == 100
+            });
+            let copy = folder.join("copy.db");
+            database.sql(&format!("VACUUM INTO '{}'", copy.display()));
+            if busy {
+                announce.uploaded = 200;
+                announce.accepted(&goat);
+            }
+            for part in ["goat.db-wal", "goat.db-shm", "goat.db"] {
+                let _ = fs::remove_file(folder.join(part));
+            }
+            if !remove {
+                fs::rename(&copy, folder.join("goat.db")).unwrap();
+            }
+            ends_because_it_was_replaced(&mut goat);
+            if !remove {
+                // What is there now is another time of the same books: nothing is counted twice.
+                goat.launch();
+                announce.uploaded = 300;
+                announce.event = "";
+                announce.accepted(&goat);
+                wait_until("the books", || {
+                    database.number("SELECT uploaded FROM users") == 300
+                });
+            } else {
+                assert!(!folder.join("goat.db").exists(), "goat made a database");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_of_sqlite_that_is_restored_in_its_place_ends_goat() {
+    let (database, mut goat, passkey) = sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let backup = folder.join("backup.db");
+    let backup = backup.display();
+    let shell = |words: &str| {
+        let mut shell = std::process::Command::new("sqlite3");
+        shell
+            .args(["-cmd", ".timeout 30000"])
+            .arg(folder.join("goat.db"))
+            .arg(words);
+        let output = shell.output().unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+    };
+    shell(&format!(".backup '{backup}'"));
+    let mut announce = Announce::new(&passkey, info_hash(1), 1);
+    announce.uploaded = 100;
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        database.number("SELECT uploaded FROM users") == 100
+    });
+    shell(&format!(".restore '{backup}'"));
+    ends_because_it_was_replaced(&mut goat);
+    // The backup is of this run, so that it gets what it lacks, once.
+    goat.launch();
+    announce.uploaded = 250;
+    announce.event = "";
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        database.number("SELECT uploaded FROM users") == 250
+    });
+}
+
+#[test]
+fn a_dump_that_is_imported_into_mariadb_again_ends_goat() {
+    let Some((server, mut goat, [anna, ..])) = mariadb("a dump imported again") else {
+        return;
+    };
+    let Database::MariaDb(mariadb) = &server.0 else {
+        unreachable!("made by mariadb()")
+    };
+    let run = |program: &str, words: &[&str], input: Vec<u8>| -> Vec<u8> {
+        let mut command = std::process::Command::new(program);
+        command
+            .arg("--no-defaults")
+            .arg("--socket")
+            .arg(mariadb.socket());
+        command.args(["--user=goat", "--password=goat"]).args(words);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{program}");
+        output.stdout
+    };
+    let dump = run(
+        "mariadb-dump",
+        &["--single-transaction", "goat"],
+        Vec::new(),
+    );
+    let mut announce = Announce::new(&anna, info_hash(1), 1);
+    announce.uploaded = 100;
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        server.users("uploaded") == ["100", "0", "0"]
+    });
+    run("mariadb", &["goat"], dump);
+    ends_because_it_was_replaced(&mut goat);
+    goat.launch();
+    announce.uploaded = 250;
+    announce.event = "";
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        server.users("uploaded") == ["250", "0", "0"]
+    });
+}
+
 // What the rules use.
 
 /// A goat that is not started yet, with two torrents, and this machine as a proxy that can play any host.

@@ -300,6 +300,74 @@ fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
 }
 
 #[test]
+fn check_says_that_a_database_is_read_only() {
+    // SAFETY: no memory is passed.
+    if unsafe { libc::geteuid() } != 0 {
+        return common::skip("a read-only file", "only root can be another user");
+    }
+    let database = Database::sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let mut goat = prepare(&database);
+    goat.add_user("anna");
+    goat.user = Some(65_534);
+    let check = |mode: u32| {
+        for (path, mode) in [
+            (folder.path().to_owned(), mode),
+            (folder.join("goat.db"), mode & 0o666),
+        ] {
+            std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+        }
+        let (status, stdout, _) = goat.cli(&["check"]);
+        (status.code(), stdout)
+    };
+    let (code, said) = check(0o700);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = check(0o500);
+    assert_eq!(code, Some(1), "{said}");
+    let line = said.lines().find(|line| line.contains("goat.db: wrong"));
+    assert!(line.is_some_and(|line| line.contains("readonly")), "{said}");
+    assert_eq!(check(0o700).0, Some(0));
+}
+
+#[test]
+fn check_says_that_a_server_is_read_only_or_that_a_right_is_missing() {
+    let Some(database) = Database::mariadb("a read-only server") else {
+        return;
+    };
+    let Database::MariaDb(server) = &database else {
+        unreachable!()
+    };
+    let goat = prepare(&database);
+    goat.add_user("anna");
+    let check = |sql: &str| {
+        server.root(sql);
+        let (status, stdout, _) = goat.cli(&["check"]);
+        (status.code(), stdout)
+    };
+    let (code, said) = check("SET GLOBAL read_only = 1");
+    assert!(
+        code == Some(1) && said.contains("cannot be written") && said.contains("read-only"),
+        "{said}"
+    );
+    let (code, said) = check("SET GLOBAL read_only = 0");
+    assert_eq!(code, Some(0), "{said}");
+    // Rights to single tables are rights as well, and one of them is missing.
+    let rights = "REVOKE ALL ON goat.* FROM goat@localhost; GRANT SELECT, UPDATE, DELETE, CREATE, CREATE VIEW, TRIGGER ON goat.* TO goat@localhost";
+    let (code, said) = check(rights);
+    assert!(code == Some(1) && said.contains("may not INSERT"), "{said}");
+    // Nothing of what was tried stays.
+    assert_eq!(database.number("SELECT COUNT(*) FROM files"), 0);
+    assert_eq!(
+        database.number("SELECT COUNT(*) FROM changes WHERE what = 'file'"),
+        0
+    );
+}
+
+#[test]
 fn a_command_waits_for_a_file_that_somebody_has_locked_for_seconds() {
     let database = Database::sqlite();
     let Database::Sqlite(folder) = &database else {

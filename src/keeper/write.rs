@@ -18,8 +18,9 @@ const PACE: u32 = 10;
 const SLOWEST: u32 = 30;
 /// How long a transaction may take before the next one is smaller: half of what others may be kept waiting.
 const LOCKED: Duration = Duration::from_millis(250);
-/// The fewest states of a transaction.
+/// The fewest states of a transaction, and those of the first: how fast the database is must be seen.
 const LEAST_ROWS: usize = 500;
+const FIRST_ROWS: usize = 2_000;
 /// How long others are let in between two transactions, at least and at most: SQLite's waiters look at most 100 ms apart.
 const GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(110));
 /// Bytes of a segment after which another begins.
@@ -44,7 +45,7 @@ pub struct Writer {
 impl Writer {
     /// A writer that has nothing to write yet, at a time in seconds since 1970.
     pub fn new(now: u32) -> Writer {
-        Writer { written: now, took: 0, rows: MOST_ROWS, caught_up: 0, fails: false }
+        Writer { written: now, took: 0, rows: FIRST_ROWS, caught_up: 0, fails: false }
     }
 
     /// How many states wait.
@@ -140,7 +141,8 @@ impl Writer {
         let done = if hangs {
             Err(Error { kind: Kind::Silent, message: "it does not answer".into() })
         } else {
-            self.write(tracker, now)
+            // Asked before anything is prepared for it.
+            tracker.store.is_same().and_then(|()| self.write(tracker, now))
         };
         let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.journal.head().run)) else {
             tracker.journal.settled(u64::MAX);
