@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{AGENT, Clients, Database, Folder, Goat, MariaDb, Model, PATIENCE, Random, Said};
-use common::{escape, files, free_port, info_hash, skip, users, wait_until};
+use common::{escape, faketime, files, free_port, info_hash, skip, tidy, users, wait_until};
 use serde_json::json;
 
 const USERS: u32 = 40;
@@ -693,24 +693,6 @@ fn after_five_minutes_goat_says_how_things_are() {
     let id = goat.process().id();
     drop(goat);
     tidy(id);
-}
-
-/// Where the library is that shows programs another time.
-fn faketime(test: &str) -> Option<String> {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
-    let library = libraries.find(|path| path.exists());
-    if library.is_none() {
-        skip(test, "no libfaketime");
-    }
-    Some(library?.to_str()?.into())
-}
-
-/// Removes what the library leaves behind of a process that was killed.
-fn tidy(id: u32) {
-    for name in ["faketime_shm", "sem.faketime_sem"] {
-        let _ = fs::remove_file(format!("/dev/shm/{name}_{id}"));
-    }
 }
 
 // ---------------------------------------------------------------------------------------------------
