@@ -22,7 +22,7 @@ pub use model::{
     Bytes, Client, Clients, History, Kind, Lives, Model, Random, SILENCE, Said, Verdict, Way,
     above, files, plus, users,
 };
-pub use process::Process;
+pub use process::{Process, faketime, tidy};
 pub use socket::{connect_from, end_by_reset};
 pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post, parse_answer};
 
