@@ -705,8 +705,8 @@ struct Member {
     paths: [bool; 2],
 }
 
-/// Sessions that were closed, and when.
-type Closed = HashMap<(u32, PeerId), u32>;
+/// Sessions that were closed, when, and over which families they had announced.
+type Closed = HashMap<(u32, PeerId), (u32, [bool; 2])>;
 
 impl Member {
     fn last_seen(&self) -> u32 {
@@ -748,6 +748,7 @@ fn session(user: u32, peer_id: PeerId, left: u64, seen: [u32; 2]) -> Session {
         seen,
         user,
         life: Life(1),
+        began: NOW,
         announced: 1,
         peer_id,
         paths: Paths(1),
@@ -822,18 +823,16 @@ fn announces_in_any_order_leave_the_swarm_that_a_naive_model_has() {
                         let silent = |at: &(SocketAddr, u32)| at.1 < oldest;
                         member.at = member.at.map(|at| at.filter(|at| !silent(at)));
                         if member.addresses().next().is_none() {
-                            closed.insert(*key, last + 2 * INTERVAL);
+                            closed.insert(*key, (last + 2 * INTERVAL, member.paths));
                         }
                     }
                     model.retain(|_, member| member.addresses().next().is_some());
-                    // After ten minutes nothing is late any more.
-                    closed.retain(|_, closed| world.now.get() - *closed <= 600);
                 }
                 1 => {
                     let user = 1 + rng.below(4) as u32;
                     world.drop_user(user);
-                    let gone = model.keys().filter(|(owner, _)| *owner == user);
-                    closed.extend(gone.map(|key| (*key, world.now.get())));
+                    let gone = model.iter().filter(|((owner, _), _)| *owner == user);
+                    closed.extend(gone.map(|(key, m)| (*key, (world.now.get(), m.paths))));
                     model.retain(|(owner, _), _| *owner != user);
                 }
                 _ => random_announce(&world, &mut model, &mut closed, &mut rng),
@@ -865,27 +864,31 @@ fn random_announce(world: &World, model: &mut Model, closed: &mut Closed, rng: &
 
     let (key, now) = ((user, a.peer_id), world.now.get());
     // Who has been silent for so long is gone, though nobody has looked for them yet.
-    if let Some(last) = model
-        .get(&key)
-        .map(Member::last_seen)
-        .filter(|last| last + 2 * INTERVAL < now)
-    {
+    let silent = |member: &&Member| member.last_seen() + 2 * INTERVAL < now;
+    if let Some(member) = model.get(&key).filter(silent).cloned() {
         model.remove(&key);
-        closed.insert(key, last + 2 * INTERVAL);
+        let end = member.last_seen() + 2 * INTERVAL;
+        closed.insert(key, (end, member.paths));
     }
     let family = usize::from(a.ip.is_ipv6());
     let here = model.contains_key(&key);
-    // Within a minute only `started` brings a session back: anything else is late.
-    let late = closed
-        .get(&key)
-        .is_some_and(|closed| now - closed <= 60 && a.event != Event::Started);
+    // Within a minute only `started` brings a session back, where it has announced: anything else is late.
+    let late = closed.get(&key).is_some_and(|(closed, paths)| {
+        now - closed <= 60 && (a.event != Event::Started || !paths[family])
+    });
     if a.event == Event::Stopped {
         // It ends the session if it comes over a path on which that has announced.
-        if model.get(&key).is_some_and(|member| member.paths[family]) {
+        if let Some(paths) = model
+            .get(&key)
+            .map(|m| m.paths)
+            .filter(|paths| paths[family])
+        {
             model.remove(&key);
-            closed.insert(key, now);
+            closed.insert(key, (now, paths));
         } else if !here {
-            closed.entry(key).or_insert(now);
+            let mut paths = [false; 2];
+            paths[family] = true;
+            closed.entry(key).or_insert((now, paths));
         }
     } else if here || !late {
         closed.remove(&key);

@@ -29,7 +29,7 @@ const MAGIC: [u8; 8] = *b"goatjrn2";
 /// Bytes of a head: MAGIC, the database's identity, the run, and a checksum.
 const HEAD: usize = 28;
 /// Bytes of a record, its checksum among them.
-pub const RECORD: usize = 163;
+pub const RECORD: usize = 167;
 /// How long to wait for another goat to end: as long as one may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -372,7 +372,9 @@ pub fn encode(order: u64, file: u32, state: &State, out: &mut Vec<u8>) {
         out.extend(number.to_le_bytes());
     }
     let [seen4, seen6] = s.seen;
-    for number in [file, s.user, s.life.0, s.announced, seen4, seen6, *closed, seeded.0, seeded.1, b.at, b.doubt] {
+    for number in
+        [file, s.user, s.life.0, s.began, s.announced, seen4, seen6, *closed, seeded.0, seeded.1, b.at, b.doubt]
+    {
         out.extend(number.to_le_bytes());
     }
     out.extend(factors.upload.to_le_bytes());
@@ -394,7 +396,7 @@ pub fn decode(record: &[u8]) -> Option<(u64, SessionKey, State)> {
         (Moved { uploaded: long()?, downloaded: long()? }, Moved { uploaded: long()?, downloaded: long()? });
     let (first, left) = (Moved { uploaded: long()?, downloaded: long()? }, long()?);
     let mut number = || take(bytes).map(u32::from_le_bytes);
-    let (file, user, life, announced) = (number()?, number()?, Life(number()?), number()?);
+    let (file, user, life, began, announced) = (number()?, number()?, Life(number()?), number()?, number()?);
     let (seen, closed, seeded) = ([number()?, number()?], number()?, (number()?, number()?));
     let (born, doubt) = (number()?, number()?);
     let mut percent = || take(bytes).map(u16::from_le_bytes);
@@ -409,6 +411,7 @@ pub fn decode(record: &[u8]) -> Option<(u64, SessionKey, State)> {
         seen,
         user,
         life,
+        began,
         announced,
         peer_id,
         paths: Paths(paths),
@@ -434,6 +437,7 @@ mod tests {
             seen: [6, u32::MAX],
             user: 7,
             life: Life(8),
+            began: 17,
             announced: 9,
             peer_id,
             paths: Paths(5),

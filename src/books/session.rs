@@ -12,7 +12,7 @@ use crate::torrent::PeerId;
 
 /// Seconds after a close within which a fall of the counters may be an announce that comes late.
 pub const LATE: u32 = 600;
-/// Seconds after a close within which only `started` brings a session back.
+/// Seconds after a close within which only `started` brings a session back, over a path on which it was open.
 const BACK: u32 = 60;
 /// Marks the number of a life that memory has begun without knowing what the database has of the session. The
 /// row gives it its number when it is written.
@@ -85,6 +85,8 @@ pub struct Session {
     /// 0 is the anonymous user.
     pub user: u32,
     pub life: Life,
+    /// When this life began, in seconds since 1970.
+    pub began: u32,
     /// How often it announced.
     pub announced: u32,
     pub peer_id: PeerId,
@@ -195,7 +197,7 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
             birth.base = counters;
         }
         let mut known = unknown(user, a, counters, path);
-        known.closed = if stopped { now } else { 0 };
+        (known.closed, known.session.began) = (if stopped { now } else { 0 }, now);
         known.say(a, now);
         return State { known, birth: Some(birth), seeded: (0, 0), factors: Factors::default() };
     };
@@ -211,19 +213,18 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     let top = next.session.top;
     if next.closed == 0 {
         let paths = next.session.paths;
-        let old = stopped && !paths.contains(path);
-        // It may be the last word of the life before, over the path that is slower: in a life that is in doubt its
-        // counters would be credited once more.
-        if !old || !paths.contains(Paths::IN_DOUBT) {
-            next.session.top = top.max(counters);
+        let young = paths.contains(Paths::IN_DOUBT) && now.saturating_sub(next.session.began) <= LATE;
+        if young && !started && !paths.contains(path) {
+            // It may be of the life before, over a path that is slower: its counters would be credited once more.
+            return state;
         }
-        if old {
-            return state; // only its counters count
-        }
-        if stopped {
+        next.session.top = top.max(counters);
+        if !stopped {
+            next.session.paths = paths.with(path);
+        } else if paths.contains(path) {
             next.closed = now;
         } else {
-            next.session.paths = paths.with(path);
+            return state; // an old one: only its counters count
         }
         next.say(a, now);
         return state;
@@ -239,13 +240,16 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
             next.session.announced = 1; // each is added to what the row has
         }
         next.session.top = counters;
+        next.session.began = at;
         next.session.paths = if doubt == 0 { Paths::default() } else { Paths::IN_DOUBT };
         state.birth = Some(Birth { at, doubt, ..birth });
     } else if !late {
         next.session.top = counters;
     }
     let next = &mut state.known;
-    if !stopped && (started && !late || now.saturating_sub(next.closed) > BACK) {
+    // Who has left may have said `started` before, over a path that is slower.
+    let returns = started && !late && next.session.paths.contains(path) || doubt.is_some();
+    if !stopped && (returns || now.saturating_sub(next.closed) > BACK) {
         next.session.paths = next.session.paths.reopened(path);
         (next.closed, next.session.seen) = (0, [0, 0]);
         next.at = Addresses::NONE;
@@ -264,6 +268,7 @@ fn unknown(user: u32, a: &Announce, top: Moved, paths: Paths) -> Known {
         seen: [0, 0],
         user,
         life: Life(PROVISIONAL | 1),
+        began: 0,
         announced: 1,
         peer_id: a.peer_id,
         paths,
@@ -284,6 +289,7 @@ impl Known {
             seen: row.seen,
             user,
             life: Life(row.life),
+            began: row.current.began,
             announced: row.announced,
             peer_id,
             paths: Paths(row.paths),

@@ -370,6 +370,7 @@ impl Shard {
             // Unless it has begun another life since.
             if session.life == told.life {
                 session.life = Life(told.row.life);
+                session.began = told.row.current.began;
                 session.top = session.top.max(told.row.current.top);
                 session.announced = told.row.announced.saturating_add(session.announced.saturating_sub(told.announced));
                 session.complete |= told.row.complete;
