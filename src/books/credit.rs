@@ -166,7 +166,10 @@ fn take_over(new: &mut Row, before: &Row, state: &State) -> bool {
 /// Credits the time of seeding that the member has not been credited yet. Returns the seconds.
 fn seed(new: &mut Row, (from, to): (u32, u32)) -> u32 {
     let seconds = to.saturating_sub(from.max(new.seeded_until));
-    new.seeded_until = new.seeded_until.max(to);
+    // No time at all, as from one address family to the other, is no reason to count less for another client.
+    if seconds > 0 {
+        new.seeded_until = to;
+    }
     new.seed_time = new.seed_time.saturating_add(seconds.into());
     seconds
 }
