@@ -196,6 +196,11 @@ pub fn send(socket: &TcpStream, bytes: &[u8], last: bool) -> io::Result<usize> {
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// Bytes from which on a piece of memory is taken from the system by itself, and given back when it is freed: what
+/// waits to be written takes many such pieces for a few seconds.
+#[cfg(target_env = "gnu")]
+const LARGE: c_int = 64 << 10;
+
 /// Lets all threads allocate from one heap: what one frees another can use. With a heap for each thread
 /// the books of a busy tracker took twice the memory; it cost no measurable time, for threads that answer
 /// hardly allocate.
@@ -204,6 +209,7 @@ pub fn share_one_heap() {
     // SAFETY: two numbers are passed. It can only fail by changing nothing.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use common::load::{Random, Rig, compare, lock};
 use common::{Database, Folder, Goat, MariaDb};
-use common::{free_port, hex, info_hash, skip, wait_until};
+use common::{faketime, free_port, hex, info_hash, skip, tidy, wait_until};
 use serde_json::json;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -457,24 +457,6 @@ fn after_five_minutes_goat_says_how_things_are() {
     let id = goat.process().id();
     drop(goat);
     tidy(id);
-}
-
-/// Where the library is that shows programs another time.
-fn faketime(test: &str) -> Option<String> {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
-    let library = libraries.find(|path| path.exists());
-    if library.is_none() {
-        skip(test, "no libfaketime");
-    }
-    Some(library?.to_str()?.into())
-}
-
-/// Removes what the library leaves behind of a process that was killed.
-fn tidy(id: u32) {
-    for name in ["faketime_shm", "sem.faketime_sem"] {
-        let _ = fs::remove_file(format!("/dev/shm/{name}_{id}"));
-    }
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -48,15 +48,21 @@ pub fn credit(row: &Row, state: &State, silence: u32) -> (Row, Rise) {
             new.former =
                 if number(row, state) == row.life.saturating_add(1) { row.current } else { LifeRow::default() };
             new.life = number(row, state);
-            new.current = begin(row, state, doubt);
+            new.current = begin(state, doubt, row.life != 0);
         }
         Which::Current => new.current.top = row.current.top.max(session.top),
-        Which::Former => new.former.top = row.former.top.max(session.top),
+        Which::Former => {
+            if row.former.began == 0 {
+                // Heard of for the first time after the one that follows.
+                new.former = begin(state, state.birth.map_or(0, |birth| birth.doubt), false);
+            }
+            new.former.top = new.former.top.max(session.top);
+        }
         Which::Older => {}
     }
     match which {
         Which::New { .. } | Which::Current => {
-            rise.snatch = take_over(&mut new, state);
+            rise.snatch = take_over(&mut new, row, state);
             let heard = new.last_seen();
             rise.moved = pay(&mut new.current, heard);
         }
@@ -87,19 +93,24 @@ fn which(row: &Row, state: &State, silence: u32) -> Which {
             _ => Which::Older,
         };
     }
-    let Some(birth) = state.birth else { return Which::Older };
-    if birth.at > row.last_seen() {
+    if let Some(birth) = state.birth.filter(|_| is_news(row, state)) {
         let silent = row.last_seen().saturating_add(silence);
         let closed = if row.closed == 0 && silent < birth.at { silent } else { row.closed };
         let began = begins(row.current.top, closed, Paths(row.paths), birth.at, birth.path, birth.started, birth.first);
         return began.filter(|_| closed != 0).map_or(Which::Current, |doubt| Which::New { doubt });
     }
-    // The row has heard of later things already: the state was written before, or elsewhere.
-    match birth.at {
+    // The row has heard of it before, and perhaps of later things: the state is a later one, was written already, or
+    // elsewhere.
+    match state.birth.map_or(state.known.session.last_seen(), |birth| birth.at) {
         at if at >= row.current.began => Which::Current,
         at if row.former.began != 0 && at >= row.former.began => Which::Former,
         _ => Which::Older,
     }
+}
+
+/// Whether a life that memory has begun without knowing the row began after all that the row has heard of.
+fn is_news(row: &Row, state: &State) -> bool {
+    state.known.session.life.is_provisional() && state.birth.is_some_and(|birth| birth.at > row.last_seen())
 }
 
 /// The number of a life that the row does not have.
@@ -108,12 +119,13 @@ fn number(row: &Row, state: &State) -> u32 {
     if life.is_provisional() { row.life.saturating_add(1) } else { life.0 }
 }
 
-fn begin(row: &Row, state: &State, doubt: u32) -> LifeRow {
+/// What the row is to have of a life that it does not know. `later`: it knows the one before.
+fn begin(state: &State, doubt: u32, later: bool) -> LifeRow {
     let top = state.known.session.top;
     let done = match state.birth {
-        // A later life begins at 0, or it would be none.
-        _ if row.life != 0 => Moved::default(),
         Some(birth) => birth.base,
+        // A later life begins at 0, or it would be none.
+        None if later => Moved::default(),
         // Of a session whose row is gone nobody knows what was credited.
         None => top,
     };
@@ -130,18 +142,19 @@ fn pay(life: &mut LifeRow, heard: u32) -> Moved {
     rise
 }
 
-/// Takes over what a state says beside its counters, if it is the newer word. Returns whether that is a snatch.
-fn take_over(new: &mut Row, state: &State) -> bool {
+/// Takes over what a state says beside its counters, if it is a newer word than the row had before. Returns whether that is a snatch.
+fn take_over(new: &mut Row, before: &Row, state: &State) -> bool {
     let session = &state.known.session;
-    let provisional = session.life.is_provisional();
-    let unheard = provisional && state.birth.is_some_and(|birth| birth.at > new.last_seen());
-    let announced = if unheard { new.announced.saturating_add(session.announced) } else { session.announced };
-    let completed = unheard && new.announced > 0 && !new.complete && session.complete;
+    let news = is_news(before, state);
+    let announced = if news { new.announced.saturating_add(session.announced) } else { session.announced };
+    let completed = news && new.announced > 0 && !new.complete && session.complete;
     let snatch = (session.snatched || completed) && !new.snatched;
     new.snatched |= snatch;
     new.complete |= session.complete;
     let word = |closed: u32, seen: u32, announced: u32| (closed.max(seen), announced);
-    let mine = word(new.closed, new.last_seen(), if provisional { 0 } else { new.announced });
+    // A later state of a life that memory began does not know how much the row had before.
+    let later = session.life.is_provisional() && (news || state.birth.is_none());
+    let mine = word(new.closed, new.last_seen(), if later { 0 } else { new.announced });
     if word(state.known.closed, session.last_seen(), announced) >= mine {
         (new.left, new.seen, new.at) = (session.left, session.seen, state.known.at);
         (new.closed, new.paths, new.paused) = (state.known.closed, session.paths.0, session.paused);
@@ -153,7 +166,10 @@ fn take_over(new: &mut Row, state: &State) -> bool {
 /// Credits the time of seeding that the member has not been credited yet. Returns the seconds.
 fn seed(new: &mut Row, (from, to): (u32, u32)) -> u32 {
     let seconds = to.saturating_sub(from.max(new.seeded_until));
-    new.seeded_until = new.seeded_until.max(to);
+    // No time at all, as from one address family to the other, is no reason to count less for another client.
+    if seconds > 0 {
+        new.seeded_until = to;
+    }
     new.seed_time = new.seed_time.saturating_add(seconds.into());
     seconds
 }

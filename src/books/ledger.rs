@@ -41,6 +41,11 @@ impl Ledger {
         self.states.len()
     }
 
+    /// Whether a state of a life waits.
+    pub fn has(&self, key: &SessionKey, life: Life) -> bool {
+        self.states.contains_key(&(*key, life))
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()

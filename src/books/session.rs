@@ -12,7 +12,7 @@ use crate::torrent::PeerId;
 
 /// Seconds after a close within which a fall of the counters may be an announce that comes late.
 pub const LATE: u32 = 600;
-/// Seconds after a close within which only `started` brings a session back.
+/// Seconds after a close within which only `started` brings a session back, over a path on which it was open.
 const BACK: u32 = 60;
 /// Marks the number of a life that memory has begun without knowing what the database has of the session. The
 /// row gives it its number when it is written.
@@ -56,12 +56,20 @@ impl Paths {
         Paths(1 << (u8::from(ip.is_ipv6()) | u8::from(udp) << 1))
     }
 
+    /// Kept beside the paths: the life began in doubt.
+    const IN_DOUBT: Paths = Paths(1 << 4);
+
     fn contains(self, path: Paths) -> bool {
         self.0 & path.0 != 0
     }
 
     fn with(self, path: Paths) -> Paths {
         Paths(self.0 | path.0)
+    }
+
+    /// What is left of them when a session of the same life opens again over one.
+    fn reopened(self, path: Paths) -> Paths {
+        Paths(self.0 & Paths::IN_DOUBT.0).with(path)
     }
 }
 
@@ -77,10 +85,12 @@ pub struct Session {
     /// 0 is the anonymous user.
     pub user: u32,
     pub life: Life,
+    /// When this life began, in seconds since 1970.
+    pub began: u32,
     /// How often it announced.
     pub announced: u32,
     pub peer_id: PeerId,
-    /// The paths that announced since it opened.
+    /// The paths that announced since it opened, and whether its life began in doubt.
     pub paths: Paths,
     /// A partial seed (BEP 21).
     pub paused: bool,
@@ -144,12 +154,13 @@ impl State {
     pub fn follow(&mut self, earlier: &State) {
         self.birth = self.birth.or(earlier.birth);
         self.known.session.snatched |= earlier.known.session.snatched;
-        let (from, to) = earlier.seeded;
-        self.seeded = match self.seeded {
-            (0, 0) => (from, to),
-            _ if to <= from => self.seeded,
-            // Time that lies apart is moved together.
-            (start, end) => (start.saturating_sub(to.saturating_sub(from)).max(from), end),
+        let ((from, to), (start, end)) = (earlier.seeded, self.seeded);
+        self.seeded = if start <= to && from <= end {
+            (from.min(start), end.max(to))
+        } else {
+            // Of times that lie apart the longer: to move them together would be to count twice what another client
+            // of the member seeded as well.
+            if to.saturating_sub(from) > end.saturating_sub(start) { earlier.seeded } else { self.seeded }
         };
     }
 }
@@ -186,7 +197,7 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
             birth.base = counters;
         }
         let mut known = unknown(user, a, counters, path);
-        known.closed = if stopped { now } else { 0 };
+        (known.closed, known.session.began) = (if stopped { now } else { 0 }, now);
         known.say(a, now);
         return State { known, birth: Some(birth), seeded: (0, 0), factors: Factors::default() };
     };
@@ -201,10 +212,16 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     let next = &mut state.known;
     let top = next.session.top;
     if next.closed == 0 {
+        let paths = next.session.paths;
+        let young = paths.contains(Paths::IN_DOUBT) && now.saturating_sub(next.session.began) <= LATE;
+        if young && !started && !paths.contains(path) {
+            // It may be of the life before, over a path that is slower: its counters would be credited once more.
+            return state;
+        }
         next.session.top = top.max(counters);
         if !stopped {
-            next.session.paths = next.session.paths.with(path);
-        } else if next.session.paths.contains(path) {
+            next.session.paths = paths.with(path);
+        } else if paths.contains(path) {
             next.closed = now;
         } else {
             return state; // an old one: only its counters count
@@ -214,20 +231,31 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     }
     let doubt = begins(top, next.closed, next.session.paths, now, path, started, counters);
     let late = doubt.is_none() && top.max(counters) != counters;
+    let mut at = now;
     if let Some(doubt) = doubt {
+        // One may end and the next begin within a second: the row tells by the time which came first.
+        at = now.max(last.saturating_add(1));
         next.session.life = next.session.life.next();
+        if next.session.life.is_provisional() {
+            next.session.announced = 1; // each is added to what the row has
+        }
         next.session.top = counters;
-        state.birth = Some(Birth { doubt, ..birth });
+        next.session.began = at;
+        next.session.paths = if doubt == 0 { Paths::default() } else { Paths::IN_DOUBT };
+        state.birth = Some(Birth { at, doubt, ..birth });
     } else if !late {
         next.session.top = counters;
     }
     let next = &mut state.known;
-    if !stopped && (started && !late || now.saturating_sub(next.closed) > BACK) {
-        (next.closed, next.session.paths, next.session.seen) = (0, path, [0, 0]);
+    // Who has left may have said `started` before, over a path that is slower.
+    let returns = started && !late && next.session.paths.contains(path) || doubt.is_some();
+    if !stopped && (returns || now.saturating_sub(next.closed) > BACK) {
+        next.session.paths = next.session.paths.reopened(path);
+        (next.closed, next.session.seen) = (0, [0, 0]);
         next.at = Addresses::NONE;
     }
     if next.closed == 0 || !late {
-        next.say(a, now);
+        next.say(a, at);
     }
     state
 }
@@ -240,6 +268,7 @@ fn unknown(user: u32, a: &Announce, top: Moved, paths: Paths) -> Known {
         seen: [0, 0],
         user,
         life: Life(PROVISIONAL | 1),
+        began: 0,
         announced: 1,
         peer_id: a.peer_id,
         paths,
@@ -260,6 +289,7 @@ impl Known {
             seen: row.seen,
             user,
             life: Life(row.life),
+            began: row.current.began,
             announced: row.announced,
             peer_id,
             paths: Paths(row.paths),

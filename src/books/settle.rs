@@ -80,7 +80,9 @@ fn seeded(states: &[Waiting], mut until: u32) -> Vec<(u32, u32)> {
     order.sort_by_key(|(from, _)| *from);
     for (from, to) in order {
         *from = (*from).max(until).min(*to);
-        until = until.max(*to);
+        if from < to {
+            until = *to;
+        }
     }
     seeded
 }

@@ -146,7 +146,7 @@ impl Writer {
             // Asked before anything is prepared for it.
             tracker.store.is_same().and_then(|()| self.write(tracker, now))
         };
-        let Err(e) = done.and_then(|()| tracker.store.end()) else {
+        let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.journal.head().run)) else {
             tracker.journal.settled(u64::MAX);
             return Ok(());
         };

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
@@ -15,7 +16,7 @@ use crate::books::settle::Told;
 use crate::books::{Known, Ledger, Life, Session, SessionKey};
 use crate::protocol::{Addr4, Addr6, Addresses, Factors, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
 use crate::random::Rng;
-use crate::rules::limits::Begun;
+use crate::rules::limits::Quota;
 use crate::sync::lock;
 use crate::torrent::{InfoHash, PeerId};
 
@@ -357,8 +358,8 @@ pub struct Shard {
     pub ledger: Ledger,
     /// Sessions that were closed a while ago: what is heard of them may be late.
     pub closed: HashMap<SessionKey, Known>,
-    /// Who began how many sessions lately.
-    pub begun: Begun,
+    /// Who began how many sessions lately: by torrent, user, and where passkeys are off address.
+    pub begun: Quota<(u32, u32, IpAddr)>,
 }
 
 impl Shard {
@@ -369,6 +370,7 @@ impl Shard {
             // Unless it has begun another life since.
             if session.life == told.life {
                 session.life = Life(told.row.life);
+                session.began = told.row.current.began;
                 session.top = session.top.max(told.row.current.top);
                 session.announced = told.row.announced.saturating_add(session.announced.saturating_sub(told.announced));
                 session.complete |= told.row.complete;

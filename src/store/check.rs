@@ -70,12 +70,9 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
         return Ok(());
     }
     let folder = if driver == Driver::Sqlite { "sqlite" } else { "mysql" };
-    match version(c) {
-        Err(e) => {
-            wrong.push(e.message);
-            return Ok(());
-        }
-        Ok(_) => {}
+    if let Err(e) = version(c) {
+        wrong.push(e.message);
+        return Ok(());
     }
     let missing: Vec<&str> =
         TABLES.map(|(table, _)| table).into_iter().filter(|t| !present.iter().any(|p| p == t)).collect();

@@ -18,8 +18,11 @@ pub use announce::{AGENT, Announce, info_hash, peer_id, scrape};
 pub use database::{Database, Lock, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
-pub use model::{Clients, Model, Random, SILENCE, Said, Verdict, files, users};
-pub use process::Process;
+pub use model::{
+    Bytes, Client, Clients, History, Kind, Lives, Model, Random, SILENCE, Said, Verdict, Way,
+    above, files, plus, users,
+};
+pub use process::{Process, faketime, tidy};
 pub use socket::{connect_from, end_by_reset};
 pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post, parse_answer};
 

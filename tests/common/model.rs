@@ -1,10 +1,28 @@
-//! A model of the books: what each member, torrent and session must hold after a history of announces; and
-//! clients that make such histories.
+//! Clients whose moved bytes are known, and the rule of the books once more, by itself: what each member, torrent and
+//! session must hold after what the clients announced.
+//!
+//! The truth is what a client moved, not what a rule says of its announces: the books are never above it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use super::{Database, hex, info_hash};
+
+/// (uploaded, downloaded)
+pub type Bytes = [u64; 2];
+
+fn each(a: Bytes, b: Bytes, f: impl Fn(u64, u64) -> u64) -> Bytes {
+    [f(a[0], b[0]), f(a[1], b[1])]
+}
+
+pub fn plus(a: Bytes, b: Bytes) -> Bytes {
+    each(a, b, u64::saturating_add)
+}
+
+/// By how much each is above the other's.
+pub fn above(a: Bytes, b: Bytes) -> Bytes {
+    each(a, b, u64::saturating_sub)
+}
 
 /// One announce.
 #[derive(Clone, Debug)]
@@ -13,6 +31,8 @@ pub struct Said {
     pub torrent: u32,
     pub peer_id: [u8; 20],
     pub ip: IpAddr,
+    pub port: u16,
+    pub udp: bool,
     pub uploaded: u64,
     pub downloaded: u64,
     pub left: u64,
@@ -20,9 +40,25 @@ pub struct Said {
     pub event: &'static str,
 }
 
-/// What of the bytes moved of a torrent is credited, in percent: (uploaded, downloaded).
-fn factors(torrent: u32) -> (u64, u64) {
-    [(100, 100), (200, 0), (50, 50), (0, 200)][torrent as usize % 4]
+impl Said {
+    /// Address family, and TCP or UDP, as a bit.
+    pub fn path(&self) -> u8 {
+        1 << (u8::from(self.ip.is_ipv6()) + 2 * u8::from(self.udp))
+    }
+
+    pub fn counters(&self) -> Bytes {
+        [self.uploaded, self.downloaded]
+    }
+
+    fn key(&self) -> Key {
+        (self.torrent, self.user, self.peer_id)
+    }
+}
+
+/// What of the bytes moved of a torrent is credited, in percent: (uploaded, downloaded). Without remainders, for
+/// each settling rounds down.
+fn factors(torrent: u32) -> Bytes {
+    [[100, 100], [200, 0], [300, 100], [0, 200]][torrent as usize % 4]
 }
 
 /// Makes the users 1 to `count`; the passkey of each is their id.
@@ -34,7 +70,7 @@ pub fn users(count: u32) -> String {
 /// Makes the torrents 1 to `count`.
 pub fn files(count: u32) -> String {
     let row = |id| {
-        let ((up, down), hash) = (factors(id), hex(&info_hash(id)));
+        let ([up, down], hash) = (factors(id), hex(&info_hash(id)));
         format!("({id}, '{hash}', 1, {up}, {down})")
     };
     let columns = "files (id, info_hash, verified, upload_percent, download_percent)";
@@ -46,196 +82,302 @@ fn insert(columns: &str, count: u32, row: impl Fn(u32) -> String) -> String {
     format!("INSERT INTO {columns} VALUES {}", rows.join(", "))
 }
 
-/// Torrent and user, with the peer id or with an address.
-type Key<T> = (u32, u32, T);
+// ---- The rule -------------------------------------------------------------------------------------------------
+
+/// Seconds after the close before it within which nothing of a life in doubt is credited.
+const DOUBT: u32 = 120;
+/// Seconds after a close from which on nothing is late any more.
+const LATE: u32 = 600;
+/// Seconds after a close within which only `started` puts a session back.
+const BACK: u32 = 60;
+/// The longest that is counted as seeding between two announces, and that a silent session is open.
+pub const SILENCE: u32 = 2 * 3600;
+
+/// One session by the rule of the books: `credit` is what it is worth.
+#[derive(Clone, Debug, Default)]
+pub struct Lives {
+    known: bool,
+    pub open: bool,
+    /// The highest counters of the life, and what of them is credited.
+    top: Bytes,
+    done: Bytes,
+    pub credit: Bytes,
+    /// What was said in lives in doubt that ended before they were credited, and of the life before while one is.
+    pub lost: Bytes,
+    closed: u32,
+    /// The close after which the life is in doubt.
+    doubt: Option<u32>,
+    /// When the life began, and whether it was in doubt then.
+    began: u32,
+    doubtful: bool,
+    last: u32,
+    paths: u8,
+}
+
+impl Lives {
+    /// Returns whether what is said beside the counters counts, too.
+    pub fn announce(&mut self, now: u32, path: u8, event: &str, counters: Bytes) -> bool {
+        self.fall_silent(now);
+        let lower = counters[0] < self.top[0] || counters[1] < self.top[1];
+        let (started, stopped) = (event == "started", event == "stopped");
+        if !self.known {
+            (self.known, self.open, self.paths, self.top) = (true, !stopped, path, counters);
+            self.done = if started { [0, 0] } else { counters };
+            self.closed = now;
+        } else if self.open {
+            let young = self.doubtful && now - self.began <= LATE;
+            if young && !started && self.paths & path == 0 {
+                // It may be of the life before.
+                self.lost = plus(self.lost, counters);
+                return false;
+            }
+            self.top = each(self.top, counters, u64::max);
+            if stopped && self.paths & path == 0 {
+                self.settle();
+                return false;
+            }
+            if stopped {
+                self.close(now);
+            } else {
+                self.paths |= path;
+            }
+        } else if !lower {
+            self.top = counters;
+            self.reopen(now, path, event);
+        } else if started
+            && (now - self.closed > LATE || counters == [0, 0] && self.paths & path != 0)
+        {
+            self.lost = plus(self.lost, self.in_doubt());
+            self.doubt = (now - self.closed <= LATE).then_some(self.closed);
+            (self.began, self.doubtful) = (now, self.doubt.is_some());
+            (self.top, self.done) = (counters, [0, 0]);
+            (self.open, self.paths) = (true, path);
+        } else {
+            self.reopen(now, path, if started { "" } else { event });
+            if !self.open {
+                return false;
+            }
+        }
+        self.last = now;
+        self.settle();
+        true
+    }
+
+    /// What is not credited, and may never be.
+    pub fn in_doubt(&self) -> Bytes {
+        above(self.top, self.done)
+    }
+
+    fn reopen(&mut self, now: u32, path: u8, event: &str) {
+        let here = event == "started" && self.paths & path != 0;
+        if event != "stopped" && (here || now - self.closed > BACK) {
+            (self.open, self.paths, self.last) = (true, path, now);
+        }
+    }
+
+    fn close(&mut self, now: u32) {
+        (self.open, self.closed) = (false, now);
+    }
+
+    fn fall_silent(&mut self, now: u32) {
+        if self.open && self.last + SILENCE < now {
+            self.close(self.last + SILENCE);
+        }
+    }
+
+    fn settle(&mut self) {
+        if self
+            .doubt
+            .is_none_or(|close| self.last.saturating_sub(close) > DOUBT)
+        {
+            self.credit = plus(self.credit, self.in_doubt());
+            self.done = each(self.done, self.top, u64::max);
+        }
+    }
+}
+
+// ---- What the database must hold ------------------------------------------------------------------------------
+
+/// (torrent, user, peer id)
+type Key = (u32, u32, [u8; 20]);
 
 /// One client of one member on one torrent.
 #[derive(Clone, Debug, Default)]
 struct Session {
-    /// As sent last.
-    uploaded: u64,
-    downloaded: u64,
+    lives: Lives,
     left: u64,
-    /// When that was.
-    time: u32,
-    /// Where it is in the swarm, one address of each family at most, and when it announced from there last.
-    at: Vec<(IpAddr, u32)>,
-    completed: bool,
-}
-
-/// What a member moved of a torrent at one address.
-#[derive(Clone, Debug, Default)]
-struct Total {
-    uploaded: u64,
-    downloaded: u64,
-    credited: (u64, u64),
-    /// Of the last announce from here, or of the last of a client that has left this address.
-    left: u64,
-    time: u32,
-    completed: bool,
     announced: u64,
-    seed_time: u64,
+    /// Has reported `left` = 0; did so after it was leeching.
+    complete: bool,
+    snatched: bool,
+    /// Where it is, and when it announced last over each family.
+    at: [Option<(IpAddr, u16, u32)>; 2],
 }
 
 /// What must be in the database.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    sessions: BTreeMap<Key<[u8; 20]>, Session>,
-    totals: BTreeMap<Key<IpAddr>, Total>,
+    sessions: BTreeMap<Key, Session>,
+    /// From and to, by torrent and user: when a session of theirs seeded.
+    seeded: BTreeMap<(u32, u32), Vec<(u32, u32)>>,
 }
-
-/// The longest that is counted as seeding between two announces, and that a silent client is in the swarm.
-pub const SILENCE: u32 = 2 * 3600;
 
 impl Model {
     /// An announce was answered, at a time in seconds.
     pub fn answered(&mut self, a: &Said, now: u32) {
-        let key = (a.torrent, a.user, a.peer_id);
-        let known = self.sessions.contains_key(&key);
-        let session = self.sessions.entry(key).or_default();
-        let total = self.totals.entry((a.torrent, a.user, a.ip)).or_default();
+        let session = self.sessions.entry(a.key()).or_default();
+        session.lives.fall_silent(now);
+        let (before, was) = (session.lives.last, session.lives.open);
+        if was && session.left == 0 {
+            self.seeded
+                .entry((a.torrent, a.user))
+                .or_default()
+                .push((before, now));
+        }
+        let first = session.announced == 0;
+        session.announced += 1;
+        if session.lives.announce(now, a.path(), a.event, a.counters()) {
+            if first {
+                session.snatched = a.event == "completed" && a.left == 0 && a.downloaded > 0;
+            } else {
+                session.snatched |= !session.complete && a.left == 0;
+            }
+            session.complete |= a.left == 0;
+            session.left = a.left;
+            if session.lives.open && !was {
+                session.at = [None; 2];
+            }
+            let moved = session.at.map(|at| at.map(|(ip, port, _)| (ip, port)));
+            session.at[usize::from(a.ip.is_ipv6())] = Some((a.ip, a.port, now));
+            let moves = !was || moved != session.at.map(|at| at.map(|(ip, port, _)| (ip, port)));
+            if session.lives.open && moves {
+                self.oust(a.key(), now);
+            }
+        }
+    }
 
-        // A counter that fell is credited as sent: the client was restarted, or the announce is late.
-        let grown = |last: u64, now: u64| if now < last { now } else { now - last };
-        let (up, down) = match known {
-            true => (
-                grown(session.uploaded, a.uploaded),
-                grown(session.downloaded, a.downloaded),
-            ),
-            false if a.event == "started" => (a.uploaded, a.downloaded),
-            false => (0, 0),
+    /// Two sessions of a member on a torrent cannot live at the same address: the newer closes the older.
+    fn oust(&mut self, own: Key, now: u32) {
+        let at = self.sessions[&own].at;
+        let meets = |there: &[Option<(IpAddr, u16, u32)>; 2]| {
+            let place = |at: Option<(IpAddr, u16, u32)>| at.map(|(ip, port, _)| (ip, port));
+            (0..2).any(|family| {
+                place(at[family]).is_some() && place(at[family]) == place(there[family])
+            })
         };
-        let (up_percent, down_percent) = factors(a.torrent);
-        (total.uploaded, total.downloaded) = (total.uploaded + up, total.downloaded + down);
-        total.credited.0 += up * up_percent / 100;
-        total.credited.1 += down * down_percent / 100;
-        total.announced += 1;
-        if !session.at.is_empty() && session.left == 0 {
-            total.seed_time += u64::from((now - session.time).min(SILENCE));
-        }
-        if a.event == "completed" && a.left == 0 && !session.completed {
-            (session.completed, total.completed) = (true, true);
-        }
-        (total.left, total.time) = (a.left, now);
-
-        (session.uploaded, session.downloaded) = (a.uploaded, a.downloaded);
-        (session.left, session.time) = (a.left, now);
-        let before = session.at.clone();
-        session.at.retain(|(ip, _)| ip.is_ipv4() != a.ip.is_ipv4());
-        if a.event == "stopped" {
-            session.at.clear();
-        } else {
-            session.at.push((a.ip, now));
-        }
-        let session = session.clone();
-        self.leaves(key, &session, &before);
-    }
-
-    /// Sessions leave those of their addresses for which `stays`, given the user and the time of the last
-    /// announce from there, says no.
-    pub fn leave(&mut self, stays: impl Fn(u32, u32) -> bool) {
-        let mut left = Vec::new();
-        for (key, session) in &mut self.sessions {
-            if session.at.iter().any(|(_, seen)| !stays(key.1, *seen)) {
-                let before = session.at.clone();
-                session.at.retain(|(_, seen)| stays(key.1, *seen));
-                left.push((*key, session.clone(), before));
+        let (from, to) = ((own.0, own.1, [0; 20]), (own.0, own.1, [255; 20]));
+        for (key, session) in self.sessions.range_mut(from..=to) {
+            if *key != own && session.lives.open && meets(&session.at) {
+                session.lives.close(now);
             }
-        }
-        for (key, session, before) in left {
-            self.leaves(key, &session, &before);
         }
     }
 
-    /// Where a session has left one of its addresses, all of them show its last words.
-    fn leaves(
-        &mut self,
-        (torrent, user, _): Key<[u8; 20]>,
-        now: &Session,
-        before: &[(IpAddr, u32)],
-    ) {
-        let still = |ip: &IpAddr| now.at.iter().any(|(at, _)| at == ip);
-        if before.iter().all(|(ip, _)| still(ip)) {
-            return;
-        }
-        for (ip, _) in before {
-            let total = self.totals.get_mut(&(torrent, user, *ip)).unwrap();
-            if now.time >= total.time {
-                (total.left, total.time) = (now.left, now.time);
+    /// goat looks for who is silent.
+    pub fn expire(&mut self, now: u32) {
+        for session in self
+            .sessions
+            .values_mut()
+            .filter(|session| session.lives.open)
+        {
+            session.lives.fall_silent(now);
+            for at in &mut session.at {
+                *at = at.filter(|(.., seen)| seen + SILENCE >= now);
             }
         }
+    }
+
+    /// All sessions of a user are closed.
+    pub fn leave(&mut self, user: u32, now: u32) {
+        let open = self
+            .sessions
+            .iter_mut()
+            .filter(|((_, of, _), session)| *of == user && session.lives.open);
+        open.for_each(|(_, session)| session.lives.close(now));
     }
 
     /// Takes over what another model knows of other users.
     pub fn join(&mut self, other: Model) {
         self.sessions.extend(other.sessions);
-        self.totals.extend(other.totals);
+        self.seeded.extend(other.seeded);
+    }
+
+    /// A session, by torrent, user and peer id.
+    pub fn lives(&self, a: &Said) -> Option<&Lives> {
+        self.sessions.get(&a.key()).map(|session| &session.lives)
+    }
+
+    /// Seconds in which any session of a member seeded a torrent, of all of them.
+    pub fn seeded(&self) -> u64 {
+        let union = |spans: &Vec<(u32, u32)>| {
+            let (mut spans, mut until, mut sum) = (spans.clone(), 0, 0);
+            spans.sort_unstable();
+            for (from, to) in spans {
+                sum += u64::from(to.saturating_sub(from.max(until)));
+                until = until.max(to);
+            }
+            sum
+        };
+        self.seeded.values().map(union).sum()
     }
 
     /// Compares with what the database holds of the users that are still there; with `whole` also what depends
-    /// on how often and when each announce came, and on goat's not being killed.
+    /// on how often and when each announce came.
     pub fn compare(&self, database: &Database, whole: bool) -> Verdict {
-        let mut verdict = Verdict::default();
-        let (mut users, mut snatches) = (BTreeMap::new(), BTreeMap::new());
-        for ((torrent, user, _), total) in &self.totals {
+        let (mut verdict, mut sessions) = (Verdict::default(), BTreeMap::new());
+        let (mut totals, mut users, mut snatches) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for ((torrent, user, peer_id), session) in &self.sessions {
+            let moved = session.lives.credit;
+            let credited = each(moved, factors(*torrent), |bytes, percent| {
+                bytes * percent / 100
+            });
+            let [open, snatched] = [session.lives.open, session.snatched].map(u64::from);
+            let mut row = [moved, credited].concat();
+            row.extend([open, session.left, snatched, session.announced]);
+            let total = totals
+                .entry(format!("{torrent} {user}"))
+                .or_insert(vec![0; 7]);
+            (0..4).for_each(|i| total[i] += row[i]);
+            (total[4], total[5]) = (total[4] | open, total[5] | snatched);
+            total[6] += session.announced;
             let sums = users.entry(user.to_string()).or_insert(vec![0, 0]);
-            (sums[0], sums[1]) = (sums[0] + total.credited.0, sums[1] + total.credited.1);
-            snatches.entry(torrent.to_string()).or_insert(vec![0])[0] += u64::from(total.completed);
+            (0..2).for_each(|i| sums[i] += credited[i]);
+            row.truncate(if whole { 8 } else { 7 });
+            sessions.insert(format!("{torrent} {user} {}", hex(peer_id)), row);
         }
-        let there = database.sql("SELECT id FROM users").concat();
+        for (key, total) in &mut totals {
+            let torrent = key.split(' ').next().unwrap().to_string();
+            snatches.entry(torrent).or_insert(vec![0])[0] += total[5];
+            total.truncate(if whole { 7 } else { 6 });
+        }
+        let there: BTreeSet<String> = database
+            .sql("SELECT id FROM users")
+            .concat()
+            .into_iter()
+            .collect();
         users.retain(|user, _| there.contains(user));
-        let columns = "uploaded, downloaded";
-        let from =
-            "users WHERE uploaded + downloaded > 0 OR id IN (SELECT user_id FROM files_users)";
-        verdict.table(database, "id", columns, from, users);
-        let from = "files WHERE id IN (SELECT file_id FROM files_users)";
+        let from = "users WHERE uploaded + downloaded > 0 OR id IN (SELECT user_id FROM totals)";
+        verdict.table(database, "id", "uploaded, downloaded", from, users);
+        let from = "files WHERE id IN (SELECT file_id FROM totals)";
         verdict.table(database, "id", "completed", from, snatches);
-
-        let mut active = BTreeSet::new();
-        let mut sessions = BTreeMap::new();
-        for ((torrent, user, id), s) in &self.sessions {
-            active.extend(s.at.iter().map(|(ip, _)| (*torrent, *user, *ip)));
-            let row = [
-                s.uploaded,
-                s.downloaded,
-                s.left,
-                (!s.at.is_empty()).into(),
-                s.completed.into(),
-            ];
-            sessions.insert(format!("{torrent} {user} {}", hex(id)), row.to_vec());
-        }
-        let (key, columns) = (
-            "file_id, user_id, lower(hex(peer_id))",
-            "uploaded, downloaded, `left`, active, completed",
-        );
-        verdict.table(database, key, columns, "peers", sessions);
-
-        let mut columns =
-            "uploaded, downloaded, credited_uploaded, credited_downloaded, completed, active"
-                .to_string();
-        if whole {
-            columns += ", `left`, announced, seed_time";
-        }
-        let totals = self.totals.iter().map(|(key, t)| {
-            let mut row = vec![
-                t.uploaded,
-                t.downloaded,
-                t.credited.0,
-                t.credited.1,
-                t.completed.into(),
-                active.contains(key).into(),
-            ];
-            if whole {
-                row.extend([t.left, t.announced, t.seed_time]);
-            }
-            (format!("{} {} {}", key.0, key.1, key.2), row)
-        });
+        let sums = "uploaded, downloaded, credited_uploaded, credited_downloaded, active";
+        let more = if whole { ", announced" } else { "" };
+        let columns = format!("{sums}, `left`, completed{more}");
         verdict.table(
             database,
-            "file_id, user_id, ip",
+            "file_id, user_id, lower(hex(peer_id))",
+            &columns,
+            "peers",
+            sessions,
+        );
+        let columns = format!("{sums}, completed{more}");
+        verdict.table(
+            database,
+            "file_id, user_id",
             &columns,
             "files_users",
-            totals.collect(),
+            totals,
         );
         verdict
     }
@@ -303,6 +445,8 @@ impl Verdict {
     }
 }
 
+// ---- Clients --------------------------------------------------------------------------------------------------
+
 /// Numbers from a seed, the same everywhere (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Random(pub u64);
@@ -324,198 +468,353 @@ impl Random {
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
+
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
 }
 
-/// One client of a member on one torrent.
-#[derive(Clone, Debug)]
-struct Client {
-    user: u32,
-    torrent: u32,
-    peer_id: [u8; 20],
-    v4: IpAddr,
-    v6: Option<IpAddr>,
-    uploaded: u64,
-    downloaded: u64,
-    left: u64,
-    running: bool,
-    /// Where it has completed its download.
-    completed: Option<IpAddr>,
+/// How a client counts, and over which ways it announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One counter, told over several paths; it goes on when the torrent is paused and resumed (libtorrent).
+    OneCounter,
+    /// A counter for each of two URLs, over one path; all are 0 again when the torrent is resumed (Transmission).
+    TwoUrls,
+    /// The same, where the URLs are HTTP and UDP.
+    TwoUrlsTwoPaths,
+    /// One counter, told over IPv4 and IPv6, that is 0 again when the torrent is resumed.
+    FromZero,
+    /// The same over one path.
+    OnePath,
 }
 
-impl Client {
-    fn says(&self, ip: IpAddr, event: &'static str) -> Said {
-        Said {
-            user: self.user,
-            torrent: self.torrent,
-            peer_id: self.peer_id,
-            ip,
-            uploaded: self.uploaded,
-            downloaded: self.downloaded,
-            left: self.left,
-            event,
+impl Kind {
+    pub const ALL: [Kind; 5] = [
+        Kind::OneCounter,
+        Kind::TwoUrls,
+        Kind::TwoUrlsTwoPaths,
+        Kind::FromZero,
+        Kind::OnePath,
+    ];
+
+    /// The most seconds that an announce may take on its way for nothing to be missing but lives in doubt.
+    pub fn patience(self) -> u64 {
+        match self {
+            Kind::OneCounter | Kind::OnePath => 600,
+            Kind::TwoUrls | Kind::TwoUrlsTwoPaths | Kind::FromZero => 30,
         }
     }
 }
 
-/// Clients as they are in the world.
+/// How a history is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    pub kind: Kind,
+    /// The most milliseconds that an announce takes.
+    pub delay: u64,
+    /// An announce that overtakes none on its path is delayed once more: delays add up without bound.
+    pub queued: bool,
+    /// A life lasts until all URLs have announced in it: what is shorter than the delays themselves nobody can tell.
+    pub whole_lives: bool,
+    /// The most bytes between two announces.
+    pub most: u64,
+    /// Lost answers: announces come twice or thrice, and the last life may end without a word.
+    pub rough: bool,
+}
+
+/// What a client moved under one peer id, and its announces in the order of arrival, in milliseconds.
+pub struct History {
+    /// Until its last announce.
+    pub moved: Bytes,
+    /// What a counter said of it that was not begun anew meanwhile.
+    pub told: Bytes,
+    pub said: Vec<(u64, Said)>,
+    pub end: u64,
+}
+
+/// One path or URL that a client announces over.
+#[derive(Clone, Debug)]
+struct Teller {
+    ip: IpAddr,
+    udp: bool,
+    /// What had moved when its counters began, and when its last announce arrives.
+    base: Bytes,
+    free: u64,
+}
+
+/// A client of a member on a torrent.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub user: u32,
+    pub torrent: u32,
+    pub port: u16,
+    pub left: u64,
+    /// Its last peer id.
+    born: u64,
+}
+
+impl Client {
+    pub fn new(user: u32, torrent: u32, number: usize, left: u64) -> Client {
+        Client {
+            user,
+            torrent,
+            port: 10_000 + (number % 50_000) as u16,
+            left,
+            born: (number as u64) << 32,
+        }
+    }
+
+    fn tellers(&self, kind: Kind, random: &mut Random) -> Vec<Teller> {
+        let ([a, b], place) = ((self.user as u16).to_be_bytes(), random.below(3) as u8);
+        let v4 = IpAddr::from([10, a, b, place]);
+        let v6 = IpAddr::from([0x20, 1, 0xd, 0xb8, a, b, 0, place, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let ways: &[(IpAddr, bool)] = match (kind, random.below(3)) {
+            (Kind::OneCounter, 0) => &[(v4, false), (v6, false)],
+            (Kind::OneCounter, 1) => &[(v4, true), (v4, false)],
+            (Kind::OneCounter, _) => &[(v6, true), (v4, false), (v6, false)],
+            (Kind::TwoUrls, _) => &[(v4, false), (v4, false)],
+            (Kind::TwoUrlsTwoPaths, _) => &[(v4, false), (v4, true)],
+            (Kind::FromZero, _) => &[(v4, false), (v6, false)],
+            (Kind::OnePath, _) => &[(v4, false)],
+        };
+        ways.iter()
+            .map(|(ip, udp)| Teller {
+                ip: *ip,
+                udp: *udp,
+                base: [0, 0],
+                free: 0,
+            })
+            .collect()
+    }
+
+    /// A few lives under a new peer id, from a time on. Lives and pauses are absurdly short, to provoke every order of
+    /// arrival.
+    pub fn history(&mut self, way: &Way, start: u64, random: &mut Random) -> History {
+        self.born += 1;
+        let mut peer_id = *b"-qB5020-............";
+        peer_id[12..].copy_from_slice(&self.born.to_be_bytes());
+        // Some say bytes that are no text.
+        peer_id[8..12].copy_from_slice(&(random.bits() as u32).to_be_bytes());
+        let tellers = self.tellers(way.kind, random);
+        let (nothing, said) = ([0, 0], Vec::new());
+        let mut life = Telling {
+            client: self,
+            way,
+            peer_id,
+            tellers,
+            now: start,
+            moved: nothing,
+            until: nothing,
+            told: nothing,
+            said,
+        };
+        let lives = 1 + random.below(4);
+        for n in 1..=lives {
+            let killed = way.rough && n == lives && random.once_in(3);
+            life.live(killed, random);
+        }
+        let Telling {
+            until: moved,
+            told,
+            mut said,
+            now: end,
+            ..
+        } = life;
+        said.sort_by_key(|(arrival, _)| *arrival);
+        History {
+            moved,
+            told,
+            said,
+            end,
+        }
+    }
+}
+
+/// A history that is being made.
+struct Telling<'a> {
+    client: &'a mut Client,
+    way: &'a Way,
+    peer_id: [u8; 20],
+    tellers: Vec<Teller>,
+    now: u64,
+    moved: Bytes,
+    /// What of it had moved at the last announce, and what was told of it.
+    until: Bytes,
+    told: Bytes,
+    said: Vec<(u64, Said)>,
+}
+
+impl Telling<'_> {
+    fn live(&mut self, killed: bool, random: &mut Random) {
+        let two_urls = matches!(self.way.kind, Kind::TwoUrls | Kind::TwoUrlsTwoPaths);
+        for teller in 0..self.tellers.len() {
+            if self.way.kind != Kind::OneCounter {
+                self.tellers[teller].base = self.moved;
+            }
+            self.tell(teller, "started", random);
+        }
+        let whole = self.way.whole_lives;
+        let regular = if whole {
+            1 + random.below(5)
+        } else {
+            random.below(6)
+        };
+        let mut new = true;
+        for n in 0..regular {
+            let pauses = [2, 30, 300, 900, 1700].map(|seconds| seconds * 1000);
+            let least = if whole && new { self.way.delay } else { 0 };
+            let long: Vec<u64> = pauses.into_iter().filter(|pause| *pause >= least).collect();
+            let pause = if long.is_empty() {
+                least
+            } else {
+                random.one_of(&long)
+            };
+            let completes = self.go(pause, true, random);
+            new = two_urls && n == 2 && (!whole || regular > 3) && random.once_in(2);
+            if new {
+                // The second URL is taken out and added again.
+                self.tellers[1].base = self.moved;
+                self.tell(1, "started", random);
+            }
+            // Some clients say only when they stop that they have everything.
+            let event = if completes && !random.once_in(4) {
+                "completed"
+            } else {
+                ""
+            };
+            for teller in 0..self.tellers.len() {
+                if !random.once_in(10) {
+                    self.tell(teller, event, random);
+                }
+            }
+        }
+        if !killed {
+            let pause = random.one_of(&[500, 2_000, 30_000]);
+            self.go(pause, false, random);
+            (0..self.tellers.len()).for_each(|teller| self.tell(teller, "stopped", random));
+        }
+        self.now += 1000 * random.one_of(&[1, 5, 30, 300, 700, 5_000, 100_000]);
+    }
+
+    /// Moves bytes for a while. Returns whether the download is complete with that.
+    fn go(&mut self, milliseconds: u64, down: bool, random: &mut Random) -> bool {
+        self.now += milliseconds;
+        let (most, left) = (self.way.most, self.client.left);
+        let down = if down {
+            random.below(most).min(left)
+        } else {
+            0
+        };
+        self.moved = plus(self.moved, [random.below(most), down]);
+        self.client.left -= down;
+        down > 0 && self.client.left == 0
+    }
+
+    fn tell(&mut self, teller: usize, event: &'static str, random: &mut Random) {
+        let whole = self.tellers[teller].base == self.tellers[0].base;
+        let Telling {
+            client,
+            way,
+            peer_id,
+            tellers,
+            now,
+            moved,
+            ..
+        } = self;
+        let teller = &mut tellers[teller];
+        let delay = (random.below(1 << 20) * way.delay) >> 20;
+        teller.free = if way.queued {
+            teller.free.max(*now) + delay
+        } else {
+            teller.free.max(*now + delay)
+        };
+        let [uploaded, downloaded] = above(*moved, teller.base);
+        let said = Said {
+            user: client.user,
+            torrent: client.torrent,
+            peer_id: *peer_id,
+            ip: teller.ip,
+            port: client.port,
+            udp: teller.udp,
+            uploaded,
+            downloaded,
+            left: client.left,
+            event,
+        };
+        let times = if way.rough && random.once_in(20) {
+            1 + random.below(2)
+        } else {
+            0
+        };
+        (0..=times).for_each(|_| self.said.push((teller.free, said.clone())));
+        self.until = self.moved;
+        if whole {
+            self.told = self.moved;
+        }
+    }
+}
+
+/// Clients that announce to a goat whose clock nobody can turn: in order, and nothing of what they say depends on the
+/// time at which it comes.
 #[derive(Clone, Debug)]
 pub struct Clients {
     pub random: Random,
-    clients: Vec<Client>,
-    born: u64,
+    clients: Vec<(Client, VecDeque<Said>, Option<Said>)>,
 }
 
 impl Clients {
     /// `count` clients of the users in the range, on torrents 1 to `torrents`.
     pub fn new(seed: u64, count: usize, users: std::ops::Range<u32>, torrents: u32) -> Clients {
-        let born = u64::from(users.start) << 32;
-        let mut all = Clients {
-            random: Random(seed),
-            clients: Vec::new(),
-            born,
+        let (mut random, first) = (Random(seed), users.start as usize * 1_000);
+        let users: Vec<u32> = users.collect();
+        let client = |n: usize| {
+            let (user, torrent) = (
+                users[n % users.len()],
+                1 + random.below(torrents.into()) as u32,
+            );
+            let left = random.one_of(&[0, 1 << 30, 1 << 34]);
+            (
+                Client::new(user, torrent, first + n, left),
+                VecDeque::new(),
+                None,
+            )
         };
-        let each = count.div_ceil(users.len());
-        for user in users
-            .flat_map(|user| std::iter::repeat_n(user, each))
-            .take(count)
-        {
-            let torrent = 1 + all.random.below(torrents.into()) as u32;
-            let mut client = Client {
-                user,
-                torrent,
-                peer_id: all.peer_id(),
-                v4: IpAddr::from([0; 4]),
-                v6: None,
-                uploaded: 0,
-                downloaded: 0,
-                left: 1 << 30,
-                running: false,
-                completed: None,
-            };
-            all.moves(&mut client);
-            all.clients.push(client);
+        Clients {
+            clients: (0..count).map(client).collect(),
+            random,
         }
-        all
     }
 
-    fn peer_id(&mut self) -> [u8; 20] {
-        self.born += 1;
-        let mut id = *b"-qB5020-............";
-        id[12..].copy_from_slice(&self.born.to_be_bytes());
-        // Some say bytes that are no text.
-        id[8..12].copy_from_slice(&(self.random.bits() as u32).to_be_bytes());
-        id
-    }
-
-    /// To one of the few addresses of its user: several machines are behind each.
-    fn moves(&mut self, client: &mut Client) {
-        let [a, b] = (client.user as u16).to_be_bytes();
-        let place = self.random.below(3) as u8;
-        client.v4 = IpAddr::from([10, a, b, place]);
-        let v6 = IpAddr::from([0x20, 1, 0xd, 0xb8, a, b, 0, place, 0, 0, 0, 0, 0, 0, 0, 1]);
-        client.v6 = self.random.once_in(3).then_some(v6);
-    }
-
-    /// What one of them says next: one announce, or several where answers are lost, or both address families
-    /// are used.
+    /// What one of them says next: one announce, or the same several times where answers are lost.
     pub fn next(&mut self) -> Vec<Said> {
         let at = self.random.below(self.clients.len() as u64) as usize;
-        let mut client = self.clients[at].clone();
-        let before = client.peer_id;
-        if self.random.once_in(30) {
-            self.moves(&mut client);
+        let (client, queue, last) = &mut self.clients[at];
+        if queue.is_empty() {
+            let way = Way {
+                kind: Kind::OneCounter,
+                delay: 0,
+                queued: false,
+                whole_lives: true,
+                most: 1 << 32,
+                rough: true,
+            };
+            queue.extend(
+                client
+                    .history(&way, 0, &mut self.random)
+                    .said
+                    .into_iter()
+                    .map(|(_, said)| said),
+            );
         }
-        let r = &mut self.random;
-        let (up, down) = (r.below(5_000_000_000), r.below(1 << 28));
-        let mut event = "";
-        if client.running {
-            match r.below(40) {
-                0..=3 => {
-                    event = "stopped";
-                    client.running = false;
-                }
-                // It crashes, and comes back as somebody else, or as itself; sometimes its first announce is lost.
-                4 => {
-                    (client.uploaded, client.downloaded) = (0, 0);
-                    client.peer_id = self.peer_id();
-                    event = "started";
-                }
-                5 => {
-                    (client.uploaded, client.downloaded) = (r.below(1000), 0);
-                    event = if r.once_in(4) { "" } else { "started" };
-                }
-                7 => client.left = 1 << 30, // it checks its files, and they are gone
-                8 => {
-                    event = if client.left > 0 {
-                        "paused"
-                    } else {
-                        "completed"
-                    }
-                }
-                _ => {}
-            }
-        } else {
-            client.running = true;
-            event = "started";
-            match r.below(10) {
-                0..=5 => {
-                    (client.uploaded, client.downloaded) = (0, 0);
-                    client.peer_id = self.peer_id();
-                }
-                6 => (client.uploaded, client.downloaded) = (0, 0),
-                7 => event = "", // it was stopped by mistake, or knows goat from before
-                8 => {
-                    (event, client.running) = ("stopped", false);
-                    client.peer_id = self.peer_id();
-                }
-                _ => {}
-            }
-        }
-        let r = &mut self.random;
-        let down = down.min(client.left);
-        if event != "started" {
-            client.uploaded += up;
-            client.downloaded += down;
-            client.left -= down;
-            if client.left == 0 && down > 0 && event.is_empty() {
-                event = "completed";
-            }
-        } else if r.once_in(20) {
-            client.uploaded += up; // it moved something before goat let it in
-        }
-        // Somebody else has completed nothing; and nobody completes the same somewhere else.
-        if client.peer_id != before {
-            client.completed = None;
-        }
-        if event == "completed" && client.left == 0 {
-            if client.completed.is_some_and(|ip| ip != client.v4) {
-                event = "";
-            } else {
-                client.completed = Some(client.v4);
-            }
-        }
-        let mut said = vec![client.says(client.v4, event)];
-        if let Some(v6) = client.v6 {
-            said.push(client.says(v6, event));
-        } else if r.once_in(10) {
-            // The answer was lost, once or more.
-            (0..=r.below(3)).for_each(|_| said.push(said[0].clone()));
-        }
-        if event != "started" && r.once_in(10) {
-            // One that was sent before, over either address family, arrives last.
-            let mut late = said[r.below(said.len() as u64) as usize].clone();
-            let down = r.below(down + 1);
-            late.uploaded -= r.below(up + 1);
-            (late.downloaded, late.left) = (late.downloaded - down, late.left + down);
-            said.push(Said { event: "", ..late });
-        }
-        self.clients[at] = client;
+        let said = queue.pop_front().into_iter().collect::<Vec<_>>();
+        *last = said.last().filter(|said| said.event != "stopped").cloned();
         said
     }
 
     /// All that run say once more where they are.
     pub fn once_more(&mut self) -> Vec<Said> {
-        let running = self.clients.iter().filter(|client| client.running);
-        running.map(|client| client.says(client.v4, "")).collect()
+        let running = self.clients.iter().filter_map(|(.., last)| last.clone());
+        running.map(|last| Said { event: "", ..last }).collect()
     }
 }
