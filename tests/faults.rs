@@ -951,11 +951,9 @@ fn others_write_while_5_000_announces_a_second_are_written_and_wait_half_a_secon
             crate::say!("a lock of SQLite was had after {longest:?} at most");
         }
         assert!(!goat.log().contains("cannot be written"), "{}", goat.log());
-        // SQLite looks for a lock at most every tenth of a second.
-        assert!(
-            longest < Duration::from_millis(700),
-            "somebody waited {longest:?}"
-        );
+        // SQLite looks for a lock at most every tenth of a second. Without optimization all takes longer.
+        let most = if cfg!(debug_assertions) { 2000 } else { 700 };
+        assert!(longest < Duration::from_millis(most), "somebody waited {longest:?}");
         assert!(goat.stop().success());
         let sums = "SELECT COUNT(*) FROM users WHERE username LIKE 'new%' OR username LIKE 'site%'";
         assert_eq!(database.number(sums), 2 * count);
