@@ -1568,7 +1568,8 @@ impl Books {
             }
         } else if !lower {
             self.top = now;
-            if started {
+            // Over another path it may have been said before.
+            if started && self.paths[path] {
                 (self.open, self.paths) = (true, [!v6, v6]);
             }
         }
