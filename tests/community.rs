@@ -279,6 +279,7 @@ fn take_the_tour() {
     let mut read = |words: &str| -> Value {
         serde_json::from_str(&shell.run(&format!("goat {words} --json"))).unwrap()
     };
+    wait_until("all to be written", || read("stats")["unsaved"] == 0);
     for list in ["user list", "file list", "stats", "user show berta"] {
         let here = read(list);
         let there = read(&format!("{list} --config elsewhere/config.json"));
@@ -790,8 +791,7 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
             for list in [["user", "list"], ["file", "list"]] {
                 assert_eq!(goat.json(&list), other.json(&list));
             }
-            // What runs keeps a while in its journal what is written already.
-            assert_eq!(stats_without_unsaved(&goat), stats_without_unsaved(&other));
+            assert_eq!(settled_stats(&goat), settled_stats(&other));
             // Once it is stopped, over what is there, which is kept.
             goat.stop();
             goat.add_user("bert");
@@ -830,18 +830,19 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
             };
             sh(printed(&["backup", backup]));
             assert!(fs::read_to_string(backup).unwrap().contains("anna"));
-            let before = stats_without_unsaved(&goat);
+            let before = settled_stats(&goat);
             goat.add_user("bert");
             sh(printed(&["restore", backup]));
-            assert_eq!(stats_without_unsaved(&goat), before);
+            assert_eq!(settled_stats(&goat), before);
         }
     }
 }
 
-fn stats_without_unsaved(goat: &Goat) -> Value {
-    let mut stats = goat.json(&["stats"]);
-    stats.as_object_mut().unwrap().remove("unsaved");
-    stats
+/// The statistics when all is written.
+fn settled_stats(goat: &Goat) -> Value {
+    wait_for("all to be written", || {
+        Some(goat.json(&["stats"])).filter(|stats| stats["unsaved"] == 0)
+    })
 }
 
 #[test]

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Announce, Database, Folder, Goat, Lock, free_port, hex, info_hash, skip, wait_until};
+use goat::books::journal::RECORD;
 use serde_json::{Value, json};
 
 /// The user nobody, who owns nothing.
 const NOBODY: u32 = 65_534;
-/// Bytes of a segment's head, and of a record.
+/// Bytes of a segment's head.
 const HEAD: usize = 28;
-const RECORD: usize = 163;
 
 fn folder(database: &Database) -> &Folder {
     match database {

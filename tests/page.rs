@@ -875,7 +875,7 @@ fn the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_
     let rows = || browser.run("return document.querySelectorAll('#my-torrents tbody tr').length");
     wait_until("torrents", || rows() == 100);
     assert_eq!(hidden("my-more"), false);
-    database.sql("DELETE FROM files_users WHERE file_id = 1");
+    database.sql("DELETE FROM totals WHERE file_id = 1");
     wait_until("the list to be whole", || hidden("my-more") == true);
     assert_eq!(rows(), 100);
 }

@@ -299,6 +299,11 @@ impl Journal {
         lock(&self.current).segment.as_ref().map_or(0, |segment| segment.length)
     }
 
+    /// Whether nothing was appended to that.
+    pub fn is_empty(&self) -> bool {
+        self.length() <= HEAD as u64
+    }
+
     /// Bytes that it takes on the disk, about.
     pub fn size(&self) -> u64 {
         let files = segments(&self.folder).unwrap_or_default();

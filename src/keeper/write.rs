@@ -62,9 +62,11 @@ impl Writer {
 
     /// Settles everything that waits. What cannot be settled waits on.
     pub fn write(&mut self, tracker: &Tracker, now: u32) -> Result<(), Error> {
-        // First: what is noted from here on is in a later segment than what is settled. A short one goes on: to settle
-        // it again costs little.
-        let segment = if tracker.journal.length() > SHORT { tracker.journal.turn().ok() } else { None };
+        // First: what is noted from here on is in a later segment than what is settled. A short one goes on, for to
+        // settle it again costs little, until nothing happens for a while.
+        let idle = Writer::waiting(tracker) == 0 && !tracker.journal.is_empty();
+        let turns = idle || tracker.journal.length() > SHORT;
+        let segment = if turns { tracker.journal.turn().ok() } else { None };
         let mut batch = Vec::new();
         tracker.swarms.each().for_each(|mut shard| shard.ledger.take(&mut batch));
         sort(&mut batch);
