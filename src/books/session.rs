@@ -206,54 +206,34 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     }
     let seeded = if next.closed == 0 && before.session.left == 0 { (last, now.max(last)) } else { (0, 0) };
     next.session.announced = next.session.announced.saturating_add(1);
-    let mut state = State { known: next, birth: None, seeded, factors: Factors::default() };
-    let next = &mut state.known;
-    let top = next.session.top;
     if next.closed == 0 {
-        let paths = next.session.paths;
-        let old = stopped && !paths.contains(path);
-        // It may be the last word of the life before, over the path that is slower: in a life that is in doubt its
-        // counters would be credited once more.
-        if !old || !paths.contains(Paths::IN_DOUBT) {
-            next.session.top = top.max(counters);
-        }
-        if old {
-            return state; // only its counters count
-        }
-        if stopped {
-            next.closed = now;
-        } else {
-            next.session.paths = paths.with(path);
-        }
-        next.say(a, now);
-        return state;
+        next.stay(a, counters, path, now);
+        return State { known: next, birth: None, seeded, factors: Factors::default() };
     }
+    let top = next.session.top;
     let doubt = begins(top, next.closed, next.session.paths, now, path, started, counters);
     let late = doubt.is_none() && top.max(counters) != counters;
-    let mut at = now;
+    if !late {
+        next.session.top = counters;
+    }
+    // One life may end and the next begin within a second: the row tells by the time which came first.
+    birth.at = if doubt.is_some() { now.max(last.saturating_add(1)) } else { now };
     if let Some(doubt) = doubt {
-        // One may end and the next begin within a second: the row tells by the time which came first.
-        at = now.max(last.saturating_add(1));
+        birth.doubt = doubt;
         next.session.life = next.session.life.next();
         if next.session.life.is_provisional() {
             next.session.announced = 1; // each is added to what the row has
         }
-        next.session.top = counters;
         next.session.paths = if doubt == 0 { Paths::default() } else { Paths::IN_DOUBT };
-        state.birth = Some(Birth { at, doubt, ..birth });
-    } else if !late {
-        next.session.top = counters;
     }
-    let next = &mut state.known;
     if !stopped && (started && !late || now.saturating_sub(next.closed) > BACK) {
         next.session.paths = next.session.paths.reopened(path);
-        (next.closed, next.session.seen) = (0, [0, 0]);
-        next.at = Addresses::NONE;
+        (next.closed, next.session.seen, next.at) = (0, [0, 0], Addresses::NONE);
     }
     if next.closed == 0 || !late {
-        next.say(a, at);
+        next.say(a, birth.at);
     }
-    state
+    State { known: next, birth: doubt.map(|_| birth), seeded, factors: Factors::default() }
 }
 
 /// A session of which nothing was known before this announce.
@@ -292,6 +272,26 @@ impl Known {
             snatched: row.snatched,
         };
         Known { session, at: row.at, closed: row.closed }
+    }
+
+    /// Takes over an announce of a session that is open.
+    fn stay(&mut self, a: &Announce, counters: Moved, path: Paths, now: u32) {
+        let (paths, stopped) = (self.session.paths, a.event == Event::Stopped);
+        let old = stopped && !paths.contains(path);
+        // It may be the last word of the life before, over the path that is slower: in a life that is in doubt its
+        // counters would be credited once more.
+        if !old || !paths.contains(Paths::IN_DOUBT) {
+            self.session.top = self.session.top.max(counters);
+        }
+        if old {
+            return; // only its counters count
+        }
+        if stopped {
+            self.closed = now;
+        } else {
+            self.session.paths = paths.with(path);
+        }
+        self.say(a, now);
     }
 
     /// Takes over what an announce says beside its counters.
