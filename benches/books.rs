@@ -1,13 +1,13 @@
-//! What writing the books costs, into SQLite and into a MariaDB of the bench's own, over 100,000 sessions.
+//! What the books cost, on SQLite and on a MariaDB of the bench's own, over a million sessions.
 //!
 //!     cargo bench --bench books
-//!     cargo bench --bench books -- --only sqlite --seconds 5 --batch 25000 --batches 20
+//!     cargo bench --bench books -- --only sqlite --sessions 100000 --seconds 20 --rate 10000
 //!
-//! First batches of random sessions alone: rows a second, the time of a batch, and the CPU of this process and of
-//! the server. Then announces at a steady rate, with the keeper writing as in a running goat: how long after an
-//! announce the database has it (a marker is announced each 100 ms, and looked for with a connection of its own),
-//! and how long an announce takes, beside the same without writing. Answers are made without sockets: over those
-//! an announce takes longer, and the difference is smaller.
+//! First the start with that many users, torrents and sessions. Then announces at a steady rate of random sessions,
+//! with the keeper writing as in a running goat, beside the same without books: no journal, and what is unwritten is
+//! thrown away. What the books cost is the difference of the two in CPU, and the server's. Answers are made without
+//! sockets: over those an announce takes longer, and the books' part in it is smaller. At last what an announce takes
+//! to be noted in the journal, alone and with others of its round.
 
 mod common;
 #[path = "../tests/common/mod.rs"]
@@ -20,85 +20,103 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Cpu, TempDir, argument, number, percentile};
+use common::{Cpu, TempDir, argument, number, percentile, rss};
 use fixtures::Database;
 use goat::config;
-use goat::keeper::{Keeper, gather};
-use goat::protocol::{Announce, Event, Peers, Want};
+use goat::keeper::{Keeper, Writer};
+use goat::protocol::{Announce, Event, Want};
 use goat::random::Rng;
 use goat::rules::access::User;
-use goat::rules::announce::announce;
-use goat::store::{Batch, Store};
+use goat::rules::announce::{Admitted, Buffers, announce};
+use goat::store::Store;
 use goat::torrent::{InfoHash, PeerId};
 use goat::tracker::Tracker;
-use mysql::prelude::Queryable;
 use serde_json::json;
 
-const TORRENTS: u64 = 1_000;
-const PEERS: u64 = 100;
-const USERS: u64 = 1_000;
-const SESSIONS: u64 = TORRENTS * PEERS;
-/// The session whose way into the database is watched.
-const MARKER: u64 = 0;
+/// Announces that a listener answers in one round.
+const ROUND: u64 = 16;
 
 fn hash(torrent: u64) -> InfoHash {
     InfoHash(common::info_hash(torrent))
 }
 
+/// How much there is.
+#[derive(Clone, Copy)]
+struct Size {
+    users: u64,
+    torrents: u64,
+    sessions: u64,
+}
+
 /// A tracker on a database that holds all sessions, and what is announced to it.
 struct Bench {
     tracker: Arc<Tracker>,
-    users: Vec<User>,
+    size: Size,
+    users: Vec<Admitted>,
     rng: Rng,
+    buffers: Buffers,
     rounds: u64,
 }
 
 impl Bench {
-    fn new(database: &Database, dir: &TempDir) -> Bench {
-        let settings = json!({ "DB": database.config(), "SlowDown": 0 });
-        let config = config::parse(&dir.0.join("config.json"), &settings.to_string()).unwrap();
-        drop(Store::open(&config).unwrap());
-        let rows = |count: u64, row: &dyn Fn(u64) -> String| {
-            (0..count).map(row).collect::<Vec<_>>().join(", ")
-        };
-        let users = rows(USERS, &|i| {
-            format!("({}, 'user{i}', '{}')", i + 1, common::passkey(i))
-        });
-        database.sql(&format!(
-            "INSERT INTO users (id, username, passkey) VALUES {users}"
-        ));
-        let files = rows(TORRENTS, &|i| format!("({}, '{}', 1)", i + 1, hash(i)));
-        database.sql(&format!(
-            "INSERT INTO files (id, info_hash, verified) VALUES {files}"
-        ));
-        let tracker = Arc::new(Tracker::load(config).unwrap());
-        let user = |i: u64| User::new(i as u32 + 1, "", 0, false);
-        let users = (0..USERS).map(user).collect();
-        let mut bench = Bench {
-            tracker,
-            users,
-            rng: Rng::new(1),
-            rounds: 1,
-        };
-        (0..SESSIONS).for_each(|session| bench.announce(session, 1, Event::Started));
-        bench.write(&bench.tracker.store);
+    /// Fills a database with sessions, as they come from announces, and starts anew on it. Says what that takes.
+    fn new(database: &Database, dir: &TempDir, size: Size) -> Bench {
+        let settings =
+            json!({ "DB": database.config(), "SlowDown": 0, "Clients": 100 }).to_string();
+        let config = || config::parse(&dir.0.join("config.json"), &settings).unwrap();
+        drop(Store::open(&config()).unwrap());
+        fill(database, size);
+        let mut bench = Bench::load(config(), size);
+        for session in 0..size.sessions {
+            bench.announce(session, 1, Event::Started);
+            bench.buffers.records.clear();
+        }
+        bench.write();
+        bench.tracker.journal.settled(u64::MAX);
+        drop(bench);
+        let (begin, before) = (Instant::now(), rss(std::process::id()));
+        let bench = Bench::load(config(), size);
+        println!(
+            "  start with {} users, {} torrents, {} sessions: {:.1} s, {:.0} MB",
+            size.users,
+            size.torrents,
+            size.sessions,
+            begin.elapsed().as_secs_f64(),
+            (rss(std::process::id()) - before) as f64 / 1e6,
+        );
         bench
+    }
+
+    fn load(config: config::Config, size: Size) -> Bench {
+        let user = |i: u64| Admitted {
+            user: User::new(i as u32 + 1, "", 0, false).into(),
+            refusal: None,
+        };
+        Bench {
+            tracker: Arc::new(Tracker::load(config).unwrap()),
+            size,
+            users: (0..size.users).map(user).collect(),
+            rng: Rng::new(1),
+            buffers: Buffers::new(Rng::new(2)),
+            rounds: 1,
+        }
     }
 
     fn announce(&mut self, session: u64, round: u64, event: Event) {
         let mut peer_id = PeerId([b'x'; 20]);
         peer_id.0[..8].copy_from_slice(b"-qB4600-");
         peer_id.0[12..].copy_from_slice(&session.to_be_bytes());
-        let user = session % USERS;
+        let user = session % self.size.users;
         let a = Announce {
-            info_hash: hash(session / PEERS),
+            info_hash: hash(session % self.size.torrents),
             peer_id,
             ip: IpAddr::from(Ipv4Addr::from(0x0a00_0000 + user as u32)),
-            port: 6881,
-            uploaded: 1_000_000 * round,
-            downloaded: 2_000_000 * round,
+            port: 1024 + (session / self.size.users) as u16,
+            uploaded: common::FIRST_COUNTER + 1_000_000 * round,
+            downloaded: common::FIRST_COUNTER + 2_000_000 * round,
             left: session % 2,
             event,
+            udp: false,
             want: Want {
                 count: 50,
                 v4: true,
@@ -113,66 +131,71 @@ impl Bench {
             ..
         } = &*self.tracker;
         let user = &self.users[user as usize];
-        let mut peers = Peers::default();
-        announce(
-            config,
-            swarms,
-            user,
-            &a,
-            clock.now(),
-            &mut self.rng,
-            &mut peers,
-        )
-        .unwrap();
+        announce(config, swarms, user, &a, clock.now(), &mut self.buffers).unwrap();
     }
 
     fn random(&mut self) {
-        let session = 1 + self.rng.below(SESSIONS as usize - 1) as u64;
+        let session = self.rng.below(self.size.sessions as usize) as u64;
         self.rounds += 1;
         self.announce(session, self.rounds, Event::None);
     }
 
-    /// Takes what is unwritten, as the keeper does.
-    fn take(&self) -> Batch {
-        let batch = gather(&self.tracker, &mut Rng::from_system());
-        self.tracker
-            .journal
-            .iter()
-            .for_each(|journal| journal.forget(Some(batch.number)));
-        batch
+    fn write(&self) {
+        let now = self.tracker.clock.now();
+        Writer::new(now).write(&self.tracker, now).unwrap();
     }
 
-    fn write(&self, store: &Store) -> Batch {
-        let batch = self.take();
-        store.write(&batch, self.tracker.clock.now()).unwrap();
-        batch
-    }
-
-    /// Announces so many times a second, and returns how long each took, sorted, in microseconds. Each 100 ms it
-    /// sends a marker; returns with it how long ago the last ones were sent.
-    fn steadily(
-        &mut self,
-        rate: u64,
-        seconds: u64,
-        mut each_tenth: impl FnMut(&mut Bench, u64),
-    ) -> Vec<f64> {
+    /// Announces so many times a second, and returns how long each took, sorted, in microseconds. With `journal` each
+    /// round is written there, and without it what is unwritten is thrown away each ten seconds.
+    fn steadily(&mut self, rate: u64, seconds: u64, journal: bool) -> Vec<f64> {
         let mut took = Vec::with_capacity((rate * seconds) as usize);
-        let (begin, mut tenth) = (Instant::now(), 0);
+        let (begin, mut thrown) = (Instant::now(), 0);
         while took.len() < (rate * seconds) as usize {
             let due = (begin.elapsed().as_secs_f64() * rate as f64) as usize;
             while took.len() < due {
                 let start = Instant::now();
-                self.random();
-                took.push(start.elapsed().as_secs_f64() * 1e6);
+                let round = ROUND.min((due - took.len()) as u64);
+                (0..round).for_each(|_| self.random());
+                if journal {
+                    self.tracker.journal.write(&mut self.buffers.records);
+                }
+                self.buffers.records.clear();
+                let each = start.elapsed().as_secs_f64() * 1e6 / round as f64;
+                took.extend((0..round).map(|_| each));
             }
-            if begin.elapsed().as_millis() / 100 > tenth {
-                tenth += 1;
-                each_tenth(self, tenth as u64);
+            if !journal && begin.elapsed().as_secs() / 10 > thrown {
+                thrown += 1;
+                self.throw_away();
             }
             thread::sleep(Duration::from_micros(500));
         }
         took.sort_by(f64::total_cmp);
         took
+    }
+
+    fn throw_away(&self) {
+        let shards = self.tracker.swarms.each();
+        shards.for_each(|mut shard| shard.ledger.take(&mut Vec::new()));
+    }
+}
+
+/// Makes users and torrents.
+fn fill(database: &Database, size: Size) {
+    for from in (0..size.users).step_by(1_000) {
+        let row = |i| format!("({}, 'user{i}', '{}')", i + 1, common::passkey(i));
+        let rows: Vec<String> = (from..size.users.min(from + 1_000)).map(row).collect();
+        let rows = rows.join(", ");
+        database.sql(&format!(
+            "INSERT INTO users (id, username, passkey) VALUES {rows}"
+        ));
+    }
+    for from in (0..size.torrents).step_by(1_000) {
+        let row = |i| format!("({}, '{}', 1)", i + 1, hash(i));
+        let rows: Vec<String> = (from..size.torrents.min(from + 1_000)).map(row).collect();
+        let rows = rows.join(", ");
+        database.sql(&format!(
+            "INSERT INTO files (id, info_hash, verified) VALUES {rows}"
+        ));
     }
 }
 
@@ -182,124 +205,109 @@ fn cpu(server: Option<u32>) -> (f64, f64) {
     (own, server.map_or(0.0, |id| Cpu::of(id).total))
 }
 
-/// Reads the counter of the marker from the database, as the number of its announce.
-fn reader(database: &Database) -> Box<dyn FnMut() -> u64 + Send> {
-    let sql =
-        "SELECT uploaded FROM peers WHERE file_id = 1 AND user_id = 1 ORDER BY peer_id LIMIT 1";
-    match database {
-        Database::Sqlite(folder) => {
-            let db = rusqlite::Connection::open(folder.join("goat.db")).unwrap();
-            Box::new(move || {
-                db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as u64 / 1_000_000
-            })
-        }
-        Database::MariaDb(server) => {
-            let options = mysql::OptsBuilder::new()
-                .socket(server.socket().to_str())
-                .user(Some("goat"));
-            let mut db =
-                mysql::Conn::new(options.pass(Some("goat")).db_name(Some("goat"))).unwrap();
-            Box::new(move || db.query_first::<u64, _>(sql).unwrap().unwrap() / 1_000_000)
-        }
-    }
+/// Does something, and returns the microseconds of CPU that it took here and in a server.
+fn used<T>(server: Option<u32>, what: impl FnOnce() -> T) -> (T, f64, f64) {
+    let before = cpu(server);
+    let done = what();
+    let after = cpu(server);
+    (done, after.0 - before.0, after.1 - before.1)
 }
 
-fn measure(name: &str, database: &Database, server: Option<u32>) {
-    let size = number("--batch", 25_000) as usize;
-    let batches = number("--batches", 20);
-    let seconds = number("--seconds", 10);
+fn measure(name: &str, database: &Database, server: Option<u32>, size: Size) {
+    println!("{name}:");
+    let seconds = number("--seconds", 60);
     let dir = TempDir::new(&format!("books-{name}"));
-    let mut bench = Bench::new(database, &dir);
-
-    let (mut time, mut used, mut rows) = (0.0, (0.0, 0.0), 0);
-    for _ in 0..batches {
-        (0..size).for_each(|_| bench.random());
-        let batch = bench.take();
-        rows += batch.rows();
-        let (start, before) = (Instant::now(), cpu(server));
-        bench.tracker.store.write(&batch, 1).unwrap();
-        time += start.elapsed().as_secs_f64();
-        let after = cpu(server);
-        used = (used.0 + after.0 - before.0, used.1 + after.1 - before.1);
-    }
+    let memory = rss(std::process::id());
+    let mut bench = Bench::new(database, &dir, size);
     println!(
-        "{name}: {:.0} rows/s; a batch has {} rows of {size} announces and takes {:.0} ms; CPU {:.1} us a row here, {:.1} us in the server",
-        rows as f64 / time,
-        rows / batches as usize,
-        time / batches as f64 * 1e3,
-        used.0 / rows as f64,
-        used.1 / rows as f64
-    );
-
-    println!(
-        "{:>12} {:>11} {:>11} {:>9} {:>9} {:>13} {:>13}",
+        "{:>13} {:>14} {:>9} {:>9} {:>9} {:>12} {:>12} {:>9}",
         "announces/s",
-        "behind p50",
-        "behind max",
+        "books, CPU us",
+        "server",
         "p50 us",
         "p99 us",
-        "p50 no books",
-        "p99 no books"
+        "p50 without",
+        "p99 without",
+        "behind"
     );
-    for rate in [10_000, 20_000, 50_000] {
-        // Without: what is unwritten is thrown away once a second.
-        let without = bench.steadily(rate, seconds, |bench, tenth| {
-            if tenth % 10 == 0 {
-                drop(bench.take());
-            }
+    let rates = argument("--rate").map_or(vec![1_000, 10_000, 50_000], |rate| {
+        vec![rate.parse().unwrap()]
+    });
+    for rate in rates {
+        let announces = (rate * seconds) as f64;
+        let (without, own_without, _) = used(server, || bench.steadily(rate, seconds, false));
+        bench.throw_away();
+        let tracker = bench.tracker.clone();
+        let (with, own, others) = used(server, || {
+            let (stop, stopped) = channel();
+            let over = Arc::new(AtomicBool::new(false));
+            let mut keeper = Keeper::new(tracker.clone());
+            let keeping = thread::spawn(move || {
+                keeper.run(&stopped, || ()).unwrap();
+                keeper
+            });
+            let with = bench.steadily(rate, seconds, true);
+            over.store(true, Relaxed);
+            stop.send(()).unwrap();
+            (with, keeping.join().unwrap())
         });
-        drop(bench.take());
-        let (stop, stopped) = channel();
-        let mut keeper = Keeper::new(bench.tracker.clone());
-        let keeping = thread::spawn(move || keeper.run(&stopped, || ()));
-        // The marker's counter is the number of its announce.
-        let sent: Arc<std::sync::Mutex<Vec<Instant>>> = Arc::default();
-        let first = bench.rounds + 1;
-        let done = Arc::new(AtomicBool::new(false));
-        let (times, over, mut marker) = (sent.clone(), done.clone(), reader(database));
-        let watching = thread::spawn(move || {
-            let (mut behind, mut next) = (Vec::new(), 0);
-            while !over.load(Relaxed) || next < times.lock().unwrap().len() {
-                let seen = marker();
-                let times = times.lock().unwrap();
-                while next < times.len() && first + next as u64 <= seen {
-                    behind.push(times[next].elapsed().as_secs_f64());
-                    next += 1;
-                }
-                drop(times);
-                thread::sleep(Duration::from_millis(10));
-            }
-            behind.sort_by(f64::total_cmp);
-            behind
-        });
-        let mut markers = 0;
-        let with = bench.steadily(rate, seconds, |bench, _| {
-            bench.announce(MARKER, first + markers, Event::None);
-            markers += 1;
-            sent.lock().unwrap().push(Instant::now());
-        });
-        done.store(true, Relaxed);
-        let behind = watching.join().unwrap();
-        stop.send(()).unwrap();
-        keeping.join().unwrap();
+        let (with, keeper) = with;
+        let behind = tracker.clock.now() - keeper.writer.written;
+        let (_, rest, rest_others) = used(server, || bench.write());
         println!(
-            "{rate:>12} {:>9.2} s {:>9.2} s {:>9.2} {:>9.2} {:>13.2} {:>13.2}",
-            percentile(&behind, 0.5),
-            percentile(&behind, 1.0),
+            "{rate:>13} {:>14.2} {:>9.2} {:>9.2} {:>9.2} {:>12.2} {:>12.2} {behind:>7} s",
+            (own + rest - own_without) / announces,
+            (others + rest_others) / announces,
             percentile(&with, 0.5),
             percentile(&with, 0.99),
             percentile(&without, 0.5),
             percentile(&without, 0.99)
         );
-        bench.rounds = bench.rounds.max(first + markers);
-        bench.write(&bench.tracker.store);
+    }
+    println!(
+        "  memory: {:.0} bytes a session after the load, users and torrents with it",
+        (rss(std::process::id()) - memory) as f64 / size.sessions as f64
+    );
+}
+
+/// What a record takes on its way into the journal.
+fn journal() {
+    let (database, dir) = (Database::sqlite(), TempDir::new("journal"));
+    let size = Size {
+        users: 100,
+        torrents: 100,
+        sessions: 10_000,
+    };
+    let mut bench = Bench::new(&database, &dir, size);
+    for round in [1, 16, 32] {
+        let mut spent = Duration::ZERO;
+        for _ in 0..200_000 / round {
+            (0..round).for_each(|_| bench.random());
+            let start = Instant::now();
+            bench.tracker.journal.write(&mut bench.buffers.records);
+            spent += start.elapsed();
+        }
+        println!(
+            "journal: {:.2} us an announce where {round} are answered together",
+            spent.as_secs_f64() * 1e6 / 200_000.0
+        );
+        bench.write();
     }
 }
 
 fn main() {
     let wanted = |name| argument("--only").is_none_or(|only| only == name);
+    let sessions = number("--sessions", 1_000_000);
+    let size = Size {
+        users: number("--users", 100_000).min(sessions),
+        torrents: number("--torrents", 1_000_000).min(sessions),
+        sessions,
+    };
+    if wanted("journal") {
+        journal();
+    }
     if wanted("sqlite") {
-        measure("SQLite", &Database::sqlite(), None);
+        measure("SQLite", &Database::sqlite(), None, size);
     }
     if wanted("mariadb")
         && let Some(database) = Database::mariadb("the bench on MariaDB")
@@ -311,6 +319,6 @@ fn main() {
         }
         let id = database.sql("SELECT @@pid_file").concat().concat();
         let id = std::fs::read_to_string(id).unwrap();
-        measure("MariaDB", &database, Some(id.trim().parse().unwrap()));
+        measure("MariaDB", &database, Some(id.trim().parse().unwrap()), size);
     }
 }

@@ -165,34 +165,43 @@ fn load(idle: u64) {
     }
     print_table(&contenders);
     if let Some(goat) = goat {
-        // The last batch is written.
-        thread::sleep(Duration::from_secs(3));
-        for (when, rss) in [("start", loaded), ("load", rss(goat.pid()))] {
-            let each = rss.saturating_sub(idle) / SHAPE.sessions();
-            println!(
-                "goat after the {when}: {:.1} MB, {each} bytes a session (goal 128)",
-                megabytes(rss)
-            );
-        }
-        goat.stop();
         let answered: u64 = contenders
             .iter()
             .filter(|c| c.name == "goat")
             .map(|c| c.answered)
             .sum();
+        wait_until_written(&dir.0.join("goat.db"), answered + 1);
+        for (when, rss) in [("start", loaded), ("load", rss(goat.pid()))] {
+            let each = rss.saturating_sub(idle) / SHAPE.sessions();
+            println!(
+                "goat after the {when}: {:.1} MB, {each} bytes a session (goal 96)",
+                megabytes(rss)
+            );
+        }
+        goat.stop();
         check_books(&dir.0.join("goat.db"), answered + 1);
+    }
+}
+
+/// How many announces the database counts, beside the one with which each session began.
+fn written(path: &Path) -> u64 {
+    let db = rusqlite::Connection::open(path).unwrap();
+    let sum = |row: &rusqlite::Row| row.get::<_, i64>(0);
+    let counted = db.query_row("SELECT SUM(announced) FROM sessions", (), sum);
+    counted.unwrap() as u64 - SHAPE.sessions()
+}
+
+/// Waits until what was answered is written: at this load goat writes each ten seconds.
+fn wait_until_written(path: &Path, answered: u64) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while written(path) < answered && Instant::now() < deadline {
+        thread::sleep(Duration::from_secs(1));
     }
 }
 
 /// Whether the database counts as many announces as were answered.
 fn check_books(path: &Path, answered: u64) {
-    let db = rusqlite::Connection::open(path).unwrap();
-    let sum = |row: &rusqlite::Row| row.get::<_, i64>(0);
-    let counted = db
-        .query_row("SELECT SUM(announced) FROM files_users", (), sum)
-        .unwrap() as u64;
-    // The sessions began with one announce each.
-    let written = counted - SHAPE.sessions();
+    let written = written(path);
     let loud = if written == answered { "" } else { "!!! " };
     println!("{loud}goat's books: {answered} announces answered, {written} written");
 }

@@ -4,8 +4,8 @@
 //! ([`net::message`]) and hands it to [`net::http`], or as a datagram to [`udp`]. These make plain data of it
 //! ([`protocol`]), ask [`rules::announce`], and write what comes back as bencode or bytes. The rules know
 //! [`rules::access`] (who may) and [`rules::swarm`] (who is there), and note in the [`books::ledger`] what the books
-//! must hold, of which the [`books::journal`] has a copy that a kill cannot reach; none of them waits for anything. The
-//! [`keeper`] writes the ledger into the [`store`] (SQLite or MySQL) once a second and follows what others change
+//! must hold, of which the [`books::journal`] has a copy on the disk; none of them waits for anything else. The
+//! [`keeper`] has the ledgers settled into the [`store`] (SQLite or MySQL) and follows what others change
 //! there. All of them share one [`tracker`]. [`server`] builds it from the [`config`], starts the threads and stops
 //! them; [`cli`] is the command line.
 //!
@@ -18,16 +18,16 @@
 //! `log`, `clock`, `random`, `sync`, `sys`. Nor do the files of one room import each other in a circle.
 //!
 //! **Why no two threads race.** All that threads share is behind a lock or is an atomic number, or the compiler
-//! would not have it: the only unsafe code is in `sys`, whose shared memory consists of atomic numbers.
+//! would not have it: the only unsafe code is in `sys`, and shares no memory.
 //!
 //! **Why no two threads wait for each other.** There are these locks: a shard of the swarms, the tables of `access`,
 //! the idle connections of the store, the counts of connections in `gate`, the sets of failures in `limits`, the
-//! certificate in `tls`, the waiting requests and the threads in `workers`, the scrapers in `udp`, the room in
-//! `journal`, the samples in `history`, the statuses in `metrics`, the server key and the answers under way in `auth`,
-//! the one sort of a long list in `store::api`. While a shard is locked the tables of `access` may be asked for and the
-//! journal may get more room, never the other way round; while clients are counted for `history`, the shards one by
+//! certificate in `tls`, the waiting requests and the threads in `workers`, the scrapers in `udp`, the segment of the
+//! journal, the samples in `history`, the statuses in `metrics`, the server key and the answers under way in `auth`,
+//! the one sort of a long list in `store::api`. While a shard is locked the tables of `access` may be asked for, never
+//! the other way round; while clients are counted for `history`, the shards one by
 //! one; while a list is sorted, the idle connections. All others are taken alone. None is held across I/O but the
-//! server key's, once, for its file; the sort's, for its query; and the waiting requests', by the one idle worker that
+//! journal's, for one write to a file; the server key's, once, for its file; the sort's, for its query; and the waiting requests', by the one idle worker that
 //! waits for the next.
 
 #![deny(unsafe_code)]

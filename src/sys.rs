@@ -1,13 +1,15 @@
 //! The operating system's calls that the standard library does not offer: options of listening sockets,
-//! epoll, the limit on open files, and whether the clock is kept right. The only
+//! epoll, the limit on open files, whether the clock is kept right, and whose a file is. The only
 //! place with `unsafe`, and only Linux.
 
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use libc::{c_int, c_void, socklen_t};
 
@@ -194,6 +196,11 @@ pub fn send(socket: &TcpStream, bytes: &[u8], last: bool) -> io::Result<usize> {
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// Bytes from which on a piece of memory is taken from the system by itself, and given back when it is freed: what
+/// waits to be written takes many such pieces for a few seconds.
+#[cfg(target_env = "gnu")]
+const LARGE: c_int = 64 << 10;
+
 /// Lets all threads allocate from one heap: what one frees another can use. With a heap for each thread
 /// the books of a busy tracker took twice the memory; it cost no measurable time, for threads that answer
 /// hardly allocate.
@@ -202,6 +209,7 @@ pub fn share_one_heap() {
     // SAFETY: two numbers are passed. It can only fail by changing nothing.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
 
@@ -209,6 +217,20 @@ pub fn share_one_heap() {
 pub fn lock_file(file: &File) -> io::Result<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
+/// The name of the user whose a file is, or of what hides it, if that is not this process's own user, nor is that root.
+pub fn stranger(path: &Path) -> Option<String> {
+    let own = fs::metadata("/proc/self").ok()?.uid();
+    let owner = path.ancestors().find_map(|part| fs::metadata(part).ok())?.uid();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == owner.to_string()).then(|| name.to_string())
+    };
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    (own != 0 && own != owner)
+        .then(|| users.lines().find_map(of).map_or(format!("user {owner}"), |name| format!("the user {name}")))
 }
 
 /// Whether the system says that a time service keeps its clock right.

@@ -163,35 +163,40 @@ impl Tracker {
     /// Looks a passkey up in the database. Returns whether there is a user with it. An error is not logged:
     /// the keeper says when the database is away.
     fn look_up_user(&self, passkey: &str) -> bool {
-        (0..LOOKS).any(|_| {
+        for _ in 0..LOOKS {
             let changes = self.access.changes();
-            let found = self.store.user_by_passkey(passkey).ok().flatten();
-            found.is_some_and(|user| self.access.learn_user(user.into(), changes))
-        })
+            let Some(user) = self.store.user_by_passkey(passkey).ok().flatten() else { return false };
+            if self.access.learn_user(user.into(), changes) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Looks a torrent up in the database, or registers it where no operator is asked. Returns whether it is there.
     fn look_up_torrent(&self, info_hash: &InfoHash, passkey: Option<&str>) -> bool {
         let user = passkey.filter(|_| self.config.passkey).and_then(|passkey| self.access.user(passkey).ok());
         let user = user.map_or(0, |user| user.id);
-        (0..LOOKS).any(|_| {
+        for _ in 0..LOOKS {
             let changes = self.access.changes();
             let Ok(found) = self.store.file_by_either_hash(info_hash) else { return false };
-            match found {
-                Some(file) => self.learn_torrent(&file, changes),
-                None if self.config.verified => {
-                    self.access.suggest(Suggestion::Torrent(*info_hash), user);
-                    false
-                }
-                None => {
-                    let now = self.clock.now();
-                    let registered =
-                        self.access.may_register(user, now) && self.store.register(info_hash, user, now).is_ok();
-                    let found = registered.then(|| self.store.file_by_hash(info_hash).ok().flatten()).flatten();
-                    found.is_some_and(|file| self.learn_torrent(&file, changes))
-                }
+            if found.is_none() && self.config.verified {
+                self.access.suggest(Suggestion::Torrent(*info_hash), user);
+                return false;
             }
-        })
+            let Some(file) = found.or_else(|| self.register(info_hash, user)) else { return false };
+            if self.learn_torrent(&file, changes) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Registers a torrent that nobody knows, where the member may.
+    fn register(&self, info_hash: &InfoHash, user: u32) -> Option<FileRow> {
+        let now = self.clock.now();
+        let registered = self.access.may_register(user, now) && self.store.register(info_hash, user, now).is_ok();
+        registered.then(|| self.store.file_by_hash(info_hash).ok().flatten())?
     }
 
     /// Stores a torrent that a look-up has found, unless the keeper took over something since it began.

@@ -1907,9 +1907,11 @@ impl<'a> Books<'a> {
 
     /// Writes what was taken, as the keeper does.
     fn settle_taken(&self, batch: &[Waiting]) {
+        let mut records = Vec::new();
         for told in settle(&self.tracker.store, batch, 2 * INTERVAL).unwrap() {
-            self.tracker.swarms.shard(&told.info_hash).tell(&told);
+            self.tracker.swarms.shard(&told.info_hash).tell(&told, &mut records);
         }
+        self.tracker.journal.write(&mut records);
     }
 
     fn try_write(&self) -> Result<(), goat::store::Error> {

@@ -214,7 +214,7 @@ fn check_files(goat: &Goat, round: i64) {
     let expected = |verified: bool| {
         json!({ "id": id, "infoHash": hash, "name": name, "verified": verified,
                 "size": file["size"], "seeders": 0, "leechers": 0, "completed": 0, "lastActive": null,
-                "uploadPercent": 100, "downloadPercent": 100 })
+                "uploadPercent": 100, "downloadPercent": 100, "suggested": null, "suggestedBy": "" })
     };
     assert_eq!(file, expected(true));
     let other = hex(&info_hash(round as u32));
@@ -256,7 +256,8 @@ fn check_clients(goat: &Goat, round: i64) {
         let list = goat.json(&["client", "list"]);
         let rows = list.as_array().unwrap();
         assert!(
-            rows.iter().all(|row| keys(row) == ["approved", "client"]),
+            rows.iter()
+                .all(|row| keys(row) == ["approved", "client", "suggested", "suggestedBy"]),
             "{list}"
         );
         let found: Vec<&Value> = rows.iter().filter(|row| row["client"] == client).collect();

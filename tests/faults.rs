@@ -1,376 +1,204 @@
-//! Faults, made for real against the binary while clients announce: after each the clients say once more where
-//! they are, and the database must equal the model of the books to the byte. Prints what was tried.
+//! Faults, made for real against the binary while clients announce over HTTP and UDP: after each the database must
+//! hold what was answered, to the byte, and nothing that was never sent. Prints what was tried.
 //!
-//! Environment: GOAT_KILLS is how often goat is killed instead of 1,000 times, GOAT_SEED the seed of the clients,
-//! which is printed.
+//! Environment: GOAT_KILLS is how often goat is killed on each database instead of 100 times, a tenth of it how often
+//! power is cut; GOAT_SEED is the seed of the clients, which is printed.
 
 mod common;
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{AGENT, Clients, Database, Folder, Goat, MariaDb, Model, PATIENCE, Random, Said};
-use common::{escape, files, free_port, info_hash, skip, users, wait_until};
+use common::load::{Random, Rig, compare, lock};
+use common::{Database, Folder, Goat, MariaDb};
+use common::{faketime, free_port, hex, info_hash, skip, tidy, wait_until};
 use serde_json::json;
 
-const USERS: u32 = 40;
-const TORRENTS: u32 = 10;
-const THREADS: u32 = 4;
-/// Clients of each thread.
-const CLIENTS: usize = 60;
-
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
+    let parse = |text: String| {
         text.parse()
             .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
-    })
+    };
+    std::env::var(name).map_or(default, parse)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A kept connection to goat.
-struct Line {
-    address: SocketAddr,
-    stream: Option<TcpStream>,
-    /// How often goat had been down when it was made.
-    downs: u64,
-}
-
-impl Line {
-    /// Whether an announce was answered; it must not be refused.
-    fn ask(&mut self, a: &Said) -> std::io::Result<()> {
-        let event = if a.event.is_empty() {
-            String::new()
-        } else {
-            format!("&event={}", a.event)
-        };
-        let request = format!(
-            "GET /{:040x}/announce?info_hash={}&peer_id={}&port=6881&uploaded={}&downloaded={}&left={}&numwant=0{event} HTTP/1.1\r\n\
-             User-Agent: {AGENT}\r\nX-Forwarded-For: {}\r\n\r\n",
-            a.user,
-            escape(&info_hash(a.torrent)),
-            escape(&a.peer_id),
-            a.uploaded,
-            a.downloaded,
-            a.left,
-            a.ip
-        );
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                none.insert(stream)
-            }
-        };
-        let answer = stream
-            .write_all(request.as_bytes())
-            .and_then(|()| read_answer(stream));
-        match answer {
-            Ok((body, keep)) => {
-                if !keep {
-                    self.stream = None;
-                }
-                let refused = body.windows(14).any(|part| part == b"failure reason");
-                assert!(!refused, "{a:?}: {}", String::from_utf8_lossy(&body));
-                Ok(())
-            }
-            Err(error) => {
-                self.stream = None;
-                Err(error)
-            }
-        }
-    }
-}
-
-/// The body of an answer, and whether the connection goes on.
-fn read_answer(stream: &mut TcpStream) -> std::io::Result<(Vec<u8>, bool)> {
-    let (mut answer, mut part) = (Vec::new(), [0; 4096]);
-    loop {
-        let head = answer
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-            .map(|end| end + 4);
-        if let Some(head) = head {
-            let text = String::from_utf8_lossy(&answer[..head]).to_lowercase();
-            let length = text
-                .split("content-length: ")
-                .nth(1)
-                .and_then(|rest| rest.split("\r\n").next());
-            let end = head + length.expect("a length").parse::<usize>().unwrap();
-            if answer.len() >= end {
-                return Ok((
-                    answer[head..end].to_vec(),
-                    !text.contains("connection: close"),
-                ));
-            }
-        }
-        match stream.read(&mut part)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            read => answer.extend_from_slice(&part[..read]),
-        }
-    }
-}
-
-/// What one thread of clients knows.
-struct Crowd {
-    clients: Clients,
-    model: Model,
-    line: Line,
-}
-
-/// What the threads share.
-#[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    pause: AtomicBool,
-    /// goat is down because the test made it so; and how often it was.
-    down: AtomicBool,
-    downs: AtomicU64,
-    answered: AtomicU64,
-    /// Not answered though goat was there.
-    unanswered: AtomicU64,
-    /// The longest answer while goat was there, in microseconds.
-    longest: AtomicU64,
-}
-
-impl Shared {
-    /// Says it until it is answered, as clients do.
-    fn say(&self, crowd: &mut Crowd, a: &Said) -> bool {
-        loop {
-            let (begin, downs) = (Instant::now(), self.downs.load(SeqCst));
-            if crowd.line.downs != downs {
-                // The connection ended with the goat that it was to.
-                (crowd.line.downs, crowd.line.stream) = (downs, None);
-            }
-            let answer = crowd.line.ask(a);
-            let was_up = !self.down.load(SeqCst) && self.downs.load(SeqCst) == downs;
-            match answer {
-                Ok(()) => {
-                    if was_up {
-                        let took = begin.elapsed().as_micros() as u64;
-                        self.longest.fetch_max(took, SeqCst);
-                    }
-                    self.answered.fetch_add(1, SeqCst);
-                    crowd.model.answered(a, 0);
-                    return true;
-                }
-                Err(_) if self.stop.load(SeqCst) => return false,
-                Err(_) => {
-                    if was_up {
-                        self.unanswered.fetch_add(1, SeqCst);
-                    }
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-        }
-    }
-
-    /// From now on goat is down.
-    fn goes_down(&self) {
-        self.down.store(true, SeqCst);
-        self.downs.fetch_add(1, SeqCst);
-    }
-
-    /// It is up again. What was asked before may still fail.
-    fn comes_up(&self) {
-        self.downs.fetch_add(1, SeqCst);
-        self.down.store(false, SeqCst);
-    }
-}
-
-/// A goat, its database, and clients that announce all the time.
-struct Rig {
-    database: Database,
-    goat: Goat,
-    shared: Arc<Shared>,
-    crowds: Vec<Arc<Mutex<Crowd>>>,
-    threads: Vec<JoinHandle<()>>,
-    seed: u64,
-    /// The lines of the table.
-    tried: Vec<String>,
-}
-
-impl Rig {
-    fn new(database: Database, db: serde_json::Value, seed: u64) -> Rig {
-        let settings = json!({ "SlowDown": 0, "Clients": 1_000_000, "TrustedProxies": ["127.0.0.1"], "DB": db });
-        let mut goat = Goat::prepare(&database, settings);
-        goat.json(&["user", "list"]); // makes the tables
-        database.sql(&users(USERS));
-        database.sql(&files(TORRENTS));
-        goat.launch();
-        let shared = Arc::new(Shared::default());
-        let each = USERS / THREADS;
-        let crowds = (0..THREADS).map(|i| {
-            let clients = Clients::new(
-                seed + u64::from(i),
-                CLIENTS,
-                1 + i * each..1 + (i + 1) * each,
-                TORRENTS,
-            );
-            let line = Line {
-                address: goat.address(),
-                stream: None,
-                downs: 0,
-            };
-            Arc::new(Mutex::new(Crowd {
-                clients,
-                model: Model::default(),
-                line,
-            }))
-        });
-        let crowds: Vec<_> = crowds.collect();
-        let talk = |crowd: &Arc<Mutex<Crowd>>| {
-            let (crowd, shared) = (crowd.clone(), shared.clone());
-            thread::spawn(move || {
-                while !shared.stop.load(SeqCst) {
-                    if !shared.pause.load(SeqCst) {
-                        let mut crowd = lock(&crowd);
-                        for a in crowd.clients.next() {
-                            if !shared.say(&mut crowd, &a) {
-                                return;
-                            }
-                        }
-                    }
-                    thread::sleep(Duration::from_millis(1));
-                }
-            })
-        };
-        let threads = crowds.iter().map(talk).collect();
-        Rig {
-            database,
-            goat,
-            shared,
-            crowds,
-            threads,
-            seed,
-            tried: Vec::new(),
-        }
-    }
-
-    /// Waits until so many more announces were answered.
-    fn announces(&self, more: u64) {
-        let from = self.shared.answered.load(SeqCst);
-        wait_until("announces to be answered", || {
-            self.shared.answered.load(SeqCst) >= from + more
-        });
-    }
-
-    /// Does what keeps the database from being written, and waits until goat says so.
-    fn notices<T>(&mut self, fault: impl FnOnce(&mut Rig) -> T) -> T {
-        let lines = |rig: &Rig| rig.goat.log().matches("cannot be written").count();
-        let before = lines(self);
-        let done = fault(self);
-        wait_until("goat to notice", || lines(self) > before);
-        done
-    }
-
-    /// Whether goat, since its start, last said that the database can be written.
-    fn can_write(&self) -> bool {
-        let log = self.goat.log();
-        let words = [
-            "listening for HTTP",
-            "cannot be written",
-            "can be written again",
-        ];
-        let last = words.map(|words| log.rfind(words));
-        last[1] <= last[0].max(last[2])
-    }
-
-    /// Kills goat at this moment, and starts it again.
-    fn kill(&mut self) {
-        self.shared.goes_down();
-        self.goat.kill();
-        self.goat.spawn();
-        let address = self.goat.address();
-        let process = &mut self.goat;
-        common::wait_for("goat", || {
-            process.process().assert_running();
-            TcpStream::connect(address).ok()
-        });
-        self.shared.comes_up();
-    }
-
-    /// All clients say once more where they are; then the database must equal the model. Adds a line to the
-    /// table.
-    fn verify(&mut self, fault: &str, times: u64) {
-        self.shared.pause.store(true, SeqCst);
-        let mut crowds: Vec<_> = self.crowds.iter().map(|crowd| lock(crowd)).collect();
-        let mut model = Model::default();
-        for crowd in &mut crowds {
-            for a in crowd.clients.once_more() {
-                assert!(self.shared.say(crowd, &a));
-            }
-            model.join(crowd.model.clone());
-        }
-        let begin = Instant::now();
-        let verdict = loop {
-            let verdict = model.compare(&self.database, false);
-            if verdict.wrong.is_empty() || begin.elapsed() > Duration::from_secs(40) {
-                break verdict;
-            }
-            thread::sleep(Duration::from_millis(100));
-        };
-        drop(crowds);
-        let Shared {
-            unanswered,
-            longest,
-            ..
-        } = &*self.shared;
-        let (unanswered, longest) = (unanswered.swap(0, SeqCst), longest.swap(0, SeqCst));
-        self.tried.push(format!(
-            "{fault:<58} {times:>5} {:>8} {:>6} {unanswered:>10} {:>10.1}",
-            verdict.rows,
-            verdict.bytes,
-            longest as f64 / 1e3
-        ));
-        crate::say!("{}", self.tried.last().unwrap());
-        verdict.demand(&format!("{fault}, GOAT_SEED={}", self.seed));
-        assert_eq!(unanswered, 0, "{fault}: announces were not answered");
-        wait_until("goat to notice", || self.can_write());
-        self.shared.pause.store(false, SeqCst);
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, SeqCst);
-        if !self.shared.down.load(SeqCst) {
-            self.goat.kill();
-        }
-        self.threads
-            .drain(..)
-            .for_each(|thread| drop(thread.join()));
-    }
-}
-
-fn head(title: &str, seed: u64) {
-    crate::say!("\n{title}, GOAT_SEED={seed}");
-    crate::say!(
-        "{:<58} {:>5} {:>8} {:>6} {:>10} {:>10}",
-        "fault",
-        "tried",
-        "rows",
-        "wrong",
-        "unanswered",
-        "longest ms"
-    );
+fn kills() -> u64 {
+    number("GOAT_KILLS", 100)
 }
 
 fn seed() -> u64 {
     number("GOAT_SEED", 20_140_126)
 }
+
+fn head(title: &str, seed: u64) {
+    crate::say!("\n{title}, GOAT_SEED={seed}");
+    let words = ["fault", "tried", "rows", "unanswered", "longest ms"];
+    crate::say!(
+        "{:<62} {:>5} {:>8} {:>10} {:>10}",
+        words[0],
+        words[1],
+        words[2],
+        words[3],
+        words[4]
+    );
+}
+
+fn sqlite(seed: u64) -> Rig {
+    let database = Database::sqlite();
+    let config = database.config();
+    Rig::new(database, config, seed)
+}
+
+fn folder(database: &Database) -> &Folder {
+    match database {
+        Database::Sqlite(folder) => folder,
+        Database::MariaDb(_) => unreachable!("this is about a file"),
+    }
+}
+
+// ---- Kills.
+
+fn kill_again_and_again(rig: &mut Rig, what: &str, times: u64) {
+    let mut random = Random(rig.seed);
+    for _ in 0..times {
+        rig.announces(1);
+        thread::sleep(Duration::from_micros(random.below(60_000)));
+        rig.kill(what);
+    }
+    rig.verify(what, times);
+}
+
+#[test]
+fn kills_under_load_lose_nothing_that_was_answered_on_sqlite() {
+    let seed = seed();
+    head("goat is killed at random moments, on SQLite", seed);
+    let mut rig = sqlite(seed);
+    kill_again_and_again(&mut rig, "kill -9 of goat (SQLite)", kills());
+    crate::say!("{} announces answered", rig.count());
+}
+
+#[test]
+fn kills_under_load_lose_nothing_that_was_answered_on_mariadb() {
+    let Some(server) = MariaDb::start("kills on MariaDB") else {
+        return;
+    };
+    let seed = seed();
+    head("goat is killed at random moments, on MariaDB", seed);
+    let config = server.config();
+    let mut rig = Rig::new(Database::MariaDb(server), config, seed);
+    kill_again_and_again(&mut rig, "kill -9 of goat (MariaDB)", kills());
+    crate::say!("{} announces answered", rig.count());
+}
+
+// ---- Power.
+
+/// A file system in a file, on a device of its own.
+struct Image {
+    /// Where the file is.
+    file: PathBuf,
+    /// Where it is mounted.
+    folder: Folder,
+}
+
+impl Image {
+    /// Makes one of ext4; None where that cannot be mounted.
+    fn make(file: PathBuf, megabytes: u64) -> Option<Image> {
+        fs::File::create(&file)
+            .unwrap()
+            .set_len(megabytes << 20)
+            .unwrap();
+        let mut make = Command::new("mkfs.ext4");
+        make.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(["-q", "-F"])
+            .arg(&file);
+        if !make.status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        Image::mount(file)
+    }
+
+    fn mount(file: PathBuf) -> Option<Image> {
+        let folder = Folder::new();
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).arg(&file).arg(folder.path());
+        let done = mount.stderr(Stdio::null()).status();
+        done.is_ok_and(|status| status.success())
+            .then_some(Image { file, folder })
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        unmount(self.folder.path());
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// What a loss of power may cost: a second, and what it takes to see that it is over.
+const LOST: Duration = Duration::from_millis(1500);
+
+#[test]
+fn a_power_cut_loses_at_most_the_last_second() {
+    // In memory, so that a copy takes no time.
+    let Some(memory) = Disk::new(400) else {
+        return skip("a power cut", "no tmpfs can be mounted");
+    };
+    let Some(image) = Image::make(memory.folder().join("disk"), 64) else {
+        return skip("a power cut", "no ext4 can be made and mounted");
+    };
+    let seed = seed();
+    head("Power is cut at random moments, on SQLite", seed);
+    // The folder is the image's, and stays when this is over.
+    let database = Database::sqlite();
+    let path = image.folder.join("goat.db");
+    std::os::unix::fs::symlink(&path, folder(&database).join("goat.db")).unwrap();
+    let config = database.config();
+    let mut rig = Rig::new(database, config, seed);
+    rig.remember();
+    let (mut random, mut longest) = (Random(seed), Duration::ZERO);
+    let cuts = (kills() / 10).max(5);
+    for cut in 1..=cuts {
+        rig.announces(100);
+        let member = format!("late{cut}");
+        rig.goat.add_user(&member);
+        thread::sleep(Duration::from_micros(random.below(2_500_000)));
+        // The device as it is at this moment: nothing is written to it meanwhile.
+        let begin = Instant::now();
+        rig.goat.process().signal(libc::SIGSTOP);
+        let copy = memory.folder().join("copy");
+        fs::copy(&image.file, &copy).unwrap();
+        rig.goat.process().signal(libc::SIGCONT);
+        let (least, most) = (rig.answered_until(begin - LOST), rig.sent());
+        longest = longest.max(begin.elapsed());
+        let after = Image::mount(copy).expect("its journal is replayed");
+        let found = Database::Sqlite(Folder::new());
+        let name = folder(&found).join("goat.db");
+        std::os::unix::fs::symlink(after.folder.join("goat.db"), &name).unwrap();
+        let mut goat = Goat::start(&found, json!({}));
+        compare(&found, &least, &most)
+            .demand(&format!("cut {cut}, GOAT_SEED={seed}\n{}", goat.log()));
+        for n in 1..=cut {
+            let sql = format!("SELECT COUNT(*) FROM users WHERE username = 'late{n}'");
+            assert_eq!(found.number(&sql), 1, "cut {cut}: late{n}");
+        }
+        goat.kill();
+    }
+    rig.verify("the power is cut", cuts);
+    crate::say!("copies took {longest:?} at most");
+    rig.goat.process().signal(libc::SIGCONT);
+    drop(rig);
+}
+
+// ---- Disks.
 
 /// A file system of its own in memory, which can be filled.
 struct Disk(Folder);
@@ -427,61 +255,22 @@ fn fill(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_thousand_kills_under_load_lose_nothing_that_was_answered() {
-    let (kills, rigs, seed) = (number("GOAT_KILLS", 1000), 4, seed());
-    head("goat is killed at random moments, on SQLite", seed);
-    let total = Mutex::new((0, 0));
-    thread::scope(|scope| {
-        for i in 0..rigs {
-            let total = &total;
-            scope.spawn(move || {
-                let database = Database::sqlite();
-                let config = database.config();
-                let mut rig = Rig::new(database, config, seed + i * 100);
-                let mut random = Random(seed + i);
-                for kill in 1..=kills / rigs {
-                    rig.announces(1);
-                    thread::sleep(Duration::from_micros(random.below(60_000)));
-                    rig.kill();
-                    if kill % 50 == 0 || kill == kills / rigs {
-                        rig.verify("kill -9 of goat (SQLite), so far on one of four", kill);
-                    }
-                }
-                let mut total = lock(total);
-                *total = (
-                    total.0 + kills / rigs,
-                    total.1 + rig.shared.answered.load(SeqCst),
-                );
-            });
-        }
-    });
-    let (kills, answered) = *lock(&total);
-    crate::say!("{kills} kills, {answered} announces answered, 0 bytes wrong");
-}
-
-#[test]
 fn faults_of_sqlite_cost_nothing() {
     let seed = seed();
     head("Faults of SQLite", seed);
-    let database = Database::sqlite();
-    let config = database.config();
-    let mut rig = Rig::new(database, config, seed);
-    let Database::Sqlite(folder) = &rig.database else {
-        unreachable!()
-    };
-    let path = folder.join("goat.db");
+    let mut rig = sqlite(seed);
+    let path = folder(&rig.database).join("goat.db");
     rig.announces(500);
     rig.verify("none", 1);
 
     for time in 1..=3 {
         let mut shell = rig.notices(|_| {
             let mut sqlite3 = Command::new("sqlite3");
-            let mut shell = sqlite3
+            let sqlite3 = sqlite3
                 .arg(&path)
                 .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap();
+                .stdout(Stdio::null());
+            let mut shell = sqlite3.spawn().unwrap();
             let sql = b".timeout 30000\nBEGIN EXCLUSIVE;\n";
             shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
             shell
@@ -492,48 +281,23 @@ fn faults_of_sqlite_cost_nothing() {
         rig.verify("the file is locked by another process", time);
     }
     for time in 1..=3 {
-        rig.notices(|rig| rig.database.sql("ALTER TABLE peers RENAME TO gone"));
+        rig.notices(|rig| rig.database.sql("ALTER TABLE totals RENAME TO gone"));
         rig.announces(500);
-        rig.database.sql("ALTER TABLE gone RENAME TO peers");
+        rig.database.sql("ALTER TABLE gone RENAME TO totals");
         rig.verify("a table is away", time);
     }
     for time in 1..=3 {
         rig.database
-            .sql("ALTER TABLE files_users ADD COLUMN more INTEGER");
+            .sql("ALTER TABLE sessions ADD COLUMN more INTEGER");
         rig.announces(500);
-        rig.database.sql("ALTER TABLE files_users DROP COLUMN more");
+        rig.database.sql("ALTER TABLE sessions DROP COLUMN more");
         rig.verify("a table is altered and altered back", time);
     }
-    for time in 1..=3 {
-        // Nobody announces while the copy is made: what is written after it would be in the old file.
-        rig.verify("(before the file is replaced)", time);
-        rig.shared.pause.store(true, SeqCst);
-        thread::sleep(Duration::from_millis(50));
-        {
-            let crowds: Vec<_> = rig.crowds.iter().map(|crowd| lock(crowd)).collect();
-            let settled = |rig: &Rig| {
-                let mut model = Model::default();
-                crowds
-                    .iter()
-                    .for_each(|crowd| model.join(crowd.model.clone()));
-                model.compare(&rig.database, false).wrong.is_empty()
-            };
-            wait_until("everything to be written", || settled(&rig));
-            let copy = path.with_extension("copy");
-            rig.database
-                .sql(&format!("VACUUM INTO '{}'", copy.display()));
-            for part in ["goat.db", "goat.db-wal", "goat.db-shm"] {
-                let _ = fs::remove_file(path.with_file_name(part));
-            }
-            fs::rename(copy, &path).unwrap();
-        }
-        rig.shared.pause.store(false, SeqCst);
-        rig.announces(500);
-        rig.verify("the file is replaced by a copy", time);
-    }
-    let log = rig.goat.log();
-    assert!(log.contains("was replaced"), "{log}");
-    assert!(log.contains("rows were caught up"), "{log}");
+    assert!(
+        rig.goat.log().contains("were caught up"),
+        "{}",
+        rig.goat.log()
+    );
 }
 
 #[test]
@@ -542,98 +306,100 @@ fn a_full_disk_costs_nothing() {
         return skip("a full disk", "no tmpfs can be mounted");
     };
     let seed = seed();
-    head("The disk of SQLite is full", seed);
+    head("The disk of SQLite and of its journal is full", seed);
     let database = Database::sqlite();
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
-    disk.take(folder.path());
+    disk.take(folder(&database).path());
     let config = database.config();
     let mut rig = Rig::new(database, config, seed);
-    for time in 1..=5 {
+    for time in 1..=3 {
         rig.announces(500);
         let file = rig.notices(|_| fill(disk.folder()));
         rig.announces(1000);
         fs::remove_file(file).unwrap();
-        rig.verify("the disk is full (SQLite)", time);
-        if time == 3 {
-            // And goat dies of it.
-            let file = fill(disk.folder());
-            rig.announces(500);
-            rig.shared.goes_down();
-            rig.goat.kill();
-            fs::remove_file(file).unwrap();
-            rig.goat.spawn();
-            let address = rig.goat.address();
-            wait_until("goat", || TcpStream::connect(address).is_ok());
-            rig.shared.comes_up();
-            rig.verify("the disk is full, and goat is killed", 1);
-        }
+        rig.verify("the disk is full (SQLite and journal)", time);
+        rig.kill("kill -9 after the disk was full");
     }
 }
 
 #[test]
-fn a_full_disk_that_the_configuration_is_on_too_costs_nothing() {
-    let Some(disk) = Disk::new(12) else {
+fn a_full_disk_of_the_database_costs_nothing_though_goat_ends() {
+    let (Some(disk), Some(other)) = (Disk::new(12), Disk::new(8)) else {
         return skip("a full disk", "no tmpfs can be mounted");
     };
     let seed = seed();
-    head("The disk of SQLite and of the configuration is full", seed);
+    head(
+        "The disk of SQLite is full, that of its journal is not",
+        seed,
+    );
     let database = Database::sqlite();
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
-    disk.take(folder.path());
+    disk.take(folder(&database).path());
+    let journal = folder(&database).join("goat.journal");
+    std::os::unix::fs::symlink(other.folder(), &journal).unwrap();
     let config = database.config();
     let mut rig = Rig::new(database, config, seed);
-    rig.shared.goes_down();
-    assert!(rig.goat.stop().success());
-    let folder = rig.goat.folder.path();
-    fs::remove_file(folder.join("goat.log")).unwrap();
-    disk.take(folder);
-    // Its log is somewhere else.
-    let elsewhere = Folder::new();
-    std::os::unix::fs::symlink(elsewhere.join("log"), folder.join("goat.log")).unwrap();
-    rig.goat.launch();
-    rig.shared.comes_up();
-    for time in 1..=3 {
+    for time in 1..=6 {
         rig.announces(500);
         let file = rig.notices(|_| fill(disk.folder()));
         rig.announces(500);
-        rig.shared.goes_down();
-        rig.goat.stop();
+        let lines = rig.goat.log().matches("goat.db cannot be written").count();
+        assert_eq!(lines, 1, "{}", rig.goat.log());
+        rig.goes_down();
+        if time % 2 == 0 {
+            rig.goat.kill();
+        } else {
+            assert!(rig.goat.stop().success(), "{}", rig.goat.log());
+        }
         fs::remove_file(file).unwrap();
-        rig.goat.launch();
-        rig.shared.comes_up();
-        rig.verify("the disk is full, and goat stops", time);
+        rig.pause();
+        let least = rig.answered();
+        fs::remove_file(rig.goat.folder.join("goat.log")).unwrap();
+        rig.start();
+        let verdict = compare(&rig.database, &least, &rig.sent());
+        verdict.demand(&format!(
+            "the next start, GOAT_SEED={seed}\n{}",
+            rig.goat.log()
+        ));
+        rig.comes_up();
+        rig.verify(
+            "the disk is full (SQLite), and goat is stopped or killed",
+            time,
+        );
     }
 }
 
 #[test]
-fn a_journal_without_room_costs_nothing_and_is_spoken_of() {
-    // What this thread mounts is there for it and for what it starts, and for nobody else.
-    let mounting = thread::spawn(|| {
-        // SAFETY: no memory is passed.
-        let apart = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
-        let mut private = Command::new("mount");
-        let private = private.args(["--make-rprivate", "/"]).stderr(Stdio::null());
-        let apart = apart && private.status().is_ok_and(|status| status.success());
-        if !apart || !mount("64k", Path::new("/dev/shm")) {
-            return skip("a full /dev/shm", "no tmpfs can be mounted");
-        }
-        let seed = seed();
-        head("The journal has no room, on SQLite", seed);
-        let database = Database::sqlite();
-        let config = database.config();
-        let mut rig = Rig::new(database, config, seed);
+fn a_journal_without_room_is_spoken_of_once_and_costs_nothing() {
+    let Some(disk) = Disk::new(1) else {
+        return skip("a full disk of the journal", "no tmpfs can be mounted");
+    };
+    let seed = seed();
+    head(
+        "The disk of the journal is full, that of SQLite is not",
+        seed,
+    );
+    let database = Database::sqlite();
+    std::os::unix::fs::symlink(disk.folder(), folder(&database).join("goat.journal")).unwrap();
+    let config = database.config();
+    let mut rig = Rig::new(database, config, seed);
+    let lines = |rig: &Rig, words: &str| {
+        let lines = rig.goat.log();
+        lines
+            .lines()
+            .filter(|line| line.contains("goat.journal") && line.contains(words))
+            .count()
+    };
+    for time in 1..=3 {
         rig.announces(500);
-        wait_until("goat to say so", || {
-            rig.goat.log().contains("has no more room")
+        let file = rig.notices(|_| fill(disk.folder()));
+        rig.announces(2000);
+        assert_eq!(lines(&rig, "cannot be written"), 1, "{}", rig.goat.log());
+        fs::remove_file(file).unwrap();
+        wait_until("goat to say that it can", || {
+            lines(&rig, "can be written again") == 1
         });
-        rig.verify("/dev/shm is full", 1);
-    });
-    if let Err(panic) = mounting.join() {
-        std::panic::resume_unwind(panic);
+        rig.verify("the disk is full (journal)", time);
+        fs::remove_file(rig.goat.folder.join("goat.log")).unwrap();
+        rig.kill("kill -9 after the journal had no room");
     }
 }
 
@@ -644,9 +410,7 @@ fn a_clock_that_is_set_back_costs_nothing() {
     };
     let seed = seed();
     head("The clock is set back, on SQLite", seed);
-    let database = Database::sqlite();
-    let config = database.config();
-    let mut rig = Rig::new(database, config, seed);
+    let mut rig = sqlite(seed);
     rig.announces(500);
     let mut ids = Vec::new();
     for time in 1..=4 {
@@ -658,12 +422,12 @@ fn a_clock_that_is_set_back_costs_nothing() {
             ("DONT_FAKE_MONOTONIC".into(), "1".into()),
         ];
         if time > 2 {
-            rig.shared.goes_down();
+            rig.goes_down();
             assert!(rig.goat.stop().success());
-            rig.goat.launch();
-            rig.shared.comes_up();
+            rig.start();
+            rig.comes_up();
         } else {
-            rig.kill();
+            rig.kill("kill -9, and the clock is set");
         }
         ids.push(rig.goat.process().id());
         rig.announces(500);
@@ -695,30 +459,13 @@ fn after_five_minutes_goat_says_how_things_are() {
     tidy(id);
 }
 
-/// Where the library is that shows programs another time.
-fn faketime(test: &str) -> Option<String> {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
-    let library = libraries.find(|path| path.exists());
-    if library.is_none() {
-        skip(test, "no libfaketime");
-    }
-    Some(library?.to_str()?.into())
-}
-
-/// Removes what the library leaves behind of a process that was killed.
-fn tidy(id: u32) {
-    for name in ["faketime_shm", "sem.faketime_sem"] {
-        let _ = fs::remove_file(format!("/dev/shm/{name}_{id}"));
-    }
-}
-
 // ---------------------------------------------------------------------------------------------------
 
 const PASS: u8 = 0;
 const REFUSE: u8 = 1;
 const DELAY: u8 = 2;
 const CUT_COMMIT: u8 = 3;
+const LOSE_COMMIT: u8 = 4;
 /// How a statement of its own looks on the wire: a length, a number, what it is, and the text.
 const COMMIT: &[u8] = b"\x07\0\0\0\x03COMMIT";
 
@@ -791,6 +538,14 @@ fn pump(mut from: TcpStream, mut to: TcpStream, (mode, cuts, swallow): Pump, ask
                 .is_ok()
         {
             swallow.store(true, SeqCst);
+        }
+        let lost = || {
+            mode.compare_exchange(LOSE_COMMIT, PASS, SeqCst, SeqCst)
+                .is_ok()
+        };
+        if asks && bytes.ends_with(COMMIT) && lost() {
+            cuts.fetch_add(1, SeqCst);
+            break;
         }
         if !asks && swallow.load(SeqCst) {
             cuts.fetch_add(1, SeqCst);
@@ -882,7 +637,7 @@ fn faults_of_mariadb_cost_nothing() {
     };
     // goat locks sessions, totals, users: this is the other way round.
     let opposite = "START TRANSACTION; UPDATE users SET torrent_limit = torrent_limit; DO SLEEP(0.3);
-                    UPDATE peers SET paused = paused; UPDATE files_users SET active = active; COMMIT;";
+                    UPDATE totals SET completed = completed; UPDATE sessions SET closed = closed; COMMIT;";
     for _ in 0..20 {
         // Either of the two loses.
         let words = attack(&mut rig, opposite);
@@ -894,21 +649,21 @@ fn faults_of_mariadb_cost_nothing() {
 
     for time in 1..=2 {
         let lock =
-            "START TRANSACTION; SELECT COUNT(*) FROM peers FOR UPDATE; DO SLEEP(6); ROLLBACK";
+            "START TRANSACTION; SELECT COUNT(*) FROM sessions FOR UPDATE; DO SLEEP(6); ROLLBACK";
         assert_eq!(rig.notices(|rig| attack(rig, lock)), "");
         rig.verify("locks are held longer than goat waits", time);
     }
 
     for time in 1..=2 {
-        rig.notices(|rig| rig.database.sql("RENAME TABLE files_users TO gone"));
+        rig.notices(|rig| rig.database.sql("RENAME TABLE totals TO gone"));
         rig.announces(500);
-        rig.database.sql("RENAME TABLE gone TO files_users");
+        rig.database.sql("RENAME TABLE gone TO totals");
         rig.verify("a table is away", time);
     }
     for time in 1..=2 {
-        rig.database.sql("ALTER TABLE peers ADD COLUMN more INT");
+        rig.database.sql("ALTER TABLE sessions ADD COLUMN more INT");
         rig.announces(500);
-        rig.database.sql("ALTER TABLE peers DROP COLUMN more");
+        rig.database.sql("ALTER TABLE sessions DROP COLUMN more");
         rig.verify("a table is altered and altered back", time);
     }
     for time in 1..=2 {
@@ -918,43 +673,33 @@ fn faults_of_mariadb_cost_nothing() {
         rig.verify("the server is read-only", time);
     }
 
-    let kills = number("GOAT_KILLS", 1000) / 10;
     let mut random = Random(seed);
-    for _ in 0..kills {
-        rig.announces(1);
-        thread::sleep(Duration::from_micros(random.below(60_000)));
-        rig.kill();
-    }
-    rig.verify("kill -9 of goat (MariaDB)", kills);
-
     for time in 1..=5 {
         proxy.set(REFUSE);
         proxy.cut();
         rig.announces(300);
-        rig.shared.goes_down();
+        rig.goes_down();
         assert!(rig.goat.stop().success());
-        let rest = rig.goat.folder.join("config.unwritten.json");
-        assert!(rest.exists(), "{}", rig.goat.log());
+        assert!(!rig.goat.segments().is_empty(), "{}", rig.goat.log());
         proxy.set(PASS);
         for _ in 0..5 {
             rig.goat.spawn();
             thread::sleep(Duration::from_micros(random.below(30_000)));
             rig.goat.kill();
         }
-        rig.goat.launch();
-        rig.shared.comes_up();
+        rig.start();
+        rig.comes_up();
         rig.verify(
             "goat stops without its database, five starts are killed",
             time,
         );
-        assert!(!rest.exists());
     }
 
     for time in 1..=10 {
         // Both die, goat in the middle of what it had to catch up with, or before.
         server(&mut rig).kill();
         rig.announces(100);
-        rig.shared.goes_down();
+        rig.goes_down();
         rig.goat.kill();
         server(&mut rig).launch();
         for _ in 0..5 {
@@ -962,12 +707,258 @@ fn faults_of_mariadb_cost_nothing() {
             thread::sleep(Duration::from_micros(random.below(30_000)));
             rig.goat.kill();
         }
-        rig.goat.launch();
-        rig.shared.comes_up();
+        rig.start();
+        rig.comes_up();
         rig.verify(
             "MariaDB and goat are killed, and the next five starts",
             time,
         );
+    }
+}
+
+#[test]
+fn a_credit_whose_commit_is_not_answered_is_an_error_and_is_given_once_or_not_at_all() {
+    let Some(server) = MariaDb::start("a lost answer to COMMIT") else {
+        return;
+    };
+    let proxy = Proxy::start(&server);
+    let mut config = server.config();
+    config["Host"] = format!("127.0.0.1:{}", proxy.port).into();
+    let database = Database::MariaDb(server);
+    let goat = Goat::prepare(&database, json!({ "DB": config }));
+    goat.add_user("anna");
+    let uploaded = || database.number("SELECT uploaded FROM users");
+    let credit = || goat.cli(&["user", "credit", "anna", "--uploaded", "1000"]);
+    let mut expected = 0;
+    for time in 1..=6 {
+        // The answer is lost, or the question.
+        let answer = time % 2 == 0;
+        proxy.set(if answer { CUT_COMMIT } else { LOSE_COMMIT });
+        let (status, stdout, stderr) = credit();
+        assert_eq!(proxy.cuts.load(SeqCst), time);
+        assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains("look before you repeat it"), "{stderr}");
+        expected += if answer { 1000 } else { 0 };
+        wait_until("the server to be done", || uploaded() == expected);
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(uploaded(), expected);
+    }
+    assert!(credit().0.success());
+    assert_eq!(uploaded(), expected + 1000);
+}
+
+// ---- Many sessions.
+
+/// Members and torrents for many sessions; the passkey of a member is their id.
+const MEMBERS: u32 = 1000;
+const MANY: u32 = 100;
+
+fn populate(database: &Database) {
+    let rows = |count: u32, row: &dyn Fn(u32) -> String| {
+        (1..=count).map(row).collect::<Vec<_>>().join(", ")
+    };
+    let users = rows(MEMBERS, &|id| format!("({id}, 'user{id}', '{id:040x}')"));
+    let files = rows(MANY, &|id| format!("({id}, '{}', 1)", hex(&info_hash(id))));
+    database.sql(&format!(
+        "INSERT INTO users (id, username, passkey) VALUES {users}"
+    ));
+    database.sql(&format!(
+        "INSERT INTO files (id, info_hash, verified) VALUES {files}"
+    ));
+}
+
+/// Sends announces over UDP, of another session each, as fast as they are answered, or at a pace: the numbers of the
+/// sessions come from `next`, until that ends.
+fn announce_many(
+    address: SocketAddr,
+    each: Duration,
+    mut next: impl FnMut() -> Option<u32>,
+) -> u64 {
+    let socket = UdpSocket::bind((address.ip(), 0)).unwrap();
+    socket.connect(address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let (mut answer, mut answered, mut round) = ([0; 4096], 0, 0u64);
+    let (begin, mut connected, mut id) = (Instant::now(), None::<Instant>, [0; 8]);
+    loop {
+        if connected.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
+            let connect = [
+                0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 7, 7, 7, 7,
+            ];
+            socket.send(&connect).unwrap();
+            socket.recv(&mut answer).unwrap();
+            assert_eq!(answer[..8], [0, 0, 0, 0, 7, 7, 7, 7]);
+            id = answer[8..16].try_into().unwrap();
+            connected = Some(Instant::now());
+        }
+        let numbers: Vec<u32> = std::iter::from_fn(&mut next).take(32).collect();
+        if numbers.is_empty() {
+            return answered;
+        }
+        round += 1;
+        for number in &numbers {
+            let (user, torrent) = (1 + number % MEMBERS, 1 + number / MEMBERS % MANY);
+            let url = format!("/{user:040x}/announce");
+            let mut packet = [&id[..], &[0, 0, 0, 1], &number.to_be_bytes()].concat();
+            packet.extend(info_hash(torrent));
+            packet.extend(format!("-qB5020-{number:012}").into_bytes());
+            packet.extend(
+                [round * 1000, 1, round * 1000]
+                    .map(u64::to_be_bytes)
+                    .concat(),
+            );
+            packet.extend([0, 0, 0, 0].map(u32::to_be_bytes).concat());
+            packet.extend([0x1a, 0xe1, 2, url.len() as u8]);
+            packet.extend(url.into_bytes());
+            socket.send(&packet).unwrap();
+        }
+        for _ in &numbers {
+            let size = socket.recv(&mut answer).unwrap();
+            assert_eq!(
+                answer[3],
+                1,
+                "{}",
+                String::from_utf8_lossy(&answer[8..size])
+            );
+            answered += 1;
+        }
+        let due = begin + each * u32::try_from(answered).unwrap();
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn many(database: &Database, config: serde_json::Value) -> Goat {
+    let settings = json!({ "SlowDown": 0, "Clients": 1_000_000, "UDP": true, "DB": config });
+    let mut goat = Goat::prepare(database, settings);
+    goat.json(&["user", "list"]); // makes the tables
+    populate(database);
+    goat.launch();
+    goat
+}
+
+/// The most memory that a process ever had, in MiB; None if it has ended.
+fn most_memory(id: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
+#[test]
+fn memory_does_not_double_where_goat_stops_with_100_000_unwritten_sessions() {
+    let Some(mut server) = MariaDb::start("memory at the end") else {
+        return;
+    };
+    let config = server.config();
+    server.stop();
+    server.launch();
+    let mut database = Database::MariaDb(server);
+    let mut goat = many(&database, config);
+    let Database::MariaDb(server) = &mut database else {
+        unreachable!()
+    };
+    server.kill();
+    let mut numbers = 0..MEMBERS * MANY;
+    announce_many(goat.address(), Duration::ZERO, || numbers.next());
+    wait_until("goat to notice", || {
+        goat.log().contains("cannot be written")
+    });
+    let id = goat.process().id();
+    let before = most_memory(id).unwrap();
+    goat.process().signal(libc::SIGTERM);
+    let (begin, mut after) = (Instant::now(), before);
+    while let Some(now) = most_memory(id) {
+        after = after.max(now);
+        thread::sleep(Duration::from_millis(2));
+    }
+    let took = begin.elapsed();
+    assert!(goat.process().wait().success(), "{}", goat.log());
+    crate::say!(
+        "memory with {} unwritten sessions: {before:.0} MiB, at the end {after:.0} MiB, {took:?}",
+        MEMBERS * MANY
+    );
+    assert!(
+        after < before * 1.15 + 4.0,
+        "{before} MiB became {after} MiB"
+    );
+    assert!(took < Duration::from_secs(10), "goat took {took:?} to end");
+    // And all of them are written by the next start.
+    server.launch();
+    goat.launch();
+    assert_eq!(
+        database.number("SELECT COUNT(*) FROM sessions"),
+        i64::from(MEMBERS * MANY)
+    );
+}
+
+#[test]
+fn others_write_while_5_000_announces_a_second_are_written_and_wait_half_a_second_at_most() {
+    let mut databases = vec![Database::sqlite()];
+    databases.extend(Database::mariadb("others write meanwhile"));
+    for database in databases {
+        let mut goat = many(&database, database.config());
+        let (stop, begin) = (AtomicBool::new(false), Instant::now());
+        let path = match &database {
+            Database::Sqlite(folder) => Some(folder.join("goat.db")),
+            Database::MariaDb(_) => None,
+        };
+        let (mut slowest, mut longest, mut count) = (Duration::ZERO, Duration::ZERO, 0);
+        let answered = thread::scope(|scope| {
+            let (stop, address) = (&stop, goat.address());
+            let announcing = scope.spawn(move || {
+                let mut random = Random(seed());
+                let sessions = u64::from(MEMBERS * MANY);
+                let next = || (!stop.load(SeqCst)).then(|| random.below(sessions) as u32);
+                announce_many(address, Duration::from_micros(200), next)
+            });
+            // A web site that waits at most as long as most libraries do.
+            let locks = path.map(|path| {
+                scope.spawn(move || {
+                    let site = rusqlite::Connection::open(path).unwrap();
+                    site.busy_timeout(Duration::from_secs(5)).unwrap();
+                    let mut longest = Duration::ZERO;
+                    while !stop.load(SeqCst) {
+                        let asked = Instant::now();
+                        site.execute_batch(
+                            "BEGIN IMMEDIATE; UPDATE files SET size = size; ROLLBACK",
+                        )
+                        .unwrap();
+                        longest = longest.max(asked.elapsed());
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    longest
+                })
+            });
+            while begin.elapsed() < Duration::from_secs(25) {
+                let asked = Instant::now();
+                count += 1;
+                goat.add_user(&format!("new{count}"));
+                slowest = slowest.max(asked.elapsed());
+                database.sql(&format!(
+                    "INSERT INTO users (username, passkey) VALUES ('site{count}', 'site-{count:08}')"
+                ));
+                thread::sleep(Duration::from_millis(100));
+            }
+            stop.store(true, SeqCst);
+            longest = locks.map_or(longest, |thread| thread.join().unwrap());
+            announcing.join().unwrap()
+        });
+        let rate = answered as f64 / begin.elapsed().as_secs_f64();
+        crate::say!(
+            "{rate:.0} announces a second meanwhile: {count} times `goat user add`, {slowest:?} at most"
+        );
+        if longest > Duration::ZERO {
+            crate::say!("a lock of SQLite was had after {longest:?} at most");
+        }
+        assert!(!goat.log().contains("cannot be written"), "{}", goat.log());
+        // SQLite looks for a lock at most every tenth of a second.
+        assert!(
+            longest < Duration::from_millis(700),
+            "somebody waited {longest:?}"
+        );
+        assert!(goat.stop().success());
+        let sums = "SELECT COUNT(*) FROM users WHERE username LIKE 'new%' OR username LIKE 'site%'";
+        assert_eq!(database.number(sums), 2 * count);
     }
 }
 

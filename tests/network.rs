@@ -671,8 +671,15 @@ fn an_ipv4_client_of_an_ipv6_socket_is_an_ipv4_client() {
     );
     assert_eq!(answer.bytes("peers").len(), 6);
     wait_until("the books", || {
-        let rows = site.database.sql("SELECT ip FROM files_users ORDER BY ip");
-        rows == [["127.0.0.1"], ["::1"]]
+        let sql = format!("SELECT ipv4, ipv6 FROM peers WHERE port4 = {port}");
+        let ips: Vec<IpAddr> = site
+            .database
+            .sql(&sql)
+            .concat()
+            .iter()
+            .filter_map(|ip| ip.parse().ok())
+            .collect();
+        ips == [four.ip(), six.ip()]
     });
 }
 

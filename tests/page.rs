@@ -846,8 +846,7 @@ fn the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_
         "INSERT INTO whitelist (client, suggested) VALUES ('--all', 2000000000), ('-x', 2000000000), ('--it''s 1', 2000000000), ('$(exit 9)', 2000000000);
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 101)
          INSERT INTO files (info_hash, verified, suggested) SELECT printf('%040x', i), i > 21, 2000000000 FROM n;
-         INSERT INTO files_users (file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time)
-         SELECT id, 1, '127.0.0.1', 0, 0, 1, 0, 0, 0, id, 0 FROM files",
+         INSERT INTO totals SELECT id, 1, '127.0.0.1', 0, 1, 0, 0, 0, 0, 0, id, 0 FROM files",
     );
     browser.open(&goat);
     browser.sign_in("ana", admin["apiKey"].as_str().unwrap());

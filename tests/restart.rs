@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ on_each_database! {
     the_swarm_and_the_counters_survive_a_kill
     a_stop_leaves_nothing_unwritten_that_was_answered
     totals_are_exact_however_often_goat_is_killed
-    what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file
+    what_somebody_elses_lock_keeps_from_being_written_waits_in_the_journal
 }
 
 fn the_swarm_and_the_counters_survive_a_restart(database: &Database) {
@@ -254,7 +254,7 @@ fn totals_are_exact_however_often_goat_is_killed(database: &Database) {
     }
 }
 
-fn what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file(database: &Database) {
+fn what_somebody_elses_lock_keeps_from_being_written_waits_in_the_journal(database: &Database) {
     let mut goat = prepare(database);
     let passkey = goat.add_user("anna").passkey;
     goat.launch();
@@ -268,10 +268,12 @@ fn what_somebody_elses_lock_keeps_from_being_written_waits_in_a_file(database: &
     announce.accepted(&goat);
     // Far less than a server lets others wait for a lock.
     stop_in_time(&mut goat);
-    assert!(unwritten(&goat).exists(), "{}", goat.log());
+    let said = format!("from {}", goat.journal().display());
+    assert!(goat.log().contains(&said), "{}", goat.log());
+    assert!(!goat.segments().is_empty());
     lock.release();
     goat.launch();
-    wait_until("the rest", || !unwritten(&goat).exists());
+    // It is settled before anybody is answered.
     assert_eq!(database.number("SELECT uploaded FROM users"), 500);
     assert_eq!(database.number("SELECT uploaded FROM peers"), 500);
 }
@@ -382,12 +384,34 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
     let written = database
         .sql("SELECT port4 FROM peers ORDER BY port4")
         .concat();
-    let file = fs::read_to_string(unwritten(&goat)).unwrap_or_default();
-    assert_eq!(
-        written,
-        ["10001", "10002", "10003"],
-        "the rest is in no file either: {file:?}"
-    );
+    assert_eq!(written, ["10001", "10002", "10003"], "{}", goat.log());
+    assert_eq!(goat.segments(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_a_new_session_says_while_its_first_announce_is_written_is_kept() {
+    for killed in [false, true] {
+        let (database, mut goat, passkey) = sqlite();
+        let lock = Lock::new(&database);
+        let mut announce = Announce::new(&passkey, info_hash(1), 1);
+        announce.accepted(&goat);
+        // Until goat is about to write that, and waits.
+        std::thread::sleep(Duration::from_millis(2_000));
+        (announce.uploaded, announce.event) = (500, "");
+        announce.accepted(&goat);
+        lock.release();
+        wait_until("the session", || {
+            database.number("SELECT count(*) FROM peers") == 1
+        });
+        if killed {
+            goat.kill();
+            goat.launch();
+            assert_eq!(database.number("SELECT uploaded FROM users"), 500);
+        }
+        wait_until("the books", || {
+            database.number("SELECT uploaded FROM users") == 500
+        });
+    }
 }
 
 #[test]
@@ -433,8 +457,6 @@ fn announces_are_answered_while_the_database_is_away_and_written_when_it_is_back
         goat.log().contains("can be written again")
     });
     assert_eq!(database_lines(&goat).len(), 2, "{}", goat.log());
-    let path = unwritten(&goat);
-    assert!(!path.exists());
 }
 
 #[test]
@@ -505,8 +527,7 @@ fn a_database_server_that_hangs_keeps_goat_neither_from_answering_nor_from_stopp
     stop_in_time(&mut goat);
     drop(hanging);
     goat.launch();
-    wait_until("the rest", || server.users("uploaded") == ["500", "0", "0"]);
-    assert!(!unwritten(&goat).exists());
+    assert_eq!(server.users("uploaded"), ["500", "0", "0"]);
     assert_eq!(server.number("SELECT uploaded FROM peers"), 500);
 }
 
@@ -616,27 +637,26 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     let status = goat.stop();
     assert_eq!(status.code(), Some(0), "{}", goat.log());
 
-    let path = unwritten(&goat);
+    let journal = goat.journal();
     assert!(
-        goat.log().contains(path.to_str().unwrap()),
+        goat.log().contains(journal.to_str().unwrap()),
         "the log must say where the rest is: {}",
         goat.log()
     );
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
-    let rest = fs::read_to_string(&path).unwrap();
-    assert!(
-        [&anna, &bert, &carl]
-            .iter()
-            .all(|passkey| !rest.contains(*passkey))
-    );
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&journal), 0o700);
+    let rest = contents(&goat);
+    assert!(!rest.is_empty());
+    for (file, bytes) in &rest {
+        assert_eq!(mode(file), 0o600);
+        let holds = |passkey: &&String| bytes.windows(40).any(|part| part == passkey.as_bytes());
+        assert!(![&anna, &bert, &carl].iter().any(holds));
+    }
 
     // A start without the database fails, and leaves it there.
     let (status, _, stderr) = goat.cli(&["run"]);
     assert_eq!(status.code(), Some(1), "{stderr}");
-    assert_eq!(fs::read_to_string(&path).unwrap(), rest);
+    assert_eq!(contents(&goat), rest);
 
     // Starts that are killed, each a bit later than the one before.
     server.launch();
@@ -671,14 +691,14 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
         strings(["3", "1", "1"]),
         1,
     );
-    wait_until("the file to be gone", || !path.exists());
     assert_eq!(books(), expected);
 
-    // A start that was killed after it had written everything, but before it had removed the file.
+    // A start that was killed after it had written everything, but before it had removed the files.
     goat.stop();
-    fs::write(&path, &rest).unwrap();
+    assert_eq!(goat.segments(), [] as [PathBuf; 0]);
+    rest.iter()
+        .for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
     goat.launch();
-    wait_until("the file to be gone", || !path.exists());
     assert_eq!(books(), expected);
     assert_eq!(scrape(&goat, &anna, info_hash(1)), Some([1, 1, 2, 2]));
     first.uploaded = 1_600;
@@ -688,24 +708,144 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     });
 }
 
+/// Waits until goat ends by itself, and says why.
+fn ends_because_it_was_replaced(goat: &mut Goat) {
+    let begin = Instant::now();
+    let status = goat.process().wait();
+    let took = begin.elapsed();
+    assert_eq!(status.code(), Some(1), "{}", goat.log());
+    let said = "it was replaced, restored or removed while goat ran";
+    assert!(goat.log().contains(said), "{}", goat.log());
+    assert!(
+        took < Duration::from_secs(15),
+        "goat noticed it after {took:?}"
+    );
+}
+
 #[test]
-fn a_damaged_rest_of_a_run_is_an_error_and_stays_where_it_is() {
-    let (_database, mut goat, _) = sqlite();
-    goat.stop();
-    let path = unwritten(&goat);
-    for rest in ["", "[{\"number\": 5, \"sessions\"", "{}", "null", "[{}]"] {
-        fs::write(&path, rest).unwrap();
-        let (status, stdout, stderr) = goat.cli(&["run"]);
-        assert_eq!(
-            (status.code(), stdout.as_str()),
-            (Some(1), ""),
-            "{rest}: {stderr}"
-        );
-        assert!(stderr.contains(path.to_str().unwrap()), "{rest}: {stderr}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), rest);
+fn a_file_of_sqlite_that_is_replaced_or_removed_ends_goat() {
+    for busy in [false, true] {
+        for remove in [false, true] {
+            let (database, mut goat, passkey) = sqlite();
+            let Database::Sqlite(folder) = &database else {
+                unreachable!()
+            };
+            let mut announce = Announce::new(&passkey, info_hash(1), 1);
+            announce.uploaded = 100;
+            announce.accepted(&goat);
+            wait_until("the books", || {
+                database.number("SELECT uploaded FROM users") == 100
+            });
+            let copy = folder.join("copy.db");
+            database.sql(&format!("VACUUM INTO '{}'", copy.display()));
+            if busy {
+                announce.uploaded = 200;
+                announce.accepted(&goat);
+            }
+            for part in ["goat.db-wal", "goat.db-shm", "goat.db"] {
+                let _ = fs::remove_file(folder.join(part));
+            }
+            if !remove {
+                fs::rename(&copy, folder.join("goat.db")).unwrap();
+            }
+            ends_because_it_was_replaced(&mut goat);
+            if !remove {
+                // What is there now is another time of the same books: nothing is counted twice.
+                goat.launch();
+                announce.uploaded = 300;
+                announce.event = "";
+                announce.accepted(&goat);
+                wait_until("the books", || {
+                    database.number("SELECT uploaded FROM users") == 300
+                });
+            } else {
+                assert!(!folder.join("goat.db").exists(), "goat made a database");
+            }
+        }
     }
-    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_file_of_sqlite_that_is_restored_in_its_place_ends_goat() {
+    let (database, mut goat, passkey) = sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let backup = folder.join("backup.db");
+    let backup = backup.display();
+    let shell = |words: &str| {
+        let mut shell = std::process::Command::new("sqlite3");
+        shell
+            .args(["-cmd", ".timeout 30000"])
+            .arg(folder.join("goat.db"))
+            .arg(words);
+        let output = shell.output().unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+    };
+    shell(&format!(".backup '{backup}'"));
+    let mut announce = Announce::new(&passkey, info_hash(1), 1);
+    announce.uploaded = 100;
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        database.number("SELECT uploaded FROM users") == 100
+    });
+    shell(&format!(".restore '{backup}'"));
+    ends_because_it_was_replaced(&mut goat);
+    // The backup is of this run, so that it gets what it lacks, once.
     goat.launch();
+    announce.uploaded = 250;
+    announce.event = "";
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        database.number("SELECT uploaded FROM users") == 250
+    });
+}
+
+#[test]
+fn a_dump_that_is_imported_into_mariadb_again_ends_goat() {
+    let Some((server, mut goat, [anna, ..])) = mariadb("a dump imported again") else {
+        return;
+    };
+    let Database::MariaDb(mariadb) = &server.0 else {
+        unreachable!("made by mariadb()")
+    };
+    let run = |program: &str, words: &[&str], input: Vec<u8>| -> Vec<u8> {
+        let mut command = std::process::Command::new(program);
+        command
+            .arg("--no-defaults")
+            .arg("--socket")
+            .arg(mariadb.socket());
+        command.args(["--user=goat", "--password=goat"]).args(words);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{program}");
+        output.stdout
+    };
+    let dump = run(
+        "mariadb-dump",
+        &["--single-transaction", "goat"],
+        Vec::new(),
+    );
+    let mut announce = Announce::new(&anna, info_hash(1), 1);
+    announce.uploaded = 100;
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        server.users("uploaded") == ["100", "0", "0"]
+    });
+    run("mariadb", &["goat"], dump);
+    ends_because_it_was_replaced(&mut goat);
+    goat.launch();
+    announce.uploaded = 250;
+    announce.event = "";
+    announce.accepted(&goat);
+    wait_until("the books", || {
+        server.users("uploaded") == ["250", "0", "0"]
+    });
 }
 
 // What the rules use.
@@ -867,9 +1007,12 @@ fn wait_for_connections(goat: &Goat, count: usize) {
     });
 }
 
-/// Where goat leaves what it could not write.
-fn unwritten(goat: &Goat) -> PathBuf {
-    goat.folder.join("config.unwritten.json")
+/// The files of the journal.
+fn contents(goat: &Goat) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = goat.segments().into_iter();
+    files
+        .map(|file| (file.clone(), fs::read(file).unwrap()))
+        .collect()
 }
 
 /// The lines of the log that say that the database cannot be written, or can again.

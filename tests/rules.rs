@@ -388,15 +388,54 @@ fn without_verified_a_torrent_need_only_be_known() {
 }
 
 #[test]
-fn a_torrent_whose_verification_is_taken_back_is_refused_at_the_next_announce() {
-    let world = World::new(json!({}));
+fn a_torrent_whose_verification_is_taken_back_is_refused_at_the_next_announce_but_may_be_left() {
+    let world = World::new(json!({ "SlowDown": 0 }));
     world.announce(ALICE, client(1)).unwrap();
     world.put_torrent(1, false);
     assert_eq!(
-        world.refusal(ALICE, client(1).stopped()),
+        world.refusal(ALICE, client(1).regular()),
         "Unverified torrent"
     );
+    assert_eq!(
+        world.refusal(BOB, client(2).stopped()),
+        "Unverified torrent",
+        "no session"
+    );
     assert_eq!(world.scrape(1), None);
+    assert_eq!(world.refusal(ALICE, client(1).stopped()), "");
+    assert_eq!(world.members(1), [""; 0]);
+}
+
+#[test]
+fn who_was_banned_may_still_end_a_session_that_was_there_before() {
+    let world = World::new(json!({}));
+    world.announce(ALICE, client(1)).unwrap();
+    world.access.put_user(User::new(ALICE, "alice", 0, true));
+    world.drop_user(ALICE);
+    let refused = "Invalid passkey";
+    assert_eq!(world.refusal(ALICE, client(1).regular()), refused);
+    assert_eq!(
+        world.refusal(ALICE, client(2).stopped()),
+        refused,
+        "no session"
+    );
+    assert_eq!(world.refusal(ALICE, client(1).stopped().moved(5, 5)), "");
+    assert_eq!(world.members(1), [""; 0], "nobody comes back");
+}
+
+#[test]
+fn the_second_hash_of_a_hybrid_is_answered_with_its_counts_and_no_peers_and_nothing_is_booked() {
+    let world = World::new(json!({}));
+    let second = hash(77);
+    world.swarms.shard(&second).seconds.insert(second, hash(1));
+    world.announce(BOB, client(2).seeding()).unwrap();
+    let unwritten = world.unwritten();
+    let (reply, peers) = world.announce(ALICE, client(1).on(77)).unwrap();
+    assert_eq!((reply.complete, reply.incomplete, peers), (1, 0, vec![]));
+    assert_eq!((world.unwritten(), world.active(ALICE)), (unwritten, 0));
+    assert_eq!(world.scrape(77), world.scrape(1));
+    world.put_torrent(1, false);
+    assert_eq!(world.refusal(ALICE, client(1).on(77)), "Unverified torrent");
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -945,27 +984,6 @@ fn a_member_may_begin_twice_that_many_sessions_on_a_torrent_within_an_interval()
 }
 
 #[test]
-fn a_member_may_move_sessions_to_64_addresses_on_a_torrent_within_an_interval() {
-    let world = World::new(json!({}));
-    let at = |n: u32| Announce {
-        event: Event::Started,
-        ip: format!("2001:db8::{n}").parse().unwrap(),
-        ..client(1)
-    };
-    assert_eq!(world.refusal(ALICE, at(0)), "");
-    for n in 1..=64 {
-        assert_eq!(world.refusal(ALICE, at(n)), "");
-    }
-    // Each address is a row of files_users.
-    assert_eq!(world.refusal(ALICE, at(65)), "Slow down");
-    assert_eq!(world.refusal(ALICE, at(64)), "", "where it is");
-    assert_eq!(world.refusal(ALICE, client(2)), "", "another session");
-    assert_eq!(world.refusal(BOB, at(65)), "", "another user");
-    world.wait(3600);
-    assert_eq!(world.refusal(ALICE, at(65)), "", "in the next Interval");
-}
-
-#[test]
 fn without_passkeys_an_address_may_begin_twice_that_many_sessions_on_a_torrent() {
     let world = World::new(json!({ "Passkey": false, "Clients": 3 }));
     let from = |n: u16, ip: &str| Announce {
@@ -1145,7 +1163,10 @@ fn a_members_unknown_client_is_suggested_to_the_operator_once() {
         assert_eq!(reason(&answer), "Your client is not whitelisted");
     }
     let suggestion = Suggestion::Client("Unknown/1.0".into());
-    assert_eq!(site.tracker.access.take_suggestions(), [(suggestion, site.alice.id)]);
+    assert_eq!(
+        site.tracker.access.take_suggestions(),
+        [(suggestion, site.alice.id)]
+    );
 }
 
 #[test]
@@ -1154,7 +1175,10 @@ fn a_client_that_is_suggested_is_text_that_fits_the_whitelist() {
     access.suggest_client(b"", 1);
     access.suggest_client(b"\x01\x02\x7f", 1);
     assert_eq!(access.take_suggestions(), []);
-    access.suggest_client(&[b"Client\r\n\x00/\xff".as_slice(), &[b'9'; 500]].concat(), 1);
+    access.suggest_client(
+        &[b"Client\r\n\x00/\xff".as_slice(), &[b'9'; 500]].concat(),
+        1,
+    );
     let name = format!("Client/\u{fffd}{}", "9".repeat(128 - 8));
     assert_eq!(access.take_suggestions(), [(Suggestion::Client(name), 1)]);
 }

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use common::escape;
+use goat::books::{Life, Paths, Session};
 use goat::net::http::{Answer, Scratch};
 use goat::net::message::Request;
 use goat::protocol::{Addresses, Announce, Event, Moved, Peers, Scrape, Want, ip4, ip6, port};
 use goat::random::Rng;
 use goat::rules::swarm::Swarm;
-use goat::books::{Life, Paths, Session};
 use goat::store::FileRow;
 use goat::torrent::{InfoHash, PeerId};
 use proptest::prelude::*;
@@ -66,12 +66,24 @@ fn nobody_is_sent_their_own_address_of_either_family() {
     world.announce(ALICE, client(1)).unwrap();
     assert_eq!(world.peers(ALICE, client(1).over_v6()), []);
     assert_eq!(world.peers(ALICE, client(1)), []);
-    // Nor that of an earlier session of theirs, which never said goodbye.
-    let restarted = client(2).at(client(1).ip);
-    assert_eq!(
-        world.peers(ALICE, restarted),
-        [address(&client(1).over_v6())]
-    );
+}
+
+#[test]
+fn a_client_that_was_killed_and_is_back_under_another_peer_id_takes_the_place_of_the_former() {
+    let world = World::new(json!({}));
+    world.announce(ALICE, client(1)).unwrap();
+    world.announce(ALICE, client(1).over_v6()).unwrap();
+    world.announce(BOB, client(3)).unwrap();
+    let back = client(2).at(client(1).ip);
+    assert_eq!(world.peers(ALICE, back.clone()), [address(&client(3))]);
+    world.wait(1000);
+    assert_eq!(world.peers(BOB, client(3).regular()), [address(&back)]);
+    assert_eq!(world.active(ALICE), 1);
+    // Somebody else at the same address and port is somebody else, and so is another port.
+    world.announce(BOB, client(4).at(client(1).ip)).unwrap();
+    let other = client(5).at(client(1).ip).change(|a| a.port = 7000);
+    world.announce(ALICE, other).unwrap();
+    assert_eq!(world.counts(1).1, 4);
 }
 
 #[test]
@@ -689,7 +701,12 @@ struct Member {
     paused: bool,
     /// The address and the time of the last announce, of each family.
     at: [Option<(SocketAddr, u32)>; 2],
+    /// Whether it has announced over each since it came.
+    paths: [bool; 2],
 }
+
+/// Sessions that were closed, when, and over which families they had announced.
+type Closed = HashMap<(u32, PeerId), (u32, [bool; 2])>;
 
 impl Member {
     fn last_seen(&self) -> u32 {
@@ -731,6 +748,7 @@ fn session(user: u32, peer_id: PeerId, left: u64, seen: [u32; 2]) -> Session {
         seen,
         user,
         life: Life(1),
+        began: NOW,
         announced: 1,
         peer_id,
         paths: Paths(1),
@@ -794,23 +812,30 @@ fn announces_in_any_order_leave_the_swarm_that_a_naive_model_has() {
         let world = World::new(json!({ "SlowDown": 0 }));
         (3..5).for_each(|id| world.put_user(id, &format!("user{id}"), 0));
         let (mut rng, mut model) = (Rng::new(seed), Model::new());
+        let mut closed = HashMap::new();
         for step in 0..2500 {
             match rng.below(200) {
                 0 => {
                     world.expire();
                     let oldest = world.now.get() - 2 * INTERVAL;
-                    for member in model.values_mut() {
+                    for (key, member) in &mut model {
+                        let last = member.last_seen();
                         let silent = |at: &(SocketAddr, u32)| at.1 < oldest;
                         member.at = member.at.map(|at| at.filter(|at| !silent(at)));
+                        if member.addresses().next().is_none() {
+                            closed.insert(*key, (last + 2 * INTERVAL, member.paths));
+                        }
                     }
                     model.retain(|_, member| member.addresses().next().is_some());
                 }
                 1 => {
                     let user = 1 + rng.below(4) as u32;
                     world.drop_user(user);
+                    let gone = model.iter().filter(|((owner, _), _)| *owner == user);
+                    closed.extend(gone.map(|(key, m)| (*key, (world.now.get(), m.paths))));
                     model.retain(|(owner, _), _| *owner != user);
                 }
-                _ => random_announce(&world, &mut model, &mut rng),
+                _ => random_announce(&world, &mut model, &mut closed, &mut rng),
             }
             world.wait(rng.below(120) as u32);
             if step % 20 == 0 {
@@ -822,7 +847,7 @@ fn announces_in_any_order_leave_the_swarm_that_a_naive_model_has() {
 }
 
 /// One of five users (0 is the anonymous one) says something from one of ten clients.
-fn random_announce(world: &World, model: &mut Model, rng: &mut Rng) {
+fn random_announce(world: &World, model: &mut Model, closed: &mut Closed, rng: &mut Rng) {
     let user = rng.below(5) as u32;
     let mut a = client(100 * user as u16 + rng.below(10) as u16).left(rng.below(3) as u64);
     a = if rng.below(2) == 0 { a.over_v6() } else { a };
@@ -837,23 +862,50 @@ fn random_announce(world: &World, model: &mut Model, rng: &mut Rng) {
     a.want.count = rng.below(60);
     let (reply, peers) = world.announce(user, a.clone()).unwrap();
 
-    let key = (user, a.peer_id);
-    if a.event == Event::Stopped {
+    let (key, now) = ((user, a.peer_id), world.now.get());
+    // Who has been silent for so long is gone, though nobody has looked for them yet.
+    let silent = |member: &&Member| member.last_seen() + 2 * INTERVAL < now;
+    if let Some(member) = model.get(&key).filter(silent).cloned() {
         model.remove(&key);
-    } else {
+        let end = member.last_seen() + 2 * INTERVAL;
+        closed.insert(key, (end, member.paths));
+    }
+    let family = usize::from(a.ip.is_ipv6());
+    let here = model.contains_key(&key);
+    // Within a minute only `started` brings a session back, where it has announced: anything else is late.
+    let late = closed.get(&key).is_some_and(|(closed, paths)| {
+        now - closed <= 60 && (a.event != Event::Started || !paths[family])
+    });
+    if a.event == Event::Stopped {
+        // It ends the session if it comes over a path on which that has announced.
+        if let Some(paths) = model
+            .get(&key)
+            .map(|m| m.paths)
+            .filter(|paths| paths[family])
+        {
+            model.remove(&key);
+            closed.insert(key, (now, paths));
+        } else if !here {
+            let mut paths = [false; 2];
+            paths[family] = true;
+            closed.entry(key).or_insert((now, paths));
+        }
+    } else if here || !late {
+        closed.remove(&key);
         let member = model.entry(key).or_default();
         (member.left, member.paused) = (a.left, a.event == Event::Paused);
-        member.at[usize::from(a.ip.is_ipv6())] = Some((address(&a), world.now.get()));
+        member.at[family] = Some((address(&a), now));
+        member.paths[family] = true;
     }
     let (complete, incomplete, _) = counts(model);
     assert_eq!((reply.complete, reply.incomplete), (complete, incomplete));
 
-    // Whoever stops gets nobody; the others get who is there and not of their own kind if they seed.
+    // Whoever stops, or is late, gets nobody; the others get who is there and not of their own kind if they seed.
     let others = model
         .iter()
         .filter(|(other, member)| **other != key && a.left + member.left > 0);
     let others: Vec<&Member> = others
-        .filter(|_| a.event != Event::Stopped)
+        .filter(|_| a.event != Event::Stopped && model.contains_key(&key))
         .map(|(_, m)| m)
         .collect();
     let owner: HashMap<SocketAddr, usize> = others

@@ -1,15 +1,13 @@
-//! The tables through the years: an older goat's are upgraded, a newer one's are left alone, broken ones are
-//! named, and what is long silent is removed while announces go on.
+//! The tables through the years: a newer goat's are left alone, broken ones are named, and what is long silent is removed while announces go on.
 
 mod common;
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Announce, Database, Goat, MariaDb, hex, info_hash, wait_until};
+use goat::store::Store;
 use serde_json::json;
 
 macro_rules! on_each_database {
@@ -28,7 +26,6 @@ macro_rules! on_each_database {
 }
 
 on_each_database! {
-    tables_of_version_1_are_upgraded_and_keep_what_they_hold
     tables_of_a_newer_goat_are_refused_and_left_alone
     many_at_once_find_or_make_whole_tables
     check_names_what_is_missing_and_how_to_mend_it
@@ -38,6 +35,11 @@ on_each_database! {
 
 fn prepare(database: &Database) -> Goat {
     Goat::prepare(database, json!({ "SlowDown": 0 }))
+}
+
+/// The database of a goat, for this process.
+fn open(goat: &Goat) -> Store {
+    Store::open(&goat::config::load(&goat.config_path()).unwrap()).unwrap()
 }
 
 /// The columns of all tables, sorted.
@@ -55,20 +57,6 @@ fn columns(database: &Database) -> Vec<String> {
     columns
 }
 
-/// An empty database as version 1 made it.
-fn first_version(database: &Database) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/schema-1");
-    let name = match database {
-        Database::Sqlite(_) => "sqlite.sql",
-        Database::MariaDb(_) => "mysql.sql",
-    };
-    // A shell takes what begins with "--" for an option.
-    database.sql(&format!(
-        "\n{}",
-        fs::read_to_string(folder.join(name)).unwrap()
-    ));
-}
-
 fn many_at_once_find_or_make_whole_tables(database: &Database) {
     let goat = prepare(database);
     std::thread::scope(|scope| {
@@ -81,63 +69,10 @@ fn many_at_once_find_or_make_whole_tables(database: &Database) {
     assert_eq!(goat.json(&["user", "list"]).as_array().unwrap().len(), 8);
 }
 
-fn tables_of_version_1_are_upgraded_and_keep_what_they_hold(database: &Database) {
-    prepare(database).json(&["user", "list"]);
-    let expected = columns(database);
-    match database {
-        Database::Sqlite(folder) => {
-            for part in ["goat.db", "goat.db-wal", "goat.db-shm"] {
-                let _ = fs::remove_file(folder.join(part));
-            }
-        }
-        Database::MariaDb(_) => {
-            database.sql("DROP DATABASE goat; CREATE DATABASE goat CHARACTER SET utf8mb4");
-        }
-    }
-    first_version(database);
-    let (passkey, hash) = ("a".repeat(40), hex(&info_hash(1)));
-    let id = hex(&common::peer_id(1));
-    database.sql(&format!(
-        "INSERT INTO users (id, username, passkey, uploaded, downloaded) VALUES (7, 'anna', '{passkey}', 1000, 10);
-         INSERT INTO files (id, info_hash, name, verified, completed) VALUES (5, '{hash}', 'holiday', 1, 3);
-         INSERT INTO files_users VALUES (5, 7, '127.0.0.1', 1, 0, 4, 1000, 10, 9, 1700000000, 77);
-         INSERT INTO peers VALUES (5, 7, X'{id}', '127.0.0.1', 6881, 1700000000, '', 0, 0, 1, 0, 0, 1000, 10, 9, 1700000000);
-         INSERT INTO whitelist (client, approved) VALUES ('qB', 1);"
-    ));
-    if let Database::MariaDb(_) = database {
-        // An upgrade that was interrupted in the middle.
-        database.sql("ALTER TABLE files ADD COLUMN suggested BIGINT NOT NULL DEFAULT 0");
-    }
-    let mut goat = prepare(database);
-    goat.launch();
-    wait_until("goat to be ready", || {
-        goat.log().contains("listening for HTTP")
-    });
-    let log = goat.log();
-    assert!(log.contains("upgraded its tables to version 2"), "{log}");
-    assert_eq!(columns(database), expected);
-    let credited =
-        "SELECT uploaded, credited_uploaded, credited_downloaded, seed_time FROM files_users";
-    assert_eq!(
-        database.sql(credited).concat(),
-        ["1000", "1000", "10", "77"]
-    );
-    let mut announce = Announce::new(&passkey, info_hash(1), 1);
-    (announce.uploaded, announce.event) = (1500, "");
-    announce.accepted(&goat);
-    wait_until("the difference", || {
-        database.number("SELECT uploaded FROM users") == 1500
-    });
-    goat.restart();
-    assert!(!goat.log().contains("upgraded"), "{}", goat.log());
-    let (status, stdout, stderr) = goat.cli(&["check"]);
-    assert!(status.success(), "{stdout}{stderr}");
-}
-
 fn tables_of_a_newer_goat_are_refused_and_left_alone(database: &Database) {
     let goat = prepare(database);
     goat.json(&["user", "list"]);
-    database.sql("UPDATE goat SET value = 99; DROP TABLE whitelist");
+    database.sql("UPDATE goat SET value = 99 WHERE name = 'schema'; DROP TABLE whitelist");
     let before = columns(database);
     for words in [&["run"][..], &["user", "list"], &["check"]] {
         let (status, stdout, stderr) = goat.cli(words);
@@ -171,15 +106,15 @@ fn check_names_what_is_missing_and_how_to_mend_it(database: &Database) {
         assert!(good, "{mend}: {said}");
     };
     let (away, back) = (
-        "ALTER TABLE batches RENAME TO gone",
-        "ALTER TABLE gone RENAME TO batches",
+        "ALTER TABLE hours RENAME TO gone",
+        "ALTER TABLE gone RENAME TO hours",
     );
-    complains(away, &["missing tables: batches", "schema.sql"], back);
+    complains(away, &["missing tables: hours", "schema.sql"], back);
     let (away, back) = (
-        "ALTER TABLE peers RENAME COLUMN paused TO x",
-        "ALTER TABLE peers RENAME COLUMN x TO paused",
+        "ALTER TABLE api_logins RENAME COLUMN calls TO x",
+        "ALTER TABLE api_logins RENAME COLUMN x TO calls",
     );
-    complains(away, &["the table peers was changed", "paused"], back);
+    complains(away, &["the table api_logins was changed", "calls"], back);
     database.sql("DROP TRIGGER users_delete");
     let (good, said) = check();
     assert!(
@@ -208,15 +143,15 @@ fn check_of_a_server(server: &MariaDb, check: &dyn Fn() -> (bool, String)) {
     );
     server.root("ALTER DATABASE goat CHARACTER SET utf8mb4");
     complains(
-        "ALTER TABLE goat.batches DEFAULT CHARACTER SET latin1",
-        &["the table batches", "ALTER TABLE batches"],
+        "ALTER TABLE goat.hours DEFAULT CHARACTER SET latin1",
+        &["the table hours", "ALTER TABLE hours"],
     );
-    server.root("ALTER TABLE goat.batches DEFAULT CHARACTER SET utf8mb4");
+    server.root("ALTER TABLE goat.hours DEFAULT CHARACTER SET utf8mb4");
     complains(
         "REVOKE ALL ON goat.* FROM goat@localhost; GRANT SELECT, INSERT, UPDATE, DELETE ON goat.* TO goat@localhost",
         &[
-            "may not CREATE, ALTER, TRIGGER",
-            "GRANT CREATE, ALTER, TRIGGER ON goat.*",
+            "may not CREATE, CREATE VIEW, TRIGGER",
+            "GRANT CREATE, CREATE VIEW, TRIGGER ON goat.*",
         ],
     );
     complains(
@@ -246,18 +181,21 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let values = |id: &str, peer_id: &str| {
         format!(
-            "CASE WHEN n % 3 = 0 THEN 2 ELSE 3 + n / 100 END, {id}, {peer_id}, '10.0.0.1', 6881, 0, '', 0, 0, 0, 0, 0, n, n, 1,
-             {now} - CASE WHEN n % 10 = 0 THEN 86400 * 29 ELSE 86400 * 31 END"
+            "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, life, began, top_uploaded, top_downloaded,
+                uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time, seeded_until,
+                time4, at4, time6)
+             SELECT CASE WHEN n % 3 = 0 THEN 2 ELSE 3 + n / 100 END, {id}, {peer_id}, 1, 0, 1, 1, n, n, n, n, n, n, 1, 1, 0,
+                0, {now} - CASE WHEN n % 10 = 0 THEN 86400 * 29 ELSE 86400 * 31 END, 167772161 * 65536, 0"
         )
     };
     match database {
         Database::Sqlite(_) => database.sql(&format!(
             "WITH RECURSIVE seq (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM seq WHERE n < 1000000)
-             INSERT INTO peers SELECT {} FROM seq",
+             {} FROM seq",
             values("n", "CAST(printf('%020d', n) AS BLOB)")
         )),
         Database::MariaDb(_) => database.sql(&format!(
-            "INSERT INTO peers SELECT {} FROM (SELECT seq AS n FROM seq_1_to_1000000) s",
+            "{} FROM (SELECT seq AS n FROM seq_1_to_1000000) s",
             values("n", "LPAD(n, 20, '0')")
         )),
     };
@@ -265,9 +203,21 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
     let mut announce = Announce::new(&passkey, info_hash(1), 1);
     announce.accepted(&goat);
     announce.event = "";
+    // As goat does it when it has run for a day.
+    let store = open(&goat);
+    let sweeping = std::thread::spawn(move || {
+        let (mut from, mut longest) = (Some(0), Duration::ZERO);
+        while let Some(torrent) = from {
+            let begin = Instant::now();
+            (from, _) = store.sweep(torrent, (now - 86400 * 30) as u32).unwrap();
+            longest = longest.max(begin.elapsed());
+            std::thread::sleep(Duration::from_millis(10)); // others write, too
+        }
+        longest
+    });
     let old = || {
         database.number(&format!(
-            "SELECT COUNT(*) FROM peers WHERE time < {now} - 86400 * 30"
+            "SELECT COUNT(*) FROM sessions WHERE time4 < {now} - 86400 * 30"
         ))
     };
     let (begin, mut count, mut longest, mut late) =
@@ -298,13 +248,19 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
             old()
         );
     }
+    let held = sweeping.join().unwrap();
     println!(
-        "900,000 of 1,000,000 sessions removed in {:.1} s, {count} announces answered meanwhile, the slowest in {:.1} ms, in the books after {:.1} s at most",
+        "900,000 of 1,000,000 sessions removed in {:.1} s, {count} announces answered meanwhile, the slowest in {:.1} ms, in the books after {:.1} s at most, the longest step {:.1} ms",
         begin.elapsed().as_secs_f64(),
         longest.as_secs_f64() * 1e3,
-        late.as_secs_f64()
+        late.as_secs_f64(),
+        held.as_secs_f64() * 1e3
     );
-    assert_eq!(database.number("SELECT COUNT(*) FROM peers"), 100_001);
+    assert!(held < Duration::from_secs(1), "others waited {held:?}");
+    assert_eq!(database.number("SELECT COUNT(*) FROM sessions"), 100_001);
+    // What they moved stays: the others are of nobody here.
+    let moved = "SELECT SUM(uploaded) FROM files_users WHERE file_id > 1";
+    assert_eq!(database.number(moved), 450_000_000_000);
     assert!(goat.stop().success());
     assert_eq!(
         database.number("SELECT uploaded FROM users"),
@@ -313,7 +269,7 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
 }
 
 fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
-    let mut goat = prepare(database);
+    let goat = prepare(database);
     goat.json(&["user", "list"]);
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let (old, new) = (now - 86400 * 31, now - 86400 * 29);
@@ -323,20 +279,91 @@ fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
             ('Denied/', 0, 0), ('Approved/', 1, {old});
          INSERT INTO files (id, info_hash, verified, suggested) VALUES (1, '{}', 0, {old}), (2, '{}', 0, {new}),
             (3, '{}', 0, 0), (4, '{}', 1, {old}), (5, '{}', 0, {old});
-         INSERT INTO files_users (file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`,
-            time, seed_time) VALUES (5, 1, '10.0.0.1', 0, 0, 1, 1, 1, 1, 1, 1);",
+         INSERT INTO totals VALUES (5, 1, '10.0.0.1', 0, 1, 1, 1, 1, 1, 1, 1, 1);",
         hash(1), hash(2), hash(3), hash(4), hash(5)
     ));
-    goat.launch();
-    wait_until("the old ones to go", || {
-        database.number("SELECT COUNT(*) FROM whitelist WHERE client = 'Old/'") == 0
-    });
+    // As goat does it when it has run for a day.
+    let (store, before) = (open(&goat), (now - 86400 * 30) as u32);
+    let mut from = Some(0);
+    while let Some(torrent) = from {
+        (from, _) = store.sweep(torrent, before).unwrap();
+    }
+    let gone = "SELECT COUNT(*) FROM whitelist WHERE client = 'Old/'";
+    assert_eq!(database.number(gone), 0);
     let clients = "SELECT client FROM whitelist WHERE client IN ('New/', 'Denied/', 'Approved/')";
     assert_eq!(database.sql(clients).len(), 3);
     // 5 was a torrent once: somebody has totals of it.
     assert_eq!(
         database.sql("SELECT id FROM files ORDER BY id").concat(),
         ["2", "3", "4", "5"]
+    );
+}
+
+#[test]
+fn check_says_that_a_database_is_read_only() {
+    // SAFETY: no memory is passed.
+    if unsafe { libc::geteuid() } != 0 {
+        return common::skip("a read-only file", "only root can be another user");
+    }
+    let database = Database::sqlite();
+    let Database::Sqlite(folder) = &database else {
+        unreachable!()
+    };
+    let mut goat = prepare(&database);
+    goat.add_user("anna");
+    goat.user = Some(65_534);
+    let check = |mode: u32| {
+        for (path, mode) in [
+            (folder.path().to_owned(), mode),
+            (folder.join("goat.db"), mode & 0o666),
+        ] {
+            std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+        }
+        let (status, stdout, _) = goat.cli(&["check"]);
+        (status.code(), stdout)
+    };
+    let (code, said) = check(0o700);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = check(0o500);
+    assert_eq!(code, Some(1), "{said}");
+    let line = said.lines().find(|line| line.contains("goat.db: wrong"));
+    assert!(line.is_some_and(|line| line.contains("readonly")), "{said}");
+    assert_eq!(check(0o700).0, Some(0));
+}
+
+#[test]
+fn check_says_that_a_server_is_read_only_or_that_a_right_is_missing() {
+    let Some(database) = Database::mariadb("a read-only server") else {
+        return;
+    };
+    let Database::MariaDb(server) = &database else {
+        unreachable!()
+    };
+    let goat = prepare(&database);
+    goat.add_user("anna");
+    let check = |sql: &str| {
+        server.root(sql);
+        let (status, stdout, _) = goat.cli(&["check"]);
+        (status.code(), stdout)
+    };
+    let (code, said) = check("SET GLOBAL read_only = 1");
+    assert!(
+        code == Some(1) && said.contains("cannot be written") && said.contains("read-only"),
+        "{said}"
+    );
+    let (code, said) = check("SET GLOBAL read_only = 0");
+    assert_eq!(code, Some(0), "{said}");
+    // Rights to single tables are rights as well, and one of them is missing.
+    let rights = "REVOKE ALL ON goat.* FROM goat@localhost; GRANT SELECT, UPDATE, DELETE, CREATE, CREATE VIEW, TRIGGER ON goat.* TO goat@localhost";
+    let (code, said) = check(rights);
+    assert!(code == Some(1) && said.contains("may not INSERT"), "{said}");
+    // Nothing of what was tried stays.
+    assert_eq!(database.number("SELECT COUNT(*) FROM files"), 0);
+    assert_eq!(
+        database.number("SELECT COUNT(*) FROM changes WHERE what = 'file'"),
+        0
     );
 }
 
@@ -371,22 +398,4 @@ fn a_command_waits_for_a_file_that_somebody_has_locked_for_seconds() {
     drop(say);
     assert!(command.wait().unwrap().success());
     assert!(shell.wait().unwrap().success());
-}
-
-#[test]
-fn the_files_of_an_upgrade_can_be_imported_by_hand() {
-    let database = Database::sqlite();
-    first_version(&database);
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
-    let upgrade = Path::new(env!("CARGO_MANIFEST_DIR")).join("res/sqlite/upgrade-2.sql");
-    let done = Command::new("sqlite3")
-        .arg(folder.join("goat.db"))
-        .stdin(fs::File::open(upgrade).unwrap())
-        .output();
-    assert!(done.unwrap().status.success());
-    let goat = prepare(&database);
-    let (status, _, stderr) = goat.cli(&["check"]);
-    assert!(status.success(), "{stderr}");
 }

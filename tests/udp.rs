@@ -15,6 +15,7 @@ use std::sync::Arc;
 use common::{
     Announce, Database, Folder, Goat, PATIENCE, hex, info_hash, peer_id, scrape, skip, wait_until,
 };
+use goat::keeper::Writer;
 use goat::protocol::{Peers, Reply, Scrape};
 use goat::random::Rng;
 use goat::rules::access::User;
@@ -566,8 +567,8 @@ impl Fuzz {
     /// Begins anew with more peers than are ever sent, so that memory does not tell how long this runs.
     fn refill(&mut self) {
         let tracker = self.site.tracker.clone();
-        goat::keeper::gather(&tracker, &mut Rng::new(1));
-        tracker.journal.iter().for_each(|j| j.forget(None));
+        let now = tracker.clock.now();
+        Writer::new(now).write(&tracker, now).unwrap();
         for n in 1..=Fuzz::TORRENTS {
             let hash = InfoHash(info_hash(n));
             tracker.remove_torrent(&hash);

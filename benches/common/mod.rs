@@ -40,13 +40,6 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-        // And the journal of a goat that was killed.
-        let name = format!("{}-", self.0.file_name().unwrap().to_string_lossy());
-        for file in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            if file.file_name().to_string_lossy().contains(&name) {
-                let _ = fs::remove_file(file.path());
-            }
-        }
     }
 }
 
@@ -151,17 +144,15 @@ pub fn populate(path: &Path, shape: Option<Shape>) {
         }
         let mut peer = rows
             .prepare(
-                "INSERT INTO peers (file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active,
-                    paused, completed, uploaded, downloaded, `left`, time)
-                 VALUES (?1, ?2, ?3, '127.0.0.1', ?4, ?8, '', 0, 0, 1, 0, ?5, ?6, ?6, ?7, ?8)",
+                "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, life, began, top_uploaded,
+                    top_downloaded, lives, uploaded, downloaded, credited_uploaded, credited_downloaded, `left`,
+                    announced, seed_time, seeded_until, time4, at4, time6, at6)
+                 VALUES (?1, ?2, ?3, 0, ?5, 1, ?8, ?6, ?6, NULL, ?6, ?6, ?6, ?6, ?7, 1, 0, 0, ?8,
+                    (127 << 40) + (1 << 16) + ?4, 0, NULL)",
             )
             .unwrap();
         let mut total = rows
-            .prepare(
-                "INSERT INTO files_users (file_id, user_id, ip, active, completed, announced, uploaded,
-                    downloaded, `left`, time, seed_time)
-                 VALUES (?1, ?2, '127.0.0.1', 1, ?3, 1, ?4, ?4, ?5, ?6, 0)",
-            )
+            .prepare("INSERT OR IGNORE INTO totals VALUES (?1, ?2, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)")
             .unwrap();
         for session in 0..shape.sessions() {
             let (file, user) = (
@@ -169,20 +160,20 @@ pub fn populate(path: &Path, shape: Option<Shape>) {
                 shape.user(session) as i64 + 1,
             );
             let (left, counter) = (shape.left(session) as i64, FIRST_COUNTER as i64);
+            // Came over IPv4 and TCP; who has everything has had it from the start.
+            let flags = 16 + if left == 0 { 2 } else { 0 };
             peer.execute((
                 file,
                 user,
                 peer_id(session).as_bytes(),
                 shape.port(session),
-                left == 0,
+                flags,
                 counter,
                 left,
                 now,
             ))
             .unwrap();
-            total
-                .execute((file, user, left == 0, counter, left, now))
-                .unwrap();
+            total.execute((file, user)).unwrap();
         }
     }
     // A running tracker has long seen all this.

@@ -146,15 +146,17 @@ CREATE OR REPLACE SQL SECURITY INVOKER VIEW peers AS SELECT file_id, user_id, pe
 
 -- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that
 -- moved, "credited_" what of them was credited; seed_time is in seconds. ip, `left` and time are of the last announce.
+-- (MAX where there is one row: some modes of a server want it.)
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW files_users AS SELECT t.file_id, t.user_id,
-    COALESCE(SUBSTR(MAX(CONCAT(LPAD(p.time, 10, '0'), IF(p.time6 > p.time4, p.ipv6, p.ipv4))), 11), t.ip) AS ip,
-    COALESCE(MAX(p.active), 0) AS active, t.completed, t.announced + COALESCE(SUM(p.announced), 0) AS announced,
-    t.uploaded + COALESCE(SUM(p.uploaded), 0) AS uploaded,
-    t.downloaded + COALESCE(SUM(p.downloaded), 0) AS downloaded,
-    COALESCE(CAST(SUBSTR(MAX(CONCAT(LPAD(p.time, 10, '0'), p.`left`)), 11) AS UNSIGNED), t.`left`) AS `left`,
-    COALESCE(MAX(p.time), t.time) AS time, t.seed_time + COALESCE(SUM(p.seed_time), 0) AS seed_time,
-    t.credited_uploaded + COALESCE(SUM(p.credited_uploaded), 0) AS credited_uploaded,
-    t.credited_downloaded + COALESCE(SUM(p.credited_downloaded), 0) AS credited_downloaded
+    COALESCE(SUBSTR(MAX(CONCAT(LPAD(p.time, 10, '0'), IF(p.time6 > p.time4, p.ipv6, p.ipv4))), 11), MAX(t.ip)) AS ip,
+    COALESCE(MAX(p.active), 0) AS active, MAX(t.completed) AS completed,
+    MAX(t.announced) + COALESCE(SUM(p.announced), 0) AS announced,
+    MAX(t.uploaded) + COALESCE(SUM(p.uploaded), 0) AS uploaded,
+    MAX(t.downloaded) + COALESCE(SUM(p.downloaded), 0) AS downloaded,
+    COALESCE(CAST(SUBSTR(MAX(CONCAT(LPAD(p.time, 10, '0'), p.`left`)), 11) AS UNSIGNED), MAX(t.`left`)) AS `left`,
+    COALESCE(MAX(p.time), MAX(t.time)) AS time, MAX(t.seed_time) + COALESCE(SUM(p.seed_time), 0) AS seed_time,
+    MAX(t.credited_uploaded) + COALESCE(SUM(p.credited_uploaded), 0) AS credited_uploaded,
+    MAX(t.credited_downloaded) + COALESCE(SUM(p.credited_downloaded), 0) AS credited_downloaded
     FROM totals t LEFT JOIN peers p ON p.file_id = t.file_id AND p.user_id = t.user_id
     GROUP BY t.file_id, t.user_id;
 

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
 use crate::config::{Config, Driver};
-use crate::log::log;
 use crate::protocol::{Addresses, Factors, Moved, take};
 use crate::sync::lock;
 use crate::torrent::PeerId;
@@ -30,7 +29,7 @@ const MAGIC: [u8; 8] = *b"goatjrn2";
 /// Bytes of a head: MAGIC, the database's identity, the run, and a checksum.
 const HEAD: usize = 28;
 /// Bytes of a record, its checksum among them.
-pub const RECORD: usize = 163;
+pub const RECORD: usize = 167;
 /// How long to wait for another goat to end: as long as one may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -77,8 +76,6 @@ pub type Left = BTreeMap<Head, BTreeMap<(SessionKey, Life), (u64, State)>>;
 pub struct Folder {
     path: PathBuf,
     lock: Option<File>,
-    /// Why nothing can be written there.
-    trouble: Option<io::Error>,
 }
 
 impl Folder {
@@ -90,17 +87,14 @@ impl Folder {
     /// Makes the folder where it is missing, and waits for the goat before to end. An error if another uses it.
     pub fn open(config: &Config) -> Result<Folder, String> {
         let path = path(config);
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        let mut folder =
-            Folder { lock: None, trouble: made.err().filter(|e| e.kind() != ErrorKind::AlreadyExists), path };
-        let name = folder.path.join("lock");
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+        // Where that cannot be done, nothing can be written either, which is said then.
+        let _ = DirBuilder::new().mode(0o700).create(&path);
+        let name = path.join("lock");
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
         // Also what is read-only can be locked.
-        match opened.or_else(|e| File::open(&name).map_err(|_| e)) {
-            Ok(file) => folder.lock = Some(wait_for(file, &folder.path)?),
-            Err(e) => folder.trouble = folder.trouble.or(Some(e)),
-        }
-        Ok(folder)
+        let file = made.or_else(|_| File::open(&name)).ok();
+        let lock = file.map(|file| wait_for(file, &path)).transpose()?;
+        Ok(Folder { path, lock })
     }
 
     /// What was left here. An error names the file that cannot be read, or is damaged, and where.
@@ -108,21 +102,16 @@ impl Folder {
         read_all(&self.path)
     }
 
-    /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written
-    /// that is said, and tried again by [`Journal::turn`].
+    /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written,
+    /// the journal has [`Journal::failed`].
     pub fn begin(self, head: Head) -> Journal {
         let last = segments(&self.path).ok().and_then(|files| files.last().map(|(number, _)| *number));
         let next = last.unwrap_or(0).saturating_add(1);
         let current = Mutex::new(Current { segment: None, next });
         let journal = Journal { folder: self.path, head, _lock: self.lock, current, failed: AtomicBool::new(false) };
-        if let Some(e) = self.trouble.or_else(|| journal.turn().err()) {
-            journal.failed.store(true, Relaxed);
-            log(format!(
-                "{} cannot be written ({e}): until it can, a kill would lose what is not yet in the database",
-                journal.folder.display()
-            ));
-        } else {
-            journal.settled(next);
+        match journal.turn() {
+            Ok(number) => journal.settled(number),
+            Err(_) => journal.failed.store(true, Relaxed),
         }
         journal
     }
@@ -173,7 +162,10 @@ fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
 }
 
 fn cannot_read(path: &Path, why: &str) -> String {
-    let advice = "goat must run as the user who owns it; `goat check --fix` sets a damaged one aside";
+    let advice = match crate::sys::stranger(path) {
+        Some(owner) => format!("It belongs to {owner}: run goat as that user"),
+        None => "`goat check --fix` sets a damaged one aside".into(),
+    };
     format!("{} holds accounts not yet written, but cannot be read: {why}. {advice}", path.display())
 }
 
@@ -235,6 +227,11 @@ impl Journal {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.folder
+    }
+
+    /// The database and the run that it belongs to.
+    pub fn head(&self) -> Head {
+        self.head
     }
 
     /// Appends records, which goat is about to answer for, and leaves the buffer empty.
@@ -375,7 +372,9 @@ pub fn encode(order: u64, file: u32, state: &State, out: &mut Vec<u8>) {
         out.extend(number.to_le_bytes());
     }
     let [seen4, seen6] = s.seen;
-    for number in [file, s.user, s.life.0, s.announced, seen4, seen6, *closed, seeded.0, seeded.1, b.at, b.doubt] {
+    for number in
+        [file, s.user, s.life.0, s.began, s.announced, seen4, seen6, *closed, seeded.0, seeded.1, b.at, b.doubt]
+    {
         out.extend(number.to_le_bytes());
     }
     out.extend(factors.upload.to_le_bytes());
@@ -397,7 +396,7 @@ pub fn decode(record: &[u8]) -> Option<(u64, SessionKey, State)> {
         (Moved { uploaded: long()?, downloaded: long()? }, Moved { uploaded: long()?, downloaded: long()? });
     let (first, left) = (Moved { uploaded: long()?, downloaded: long()? }, long()?);
     let mut number = || take(bytes).map(u32::from_le_bytes);
-    let (file, user, life, announced) = (number()?, number()?, Life(number()?), number()?);
+    let (file, user, life, began, announced) = (number()?, number()?, Life(number()?), number()?, number()?);
     let (seen, closed, seeded) = ([number()?, number()?], number()?, (number()?, number()?));
     let (born, doubt) = (number()?, number()?);
     let mut percent = || take(bytes).map(u16::from_le_bytes);
@@ -412,6 +411,7 @@ pub fn decode(record: &[u8]) -> Option<(u64, SessionKey, State)> {
         seen,
         user,
         life,
+        began,
         announced,
         peer_id,
         paths: Paths(paths),
@@ -437,6 +437,7 @@ mod tests {
             seen: [6, u32::MAX],
             user: 7,
             life: Life(8),
+            began: 17,
             announced: 9,
             peer_id,
             paths: Paths(5),

@@ -58,12 +58,12 @@ impl Ledger {
         batch.extend(states.into_iter().map(|((key, _), (info_hash, state))| (info_hash, key, state)));
     }
 
-    /// Changes what waits of a life whose number has become known.
-    pub fn learn(&mut self, key: SessionKey, life: Life, learn: impl FnOnce(&mut Session)) {
-        if let Some((info_hash, mut state)) = self.states.remove(&(key, life)) {
-            learn(&mut state.known.session);
-            self.states.insert((key, state.known.session.life), (info_hash, state));
-        }
+    /// Has a state that came while the first of its life was written learn what the row is; on its own it would say
+    /// nothing of where its life begins. Appends the record of it.
+    pub fn learn(&mut self, key: &SessionKey, life: Life, learn: impl Fn(&mut Session), records: &mut Vec<u8>) {
+        let Some((info_hash, mut state)) = self.states.remove(&(*key, life)) else { return };
+        learn(&mut state.known.session);
+        self.note(&info_hash, key.file, state, records);
     }
 
     /// Takes back a state that could not be written.

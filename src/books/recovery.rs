@@ -15,7 +15,7 @@ pub fn recover(config: &Config, store: &Store, silence: u32) -> Result<Journal, 
     let failed = |e| format!("{}: {e}", config.database_name());
     let identity = store.identity().map_err(failed)?;
     let left = folder.read()?;
-    for (head, states) in &left {
+    for (head, states) in left.iter().filter(|(_, states)| !states.is_empty()) {
         let known = head.identity == identity && store.has_run(head.run).map_err(failed)?;
         if !known {
             let (states, folder) = (states.len(), folder.path().display());
@@ -31,12 +31,10 @@ pub fn recover(config: &Config, store: &Store, silence: u32) -> Result<Journal, 
             settle(store, part, silence)
                 .map_err(|e| format!("cannot write the accounts in {}: {e}", folder.path().display()))?;
         }
-        if !batch.is_empty() {
-            log(format!(
-                "{} states of sessions that were unwritten when the last run ended have been written",
-                batch.len()
-            ));
-        }
+        log(format!(
+            "{} states of sessions that were unwritten when the last run ended have been written",
+            batch.len()
+        ));
     }
     let run = store.begin_run().map_err(failed)?;
     let journal = folder.begin(Head { identity, run });

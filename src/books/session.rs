@@ -12,7 +12,7 @@ use crate::torrent::PeerId;
 
 /// Seconds after a close within which a fall of the counters may be an announce that comes late.
 pub const LATE: u32 = 600;
-/// Seconds after a close within which only `started` brings a session back.
+/// Seconds after a close within which only `started` brings a session back, over a path on which it was open.
 const BACK: u32 = 60;
 /// Marks the number of a life that memory has begun without knowing what the database has of the session. The
 /// row gives it its number when it is written.
@@ -85,6 +85,8 @@ pub struct Session {
     /// 0 is the anonymous user.
     pub user: u32,
     pub life: Life,
+    /// When this life began, in seconds since 1970.
+    pub began: u32,
     /// How often it announced.
     pub announced: u32,
     pub peer_id: PeerId,
@@ -195,7 +197,7 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
             birth.base = counters;
         }
         let mut known = unknown(user, a, counters, path);
-        known.closed = if stopped { now } else { 0 };
+        (known.closed, known.session.began) = (if stopped { now } else { 0 }, now);
         known.say(a, now);
         return State { known, birth: Some(birth), seeded: (0, 0), factors: Factors::default() };
     };
@@ -220,13 +222,15 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     birth.at = if doubt.is_some() { now.max(last.saturating_add(1)) } else { now };
     if let Some(doubt) = doubt {
         birth.doubt = doubt;
-        next.session.life = next.session.life.next();
+        (next.session.life, next.session.began) = (next.session.life.next(), birth.at);
         if next.session.life.is_provisional() {
             next.session.announced = 1; // each is added to what the row has
         }
         next.session.paths = if doubt == 0 { Paths::default() } else { Paths::IN_DOUBT };
     }
-    if !stopped && (started && !late || now.saturating_sub(next.closed) > BACK) {
+    // Who has left may have said `started` before, over a path that is slower.
+    let returns = started && !late && next.session.paths.contains(path) || doubt.is_some();
+    if !stopped && (returns || now.saturating_sub(next.closed) > BACK) {
         next.session.paths = next.session.paths.reopened(path);
         (next.closed, next.session.seen, next.at) = (0, [0, 0], Addresses::NONE);
     }
@@ -244,6 +248,7 @@ fn unknown(user: u32, a: &Announce, top: Moved, paths: Paths) -> Known {
         seen: [0, 0],
         user,
         life: Life(PROVISIONAL | 1),
+        began: 0,
         announced: 1,
         peer_id: a.peer_id,
         paths,
@@ -264,6 +269,7 @@ impl Known {
             seen: row.seen,
             user,
             life: Life(row.life),
+            began: row.current.began,
             announced: row.announced,
             peer_id,
             paths: Paths(row.paths),
@@ -276,20 +282,20 @@ impl Known {
 
     /// Takes over an announce of a session that is open.
     fn stay(&mut self, a: &Announce, counters: Moved, path: Paths, now: u32) {
-        let (paths, stopped) = (self.session.paths, a.event == Event::Stopped);
-        let old = stopped && !paths.contains(path);
-        // It may be the last word of the life before, over the path that is slower: in a life that is in doubt its
-        // counters would be credited once more.
-        if !old || !paths.contains(Paths::IN_DOUBT) {
-            self.session.top = self.session.top.max(counters);
+        let (session, event) = (&mut self.session, a.event);
+        let known = session.paths.contains(path);
+        let young = session.paths.contains(Paths::IN_DOUBT) && now.saturating_sub(session.began) <= LATE;
+        if young && event != Event::Started && !known {
+            // It may be of the life before, over a path that is slower: its counters would be credited once more.
+            return;
         }
-        if old {
-            return; // only its counters count
-        }
-        if stopped {
+        session.top = session.top.max(counters);
+        if event != Event::Stopped {
+            session.paths = session.paths.with(path);
+        } else if known {
             self.closed = now;
         } else {
-            self.session.paths = paths.with(path);
+            return; // an old one: only its counters count
         }
         self.say(a, now);
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-pub use self::follow::{Comparison, follow_changes};
+pub use self::follow::{compare, follow_changes};
 pub use self::write::Writer;
 use crate::history::Counts;
 use crate::log::log;
@@ -43,7 +43,6 @@ const SWEEP: Duration = Duration::from_millis(300);
 pub struct Keeper {
     tracker: Arc<Tracker>,
     pub writer: Writer,
-    comparison: Option<Comparison>,
     /// Since when the database has been away, in seconds since 1970.
     away_since: Option<u32>,
     /// The torrent from which on old rows are looked for; `None` until the next search.
@@ -89,7 +88,7 @@ impl Keeper {
     /// A keeper that has nothing to write yet.
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
         let writer = Writer::new(tracker.clock.now());
-        Keeper { tracker, writer, comparison: None, away_since: None, sweep: None, hangs: false, announces: 0 }
+        Keeper { tracker, writer, away_since: None, sweep: None, hangs: false, announces: 0 }
     }
 
     /// Keeps until something comes through `stop`; calls `refresh` when it is time to look at the certificate. Ends
@@ -165,12 +164,7 @@ impl Keeper {
         }
         follow::record_suggestions(&tracker)?;
         if times.compare.due(now) {
-            self.comparison.get_or_insert_default();
-        }
-        if let Some(comparison) = &mut self.comparison
-            && comparison.go_on(&tracker)?
-        {
-            self.comparison = None;
+            compare(&tracker)?;
         }
         if times.forget.due(now) && tracker.clock.is_steady() {
             self.sweep = self.sweep.or(Some(0));

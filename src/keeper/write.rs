@@ -18,8 +18,9 @@ const PACE: u32 = 10;
 const SLOWEST: u32 = 30;
 /// How long a transaction may take before the next one is smaller: half of what others may be kept waiting.
 const LOCKED: Duration = Duration::from_millis(250);
-/// The fewest states of a transaction.
+/// The fewest states of a transaction, and those of the first: how fast the database is must be seen.
 const LEAST_ROWS: usize = 500;
+const FIRST_ROWS: usize = 2_000;
 /// How long others are let in between two transactions, at least and at most: SQLite's waiters look at most 100 ms apart.
 const GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(110));
 /// Bytes of a segment after which another begins.
@@ -44,7 +45,7 @@ pub struct Writer {
 impl Writer {
     /// A writer that has nothing to write yet, at a time in seconds since 1970.
     pub fn new(now: u32) -> Writer {
-        Writer { written: now, took: 0, rows: MOST_ROWS, caught_up: 0, fails: false }
+        Writer { written: now, took: 0, rows: FIRST_ROWS, caught_up: 0, fails: false }
     }
 
     /// How many states wait.
@@ -93,7 +94,11 @@ impl Writer {
     fn settle(&mut self, tracker: &Tracker, part: &[Waiting], more: bool) -> Result<(), Error> {
         let begin = Instant::now();
         let told = settle(&tracker.store, part, silence(&tracker.config))?;
-        told.iter().for_each(|told| tracker.swarms.shard(&told.info_hash).tell(told));
+        let mut records = Vec::new();
+        for told in &told {
+            tracker.swarms.shard(&told.info_hash).tell(told, &mut records);
+            tracker.journal.write(&mut records);
+        }
         self.caught_up += part.len();
         let took = begin.elapsed();
         // Others write, too: a command must not wait long for its turn, nor in vain.
@@ -117,16 +122,14 @@ impl Writer {
             return;
         }
         let renewed = synced.and_then(|()| renew_journal(tracker));
-        match (renewed, self.fails) {
-            (Ok(()), true) => log(format!("{} can be written again", journal.path().display())),
+        let path = journal.path().display();
+        match (&renewed, std::mem::replace(&mut self.fails, renewed.is_err())) {
+            (Ok(()), true) => log(format!("{path} can be written again")),
+            (Ok(()), false) if failed => log(format!("{path} was written anew: part of it was missing")),
             (Err(e), false) => log(format!(
-                "{} cannot be written ({e}): until it can, a kill would lose what is not yet in the database",
-                journal.path().display()
+                "{path} cannot be written ({e}): until it can, a kill would lose what is not yet in the database"
             )),
-            (Ok(()), false) if failed => {
-                log(format!("{} was written anew: part of it was missing", journal.path().display()))
-            }
-            (renewed, _) => self.fails = renewed.is_err(),
+            _ => {}
         }
     }
 
@@ -138,9 +141,10 @@ impl Writer {
         let done = if hangs {
             Err(Error { kind: Kind::Silent, message: "it does not answer".into() })
         } else {
-            self.write(tracker, now)
+            // Asked before anything is prepared for it.
+            tracker.store.is_same().and_then(|()| self.write(tracker, now))
         };
-        let Err(e) = done.and_then(|()| tracker.store.end()) else {
+        let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.journal.head().run)) else {
             tracker.journal.settled(u64::MAX);
             return Ok(());
         };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::protocol::Refusal;
+use crate::rules::limits::Quota;
 use crate::store::{Account, MAX_PENDING, MAX_PENDING_BY_ONE, Suggestion};
 use crate::sync::lock;
 
@@ -111,7 +112,7 @@ pub struct Access {
     anonymous: Arc<User>,
     suggested: Mutex<Suggested>,
     lookups: Mutex<(u32, u32)>,
-    registered: Mutex<Registered>,
+    registered: Mutex<Quota<u32>>,
     /// How often the keeper took over what the database said.
     changes: AtomicU64,
 }
@@ -121,13 +122,6 @@ pub struct Access {
 struct Suggested {
     seen: HashMap<Suggestion, u32>,
     queue: Vec<(Suggestion, u32)>,
-}
-
-/// How many torrents each member has registered by announcing since a time (seconds since 1970).
-#[derive(Default)]
-struct Registered {
-    since: u32,
-    counts: HashMap<u32, u32>,
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -184,14 +178,8 @@ impl Access {
 
     /// Whether a member, or with 0 anybody, may register one more torrent by announcing it.
     pub fn may_register(&self, user: u32, now: u32) -> bool {
-        let mut registered = lock(&self.registered);
-        if now.saturating_sub(registered.since) >= HOUR {
-            *registered = Registered { since: now, counts: HashMap::new() };
-        }
-        let count = registered.counts.entry(user).or_insert(0);
-        let may = *count < if user == 0 { MAX_REGISTERED } else { MAX_REGISTERED_BY_ONE };
-        *count += u32::from(may);
-        may
+        let most = if user == 0 { MAX_REGISTERED } else { MAX_REGISTERED_BY_ONE };
+        lock(&self.registered).take(user, most, HOUR, now)
     }
 
     /// The ids of all users.

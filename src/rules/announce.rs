@@ -6,7 +6,7 @@
 //! make of it, who is in the swarm then, what must the books hold, which peers are sent.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::books::session::LATE;
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::protocol::{Addresses, Announce, Event, Peers, Refusal, Reply, Scrape, network};
 use crate::random::Rng;
 use crate::rules::access::{Access, User};
-use crate::rules::limits::Begun;
+use crate::rules::limits::Quota;
 use crate::rules::swarm::{Shard, Swarm, Swarms, Torrent};
 use crate::torrent::InfoHash;
 
@@ -123,7 +123,7 @@ pub fn announce(
     }
     ledger.note(&a.info_hash, key.file, state, &mut buffers.records);
 
-    if let Some(slot) = slot {
+    if let Some(slot) = slot.filter(|_| a.event != Event::Stopped) {
         swarm.choose(slot, a.want, &mut buffers.rng, &mut buffers.peers);
     }
     let reply = reply(config, swarm, torrent.snatches, a, &mut buffers.rng);
@@ -140,7 +140,7 @@ fn may(
     who: &Admitted,
     a: &Announce,
     known: Option<&Known>,
-    begun: &mut Begun,
+    begun: &mut Quota<(u32, u32, IpAddr)>,
     now: u32,
 ) -> Result<bool, Refusal> {
     let (user, stopped) = (&who.user, a.event == Event::Stopped);
@@ -165,9 +165,10 @@ fn may(
             _ => {}
         }
     }
-    // Each session costs the database a row, and memory until it is written.
+    // Each session costs the database a row, and memory until it is written. Each client may be restarted once.
+    let most = config.clients.saturating_mul(2);
     let whose = if user.id == 0 { network(a.ip) } else { Ipv4Addr::UNSPECIFIED.into() };
-    if known.is_none() && !begun.another((torrent.id, user.id, whose), config, now) {
+    if known.is_none() && !begun.take((torrent.id, user.id, whose), most, config.interval, now) {
         if entered {
             user.leave();
         }

@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::config::Config;
 use crate::protocol::network;
 use crate::sync::lock;
 
@@ -117,28 +116,31 @@ impl Failures {
     }
 }
 
-/// The most members and torrents that [`Begun`] counts at a time, in each shard.
-const MAX_BEGUN: usize = 1_024;
+/// The most keys that a [`Quota`] counts at a time.
+const MAX_KEYS: usize = 1_024;
 
-/// The sessions that each member has begun on each torrent within an Interval; where passkeys are off, each
-/// address.
-#[derive(Default)]
-pub struct Begun {
+/// Counts how often each of some did something within a period.
+pub struct Quota<K> {
     since: u32,
-    counts: HashMap<(u32, u32, IpAddr), u32>,
+    counts: HashMap<K, u32>,
 }
 
-impl Begun {
-    /// Counts one more of (torrent, user, address), at a time in seconds since 1970, unless there were twice
-    /// `Clients`: each may be restarted once.
-    pub fn another(&mut self, key: (u32, u32, IpAddr), config: &Config, now: u32) -> bool {
-        // To forget all when there are too many keeps it small, and costs an attacker as many torrents.
-        if now.saturating_sub(self.since) >= config.interval || self.counts.len() >= MAX_BEGUN {
+impl<K> Default for Quota<K> {
+    fn default() -> Self {
+        Quota { since: 0, counts: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash> Quota<K> {
+    /// Counts one more, at a time in seconds since 1970, unless there were `most` within `period` seconds.
+    pub fn take(&mut self, key: K, most: u32, period: u32, now: u32) -> bool {
+        // To forget all when there are too many keeps it small, and costs an attacker as many keys.
+        if now.saturating_sub(self.since) >= period || self.counts.len() >= MAX_KEYS {
             self.since = now;
             self.counts.clear();
         }
         let count = self.counts.entry(key).or_insert(0);
-        let may = *count < config.clients.saturating_mul(2);
+        let may = *count < most;
         *count += u32::from(may);
         may
     }

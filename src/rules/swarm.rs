@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
@@ -15,7 +16,7 @@ use crate::books::settle::Told;
 use crate::books::{Known, Ledger, Life, Session, SessionKey};
 use crate::protocol::{Addr4, Addr6, Addresses, Factors, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
 use crate::random::Rng;
-use crate::rules::limits::Begun;
+use crate::rules::limits::Quota;
 use crate::sync::lock;
 use crate::torrent::{InfoHash, PeerId};
 
@@ -357,25 +358,26 @@ pub struct Shard {
     pub ledger: Ledger,
     /// Sessions that were closed a while ago: what is heard of them may be late.
     pub closed: HashMap<SessionKey, Known>,
-    /// Who began how many sessions lately.
-    pub begun: Begun,
+    /// Who began how many sessions lately: by torrent, user, and where passkeys are off address.
+    pub begun: Quota<(u32, u32, IpAddr)>,
 }
 
 impl Shard {
-    /// Takes over what the database knows of a session that memory has begun without knowing it.
-    pub fn tell(&mut self, told: &Told) {
+    /// Takes over what the database knows of a session that memory has begun without knowing it. Appends the records
+    /// that the journal must have of what it announced meanwhile.
+    pub fn tell(&mut self, told: &Told, records: &mut Vec<u8>) {
         let learn = |session: &mut Session| {
             // Unless it has begun another life since.
             if session.life == told.life {
                 session.life = Life(told.row.life);
+                session.began = told.row.current.began;
                 session.top = session.top.max(told.row.current.top);
                 session.announced = told.row.announced.saturating_add(session.announced.saturating_sub(told.announced));
                 session.complete |= told.row.complete;
                 session.snatched |= told.row.snatched;
             }
         };
-        // Noted while the one before was written.
-        self.ledger.learn(told.key, told.life, learn);
+        self.ledger.learn(&told.key, told.life, learn, records);
         if let Some(known) = self.closed.get_mut(&told.key) {
             return learn(&mut known.session);
         }

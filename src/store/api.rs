@@ -170,12 +170,14 @@ impl Store {
 
     /// The member of a name and the SHA-256 of each of their API keys.
     pub fn member(&self, name: &str) -> Result<Option<(Member, Vec<String>)>, Error> {
-        let sql = "SELECT u.id, u.admin, u.banned, k.key_hash
-            FROM users u LEFT JOIN api_keys k ON k.user_id = u.id WHERE u.username = ?";
+        let sql = format!(
+            "SELECT u.id, u.admin, u.banned, k.key_hash FROM users u LEFT JOIN api_keys k ON k.user_id = u.id WHERE {}",
+            self.dialect.has_name()
+        );
         let mut found: Option<(Member, Vec<String>)> = None;
         self.with(|c| {
             found = None;
-            c.query(sql, &[Value::Text(name)], &mut |row| {
+            c.query(&sql, &[Value::Text(name)], &mut |row| {
                 let Some(member) = member(row) else { return };
                 let (_, keys) = found.get_or_insert((member, Vec::new()));
                 keys.extend(row.get(3).map(Value::text).filter(|key| !key.is_empty()));

@@ -58,7 +58,7 @@ impl Store {
 fn try_a_write(store: &Store, c: &mut dyn Connection) -> Result<(), Error> {
     c.execute(store.dialect.begin(), &[])?;
     // Also what triggers may do is tried.
-    let sql = "INSERT INTO files (info_hash, name) VALUES ('676f617420636865636b732061207772697465202e', 'goat check')";
+    let sql = "INSERT INTO files (info_hash, name) VALUES ('676f617420636865636b7320612077726974652e', 'goat check')";
     let tried = c.execute(sql, &[]);
     c.execute("ROLLBACK", &[])?;
     tried.map(drop)
@@ -70,12 +70,9 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
         return Ok(());
     }
     let folder = if driver == Driver::Sqlite { "sqlite" } else { "mysql" };
-    match version(c) {
-        Err(e) => {
-            wrong.push(e.message);
-            return Ok(());
-        }
-        Ok(_) => {}
+    if let Err(e) = version(c) {
+        wrong.push(e.message);
+        return Ok(());
     }
     let missing: Vec<&str> =
         TABLES.map(|(table, _)| table).into_iter().filter(|t| !present.iter().any(|p| p == t)).collect();

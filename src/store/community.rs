@@ -49,7 +49,8 @@ impl Store {
     /// The id of the user with a name, or else with an id.
     pub fn find_user(&self, text: &str) -> Result<Option<u32>, Error> {
         let id = |row: &[Value]| row.first().map(Value::small);
-        let by_name = self.one("SELECT id FROM users WHERE username = ?", &[Value::Text(text)], id)?;
+        let sql = format!("SELECT id FROM users WHERE {}", self.dialect.has_name());
+        let by_name = self.one(&sql, &[Value::Text(text)], id)?;
         match text.parse::<u32>() {
             Ok(number) if by_name.is_none() => {
                 self.one("SELECT id FROM users WHERE id = ?", &[Value::Int(number.into())], id)

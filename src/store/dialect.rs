@@ -28,20 +28,27 @@ impl Dialect {
         }
     }
 
-    /// Adds to what so many users are credited: an id, bytes uploaded and bytes downloaded of each.
-    pub fn add_to_users(&self, users: usize) -> String {
-        let more = " UNION ALL SELECT ?, ?, ?".repeat(users.saturating_sub(1));
-        let rows = format!("(SELECT ? AS id, ? AS up, ? AS down{more}) t");
-        let add = |least| {
-            format!(
-                "SET uploaded = uploaded + {least}(t.up, 9223372036854775807 - uploaded),
-                 downloaded = downloaded + {least}(t.down, 9223372036854775807 - downloaded)"
-            )
-        };
+    /// Whether a member has a name, whatever the case of its ASCII letters.
+    pub fn has_name(&self) -> &'static str {
         match self.driver {
-            Driver::Sqlite => format!("UPDATE users {} FROM {rows} WHERE users.id = t.id", add("MIN")),
-            Driver::Mysql => format!("UPDATE users JOIN {rows} ON users.id = t.id {}", add("LEAST")),
+            Driver::Sqlite => "username = ?",
+            Driver::Mysql => "name_key = LOWER(CONVERT(CAST(? AS BINARY) USING latin1))",
         }
+    }
+
+    /// Adds to what so many users are credited, in SQLite one: an id, bytes uploaded and bytes downloaded of each.
+    pub fn add_to_users(&self, users: usize) -> String {
+        if self.driver == Driver::Sqlite {
+            return "UPDATE users SET uploaded = uploaded + MIN(?2, 9223372036854775807 - uploaded),
+                downloaded = downloaded + MIN(?3, 9223372036854775807 - downloaded) WHERE id = ?1"
+                .into();
+        }
+        let more = " UNION ALL SELECT ?, ?, ?".repeat(users.saturating_sub(1));
+        format!(
+            "UPDATE users JOIN (SELECT ? AS id, ? AS up, ? AS down{more}) t ON users.id = t.id
+             SET uploaded = uploaded + LEAST(t.up, 9223372036854775807 - uploaded),
+             downloaded = downloaded + LEAST(t.down, 9223372036854775807 - downloaded)"
+        )
     }
 
     /// Begins a transaction.

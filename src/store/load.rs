@@ -101,36 +101,16 @@ pub(super) fn file(row: &[Value]) -> Option<FileRow> {
 impl Store {
     /// Reads all users and torrents.
     pub fn load(&self, mut users: impl FnMut(Account), mut files: impl FnMut(FileRow)) -> Result<(), Error> {
-        // What changed before this moment is about to be read.
-        again(|| self.with(|c| c.execute("DELETE FROM changes", &[])))?;
         self.with(|c| {
             c.query(&format!("SELECT {USER_COLUMNS} FROM users"), &[], &mut |row| {
                 user(row).into_iter().for_each(&mut users);
             })?;
-            c.query(&format!("SELECT {FILE_COLUMNS} FROM files"), &[], &mut |row| {
+            // Nobody asks memory for their names.
+            let columns = FILE_COLUMNS.replace(" name,", " '',");
+            c.query(&format!("SELECT {columns} FROM files"), &[], &mut |row| {
                 file(row).into_iter().for_each(&mut files);
             })
         })
-    }
-
-    /// The next so many users after an id, in the order of their ids.
-    pub fn users_after(&self, id: u32, most: u32) -> Result<Vec<Account>, Error> {
-        self.after(&format!("SELECT {USER_COLUMNS} FROM users"), id, most, user)
-    }
-
-    /// The next so many torrents after an id, in the order of their ids.
-    pub fn files_after(&self, id: u32, most: u32) -> Result<Vec<FileRow>, Error> {
-        self.after(&format!("SELECT {FILE_COLUMNS} FROM files"), id, most, file)
-    }
-
-    fn after<T>(&self, sql: &str, id: u32, most: u32, read: fn(&[Value]) -> Option<T>) -> Result<Vec<T>, Error> {
-        let mut found = Vec::new();
-        self.with(|c| {
-            found.clear();
-            let sql = format!("{sql} WHERE id > ? ORDER BY id LIMIT ?");
-            c.query(&sql, &[id.into(), most.into()], &mut |row| found.extend(read(row)))
-        })?;
-        Ok(found)
     }
 
     /// A number that was drawn when the database was new. Its backups and copies have the same.

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB.
 
+use std::error::Error as _;
 use std::io::ErrorKind;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
@@ -37,11 +38,17 @@ impl From<mysql::Error> for Error {
             mysql::Error::MySqlError(e) if BUSY.contains(&e.code) => Kind::Busy,
             mysql::Error::MySqlError(e) if GONE.contains(&e.code) => Kind::Lost,
             mysql::Error::MySqlError(_) => Kind::Other,
-            mysql::Error::IoError(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Kind::Silent,
+            mysql::Error::IoError(e) if is_silence(e) => Kind::Silent,
+            mysql::Error::CodecError(e) if e.source().is_some_and(is_silence) => Kind::Silent,
             _ => Kind::Lost,
         };
         Error { kind, message: error.to_string() }
     }
+}
+
+/// Whether an error is that nothing came in time.
+fn is_silence(e: &(dyn std::error::Error + 'static)) -> bool {
+    e.downcast_ref::<std::io::Error>().is_some_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }
 
 impl Mysql {

@@ -4,9 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::dialect::Dialect;
-use super::run::{Run, replaced};
 use super::schema::make_tables;
-use super::sql::{Connection, Error, Kind, Value};
+use super::sql::{Connection, Error, Kind, Value, replaced};
 use crate::config::{Config, Driver};
 use crate::sync::lock;
 
@@ -14,6 +13,15 @@ use crate::sync::lock;
 const TRIES: usize = 2;
 /// The most connections open at a time; who finds none free opens one and closes it again.
 const MAX_IDLE: usize = 8;
+
+/// By what a run knows its database: see `run`.
+#[derive(Default)]
+pub(super) struct Run {
+    /// What it is called by; 0 before it begins.
+    pub(super) id: AtomicU64,
+    /// The number of settlings that are known to be written.
+    pub(super) written: AtomicU64,
+}
 
 /// A database, and connections to it that wait to be used again.
 pub struct Store {

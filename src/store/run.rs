@@ -1,26 +1,11 @@
 //! By what a goat that runs knows that the database is still the one that it wrote last: a row of the table `goat`,
 //! which each settling counts up. A backup that is put in its place, in whatever way, has another number or none.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::pool::{Store, again};
-use super::sql::{Connection, Error, Kind, Value, big};
+use super::sql::{Connection, Error, Value, big, replaced};
 use crate::random::Rng;
-
-/// The row of this run.
-#[derive(Default)]
-pub(super) struct Run {
-    /// What it is called by; 0 before it begins.
-    id: AtomicU64,
-    /// The number of settlings that are known to be written.
-    written: AtomicU64,
-}
-
-/// What a database says that is not the one that goat began with.
-pub(super) fn replaced() -> Error {
-    let message = "it was replaced, restored or removed while goat ran: goat ends, start it again on what is there now";
-    Error { kind: Kind::Replaced, message: message.into() }
-}
 
 fn name(run: u64) -> String {
     format!("run {run:016x}")
@@ -47,14 +32,6 @@ impl Store {
     pub fn end_run(&self, run: u64) -> Result<(), Error> {
         let sql = "DELETE FROM goat WHERE name = ?";
         again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))]).map(drop)))
-    }
-
-    /// Forgets this run, at its end.
-    pub fn end(&self) -> Result<(), Error> {
-        match self.run.id.swap(0, Relaxed) {
-            0 => Ok(()),
-            run => self.end_run(run),
-        }
     }
 
     /// Counts a settling, in its transaction. An error if the row of this run is gone.

@@ -1,6 +1,7 @@
 //! The rows of sessions: what settling reads and writes, and what the tracker loads at its start.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::dialect::Dialect;
@@ -120,6 +121,17 @@ pub(super) fn pieces<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T
     })
 }
 
+/// Pieces of rows, each with its statement, which is worded anew only where a piece has another size.
+fn worded<T>(rows: &[T], most: usize, word: impl Fn(usize) -> String) -> impl Iterator<Item = (&[T], Rc<str>)> {
+    let mut last: (usize, Rc<str>) = (0, Rc::from(""));
+    pieces(rows, most).map(move |piece| {
+        if last.0 != piece.len() {
+            last = (piece.len(), word(piece.len()).into());
+        }
+        (piece, last.1.clone())
+    })
+}
+
 /// The rows of some members on some torrents, (file_id, user_id); where others write too, locked until the end of
 /// the transaction.
 fn of_members(
@@ -130,9 +142,11 @@ fn of_members(
 ) -> Result<(), Error> {
     // SQLite has one writer at a time, and answers one by one as fast as many at once.
     let (most, locked) = if driver == Driver::Sqlite { (1, "") } else { (512, " FOR UPDATE") };
-    for piece in pieces(members, most) {
-        let which = vec!["(file_id = ? AND user_id = ?)"; piece.len()].join(" OR ");
-        let sql = format!("SELECT {KEY}, {} FROM sessions WHERE {which}{locked}", COLUMNS.join(", "));
+    let select = |members| {
+        let which = vec!["(file_id = ? AND user_id = ?)"; members].join(" OR ");
+        format!("SELECT {KEY}, {} FROM sessions WHERE {which}{locked}", COLUMNS.join(", "))
+    };
+    for (piece, sql) in worded(members, most, select) {
         let values: Vec<Value> =
             piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
         c.query(&sql, &values, &mut |row| {
@@ -147,7 +161,7 @@ fn of_members(
 /// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
 fn write(c: &mut dyn Connection, driver: Driver, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
     let sqlite = driver == Driver::Sqlite;
-    for piece in pieces(rows, if sqlite { 1 } else { 512 }) {
+    for (piece, sql) in worded(rows, if sqlite { 1 } else { 512 }, |rows| statement(sqlite, new, rows)) {
         let packed: Vec<_> = piece.iter().map(|(_, row)| lives(row)).collect();
         let mut values = Vec::with_capacity(piece.len() * 22);
         for ((key, row), lives) in piece.iter().zip(&packed) {
@@ -161,7 +175,7 @@ fn write(c: &mut dyn Connection, driver: Driver, rows: &[(Key, Row)], new: bool)
                 values.extend(columns(row, lives));
             }
         }
-        c.execute(&statement(sqlite, new, piece.len()), &values)?;
+        c.execute(&sql, &values)?;
     }
     Ok(())
 }
@@ -341,9 +355,9 @@ impl Store {
         let users: Vec<_> = credits.iter().collect();
         // MySQL takes five times as long for one after the other.
         let most = if self.dialect.driver == Driver::Sqlite { 1 } else { 512 };
-        for rows in pieces(&users, most) {
+        for (rows, sql) in worded(&users, most, |users| self.dialect.add_to_users(users)) {
             let values = rows.iter().flat_map(|(id, sum)| [Value::from(**id), big(sum.uploaded), big(sum.downloaded)]);
-            c.execute(&self.dialect.add_to_users(rows.len()), &values.collect::<Vec<_>>())?;
+            c.execute(&sql, &values.collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -436,11 +450,14 @@ impl Store {
 fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -> Result<(), Error> {
     let mut members: Vec<(u32, u32)> = new.iter().map(|((file, user, _), _)| (*file, *user)).collect();
     members.dedup();
-    for piece in pieces(&members, if dialect.driver == Driver::Sqlite { 1 } else { 512 }) {
+    let insert = |rows| {
+        let rows = vec!["(?, ?, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)"; rows].join(", ");
+        format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore())
+    };
+    for (piece, sql) in worded(&members, if dialect.driver == Driver::Sqlite { 1 } else { 512 }, insert) {
         let values: Vec<Value> =
             piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
-        let rows = vec!["(?, ?, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)"; piece.len()].join(", ");
-        c.execute(&format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore()), &values)?;
+        c.execute(&sql, &values)?;
     }
     Ok(())
 }

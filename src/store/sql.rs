@@ -114,6 +114,12 @@ impl Error {
     }
 }
 
+/// What goat says of a database that is not the one that it began with.
+pub(super) fn replaced() -> Error {
+    let message = "it was replaced, restored or removed while goat ran: goat ends, start it again on what is there now";
+    Error { kind: Kind::Replaced, message: message.into() }
+}
+
 /// One connection to a database.
 pub(super) trait Connection: Send {
     /// Runs a statement and returns how many rows it changed.

@@ -60,7 +60,12 @@ impl From<rusqlite::Error> for Error {
 impl Sqlite {
     /// Opens the file, and creates it where it is missing.
     pub fn open(path: &Path, hurried: bool) -> Result<Sqlite, Error> {
-        let in_words = |e: Error| Error { message: format!("cannot open {}: {e}", path.display()), ..e };
+        let whose =
+            || crate::sys::stranger(path).map(|owner| format!(". It belongs to {owner}: run goat as that user"));
+        let in_words = |e: Error| {
+            let message = format!("cannot open {}: {e}{}", path.display(), whose().unwrap_or_default());
+            Error { message, ..e }
+        };
         // It holds passkeys: for nobody but its owner. Its journal gets the same mode. A file that exists is
         // not opened here: closing it again would drop the locks of this process's other connections.
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {

@@ -1,7 +1,8 @@
 //! The real binary, run as an operator runs it.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -17,6 +18,8 @@ pub struct Goat {
     config: Value,
     /// Set for all that is run from now on.
     pub environment: Vec<(String, String)>,
+    /// Who runs all that is run from now on, if not the user who runs the test, who must be root.
+    pub user: Option<u32>,
 }
 
 /// A member, as `goat user add` reports it.
@@ -62,6 +65,7 @@ impl Goat {
             port,
             config,
             environment: Vec::new(),
+            user: None,
         }
     }
 
@@ -74,10 +78,15 @@ impl Goat {
         let on = |key: &str| self.config[key] == true;
         wait_until("goat to listen", || {
             process.assert_running();
-            let http = !on("HTTP") || TcpStream::connect(self.address()).is_ok();
-            let https = !on("HTTPS") || TcpStream::connect(self.tls_address()).is_ok();
-            let udp = !on("UDP") || process.output().contains("listening for UDP");
-            http && https && udp
+            // The ports are taken long before anybody is answered.
+            let listens = |what: &str| {
+                process
+                    .output()
+                    .contains(&format!("listening for {what} on"))
+            };
+            ["HTTP", "HTTPS", "UDP"]
+                .iter()
+                .all(|what| !on(what) || listens(what))
         });
         self.process = Some(process);
     }
@@ -138,6 +147,23 @@ impl Goat {
         self.folder.join("config.json")
     }
 
+    /// The folder of its journal: beside the database (SQLite) or the configuration (MariaDB).
+    pub fn journal(&self) -> PathBuf {
+        match self.config["DB"]["Path"].as_str() {
+            Some(path) => Path::new(path).with_extension("journal"),
+            None => self.folder.join("config.journal"),
+        }
+    }
+
+    /// The files in that folder which hold what was answered, in order.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.journal()).into_iter().flatten();
+        let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|end| end == "log"));
+        files.sort();
+        files
+    }
+
     /// Runs a subcommand on the same configuration: its status, stdout and stderr.
     pub fn cli(&self, arguments: &[&str]) -> (ExitStatus, String, String) {
         let output = self.command(arguments).output().unwrap();
@@ -185,7 +211,19 @@ impl Goat {
 
     /// A subcommand on the same configuration, ready to be started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
+        let mut program = PathBuf::from(env!("CARGO_BIN_EXE_goat"));
+        if self.user.is_some() {
+            // Where others may be.
+            let copy = self.folder.join("goat");
+            if !copy.exists() {
+                std::fs::copy(program, &copy).unwrap();
+            }
+            program = copy;
+        }
+        let mut command = Command::new(program);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
             .args(arguments)
             .arg("--config")

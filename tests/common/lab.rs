@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,6 +21,8 @@ pub struct Lab {
 pub struct Host {
     namespace: Namespace,
     pub address: Ipv4Addr,
+    pub ipv6: Option<Ipv6Addr>,
+    names: Option<PathBuf>,
 }
 
 impl Lab {
@@ -54,6 +57,17 @@ impl Lab {
         });
     }
 
+    /// Gives the hub another address; `arguments` are those of `ip addr add`.
+    pub fn add_address(&self, arguments: &str) {
+        self.hub.ip(&format!("addr add {arguments} dev br0"));
+    }
+
+    /// Gives the hub an IPv6 address.
+    pub fn add_ipv6(&self) -> IpAddr {
+        self.add_address("fd00::1/64 nodad");
+        "fd00::1".parse().unwrap()
+    }
+
     /// Adds a host.
     pub fn host(&self) -> Host {
         let number = self.hosts.get() + 1;
@@ -67,7 +81,12 @@ impl Lab {
         self.hub.ip(&format!("link set host{number} master br0 up"));
         namespace.ip(&format!("addr add {address}/24 dev eth0"));
         namespace.ip("link set eth0 up");
-        Host { namespace, address }
+        Host {
+            namespace,
+            address,
+            ipv6: None,
+            names: None,
+        }
     }
 }
 
@@ -75,8 +94,33 @@ impl Host {
     /// A command that runs on this host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace.0, program]);
+        command.args(["netns", "exec", &self.namespace.0]);
+        if let Some(names) = &self.names {
+            // The namespace's programs have mounts of their own.
+            let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+            command.args(["sh", "-c", script]).arg(names);
+        }
+        command.arg(program);
         command
+    }
+
+    /// Gives it an IPv6 address.
+    pub fn add_ipv6(&mut self) -> Ipv6Addr {
+        let address = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, self.address.octets()[3].into());
+        let arguments = format!("addr add {address}/64 dev eth0 nodad");
+        self.namespace.ip(&arguments);
+        self.ipv6 = Some(address);
+        address
+    }
+
+    /// Takes its IPv4 address away.
+    pub fn drop_ipv4(&self) {
+        self.namespace.ip("-4 addr flush dev eth0");
+    }
+
+    /// Has its programs read this file in the place of /etc/hosts.
+    pub fn knows(&mut self, names: &Path) {
+        self.names = Some(names.into());
     }
 }
 

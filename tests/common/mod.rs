@@ -7,6 +7,7 @@ mod announce;
 mod database;
 mod goat;
 mod lab;
+pub mod load;
 mod model;
 mod process;
 mod socket;
@@ -17,8 +18,11 @@ pub use announce::{AGENT, Announce, info_hash, peer_id, scrape};
 pub use database::{Database, Lock, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
-pub use model::{Bytes, Client, Clients, History, Kind, Lives, Model, Random, SILENCE, Said, Verdict, Way, above, files, plus, users};
-pub use process::Process;
+pub use model::{
+    Bytes, Client, Clients, History, Kind, Lives, Model, Random, SILENCE, Said, Verdict, Way,
+    above, files, plus, users,
+};
+pub use process::{Process, faketime, tidy};
 pub use socket::{connect_from, end_by_reset};
 pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post, parse_answer};
 
@@ -92,17 +96,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-        // And the journals of configurations in it.
-        let name = format!("{}-", self.0.file_name().unwrap().to_string_lossy());
-        for file in std::fs::read_dir("/dev/shm")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if file.file_name().to_string_lossy().contains(&name) {
-                let _ = std::fs::remove_file(file.path());
-            }
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use super::wait_for;
+use super::{skip, wait_for};
 
 /// A running program whose output goes to a file. It is killed when it goes out of scope; if that is
 /// because the test fails, the end of its output is shown.
@@ -82,5 +82,23 @@ impl Drop for Process {
             let last = &lines[lines.len().saturating_sub(40)..];
             println!("--- the last output of {}:\n{}", self.name, last.join("\n"));
         }
+    }
+}
+
+/// Where the library is that shows programs another time.
+pub fn faketime(test: &str) -> Option<String> {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let library = libraries.find(|path| path.exists());
+    if library.is_none() {
+        skip(test, "no libfaketime");
+    }
+    Some(library?.to_str()?.into())
+}
+
+/// Removes what that library leaves behind of a process that was killed.
+pub fn tidy(id: u32) {
+    for name in ["faketime_shm", "sem.faketime_sem"] {
+        let _ = std::fs::remove_file(format!("/dev/shm/{name}_{id}"));
     }
 }

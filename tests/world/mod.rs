@@ -240,14 +240,26 @@ impl World {
     /// Lets the silent go.
     pub fn expire(&self) {
         for mut shard in self.swarms.each() {
-            announce::expire(&self.config, &self.access, &mut shard, self.now.get(), &mut Vec::new());
+            announce::expire(
+                &self.config,
+                &self.access,
+                &mut shard,
+                self.now.get(),
+                &mut Vec::new(),
+            );
         }
     }
 
     /// Lets a user go.
     pub fn drop_user(&self, user: u32) {
         for mut shard in self.swarms.each() {
-            announce::drop_users(&self.access, &mut shard, &[user].into(), self.now.get(), &mut Vec::new());
+            announce::drop_users(
+                &self.access,
+                &mut shard,
+                &[user].into(),
+                self.now.get(),
+                &mut Vec::new(),
+            );
         }
     }
 
