@@ -16,7 +16,7 @@ use std::thread;
 use common::{Database, Folder, hex};
 use goat::books::ledger::Waiting;
 use goat::books::settle::{settle, sort};
-use goat::keeper::{Writer, compare, follow_changes};
+use goat::keeper::{Comparison, Writer, follow_changes};
 use goat::protocol::{Announce, Event, Peers, Refusal, Reply};
 use goat::random::Rng;
 use goat::rules::access::User;
@@ -2013,7 +2013,8 @@ mod rules {
         );
         assert!(access.approves(Some(b"qBittorrent/5"), None));
 
-        compare(&books.tracker).unwrap();
+        let mut comparison = Comparison::default();
+        while !comparison.go_on(&books.tracker).unwrap() {}
         assert!(access.by_id(BOB).is_none() && !known(3) && known(6));
         assert!(!access.approves(Some(b"qBittorrent/5"), None));
         assert!(access.by_id(ALICE).is_some() && known(1) && known(2));
@@ -2410,14 +2411,14 @@ impl<'a> Books<'a> {
 
     /// Writes what was taken, as the keeper does.
     fn settle_taken(&self, batch: &[Waiting]) {
+        let mut records = Vec::new();
         for told in settle(&self.tracker.store, batch, 2 * INTERVAL).unwrap() {
-            let mut records = Vec::new();
             self.tracker
                 .swarms
                 .shard(&told.info_hash)
                 .tell(&told, &mut records);
-            self.tracker.journal.write(&mut records);
         }
+        self.tracker.journal.write(&mut records);
     }
 
     fn try_write(&self) -> Result<(), goat::store::Error> {
