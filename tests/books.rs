@@ -16,7 +16,7 @@ use std::thread;
 use common::{Database, Folder, hex};
 use goat::books::ledger::Waiting;
 use goat::books::settle::{settle, sort};
-use goat::keeper::{Comparison, Writer, follow_changes};
+use goat::keeper::{Writer, compare, follow_changes};
 use goat::protocol::{Announce, Event, Peers, Refusal, Reply};
 use goat::random::Rng;
 use goat::rules::access::User;
@@ -2013,8 +2013,7 @@ mod rules {
         );
         assert!(access.approves(Some(b"qBittorrent/5"), None));
 
-        let mut comparison = Comparison::default();
-        while !comparison.go_on(&books.tracker).unwrap() {}
+        compare(&books.tracker).unwrap();
         assert!(access.by_id(BOB).is_none() && !known(3) && known(6));
         assert!(!access.approves(Some(b"qBittorrent/5"), None));
         assert!(access.by_id(ALICE).is_some() && known(1) && known(2));
