@@ -44,6 +44,8 @@ fn hash(torrent: u64) -> InfoHash {
 #[derive(Clone, Copy)]
 struct Size {
     users: u64,
+    /// Of them those who announce.
+    active: u64,
     torrents: u64,
     sessions: u64,
 }
@@ -95,7 +97,7 @@ impl Bench {
         Bench {
             tracker: Arc::new(Tracker::load(config).unwrap()),
             size,
-            users: (0..size.users).map(user).collect(),
+            users: (0..size.active).map(user).collect(),
             rng: Rng::new(1),
             buffers: Buffers::new(Rng::new(2)),
             rounds: 1,
@@ -106,12 +108,12 @@ impl Bench {
         let mut peer_id = PeerId([b'x'; 20]);
         peer_id.0[..8].copy_from_slice(b"-qB4600-");
         peer_id.0[12..].copy_from_slice(&session.to_be_bytes());
-        let user = session % self.size.users;
+        let user = session % self.size.active;
         let a = Announce {
             info_hash: hash(session % self.size.torrents),
             peer_id,
             ip: IpAddr::from(Ipv4Addr::from(0x0a00_0000 + user as u32)),
-            port: 1024 + (session / self.size.users) as u16,
+            port: 1024 + (session / self.size.active) as u16,
             uploaded: common::FIRST_COUNTER + 1_000_000 * round,
             downloaded: common::FIRST_COUNTER + 2_000_000 * round,
             left: session % 2,
@@ -275,6 +277,7 @@ fn journal() {
     let (database, dir) = (Database::sqlite(), TempDir::new("journal"));
     let size = Size {
         users: 100,
+        active: 100,
         torrents: 100,
         sessions: 10_000,
     };
@@ -300,6 +303,7 @@ fn main() {
     let sessions = number("--sessions", 1_000_000);
     let size = Size {
         users: number("--users", 100_000).min(sessions),
+        active: number("--active", 10_000).min(sessions),
         torrents: number("--torrents", 1_000_000).min(sessions),
         sessions,
     };

@@ -95,6 +95,7 @@ impl Tracker {
     /// Reads users, torrents, sessions and clients. Where the connection is lost meanwhile, all are read once more.
     fn read(&self) -> Result<(), crate::store::Error> {
         let mut hashes = HashMap::new();
+        self.store.forget_all_changes()?;
         self.store.load(
             |user| self.access.put_user(user.into()),
             |file| {

@@ -379,7 +379,7 @@ fn nothing_is_credited_above_what_clients_moved() {
         );
     };
     // Delays that add up where much is announced, as in a queue; lives of any length.
-    for kind in [Kind::OneCounter; 0] {
+    for kind in [Kind::OneCounter, Kind::TwoUrls] {
         for delay in [50, 2_000, 10_000, 30_000, 60_000] {
             let line = line(
                 &Way {
@@ -400,7 +400,7 @@ fn nothing_is_credited_above_what_clients_moved() {
         }
     }
     // Delays with a bound, as of packets, which may be longer than what is late at the latest by the rule.
-    for kind in [Kind::TwoUrlsTwoPaths] {
+    for kind in Kind::ALL {
         for delay in [50, 2_000, 10_000, 30_000, 60_000, 110_000, 600_000] {
             let whole = delay <= kind.patience() * 1000;
             if whole || delay <= 110_000 {

@@ -1,23 +1,26 @@
 -- Part two of goat's tables for MySQL and MariaDB: import it after schema.sql. goat applies it at its
 -- start where the triggers are missing. What they write, goat reads within 5 seconds.
+DELIMITER //
 CREATE TRIGGER users_insert AFTER INSERT ON users FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('user', NEW.id);
+    INSERT INTO changes (what, which) VALUES ('user', NEW.id)//
+-- Not for what is credited: that would write a row for each.
 CREATE TRIGGER users_update AFTER UPDATE ON users FOR EACH ROW
-    INSERT INTO changes (what, which) SELECT 'user', d.id
-        FROM (SELECT OLD.id AS id UNION SELECT NEW.id) AS d
-        WHERE NOT (OLD.id = NEW.id AND OLD.username <=> NEW.username AND OLD.passkey <=> NEW.passkey
-            AND OLD.torrent_limit = NEW.torrent_limit AND OLD.admin = NEW.admin AND OLD.banned = NEW.banned);
+    IF NOT (OLD.id = NEW.id AND OLD.username <=> NEW.username AND OLD.passkey <=> NEW.passkey
+        AND OLD.torrent_limit = NEW.torrent_limit AND OLD.admin = NEW.admin AND OLD.banned = NEW.banned) THEN
+        INSERT INTO changes (what, which) VALUES ('user', OLD.id), ('user', NEW.id);
+    END IF//
 CREATE TRIGGER users_delete AFTER DELETE ON users FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('user', OLD.id);
+    INSERT INTO changes (what, which) VALUES ('user', OLD.id)//
 CREATE TRIGGER files_insert AFTER INSERT ON files FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('file', NEW.info_hash);
+    INSERT INTO changes (what, which) VALUES ('file', NEW.info_hash)//
 CREATE TRIGGER files_update AFTER UPDATE ON files FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('file', OLD.info_hash), ('file', NEW.info_hash);
+    INSERT INTO changes (what, which) VALUES ('file', OLD.info_hash), ('file', NEW.info_hash)//
 CREATE TRIGGER files_delete AFTER DELETE ON files FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('file', OLD.info_hash);
+    INSERT INTO changes (what, which) VALUES ('file', OLD.info_hash)//
 CREATE TRIGGER whitelist_insert AFTER INSERT ON whitelist FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('client', '');
+    INSERT INTO changes (what, which) VALUES ('client', '')//
 CREATE TRIGGER whitelist_update AFTER UPDATE ON whitelist FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('client', '');
+    INSERT INTO changes (what, which) VALUES ('client', '')//
 CREATE TRIGGER whitelist_delete AFTER DELETE ON whitelist FOR EACH ROW
-    INSERT INTO changes (what, which) VALUES ('client', '');
+    INSERT INTO changes (what, which) VALUES ('client', '')//
+DELIMITER ;

@@ -208,56 +208,36 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     }
     let seeded = if next.closed == 0 && before.session.left == 0 { (last, now.max(last)) } else { (0, 0) };
     next.session.announced = next.session.announced.saturating_add(1);
-    let mut state = State { known: next, birth: None, seeded, factors: Factors::default() };
-    let next = &mut state.known;
-    let top = next.session.top;
     if next.closed == 0 {
-        let paths = next.session.paths;
-        let young = paths.contains(Paths::IN_DOUBT) && now.saturating_sub(next.session.began) <= LATE;
-        if young && !started && !paths.contains(path) {
-            // It may be of the life before, over a path that is slower: its counters would be credited once more.
-            return state;
-        }
-        next.session.top = top.max(counters);
-        if !stopped {
-            next.session.paths = paths.with(path);
-        } else if paths.contains(path) {
-            next.closed = now;
-        } else {
-            return state; // an old one: only its counters count
-        }
-        next.say(a, now);
-        return state;
+        next.stay(a, counters, path, now);
+        return State { known: next, birth: None, seeded, factors: Factors::default() };
     }
+    let top = next.session.top;
     let doubt = begins(top, next.closed, next.session.paths, now, path, started, counters);
     let late = doubt.is_none() && top.max(counters) != counters;
-    let mut at = now;
+    if !late {
+        next.session.top = counters;
+    }
+    // One life may end and the next begin within a second: the row tells by the time which came first.
+    birth.at = if doubt.is_some() { now.max(last.saturating_add(1)) } else { now };
     if let Some(doubt) = doubt {
-        // One may end and the next begin within a second: the row tells by the time which came first.
-        at = now.max(last.saturating_add(1));
-        next.session.life = next.session.life.next();
+        birth.doubt = doubt;
+        (next.session.life, next.session.began) = (next.session.life.next(), birth.at);
         if next.session.life.is_provisional() {
             next.session.announced = 1; // each is added to what the row has
         }
-        next.session.top = counters;
-        next.session.began = at;
         next.session.paths = if doubt == 0 { Paths::default() } else { Paths::IN_DOUBT };
-        state.birth = Some(Birth { at, doubt, ..birth });
-    } else if !late {
-        next.session.top = counters;
     }
-    let next = &mut state.known;
     // Who has left may have said `started` before, over a path that is slower.
     let returns = started && !late && next.session.paths.contains(path) || doubt.is_some();
     if !stopped && (returns || now.saturating_sub(next.closed) > BACK) {
         next.session.paths = next.session.paths.reopened(path);
-        (next.closed, next.session.seen) = (0, [0, 0]);
-        next.at = Addresses::NONE;
+        (next.closed, next.session.seen, next.at) = (0, [0, 0], Addresses::NONE);
     }
     if next.closed == 0 || !late {
-        next.say(a, at);
+        next.say(a, birth.at);
     }
-    state
+    State { known: next, birth: doubt.map(|_| birth), seeded, factors: Factors::default() }
 }
 
 /// A session of which nothing was known before this announce.
@@ -298,6 +278,26 @@ impl Known {
             snatched: row.snatched,
         };
         Known { session, at: row.at, closed: row.closed }
+    }
+
+    /// Takes over an announce of a session that is open.
+    fn stay(&mut self, a: &Announce, counters: Moved, path: Paths, now: u32) {
+        let (session, event) = (&mut self.session, a.event);
+        let known = session.paths.contains(path);
+        let young = session.paths.contains(Paths::IN_DOUBT) && now.saturating_sub(session.began) <= LATE;
+        if young && event != Event::Started && !known {
+            // It may be of the life before, over a path that is slower: its counters would be credited once more.
+            return;
+        }
+        session.top = session.top.max(counters);
+        if event != Event::Stopped {
+            session.paths = session.paths.with(path);
+        } else if known {
+            self.closed = now;
+        } else {
+            return; // an old one: only its counters count
+        }
+        self.say(a, now);
     }
 
     /// Takes over what an announce says beside its counters.

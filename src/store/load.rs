@@ -202,6 +202,11 @@ impl Store {
         Ok((ids, which))
     }
 
+    /// Forgets all changes, before everything is read.
+    pub fn forget_all_changes(&self) -> Result<(), Error> {
+        again(|| self.with(|c| c.execute("DELETE FROM changes", &[]).map(drop)))
+    }
+
     /// Forgets changes that were followed. By their ids, not up to the last: a transaction that began earlier may
     /// still bring a lower one.
     pub fn forget_changes(&self, ids: &[i64]) -> Result<(), Error> {

@@ -136,7 +136,7 @@ impl Connection for Mysql {
 
     fn create_schema(&mut self) -> Result<(), Error> {
         let present = self.tables()?;
-        for sql in statements(include_str!("../../res/mysql/schema.sql")) {
+        for sql in statements(include_str!("../../res/mysql/schema.sql"), ";\n") {
             // To replace a view takes a right that goat does not need.
             let view = sql.split_once(" VIEW ").and_then(|(_, rest)| rest.split(' ').next());
             if view.is_none_or(|view| !present.iter().any(|name| name == view)) {
@@ -145,7 +145,7 @@ impl Connection for Mysql {
         }
         let clients: Option<i64> = self.0.query_first("SELECT COUNT(*) FROM whitelist")?;
         if clients == Some(0) {
-            for sql in statements(include_str!("../../res/mysql/clients.sql")) {
+            for sql in statements(include_str!("../../res/mysql/clients.sql"), ";\n") {
                 self.0.query_drop(sql)?;
             }
         }
@@ -170,7 +170,7 @@ impl Mysql {
             FROM information_schema.triggers WHERE trigger_schema = DATABASE()";
         // Where the server writes a binary log, only its administrator may make them.
         let triggers: Vec<(String, bool)> = self.0.query(sql)?;
-        for sql in statements(include_str!("../../res/mysql/triggers.sql")) {
+        for sql in statements(include_str!("../../res/mysql/triggers.sql"), "//\n") {
             let name =
                 sql.split_once("CREATE TRIGGER ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
             match triggers.iter().find(|(trigger, _)| trigger == name) {
@@ -193,9 +193,11 @@ impl Mysql {
     }
 }
 
-/// The statements of one of our files, in which a semicolon ends a line only where it ends a statement.
-fn statements(file: &str) -> impl Iterator<Item = &str> {
-    file.split(";\n").filter(|sql| sql.lines().any(|line| !line.trim().is_empty() && !line.starts_with("--")))
+/// The statements of one of our files, each of which has `end` behind it; what is for the shell alone is left out.
+fn statements<'a>(file: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
+    let words = |sql: &&str| sql.lines().any(|line| !line.trim().is_empty() && !line.starts_with("--"));
+    let file = file.split_once("DELIMITER //\n").map_or(file, |(_, file)| file);
+    file.split(end).filter(words).filter(|sql| !sql.starts_with("DELIMITER"))
 }
 
 fn borrow(value: &mysql::Value) -> Value<'_> {

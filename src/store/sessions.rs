@@ -143,7 +143,11 @@ fn of_members(
     // SQLite has one writer at a time, and answers one by one as fast as many at once.
     let (most, locked) = if driver == Driver::Sqlite { (1, "") } else { (512, " FOR UPDATE") };
     let select = |members| {
-        let which = vec!["(file_id = ? AND user_id = ?)"; members].join(" OR ");
+        let which = if members == 1 {
+            "file_id = ? AND user_id = ?".to_string()
+        } else {
+            format!("(file_id, user_id) IN ({})", vec!["(?, ?)"; members].join(", "))
+        };
         format!("SELECT {KEY}, {} FROM sessions WHERE {which}{locked}", COLUMNS.join(", "))
     };
     for (piece, sql) in worded(members, most, select) {

@@ -477,13 +477,13 @@ impl Random {
 /// How a client counts, and over which ways it announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One counter, told over several paths; it goes on when the torrent is paused and resumed (libtorrent).
+    /// One counter, told over several paths; it goes on when the torrent is paused and resumed.
     OneCounter,
     /// A counter for each of two URLs, over one path; all are 0 again when the torrent is resumed (Transmission).
     TwoUrls,
     /// The same, where the URLs are HTTP and UDP.
     TwoUrlsTwoPaths,
-    /// One counter, told over IPv4 and IPv6, that is 0 again when the torrent is resumed.
+    /// One counter, told over IPv4 and IPv6, that is 0 again when the torrent is resumed (libtorrent).
     FromZero,
     /// The same over one path.
     OnePath,
