@@ -953,7 +953,10 @@ fn others_write_while_5_000_announces_a_second_are_written_and_wait_half_a_secon
         assert!(!goat.log().contains("cannot be written"), "{}", goat.log());
         // SQLite looks for a lock at most every tenth of a second. Without optimization all takes longer.
         let most = if cfg!(debug_assertions) { 2000 } else { 700 };
-        assert!(longest < Duration::from_millis(most), "somebody waited {longest:?}");
+        assert!(
+            longest < Duration::from_millis(most),
+            "somebody waited {longest:?}"
+        );
         assert!(goat.stop().success());
         let sums = "SELECT COUNT(*) FROM users WHERE username LIKE 'new%' OR username LIKE 'site%'";
         assert_eq!(database.number(sums), 2 * count);

@@ -23,6 +23,8 @@ const LEAST_ROWS: usize = 500;
 const FIRST_ROWS: usize = 2_000;
 /// How long others are let in between two transactions, at least and at most: SQLite's waiters look at most 100 ms apart.
 const GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(110));
+/// How long the last writing may take: goat is to end within 10 seconds, of which listeners may take 3.
+const LAST: Duration = Duration::from_secs(5);
 /// Bytes of a segment after which another begins.
 const SHORT: u64 = 256 << 10;
 /// Bytes of a journal that is worth writing anew, if it has more than twice what waits.
@@ -36,16 +38,20 @@ pub struct Writer {
     took: u32,
     /// How many states a transaction settles.
     rows: usize,
+    /// How long others are let in before the next.
+    gap: Duration,
     /// States written since the database was away.
     pub caught_up: usize,
     /// The journal could not be written when it was looked at last.
     fails: bool,
+    /// When goat is about to end: until when it may write.
+    until: Option<Instant>,
 }
 
 impl Writer {
     /// A writer that has nothing to write yet, at a time in seconds since 1970.
     pub fn new(now: u32) -> Writer {
-        Writer { written: now, took: 0, rows: FIRST_ROWS, caught_up: 0, fails: false }
+        Writer { written: now, took: 0, rows: FIRST_ROWS, gap: GAP.0, caught_up: 0, fails: false, until: None }
     }
 
     /// How many states wait.
@@ -75,9 +81,14 @@ impl Writer {
         while let Some((part, later)) =
             rest.split_at_checked(self.rows.min(rest.len())).filter(|(part, _)| !part.is_empty())
         {
-            if let Err(e) = self.settle(tracker, part, !later.is_empty()) {
+            let late = self.until.is_some_and(|until| Instant::now() > until);
+            let done = if late { Err(Error::other("there is too much")) } else { self.settle(tracker, part) };
+            if let Err(e) = done {
                 put_back(tracker, rest);
                 return Err(e);
+            }
+            if !later.is_empty() && self.until.is_none() {
+                sleep(self.gap);
             }
             rest = later;
         }
@@ -93,7 +104,7 @@ impl Writer {
         Ok(())
     }
 
-    fn settle(&mut self, tracker: &Tracker, part: &[Waiting], more: bool) -> Result<(), Error> {
+    fn settle(&mut self, tracker: &Tracker, part: &[Waiting]) -> Result<(), Error> {
         let begin = Instant::now();
         let told = settle(&tracker.store, part, silence(&tracker.config))?;
         let mut records = Vec::new();
@@ -109,9 +120,7 @@ impl Writer {
         } else if took < LOCKED / 2 {
             self.rows = (self.rows * 2).min(MOST_ROWS);
         }
-        if more {
-            sleep(took.clamp(GAP.0, GAP.1));
-        }
+        self.gap = took.clamp(GAP.0, GAP.1);
         Ok(())
     }
 
@@ -137,6 +146,7 @@ impl Writer {
 
     /// Writes everything for the last time. What cannot be written stays in the journal, for the next start.
     pub fn finish(&mut self, tracker: &Tracker, hangs: bool) -> Result<(), String> {
+        self.until = Some(Instant::now() + LAST);
         let now = tracker.clock.now();
         let name = tracker.config.database_name();
         // A database that hangs is not waited for again: goat is to end within 10 seconds.
