@@ -128,9 +128,9 @@ fn a_failure_is_a_dictionary_of_four_keys_with_the_interval_and_half_of_it() {
 #[test]
 fn a_path_that_is_not_the_trackers_is_a_malformed_announce() {
     let site = Site::new(json!({}));
-    let others = "/ // announce /announce/ //announce /Announce /announces /scrape/ /announce.php
+    let others = "/ // announce /Announce /announces /announce.php
         /a/b /a/b/announce * http://tracker ?/announce /status /%61nnounce";
-    let of_alice = ["announce/", "announces", "", "scrape/announce"].map(|last| site.path(last));
+    let of_alice = ["announces", "", "scrape/announce"].map(|last| site.path(last));
     for path in others
         .split_whitespace()
         .chain(of_alice.iter().map(String::as_str))
@@ -156,8 +156,21 @@ fn announce_and_scrape_are_found_at_these_paths() {
         files(&site.get(&Query::scrape(&[hash(1)]).to(&site.path("scrape")))).len(),
         1
     );
+    // Empty segments do not count.
+    let path = site.path("announce");
+    for path in [
+        format!("/{path}"),
+        format!("//{path}/"),
+        path.replace("/announce", "//announce"),
+    ] {
+        assert_eq!(
+            site.get(&Query::new(1).to(&path)).integer("incomplete"),
+            1,
+            "{path}"
+        );
+    }
     let public = Site::new(json!({ "Passkey": false }));
-    for prefix in ["", "/whatever"] {
+    for prefix in ["", "/", "/whatever"] {
         let announce = Query::new(1).to(&format!("{prefix}/announce"));
         assert_eq!(public.get(&announce).integer("incomplete"), 1);
         let scrape = Query::scrape(&[hash(1)]).to(&format!("{prefix}/scrape"));

@@ -1097,7 +1097,6 @@ fn the_passkey_is_in_the_url_data_and_nowhere_else() {
         format!("/{key}"),
         format!("/{key}/"),
         format!("/{key}/scrape"),
-        format!("/{key}/announce/"),
         format!("/{key}/announce.php"),
         format!("/{key}/Announce"),
         format!("/x/{key}/announce"),

@@ -124,14 +124,20 @@ enum Action {
 /// The passkey in the path, and what the path asks for.
 fn route(target: &str) -> Option<(Option<&str>, Action)> {
     let path = split(target).0.strip_prefix('/')?;
-    let (passkey, last) = path.split_once('/').map_or((None, path), |(passkey, last)| (Some(passkey), last));
+    // Empty segments do not count: URLs are put together by hand.
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let (passkey, last) = match (segments.next()?, segments.next(), segments.next()) {
+        (last, None, _) => (None, last),
+        (passkey, Some(last), None) => (Some(passkey), last),
+        _ => return None,
+    };
     let action = match last {
         "announce" => Action::Announce,
         "scrape" => Action::Scrape,
         _ => return None,
     };
     // No passkey is as short as "api".
-    (!matches!(passkey, Some("" | "api"))).then_some((passkey, action))
+    (passkey != Some("api")).then_some((passkey, action))
 }
 
 /// Checks and does what the request asks for, and leaves the bencoded answer in `scratch.body`.

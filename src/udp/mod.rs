@@ -164,13 +164,15 @@ pub fn url_data<'a>(mut options: &[u8], url: &'a mut [u8; 512]) -> &'a [u8] {
     url.get(..len).unwrap_or_default()
 }
 
-/// The passkey in the path of an announce URL.
+/// The passkey in the path of an announce URL, whose empty segments do not count.
 fn passkey(url: &[u8]) -> Result<Option<&str>, Refusal> {
     let url = std::str::from_utf8(url).map_err(|_| Refusal::Malformed)?;
     let path = url.split_once('?').map_or(url, |(path, _)| path);
-    match path.trim_start_matches('/') {
-        "" | "announce" => Ok(None),
-        path => path.strip_suffix("/announce").filter(|key| !key.contains('/')).map(Some).ok_or(Refusal::Malformed),
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    match (segments.next(), segments.next(), segments.next()) {
+        (None | Some("announce"), None, _) => Ok(None),
+        (passkey, Some("announce"), None) => Ok(passkey),
+        _ => Err(Refusal::Malformed),
     }
 }
 
