@@ -201,10 +201,13 @@ fn fill(database: &Database, size: Size) {
     }
 }
 
-/// Microseconds of CPU of this process and of a server.
+/// Microseconds of CPU of this process and of a server, threads that have ended with them: counted in ticks of 10 ms.
 fn cpu(server: Option<u32>) -> (f64, f64) {
-    let own = Cpu::of(std::process::id()).total;
-    (own, server.map_or(0.0, |id| Cpu::of(id).total))
+    let used = |id| {
+        let cpu = Cpu::of(id);
+        (cpu.user + cpu.system) * 1e4
+    };
+    (used(std::process::id()), server.map_or(0.0, used))
 }
 
 /// Does something, and returns the microseconds of CPU that it took here and in a server.
