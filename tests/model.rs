@@ -690,15 +690,18 @@ fn journal_of(tracker: &Tracker) -> Vec<Waiting> {
 /// Members who are banned now and then have clients whose counters tell by themselves what is new: nobody could tell a
 /// second URL from a restart where a ban has closed the session in between.
 fn may_be_banned(user: u32) -> bool {
-    user % 10 == 0
+    user.is_multiple_of(10)
 }
+
+/// A client by one of its announces, what it moved and what of that it told.
+type Truth = (Said, [[u64; 2]; 2]);
 
 /// Histories of all clients, some one after the other, until there are so many announces; what each moved, and told.
 fn histories(
     clients: &mut [Client],
     most: u64,
     random: &mut Random,
-) -> (Vec<(u64, Said)>, Vec<(Said, [[u64; 2]; 2])>) {
+) -> (Vec<(u64, Said)>, Vec<Truth>) {
     let (mut said, mut truth) = (Vec::new(), Vec::new());
     let mut free = vec![0; clients.len()];
     while (said.len() as u64) < most {
