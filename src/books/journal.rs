@@ -43,7 +43,8 @@ pub struct Head {
 /// See the head of this file.
 pub struct Journal {
     folder: PathBuf,
-    head: Head,
+    /// Of the run that is written; absent until it begins.
+    head: Option<Head>,
     /// Held so that no other goat uses the folder.
     _lock: Option<File>,
     current: Mutex<Current>,
@@ -72,20 +73,10 @@ struct Segment {
 /// What earlier runs left: the last state of each life, with its place in the order of records.
 pub type Left = BTreeMap<Head, BTreeMap<(SessionKey, Life), (u64, State)>>;
 
-/// The folder that a goat has to itself, before it is known what to write there.
-pub struct Folder {
-    path: PathBuf,
-    lock: Option<File>,
-}
-
-impl Folder {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Makes the folder where it is missing, and waits for the goat before to end. An error if another uses it.
-    pub fn open(config: &Config) -> Result<Folder, String> {
+impl Journal {
+    /// Takes the folder for this goat, and makes it where it is missing: waits for the goat before to end. An error if
+    /// another uses it.
+    pub fn open(config: &Config) -> Result<Journal, String> {
         let path = path(config);
         // Where that cannot be done, nothing can be written either, which is said then.
         let _ = DirBuilder::new().mode(0o700).create(&path);
@@ -94,32 +85,31 @@ impl Folder {
         // Also what is read-only can be locked.
         let file = made.or_else(|_| File::open(&name)).ok();
         let lock = file.map(|file| wait_for(file, &path)).transpose()?;
-        Ok(Folder { path, lock })
+        let current = Mutex::new(Current { segment: None, next: 1 });
+        Ok(Journal { folder: path, head: None, _lock: lock, current, failed: AtomicBool::new(false) })
     }
 
     /// What was left here. An error names the file that cannot be read, or is damaged, and where.
     pub fn read(&self) -> Result<Left, String> {
-        read_all(&self.path)
+        read_all(&self.folder)
     }
 
     /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written,
     /// the journal has [`Journal::failed`].
-    pub fn begin(self, head: Head) -> Journal {
-        let last = segments(&self.path).ok().and_then(|files| files.last().map(|(number, _)| *number));
-        let next = last.unwrap_or(0).saturating_add(1);
-        let current = Mutex::new(Current { segment: None, next });
-        let journal = Journal { folder: self.path, head, _lock: self.lock, current, failed: AtomicBool::new(false) };
-        match journal.turn() {
-            Ok(number) => journal.settled(number),
-            Err(_) => journal.failed.store(true, Relaxed),
+    pub fn begin(&mut self, head: Head) {
+        self.head = Some(head);
+        let last = segments(&self.folder).ok().and_then(|files| files.last().map(|(number, _)| *number));
+        lock(&self.current).next = last.unwrap_or(0).saturating_add(1);
+        match self.turn() {
+            Ok(number) => self.settled(number),
+            Err(_) => self.failed.store(true, Relaxed),
         }
-        journal
     }
 
     /// Removes all that was left, and returns how many states that was.
     pub fn discard(&self) -> Result<usize, String> {
         let states = self.read()?.values().map(BTreeMap::len).sum();
-        for (_, path) in segments(&self.path)? {
+        for (_, path) in segments(&self.folder)? {
             fs::remove_file(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
         }
         Ok(states)
@@ -229,11 +219,6 @@ impl Journal {
         &self.folder
     }
 
-    /// The database and the run that it belongs to.
-    pub fn head(&self) -> Head {
-        self.head
-    }
-
     /// Appends records, which goat is about to answer for, and leaves the buffer empty.
     pub fn write(&self, records: &mut Vec<u8>) {
         if records.is_empty() {
@@ -250,10 +235,10 @@ impl Journal {
 
     /// Whether something is missing in it since the last call, because it cannot be written or was removed.
     pub fn failed(&self) -> bool {
-        let there =
-            |segment: &Segment| fs::metadata(self.name(segment.number)).is_ok_and(|meta| meta.ino() == segment.inode);
-        let lost = lock(&self.current).segment.as_ref().is_none_or(|segment| !there(segment));
-        self.failed.swap(false, Relaxed) || lost
+        let there = |(number, inode): (u64, u64)| fs::metadata(self.name(number)).is_ok_and(|meta| meta.ino() == inode);
+        // The disk is asked without the lock, which announces wait for.
+        let segment = lock(&self.current).segment.as_ref().map(|segment| (segment.number, segment.inode));
+        self.failed.swap(false, Relaxed) || !segment.is_some_and(there)
     }
 
     /// Sees to it that all that was written is on the disk.
@@ -271,15 +256,16 @@ impl Journal {
 
     /// Begins a segment and returns its number: what is in the ledgers from now on is in that or in a later one.
     pub fn turn(&self) -> io::Result<u64> {
+        let head = self.head.ok_or_else(|| io::Error::other("no run has begun"))?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let number = lock(&self.current).next;
         let path = self.name(number);
         let mut file =
             OpenOptions::new().append(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;
-        let begun = file.write_all(&encode_head(self.head)).and_then(|()| File::open(&self.folder)?.sync_all());
+        let begun = file.write_all(&encode_head(head)).and_then(|()| File::open(&self.folder)?.sync_all());
         let segment = Segment { inode: file.metadata()?.ino(), file, number, length: HEAD as u64, synced: 0 };
         let mut current = lock(&self.current);
-        current.next = number + 1;
+        current.next = number.saturating_add(1);
         begun.inspect_err(|_| drop(fs::remove_file(&path)))?;
         let before = current.segment.replace(segment);
         drop(current);

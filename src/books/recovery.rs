@@ -1,6 +1,6 @@
 //! What an earlier run answered and did not write: its journal is settled before anything new is answered.
 
-use super::journal::{Folder, Head, Journal};
+use super::journal::{Head, Journal};
 use super::ledger::Waiting;
 use super::settle::{MOST_ROWS, settle};
 use crate::config::Config;
@@ -11,14 +11,14 @@ use crate::torrent::InfoHash;
 /// Settles what was left, and begins the journal of this run. `silence` is how many seconds of silence close a
 /// session.
 pub fn recover(config: &Config, store: &Store, silence: u32) -> Result<Journal, String> {
-    let folder = Folder::open(config)?;
+    let mut journal = Journal::open(config)?;
     let failed = |e| format!("{}: {e}", config.database_name());
     let identity = store.identity().map_err(failed)?;
-    let left = folder.read()?;
+    let left = journal.read()?;
     for (head, states) in left.iter().filter(|(_, states)| !states.is_empty()) {
         let known = head.identity == identity && store.has_run(head.run).map_err(failed)?;
         if !known {
-            let (states, folder) = (states.len(), folder.path().display());
+            let (states, folder) = (states.len(), journal.path().display());
             log(format!(
                 "{states} states of sessions in {folder} are of another database, or of a later time than the one that was restored: they are discarded"
             ));
@@ -29,7 +29,7 @@ pub fn recover(config: &Config, store: &Store, silence: u32) -> Result<Journal, 
         let batch: Vec<Waiting> = batch.collect();
         for part in batch.chunks(MOST_ROWS) {
             settle(store, part, silence)
-                .map_err(|e| format!("cannot write the accounts in {}: {e}", folder.path().display()))?;
+                .map_err(|e| format!("cannot write the accounts in {}: {e}", journal.path().display()))?;
         }
         log(format!(
             "{} states of sessions that were unwritten when the last run ended have been written",
@@ -37,7 +37,7 @@ pub fn recover(config: &Config, store: &Store, silence: u32) -> Result<Journal, 
         ));
     }
     let run = store.begin_run().map_err(failed)?;
-    let journal = folder.begin(Head { identity, run });
+    journal.begin(Head { identity, run });
     left.keys().try_for_each(|head| store.end_run(head.run)).map_err(failed)?;
     Ok(journal)
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::call::{Call, Done, Failure, live_since, order, replace_file, store};
 use super::output::{Cell, Fields, count, print, show};
-use crate::books::journal;
 #[cfg(feature = "sqlite")]
-use crate::books::journal::Folder;
+use crate::books::Journal;
+use crate::books::journal;
 use crate::config::{Config, Driver, PEM, Problem};
 use crate::net::tls::{Certificates, Defect};
 #[cfg(feature = "sqlite")]
@@ -144,7 +144,7 @@ pub fn restore(call: &Call) -> Done {
 /// may have given its ids to others. Returns what to say about it.
 #[cfg(feature = "sqlite")]
 fn discard(config: &Config) -> Result<String, Error> {
-    let discarded = Folder::open(config).and_then(|folder| folder.discard()).map_err(Error::other)?;
+    let discarded = Journal::open(config).and_then(|journal| journal.discard()).map_err(Error::other)?;
     let said = format!("{discarded} states of sessions that the last run had not written are discarded\n");
     Ok(if discarded > 0 { said } else { String::new() })
 }

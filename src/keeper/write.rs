@@ -59,6 +59,21 @@ impl Writer {
         tracker.swarms.each().map(|shard| shard.ledger.len()).sum()
     }
 
+    /// Takes all that waits, sorted.
+    pub fn take(tracker: &Tracker) -> Vec<Waiting> {
+        let mut batch = Vec::new();
+        tracker.swarms.each().for_each(|mut shard| shard.ledger.take(&mut batch));
+        sort(&mut batch);
+        batch
+    }
+
+    /// Has what was taken and could not be settled wait on.
+    pub fn put_back(tracker: &Tracker, states: &[Waiting]) {
+        for waiting in states {
+            tracker.swarms.shard(&waiting.0).ledger.put_back(*waiting);
+        }
+    }
+
     /// Whether it is time to write: each second while little happens.
     pub fn due(&self, tracker: &Tracker, now: u32) -> bool {
         let passed = now.saturating_sub(self.written).max(1);
@@ -73,9 +88,7 @@ impl Writer {
         let idle = Writer::waiting(tracker) == 0 && !tracker.journal.is_empty();
         let turns = idle || tracker.journal.length() > SHORT;
         let segment = if turns { tracker.journal.turn().ok() } else { None };
-        let mut batch = Vec::new();
-        tracker.swarms.each().for_each(|mut shard| shard.ledger.take(&mut batch));
-        sort(&mut batch);
+        let batch = Writer::take(tracker);
         let begin = Instant::now();
         let mut rest = &batch[..];
         while let Some((part, later)) =
@@ -84,7 +97,7 @@ impl Writer {
             let late = self.until.is_some_and(|until| Instant::now() > until);
             let done = if late { Err(Error::other("there is too much")) } else { self.settle(tracker, part) };
             if let Err(e) = done {
-                put_back(tracker, rest);
+                Writer::put_back(tracker, rest);
                 return Err(e);
             }
             if !later.is_empty() && self.until.is_none() {
@@ -156,7 +169,7 @@ impl Writer {
             // Asked before anything is prepared for it.
             tracker.store.is_same().and_then(|()| self.write(tracker, now))
         };
-        let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.journal.head().run)) else {
+        let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.store.run())) else {
             tracker.journal.settled(u64::MAX);
             return Ok(());
         };
@@ -178,12 +191,6 @@ impl Writer {
                 journal.path().display()
             )),
         }
-    }
-}
-
-fn put_back(tracker: &Tracker, states: &[Waiting]) {
-    for waiting in states {
-        tracker.swarms.shard(&waiting.0).ledger.put_back(*waiting);
     }
 }
 

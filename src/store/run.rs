@@ -28,6 +28,11 @@ impl Store {
         Ok(run)
     }
 
+    /// What the run that has begun is called by; 0: none has.
+    pub fn run(&self) -> u64 {
+        self.run.id.load(Relaxed)
+    }
+
     /// Forgets a run of which nothing is left to write.
     pub fn end_run(&self, run: u64) -> Result<(), Error> {
         let sql = "DELETE FROM goat WHERE name = ?";
