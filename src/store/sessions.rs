@@ -66,32 +66,13 @@ impl Row {
 pub type Key = (u32, u32, PeerId);
 
 const KEY: &str = "file_id, user_id, peer_id";
-/// All columns of `sessions` after the key.
-const COLUMNS: [&str; 19] = [
-    "closed",
-    "flags",
-    "life",
-    "began",
-    "top_uploaded",
-    "top_downloaded",
-    "lives",
-    "uploaded",
-    "downloaded",
-    "credited_uploaded",
-    "credited_downloaded",
-    "`left`",
-    "announced",
-    "seed_time",
-    "seeded_until",
-    "time4",
-    "at4",
-    "time6",
-    "at6",
-];
-/// The columns of `sessions` without which goat cannot do.
+/// All columns of `sessions`, those of the key first.
 pub(super) const SESSION_COLUMNS: &str = "file_id, user_id, peer_id, closed, flags, life, began, top_uploaded,
     top_downloaded, lives, uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time,
     seeded_until, time4, at4, time6, at6";
+/// How many of them are the key, and how many follow.
+const KEYS: usize = 3;
+const OTHERS: usize = 19;
 /// The most rows that one clean-up removes.
 const SWEPT: u64 = 2_000;
 /// Rows among which sessions are closed at a time, about.
@@ -148,7 +129,7 @@ fn of_members(
         } else {
             format!("(file_id, user_id) IN ({})", vec!["(?, ?)"; members].join(", "))
         };
-        format!("SELECT {KEY}, {} FROM sessions WHERE {which}{locked}", COLUMNS.join(", "))
+        format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{locked}")
     };
     for (piece, sql) in worded(members, most, select) {
         let values: Vec<Value> =
@@ -167,7 +148,7 @@ fn write(c: &mut dyn Connection, driver: Driver, rows: &[(Key, Row)], new: bool)
     let sqlite = driver == Driver::Sqlite;
     for (piece, sql) in worded(rows, if sqlite { 1 } else { 512 }, |rows| statement(sqlite, new, rows)) {
         let packed: Vec<_> = piece.iter().map(|(_, row)| lives(row)).collect();
-        let mut values = Vec::with_capacity(piece.len() * 22);
+        let mut values = Vec::with_capacity(piece.len() * (KEYS + OTHERS));
         for ((key, row), lives) in piece.iter().zip(&packed) {
             let key = [Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)];
             // An update names the row at its end.
@@ -185,16 +166,20 @@ fn write(c: &mut dyn Connection, driver: Driver, rows: &[(Key, Row)], new: bool)
 }
 
 fn statement(sqlite: bool, new: bool, rows: usize) -> String {
-    let set = |value: &str| COLUMNS.map(|column| format!("{column} = {}", value.replace("COLUMN", column))).join(", ");
+    let set = |value: &str| {
+        let columns = SESSION_COLUMNS.split(',').map(str::trim).skip(KEYS);
+        let set = columns.map(|column| format!("{column} = {}", value.replace("COLUMN", column)));
+        set.collect::<Vec<_>>().join(", ")
+    };
     if sqlite && !new {
         return format!("UPDATE sessions SET {} WHERE file_id = ? AND user_id = ? AND peer_id = ?", set("?"));
     }
-    let row = format!("(?, ?, ?{})", ", ?".repeat(COLUMNS.len()));
+    let row = format!("({})", ["?"; KEYS + OTHERS].join(", "));
     let update = if new { String::new() } else { format!(" ON DUPLICATE KEY UPDATE {}", set("VALUES(COLUMN)")) };
-    format!("INSERT INTO sessions ({KEY}, {}) VALUES {}{update}", COLUMNS.join(", "), vec![row; rows].join(", "))
+    format!("INSERT INTO sessions ({SESSION_COLUMNS}) VALUES {}{update}", vec![row; rows].join(", "))
 }
 
-fn columns<'a>(row: &'a Row, lives: &'a Option<[u8; LIVES]>) -> [Value<'a>; COLUMNS.len()] {
+fn columns<'a>(row: &'a Row, lives: &'a Option<[u8; LIVES]>) -> [Value<'a>; OTHERS] {
     let flag = |flag: u8, on: bool| if on { flag } else { 0 };
     let flags = flag(PAUSED, row.paused) | flag(COMPLETE, row.complete) | flag(SNATCHED, row.snatched);
     let [time4, time6] = row.seen;
@@ -439,7 +424,7 @@ impl Store {
 
     /// The sessions that are open, or were closed since `closed` (seconds since 1970).
     pub fn sessions(&self, closed: u32, mut sink: impl FnMut(Key, Row)) -> Result<(), Error> {
-        let sql = format!("SELECT {KEY}, {} FROM sessions WHERE closed = 0 OR closed >= ?", COLUMNS.join(", "));
+        let sql = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE closed = 0 OR closed >= ?");
         self.with(|c| {
             c.query(&sql, &[closed.max(1).into()], &mut |row| {
                 if let Some((key, row)) = read(row) {
