@@ -142,7 +142,8 @@ fn pay(life: &mut LifeRow, heard: u32) -> Moved {
     rise
 }
 
-/// Takes over what a state says beside its counters, if it is a newer word than the row had before. Returns whether that is a snatch.
+/// Takes over what a state says beside its counters, if it is a newer word than the row had before. Returns whether
+/// that is a snatch.
 fn take_over(new: &mut Row, before: &Row, state: &State) -> bool {
     let session = &state.known.session;
     let news = is_news(before, state);

@@ -58,7 +58,8 @@ fn member(states: &[Waiting], own: &[(Key, Row)], silence: u32, changes: &mut Ch
     let seeded = seeded(states, own.iter().map(|(_, row)| row.seeded_until).max().unwrap_or(0));
     for ((info_hash, key, state), seeded) in states.iter().zip(seeded) {
         let id = (key.file, key.user, key.peer_id);
-        let before = own.iter().find(|(key, _)| *key == id).map(|(_, row)| *row);
+        let before =
+            own.binary_search_by_key(&id, |(key, _)| *key).ok().and_then(|at| own.get(at)).map(|(_, row)| *row);
         let (row, rise) = credit(&changes.row(id).or(before).unwrap_or_default(), &State { seeded, ..*state }, silence);
         changes.put(id, row, before.is_none());
         changes.credit(key.user, rise.credited, rise.moved);

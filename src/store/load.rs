@@ -159,12 +159,6 @@ impl Store {
         self.one(&format!("SELECT {USER_COLUMNS} FROM users WHERE id = ?"), &[id.into()], user)
     }
 
-    /// The torrent with an id.
-    pub fn file_by_id(&self, id: u32) -> Result<Option<FileRow>, Error> {
-        let sql = format!("SELECT {FILE_COLUMNS} FROM files WHERE id = ?");
-        self.one(&sql, &[Value::Int(id.into())], file)
-    }
-
     /// What has changed: some members, or else clients and some torrents. It asks for the rows of a table that is empty
     /// if nothing has changed, so it costs the same however many torrents there are.
     pub fn changes(&self) -> Result<Changes, Error> {
