@@ -15,7 +15,7 @@ use std::thread;
 
 use common::{Database, Folder, hex};
 use goat::books::ledger::Waiting;
-use goat::books::settle::{settle, sort};
+use goat::books::settle::settle;
 use goat::keeper::{Writer, compare, follow_changes};
 use goat::protocol::{Announce, Event, Peers, Refusal, Reply};
 use goat::random::Rng;
@@ -2401,26 +2401,14 @@ impl<'a> Books<'a> {
 
     /// What waits, as the next batch has it; it goes on waiting.
     fn batch(&self) -> Vec<Waiting> {
-        let batch = self.take();
-        for waiting in &batch {
-            self.tracker
-                .swarms
-                .shard(&waiting.0)
-                .ledger
-                .put_back(*waiting);
-        }
+        let batch = Writer::take(&self.tracker);
+        Writer::put_back(&self.tracker, &batch);
         batch
     }
 
     /// Takes what waits, as the keeper does when it begins to write.
     fn take(&self) -> Vec<Waiting> {
-        let mut batch = Vec::new();
-        self.tracker
-            .swarms
-            .each()
-            .for_each(|mut shard| shard.ledger.take(&mut batch));
-        sort(&mut batch);
-        batch
+        Writer::take(&self.tracker)
     }
 
     /// Writes what was taken, as the keeper does.

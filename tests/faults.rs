@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::load::{Random, Rig, compare, lock};
-use common::{Database, Folder, Goat, MariaDb};
+use common::load::{Rig, compare, lock};
+use common::{Database, Folder, Goat, MariaDb, Random};
 use common::{faketime, free_port, hex, info_hash, skip, tidy, wait_until};
 use serde_json::json;
 

@@ -525,19 +525,8 @@ impl<'a> Books<'a> {
 
     /// What waits, as the next batch has it.
     fn batch(&self) -> Vec<Waiting> {
-        let mut batch = Vec::new();
-        self.tracker
-            .swarms
-            .each()
-            .for_each(|mut shard| shard.ledger.take(&mut batch));
-        for waiting in &batch {
-            self.tracker
-                .swarms
-                .shard(&waiting.0)
-                .ledger
-                .put_back(*waiting);
-        }
-        sort(&mut batch);
+        let batch = Writer::take(&self.tracker);
+        Writer::put_back(&self.tracker, &batch);
         batch
     }
 

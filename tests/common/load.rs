@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{AGENT, Database, Goat, PATIENCE, escape, hex, info_hash, wait_for, wait_until};
+use super::{
+    AGENT, Database, Goat, PATIENCE, Random, escape, hex, info_hash, wait_for, wait_until,
+};
 
 pub const USERS: u32 = 40;
 pub const TORRENTS: u32 = 10;
@@ -24,28 +26,6 @@ const CLIENTS: usize = 60;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Numbers from a seed, the same everywhere (splitmix64).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.bits() % end
-    }
-
-    /// True once in so many times.
-    pub fn once_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
 }
 
 /// What of the bytes moved of a torrent is credited, in percent: (uploaded, downloaded).

@@ -10,6 +10,7 @@ mod lab;
 pub mod load;
 mod model;
 mod process;
+mod random;
 mod socket;
 pub mod tls;
 mod wire;
@@ -19,10 +20,11 @@ pub use database::{Database, Lock, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
 pub use model::{
-    Bytes, Client, Clients, History, Kind, Lives, Model, Random, SILENCE, Said, Verdict, Way,
-    above, files, plus, users,
+    Bytes, Client, Clients, History, Kind, Lives, Model, SILENCE, Said, Verdict, Way, above, files,
+    plus, users,
 };
 pub use process::{Process, faketime, tidy};
+pub use random::Random;
 pub use socket::{connect_from, end_by_reset};
 pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post, parse_answer};
 
