@@ -258,17 +258,14 @@ impl Journal {
     pub fn turn(&self) -> io::Result<u64> {
         let head = self.head.ok_or_else(|| io::Error::other("no run has begun"))?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let number = lock(&self.current).next;
+        let number = self.next();
         let path = self.name(number);
         let mut file =
             OpenOptions::new().append(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;
         let begun = file.write_all(&encode_head(head)).and_then(|()| File::open(&self.folder)?.sync_all());
         let segment = Segment { inode: file.metadata()?.ino(), file, number, length: HEAD as u64, synced: 0 };
-        let mut current = lock(&self.current);
-        current.next = number.saturating_add(1);
         begun.inspect_err(|_| drop(fs::remove_file(&path)))?;
-        let before = current.segment.replace(segment);
-        drop(current);
+        let before = lock(&self.current).segment.replace(segment);
         // Before anything older is removed.
         before.map_or(Ok(()), |segment| segment.file.sync_data()).map(|()| number)
     }
@@ -294,6 +291,14 @@ impl Journal {
     pub fn size(&self) -> u64 {
         let files = segments(&self.folder).unwrap_or_default();
         files.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|meta| meta.len()).sum()
+    }
+
+    /// A number for a segment. Each is given once: what is in the way of one is not in that of the next.
+    fn next(&self) -> u64 {
+        let mut current = lock(&self.current);
+        let number = current.next;
+        current.next = number.saturating_add(1);
+        number
     }
 
     fn name(&self, number: u64) -> PathBuf {
