@@ -25,10 +25,10 @@
 //! certificate in `tls`, the waiting requests and the threads in `workers`, the scrapers in `udp`, the segment of the
 //! journal, the samples in `history`, the statuses in `metrics`, the server key and the answers under way in `auth`,
 //! the one sort of a long list in `store::api`. While a shard is locked the tables of `access` may be asked for, never
-//! the other way round; while clients are counted for `history`, the shards one by
-//! one; while a list is sorted, the idle connections. All others are taken alone. None is held across I/O but the
-//! journal's, for one write to a file; the server key's, once, for its file; the sort's, for its query; and the waiting requests', by the one idle worker that
-//! waits for the next.
+//! the other way round; while clients are counted for `history`, the shards one by one; while a list is sorted, the
+//! idle connections. All others are taken alone. None is held across I/O but the journal's, for one write to a file;
+//! the server key's, once, for its file; the sort's, for its query; and the waiting requests', by the one idle worker
+//! that waits for the next.
 
 #![deny(unsafe_code)]
 

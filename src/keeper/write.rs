@@ -21,7 +21,8 @@ const LOCKED: Duration = Duration::from_millis(250);
 /// The fewest states of a transaction, and those of the first: how fast the database is must be seen.
 const LEAST_ROWS: usize = 500;
 const FIRST_ROWS: usize = 2_000;
-/// How long others are let in between two transactions, at least and at most: SQLite's waiters look at most 100 ms apart.
+/// How long others are let in between two transactions, at least and at most: SQLite's waiters look at most 100 ms
+/// apart.
 const GAP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(110));
 /// How long the last writing may take: goat is to end within 10 seconds, of which listeners may take 3.
 const LAST: Duration = Duration::from_secs(5);

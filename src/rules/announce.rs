@@ -260,7 +260,8 @@ fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
 }
 
 /// Takes the sessions that have been silent for two Intervals out of one shard, and forgets those that were closed
-/// so long ago that their rows tell as much: not while these are unwritten, for two lives without a number would be one.
+/// so long ago that their rows tell as much: not while these are unwritten, for two lives without a number would be
+/// one.
 pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32, records: &mut Vec<u8>) {
     let silence = silence(config);
     let deadline = now.saturating_sub(silence);

@@ -405,7 +405,8 @@ impl Default for Swarms {
 }
 
 impl Swarms {
-    /// Locks the part that a torrent belongs to. Of all other locks only those of `access` may be asked for while it is held.
+    /// Locks the part that a torrent belongs to. Of all other locks only those of `access` may be asked for while it is
+    /// held.
     pub fn shard(&self, info_hash: &InfoHash) -> MutexGuard<'_, Shard> {
         // Not the first byte: v2 hashes and SHA-1 are random anywhere, but tests like to count there.
         let part = info_hash.0.iter().fold(0u8, |sum, byte| sum.rotate_left(1) ^ byte);

@@ -358,8 +358,8 @@ impl Store {
         self.with(|c| c.execute(&sql, &[Value::Text(&info_hash.to_string()), now.into(), user.into()]).map(drop))
     }
 
-    /// Writes down what members suggested, unapproved, while fewer than [`MAX_PENDING`] of the kind wait, and fewer than
-    /// [`MAX_PENDING_BY_ONE`] of the member. Returns what was not there already.
+    /// Writes down what members suggested, unapproved, while fewer than [`MAX_PENDING`] of the kind wait, and fewer
+    /// than [`MAX_PENDING_BY_ONE`] of the member. Returns what was not there already.
     pub fn suggest(&self, suggestions: &[(Suggestion, u32)], now: u32) -> Result<Vec<Suggestion>, Error> {
         let insert = self.dialect.insert_ignore();
         let mut new = Vec::new();

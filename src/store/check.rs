@@ -30,8 +30,8 @@ const TABLES: [(&str, &str); 13] = [
 const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "CREATE VIEW", "TRIGGER"];
 
 impl Store {
-    /// Connects, and says what is wrong; changes nothing. A database that is empty is good: goat makes its tables at its
-    /// start.
+    /// Connects, and says what is wrong; changes nothing. A database that is empty is good: goat makes its tables at
+    /// its start.
     pub fn check(config: &Config) -> Result<Vec<String>, Error> {
         let store = Store::unopened(config);
         store.with(|c| {

@@ -351,9 +351,9 @@ impl Store {
         Ok(())
     }
 
-    /// Folds sessions silent since `before` (seconds since 1970) of some torrents from `from` on into `totals`, and once
-    /// through also removes what members suggested before and nobody approved. Looks at about 2,000 rows, so that it
-    /// holds up nobody. Returns the torrent to go on from, `None` at the end; and whether there was something to do.
+    /// Folds sessions silent since `before` (seconds since 1970) of some torrents from `from` on into `totals`, and
+    /// once through also removes what members suggested before and nobody approved. Looks at about 2,000 rows, so that
+    /// it holds up nobody. Returns the torrent to go on from, `None` at the end; and whether there was something to do.
     pub fn sweep(&self, from: u32, before: u32) -> Result<(Option<u32>, bool), Error> {
         let last = format!(
             "SELECT MAX(file_id) FROM (SELECT file_id FROM sessions WHERE file_id >= ? ORDER BY file_id LIMIT {SWEPT}) t"
