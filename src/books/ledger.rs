@@ -37,18 +37,13 @@ impl Ledger {
     }
 
     /// How many states wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.states.len()
     }
 
     /// Whether a state of a life waits.
     pub fn has(&self, key: &SessionKey, life: Life) -> bool {
         self.states.contains_key(&(*key, life))
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
     }
 
     /// Moves all states to the end of `batch`.

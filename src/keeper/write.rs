@@ -57,7 +57,7 @@ impl Writer {
 
     /// How many states wait.
     pub fn waiting(tracker: &Tracker) -> usize {
-        tracker.swarms.each().map(|shard| shard.ledger.len()).sum()
+        tracker.swarms.each().map(|shard| shard.ledger.waiting()).sum()
     }
 
     /// Takes all that waits, sorted.

@@ -31,12 +31,6 @@ impl User {
         User { id, passkey: passkey.into(), torrent_limit, banned, active: Arc::default() }
     }
 
-    /// Whether the database says the same.
-    pub fn is(&self, row: &Account) -> bool {
-        (self.id, &*self.passkey, self.torrent_limit, self.banned)
-            == (row.id, &row.passkey, row.torrent_limit, row.banned)
-    }
-
     /// Counts one more active torrent, or says (how many it would be, how many it may be).
     pub fn enter(&self) -> Result<(), (u32, u32)> {
         let room =

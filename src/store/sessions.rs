@@ -117,12 +117,12 @@ fn worded<T>(rows: &[T], most: usize, word: impl Fn(usize) -> String) -> impl It
 /// the transaction.
 fn of_members(
     c: &mut dyn Connection,
-    driver: Driver,
+    dialect: &Dialect,
     members: &[(u32, u32)],
     mut sink: impl FnMut(Key, Row),
 ) -> Result<(), Error> {
-    // SQLite has one writer at a time, and answers one by one as fast as many at once.
-    let (most, locked) = if driver == Driver::Sqlite { (1, "") } else { (512, " FOR UPDATE") };
+    // SQLite has one writer at a time.
+    let locked = if dialect.driver == Driver::Sqlite { "" } else { " FOR UPDATE" };
     let select = |members| {
         let which = if members == 1 {
             "file_id = ? AND user_id = ?".to_string()
@@ -131,7 +131,7 @@ fn of_members(
         };
         format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{locked}")
     };
-    for (piece, sql) in worded(members, most, select) {
+    for (piece, sql) in worded(members, dialect.rows_at_once(), select) {
         let values: Vec<Value> =
             piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
         c.query(&sql, &values, &mut |row| {
@@ -144,9 +144,9 @@ fn of_members(
 }
 
 /// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
-fn write(c: &mut dyn Connection, driver: Driver, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
-    let sqlite = driver == Driver::Sqlite;
-    for (piece, sql) in worded(rows, if sqlite { 1 } else { 512 }, |rows| statement(sqlite, new, rows)) {
+fn write(c: &mut dyn Connection, dialect: &Dialect, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
+    let sqlite = dialect.driver == Driver::Sqlite;
+    for (piece, sql) in worded(rows, dialect.rows_at_once(), |rows| statement(sqlite, new, rows)) {
         let packed: Vec<_> = piece.iter().map(|(_, row)| lives(row)).collect();
         let mut values = Vec::with_capacity(piece.len() * (KEYS + OTHERS));
         for ((key, row), lives) in piece.iter().zip(&packed) {
@@ -318,16 +318,15 @@ impl Store {
         members: &[(u32, u32)],
         mut compute: impl FnMut(&[(Key, Row)]) -> Changes,
     ) -> Result<(), Error> {
-        let driver = self.dialect.driver;
         let mut moved = Moved::default();
         self.transaction(|c| {
             let mut rows = Vec::with_capacity(members.len());
-            of_members(c, driver, members, |key, row| rows.push((key, row)))?;
+            of_members(c, &self.dialect, members, |key, row| rows.push((key, row)))?;
             rows.sort_unstable_by_key(|(key, _)| *key);
             let changes = compute(&rows);
-            write(c, driver, &changes.changed, false)?;
+            write(c, &self.dialect, &changes.changed, false)?;
             // Where two goats begin the same row, one of them comes again and finds it.
-            write(c, driver, &changes.new, true).map_err(Error::exists_is_busy)?;
+            write(c, &self.dialect, &changes.new, true).map_err(Error::exists_is_busy)?;
             begin_totals(c, &self.dialect, &changes.new)?;
             self.credit_users(c, &changes.credits)?;
             changes.snatches.iter().try_for_each(|snatch| count_snatch(c, *snatch))?;
@@ -342,9 +341,7 @@ impl Store {
 
     fn credit_users(&self, c: &mut dyn Connection, credits: &BTreeMap<u32, Moved>) -> Result<(), Error> {
         let users: Vec<_> = credits.iter().collect();
-        // MySQL takes five times as long for one after the other.
-        let most = if self.dialect.driver == Driver::Sqlite { 1 } else { 512 };
-        for (rows, sql) in worded(&users, most, |users| self.dialect.add_to_users(users)) {
+        for (rows, sql) in worded(&users, self.dialect.rows_at_once(), |users| self.dialect.add_to_users(users)) {
             let values = rows.iter().flat_map(|(id, sum)| [Value::from(**id), big(sum.uploaded), big(sum.downloaded)]);
             c.execute(&sql, &values.collect::<Vec<_>>())?;
         }
@@ -443,7 +440,7 @@ fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -
         let rows = vec!["(?, ?, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)"; rows].join(", ");
         format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore())
     };
-    for (piece, sql) in worded(&members, if dialect.driver == Driver::Sqlite { 1 } else { 512 }, insert) {
+    for (piece, sql) in worded(&members, dialect.rows_at_once(), insert) {
         let values: Vec<Value> =
             piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
         c.execute(&sql, &values)?;

@@ -339,7 +339,7 @@ impl World {
 
     /// How many rows the database does not have.
     pub fn unwritten(&self) -> usize {
-        self.swarms.each().map(|shard| shard.ledger.len()).sum()
+        self.swarms.each().map(|shard| shard.ledger.waiting()).sum()
     }
 }
 
