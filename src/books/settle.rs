@@ -27,15 +27,7 @@ pub fn sort(batch: &mut [Waiting]) {
 
 /// Settles sorted states in one transaction. `silence` is how many seconds of silence close a session.
 pub fn settle(store: &Store, batch: &[Waiting], silence: u32) -> Result<Vec<Told>, Error> {
-    let mut members: Vec<(u32, u32)> = batch.iter().map(|(_, key, _)| (key.file, key.user)).collect();
-    members.dedup();
-    let mut told = Vec::new();
-    store.settle(&members, |rows| {
-        let (changes, heard) = changes(batch, rows, silence);
-        told = heard;
-        changes
-    })?;
-    Ok(told)
+    store.settle(batch, |(_, key, _)| (key.file, key.user), |states, rows| changes(states, rows, silence))
 }
 
 /// What a batch makes of the rows of its members, both sorted.

@@ -51,11 +51,11 @@ impl Dialect {
         )
     }
 
-    /// How many rows a statement may read or write: SQLite is as fast one by one, MySQL takes five times as long.
-    pub fn rows_at_once(&self) -> usize {
+    /// How many of so many rows one run of a statement reads or writes: MySQL takes five times as long one by one.
+    pub fn at_once(&self, rows: usize) -> usize {
         match self.driver {
             Driver::Sqlite => 1,
-            Driver::Mysql => 512,
+            Driver::Mysql => rows,
         }
     }
 

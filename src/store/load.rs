@@ -204,7 +204,7 @@ impl Store {
     /// Forgets changes that were followed. By their ids, not up to the last: a transaction that began earlier may
     /// still bring a lower one.
     pub fn forget_changes(&self, ids: &[i64]) -> Result<(), Error> {
-        for piece in pieces(ids, 512) {
+        for piece in pieces(ids) {
             let sql = format!("DELETE FROM changes WHERE id IN ({})", vec!["?"; piece.len()].join(", "));
             let values: Vec<Value> = piece.iter().map(|id| Value::Int(*id)).collect();
             self.with(|c| c.execute(&sql, &values))?;
@@ -225,7 +225,7 @@ fn look_up<K: std::str::FromStr + Copy + Eq + std::hash::Hash, T>(
 ) -> Result<Vec<Found<K, T>>, Error> {
     let (mut rows, mut missing) =
         (Vec::new(), which.iter().filter_map(|text| text.parse().ok()).collect::<HashSet<K>>());
-    for piece in pieces(which, 512) {
+    for piece in pieces(which) {
         let sql = format!("SELECT {columns} FROM {table} WHERE {key} IN ({})", vec!["?"; piece.len()].join(", "));
         let values: Vec<Value> = piece.iter().map(|text| Value::Text(text)).collect();
         c.query(&sql, &values, &mut |row| rows.extend(read(row)))?;

@@ -92,10 +92,10 @@ const LIVES: usize = 20 + 40;
 /// and each is prepared once.
 const ROWS: [usize; 4] = [512, 64, 8, 1];
 
-/// Cuts `rows` into pieces of the sizes in [`ROWS`] up to `most`.
-pub(super) fn pieces<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T]> {
+/// Cuts `rows` into pieces of the sizes in [`ROWS`].
+pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let size = ROWS.into_iter().find(|&size| size <= rows.len().min(most))?;
+        let size = ROWS.into_iter().find(|&size| size <= rows.len())?;
         let (piece, rest) = rows.split_at_checked(size)?;
         rows = rest;
         Some(piece)
@@ -103,11 +103,16 @@ pub(super) fn pieces<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T
 }
 
 /// Pieces of rows, each with its statement, which is worded anew only where a piece has another size.
-fn worded<T>(rows: &[T], most: usize, word: impl Fn(usize) -> String) -> impl Iterator<Item = (&[T], Rc<str>)> {
+fn worded<'a, T>(
+    dialect: &Dialect,
+    rows: &'a [T],
+    word: impl Fn(usize) -> String,
+) -> impl Iterator<Item = (&'a [T], Rc<str>)> {
     let mut last: (usize, Rc<str>) = (0, Rc::from(""));
-    pieces(rows, most).map(move |piece| {
-        if last.0 != piece.len() {
-            last = (piece.len(), word(piece.len()).into());
+    pieces(rows).map(move |piece| {
+        let rows = dialect.at_once(piece.len());
+        if last.0 != rows {
+            last = (rows, word(rows).into());
         }
         (piece, last.1.clone())
     })
@@ -131,7 +136,7 @@ fn of_members(
         };
         format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{locked}")
     };
-    for (piece, sql) in worded(members, dialect.rows_at_once(), select) {
+    for (piece, sql) in worded(dialect, members, select) {
         let values: Vec<Value> =
             piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
         c.query(&sql, &values, &mut |row| {
@@ -146,7 +151,7 @@ fn of_members(
 /// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
 fn write(c: &mut dyn Connection, dialect: &Dialect, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
     let sqlite = dialect.driver == Driver::Sqlite;
-    for (piece, sql) in worded(rows, dialect.rows_at_once(), |rows| statement(sqlite, new, rows)) {
+    for (piece, sql) in worded(dialect, rows, |rows| statement(sqlite, new, rows)) {
         let packed: Vec<_> = piece.iter().map(|(_, row)| lives(row)).collect();
         let mut values = Vec::with_capacity(piece.len() * (KEYS + OTHERS));
         for ((key, row), lives) in piece.iter().zip(&packed) {
@@ -276,7 +281,7 @@ pub struct Changes {
     changed: Vec<(Key, Row)>,
     new: Vec<(Key, Row)>,
     /// What each member is credited.
-    credits: BTreeMap<u32, Moved>,
+    credits: Vec<(u32, Moved)>,
     /// Bytes that moved in all.
     moved: Moved,
     /// (file_id, user_id) of complete downloads.
@@ -303,45 +308,59 @@ impl Changes {
     pub fn credit(&mut self, user: u32, credited: Moved, moved: Moved) {
         self.moved = self.moved.plus(moved);
         if credited != Moved::default() {
-            let sum = self.credits.entry(user).or_default();
-            *sum = sum.plus(credited);
+            self.credits.push((user, credited));
         }
     }
 }
 
 impl Store {
-    /// Reads the rows of members on torrents, (file_id, user_id) in order, has `compute` make changes of them, and
-    /// writes these, all in one transaction. `compute` may be called again where another was in the way. Where the
-    /// database does not say whether it committed, the same may be settled again.
-    pub fn settle(
+    /// Settles states in one transaction: piece by piece, in the order of their members (file_id, user_id), reads the
+    /// rows of these members, has `compute` make changes of them, and writes these. Returns what else `compute` said;
+    /// it may be called again where another was in the way. Where the database does not say whether it committed, the
+    /// same may be settled again.
+    pub fn settle<T, U>(
         &self,
-        members: &[(u32, u32)],
-        mut compute: impl FnMut(&[(Key, Row)]) -> Changes,
-    ) -> Result<(), Error> {
-        let mut moved = Moved::default();
-        self.transaction(|c| {
-            let mut rows = Vec::with_capacity(members.len());
-            of_members(c, &self.dialect, members, |key, row| rows.push((key, row)))?;
-            rows.sort_unstable_by_key(|(key, _)| *key);
-            let changes = compute(&rows);
-            write(c, &self.dialect, &changes.changed, false)?;
-            // Where two goats begin the same row, one of them comes again and finds it.
-            write(c, &self.dialect, &changes.new, true).map_err(Error::exists_is_busy)?;
-            begin_totals(c, &self.dialect, &changes.new)?;
-            self.credit_users(c, &changes.credits)?;
-            changes.snatches.iter().try_for_each(|snatch| count_snatch(c, *snatch))?;
-            moved = changes.moved;
-            self.stamp(c)
+        states: &[T],
+        member: impl Fn(&T) -> (u32, u32),
+        compute: impl Fn(&[T], &[(Key, Row)]) -> (Changes, Vec<U>),
+    ) -> Result<Vec<U>, Error> {
+        let (told, moved) = self.transaction(|c| {
+            let (mut told, mut moved) = (Vec::new(), Moved::default());
+            let mut credits = BTreeMap::new();
+            let mut rest = states;
+            while let Some((piece, later)) = split(rest, &member) {
+                let mut members: Vec<_> = piece.iter().map(&member).collect();
+                members.dedup();
+                let mut rows = Vec::with_capacity(piece.len());
+                of_members(c, &self.dialect, &members, |key, row| rows.push((key, row)))?;
+                rows.sort_unstable_by_key(|(key, _)| *key);
+                let (changes, said) = compute(piece, &rows);
+                write(c, &self.dialect, &changes.changed, false)?;
+                // Where two goats begin the same row, one of them comes again and finds it.
+                write(c, &self.dialect, &changes.new, true).map_err(Error::exists_is_busy)?;
+                begin_totals(c, &self.dialect, &changes.new)?;
+                changes.snatches.iter().try_for_each(|snatch| count_snatch(c, *snatch))?;
+                for (user, credited) in changes.credits {
+                    let sum: &mut Moved = credits.entry(user).or_default();
+                    *sum = sum.plus(credited);
+                }
+                moved = moved.plus(changes.moved);
+                told.extend(said);
+                rest = later;
+            }
+            self.credit_users(c, &credits)?;
+            self.stamp(c)?;
+            Ok((told, moved))
         })?;
         self.stamped();
         self.moved[0].fetch_add(moved.uploaded, Relaxed);
         self.moved[1].fetch_add(moved.downloaded, Relaxed);
-        Ok(())
+        Ok(told)
     }
 
     fn credit_users(&self, c: &mut dyn Connection, credits: &BTreeMap<u32, Moved>) -> Result<(), Error> {
         let users: Vec<_> = credits.iter().collect();
-        for (rows, sql) in worded(&users, self.dialect.rows_at_once(), |users| self.dialect.add_to_users(users)) {
+        for (rows, sql) in worded(&self.dialect, &users, |users| self.dialect.add_to_users(users)) {
             let values = rows.iter().flat_map(|(id, sum)| [Value::from(**id), big(sum.uploaded), big(sum.downloaded)]);
             c.execute(&sql, &values.collect::<Vec<_>>())?;
         }
@@ -440,12 +459,19 @@ fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -
         let rows = vec!["(?, ?, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)"; rows].join(", ");
         format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore())
     };
-    for (piece, sql) in worded(&members, dialect.rows_at_once(), insert) {
+    for (piece, sql) in worded(dialect, &members, insert) {
         let values: Vec<Value> =
             piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
         c.execute(&sql, &values)?;
     }
     Ok(())
+}
+
+/// The states that are settled together, so that their pages are read and written while they are at hand, and the rest;
+/// those of one member on one torrent are not parted.
+fn split<T>(states: &[T], member: impl Fn(&T) -> (u32, u32)) -> Option<(&[T], &[T])> {
+    let last = member(states.get(ROWS[0].min(states.len()).checked_sub(1)?)?);
+    states.split_at_checked(states.partition_point(|state| member(state) <= last))
 }
 
 /// Counts a complete download, if it is the member's first of the torrent.

@@ -122,9 +122,10 @@ pub(super) fn replaced() -> Error {
 
 /// One connection to a database.
 pub(super) trait Connection: Send {
-    /// Runs a statement and returns how many rows it changed.
+    /// Runs a statement and returns how many rows it changed. SQLite, which is as fast one row at a time, runs it
+    /// again for all values that are left over.
     fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error>;
-    /// Runs a query and calls `row` for each row of its result.
+    /// Runs a query, SQLite likewise again, and calls `row` for each row of its result.
     fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error>;
     /// Creates tables, triggers and clients where they are missing.
     fn create_schema(&mut self) -> Result<(), Error>;

@@ -89,28 +89,44 @@ impl Sqlite {
     }
 }
 
+/// Calls `row` for each row of a result.
+fn read(mut rows: rusqlite::Rows, columns: usize, row: &mut dyn FnMut(&[Value])) -> Result<(), Error> {
+    while let Some(found) = rows.next()? {
+        let mut values = [Value::Null; MAX_COLUMNS];
+        for (i, value) in values.iter_mut().enumerate().take(columns) {
+            *value = match found.get_ref(i)? {
+                ValueRef::Integer(n) => Value::Int(n),
+                ValueRef::Text(bytes) => std::str::from_utf8(bytes).map_or(Value::Blob(bytes), Value::Text),
+                ValueRef::Blob(bytes) => Value::Blob(bytes),
+                ValueRef::Null | ValueRef::Real(_) => Value::Null,
+            };
+        }
+        row(values.get(..columns).unwrap_or(&values));
+    }
+    Ok(())
+}
+
 impl Connection for Sqlite {
     fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error> {
-        Ok(self.0.prepare_cached(sql)?.execute(params_from_iter(values))? as u64)
+        let mut statement = self.0.prepare_cached(sql)?;
+        if values.is_empty() {
+            return Ok(statement.execute([])? as u64);
+        }
+        let mut changed = 0;
+        for values in values.chunks(statement.parameter_count().max(1)) {
+            changed += statement.execute(params_from_iter(values))?;
+        }
+        Ok(changed as u64)
     }
 
     fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error> {
         let mut statement = self.0.prepare_cached(sql)?;
         let columns = statement.column_count();
-        let mut rows = statement.query(params_from_iter(values))?;
-        while let Some(found) = rows.next()? {
-            let mut values = [Value::Null; MAX_COLUMNS];
-            for (i, value) in values.iter_mut().enumerate().take(columns) {
-                *value = match found.get_ref(i)? {
-                    ValueRef::Integer(n) => Value::Int(n),
-                    ValueRef::Text(bytes) => std::str::from_utf8(bytes).map_or(Value::Blob(bytes), Value::Text),
-                    ValueRef::Blob(bytes) => Value::Blob(bytes),
-                    ValueRef::Null | ValueRef::Real(_) => Value::Null,
-                };
-            }
-            row(values.get(..columns).unwrap_or(&values));
+        let parameters = statement.parameter_count();
+        if parameters == 0 {
+            return read(statement.query([])?, columns, row);
         }
-        Ok(())
+        values.chunks(parameters).try_for_each(|values| read(statement.query(params_from_iter(values))?, columns, row))
     }
 
     fn create_schema(&mut self) -> Result<(), Error> {
