@@ -150,38 +150,21 @@ fn of_members(
 
 /// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
 fn write(c: &mut dyn Connection, dialect: &Dialect, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
-    let sqlite = dialect.driver == Driver::Sqlite;
-    for (piece, sql) in worded(dialect, rows, |rows| statement(sqlite, new, rows)) {
+    let verb = if new { "INSERT" } else { "REPLACE" };
+    let statement = |rows| {
+        let row = format!("({})", ["?"; KEYS + OTHERS].join(", "));
+        format!("{verb} INTO sessions ({SESSION_COLUMNS}) VALUES {}", vec![row; rows].join(", "))
+    };
+    for (piece, sql) in worded(dialect, rows, statement) {
         let packed: Vec<_> = piece.iter().map(|(_, row)| lives(row)).collect();
         let mut values = Vec::with_capacity(piece.len() * (KEYS + OTHERS));
         for ((key, row), lives) in piece.iter().zip(&packed) {
-            let key = [Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)];
-            // An update names the row at its end.
-            if sqlite && !new {
-                values.extend(columns(row, lives));
-                values.extend(key);
-            } else {
-                values.extend(key);
-                values.extend(columns(row, lives));
-            }
+            values.extend([Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)]);
+            values.extend(columns(row, lives));
         }
         c.execute(&sql, &values)?;
     }
     Ok(())
-}
-
-fn statement(sqlite: bool, new: bool, rows: usize) -> String {
-    let set = |value: &str| {
-        let columns = SESSION_COLUMNS.split(',').map(str::trim).skip(KEYS);
-        let set = columns.map(|column| format!("{column} = {}", value.replace("COLUMN", column)));
-        set.collect::<Vec<_>>().join(", ")
-    };
-    if sqlite && !new {
-        return format!("UPDATE sessions SET {} WHERE file_id = ? AND user_id = ? AND peer_id = ?", set("?"));
-    }
-    let row = format!("({})", ["?"; KEYS + OTHERS].join(", "));
-    let update = if new { String::new() } else { format!(" ON DUPLICATE KEY UPDATE {}", set("VALUES(COLUMN)")) };
-    format!("INSERT INTO sessions ({SESSION_COLUMNS}) VALUES {}{update}", vec![row; rows].join(", "))
 }
 
 fn columns<'a>(row: &'a Row, lives: &'a Option<[u8; LIVES]>) -> [Value<'a>; OTHERS] {
