@@ -29,7 +29,7 @@ pub struct Announce {
     pub peer_id: PeerId,
     /// Where it comes from; never an IPv4-mapped IPv6 address.
     pub ip: IpAddr,
-    /// Where it listens; not 0.
+    /// Where it listens; 0 only where it stops.
     pub port: u16,
     /// Bytes uploaded since the client started.
     pub uploaded: u64,

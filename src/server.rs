@@ -1,9 +1,15 @@
 //! Builds the tracker from its configuration, starts its threads, and stops them.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 
 use crate::config::Config;
 use crate::keeper::Keeper;
@@ -14,17 +20,64 @@ use crate::tracker::{Tracker, announce_urls};
 use crate::udp;
 use crate::web::PAGES;
 
-/// Opens a socket with `bind`: on the configured host, or on every address, IPv6 and IPv4 on one socket.
-pub fn listen<T>(host: &str, port: u16, bind: impl Fn(&[SocketAddr]) -> io::Result<T>) -> Result<T, String> {
+/// A socket on the configured host, or on every address: then IPv6 and IPv4 on one socket, and where the system has no
+/// IPv6, IPv4 alone.
+pub fn listen<T: From<OwnedFd>>(host: &str, port: u16, kind: SockType) -> Result<T, String> {
+    let everywhere = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
     let addresses: Vec<SocketAddr> = if host.is_empty() {
-        vec![(IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into()]
+        everywhere.to_vec()
     } else {
         let found = (host, port).to_socket_addrs().map_err(|e| format!("cannot find Host {host}: {e}"))?;
         found.collect()
     };
-    // The second is for machines without IPv6.
-    let shown = if host.is_empty() { "every address" } else { host };
-    bind(&addresses).map_err(|e| format!("cannot listen on port {port} of {shown}: {e}"))
+    let mut why = Errno::EADDRNOTAVAIL;
+    for address in addresses {
+        why = match bind(address, kind, false) {
+            Ok(socket) => return Ok(socket.into()),
+            // This machine does not have the address, or not its family: perhaps the next.
+            Err(e @ (Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT)) => e,
+            Err(e) if address.ip().is_unspecified() => {
+                // The other family may be free, but half a tracker is none.
+                let held = everywhere.into_iter().filter(|at| bind(*at, kind, true).err() == Some(e));
+                let held: Vec<_> = held.map(|at| if at.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+                return Err(format!(
+                    "cannot listen on port {port} of every address ({}): {}",
+                    held.join(" and "),
+                    e.desc()
+                ));
+            }
+            Err(e) => return Err(format!("cannot listen on {address}: {}", e.desc())),
+        };
+    }
+    Err(format!("cannot listen on port {port} of {host}: {}", why.desc()))
+}
+
+/// Binds a socket; one of streams listens. `alone`: one of IPv6 does not take IPv4 as well. Which it does by default is a
+/// setting of the system, `net.ipv6.bindv6only`.
+fn bind(at: SocketAddr, kind: SockType, alone: bool) -> nix::Result<OwnedFd> {
+    let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if at.is_ipv6() {
+        socket::setsockopt(&socket, Ipv6V6Only, &alone)?;
+    }
+    if kind == SockType::Stream {
+        // Connections of an earlier run that linger are in nobody's way.
+        socket::setsockopt(&socket, ReuseAddr, &true)?;
+    }
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+    if kind == SockType::Stream {
+        socket::listen(&socket, Backlog::MAXCONN)?;
+    }
+    Ok(socket)
+}
+
+/// An address that is listened on, in words.
+fn shown(at: SocketAddr) -> String {
+    match at.ip() {
+        ip if !ip.is_unspecified() => at.to_string(),
+        IpAddr::V6(_) => format!("{at}: every IPv4 and IPv6 address"),
+        IpAddr::V4(_) => format!("{at}: every IPv4 address"),
+    }
 }
 
 /// Says, once and only to a person, who the first user is; makes that user.
@@ -56,10 +109,11 @@ pub fn run(config: Config) -> Result<(), String> {
     let mut doors = Vec::new();
     for (on, port, tls) in [(config.http, config.port, false), (config.https, config.ssl.port, true)] {
         if on {
-            doors.push(Door { listener: listen(&config.host, port, |at| TcpListener::bind(at))?, tls });
+            doors.push(Door { listener: listen(&config.host, port, SockType::Stream)?, tls });
         }
     }
-    let udp = config.udp.then(|| listen(&config.host, config.port, |at| UdpSocket::bind(at))).transpose()?;
+    let udp: Option<UdpSocket> =
+        config.udp.then(|| listen(&config.host, config.port, SockType::Datagram)).transpose()?;
     let certificates = config.https.then(|| Certificates::load(&config.ssl)).transpose().map_err(|d| d.found)?;
     let certificates = certificates.map(Arc::new);
     let tracker = Arc::new(Tracker::load(config)?);
@@ -71,12 +125,12 @@ pub fn run(config: Config) -> Result<(), String> {
         let at = |door: &Door| door.listener.local_addr().map(|at| (if door.tls { "HTTPS" } else { "HTTP" }, at));
         let listening = doors.iter().map(at).collect::<io::Result<Vec<_>>>().map_err(failed)?;
         http = Some(Listeners::start(&tracker, PAGES, doors, certificates.clone(), files).map_err(failed)?);
-        listening.iter().for_each(|(what, at)| log(format!("listening for {what} on {at}")));
+        listening.iter().for_each(|(what, at)| log(format!("listening for {what} on {}", shown(*at))));
     }
     if let Some(socket) = udp {
         let at = socket.local_addr().map_err(failed)?;
         datagrams = Some(udp::Listener::start(&tracker, socket).map_err(failed)?);
-        log(format!("listening for UDP on {at}"));
+        log(format!("listening for UDP on {}", shown(at)));
     }
     let mut keeper = Keeper::new(tracker.clone());
     let kept = keeper.run(&stop, || certificates.iter().for_each(|files| files.refresh()));
@@ -89,8 +143,11 @@ pub fn run(config: Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Receives something at the first Ctrl-C or SIGTERM; the second ends the process.
+/// Receives something at the first Ctrl-C or SIGTERM; the second ends the process. SIGHUP, which says that a terminal
+/// was closed, is ignored.
 fn signals() -> Result<Receiver<()>, String> {
+    // Before any other thread is there: they inherit what is blocked. (`ctrlc` would handle it like SIGTERM.)
+    SigSet::from(Signal::SIGHUP).thread_block().map_err(|e| format!("cannot ignore SIGHUP: {e}"))?;
     let (sender, receiver) = channel();
     let mut seen = false;
     let handler = move || {

@@ -368,6 +368,28 @@ fn what_is_no_http_1_gets_400() {
 }
 
 #[test]
+fn lines_may_end_with_lf_alone() {
+    let site = Site::start(json!({}));
+    let mut client = site.connect();
+    client.send(get(&site.announce(1).target(), "Accept: */*\r\n").replace('\r', ""));
+    let (status, _, body) = client.answer().expect("an answer");
+    let answer = Bencode::parse(&body);
+    assert_eq!((status, answer.integer("incomplete")), (200, 1));
+}
+
+#[test]
+fn sighup_ends_nothing_and_sigterm_ends_goat_in_good_order() {
+    let mut site = Site::start(json!({}));
+    for _ in 0..3 {
+        site.goat.process().signal(libc::SIGHUP);
+        site.works();
+    }
+    site.goat.process().assert_running();
+    // Had it been a first wish to end, the second would end goat at once and with status 1.
+    assert_eq!(site.goat.stop().code(), Some(0), "{}", site.goat.log());
+}
+
+#[test]
 fn a_target_may_be_a_whole_url() {
     // As a proxy sends it, and as RFC 9112 wants every server to take it.
     let site = Site::start(json!({}));
@@ -596,6 +618,12 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
         ),
         (&["198.51.100.1, 2001:db8:2::9, 10.0.0.1"], "2001:db8:2::9"),
         (&["203.0.113.7, 11.0.0.1"], "11.0.0.1"),
+        // As proxies write them.
+        (&["198.51.100.1, 203.0.113.7:50123"], "203.0.113.7"),
+        (&["[2001:db8:2::7]"], "2001:db8:2::7"),
+        (&["[2001:db8:2::7]:50123"], "2001:db8:2::7"),
+        (&["fe80::7%eth0, 10.1.2.3:80"], "fe80::7"),
+        (&["203.0.113.7, , 10.1.2.3,"], "203.0.113.7"),
         // Several headers are one list.
         (&["198.51.100.1", "203.0.113.7"], "203.0.113.7"),
         (&["203.0.113.7", "10.1.2.3"], "203.0.113.7"),
@@ -629,6 +657,8 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
         }
         assert_eq!(site.seen_from(Client::connect(proxy), &[]), proxy.ip());
     }
+    let said = site.goat.log();
+    assert_eq!(said.matches("X-Forwarded-For").count(), 1, "{said}");
     // Nobody else is believed.
     let stranger = Ipv4Addr::new(127, 0, 0, 2);
     for entries in [

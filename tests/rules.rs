@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use common::escape;
 use goat::protocol::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
 use goat::rules::access::{Access, User};
-use goat::store::{FileRow, Suggestion};
+use goat::store::{FileRow, NewUser, Suggestion};
 use goat::torrent::InfoHash;
 use proptest::prelude::*;
 use serde_json::json;
@@ -112,17 +112,29 @@ fn the_checks_are_made_in_the_order_of_the_rules() {
 }
 
 #[test]
-fn a_failure_is_a_dictionary_of_four_keys_with_the_interval_and_half_of_it() {
+fn a_failure_tells_in_both_intervals_when_another_try_makes_sense() {
     let site = Site::new(json!({ "Interval": 1801 }));
-    let answer = site.get("/announce");
-    assert_eq!(
-        answer.keys(),
-        ["failure reason", "interval", "min interval", "retry in"]
-    );
-    assert_eq!(
-        (answer.integer("interval"), answer.integer("min interval")),
-        (1801, 900)
-    );
+    site.tracker.put_torrent(&FileRow {
+        verified: false,
+        ..file(2)
+    });
+    site.announce(Query::new(1));
+    let cases = [
+        (site.get("/announce"), "never", 1801),
+        (site.announce(Query::new(1).set("port", "0")), "never", 1801),
+        (site.announce(Query::new(1).on(9)), "5", 300),
+        (site.announce(Query::new(1).on(2)), "5", 300),
+        (site.announce(Query::new(1).without("event")), "1", 60),
+    ];
+    for (answer, retry, interval) in cases {
+        assert_eq!(
+            answer.keys(),
+            ["failure reason", "interval", "min interval", "retry in"]
+        );
+        let intervals = (answer.integer("interval"), answer.integer("min interval"));
+        assert_eq!(intervals, (interval, interval), "{answer:?}");
+        assert_eq!(retry_in(&answer), retry, "{answer:?}");
+    }
 }
 
 #[test]
@@ -192,21 +204,23 @@ fn a_proxy_may_send_the_whole_url() {
 }
 
 #[test]
-fn a_request_without_a_user_agent_is_refused() {
-    let site = Site::new(json!({ "Whitelist": false }));
+fn a_request_without_a_user_agent_is_refused_and_with_a_whitelist_one_with_an_empty_one() {
+    let site = Site::new(json!({}));
+    let open = Site::new(json!({ "Whitelist": false }));
+    let target = Query::new(1).to(&open.path("announce"));
+    let refused = "Your client is not identifying itself";
+    assert_eq!(reason(&open.ask(&target, &[], HOME)), refused);
+    let empty = [("User-Agent", "")];
+    assert_eq!(reason(&open.ask(&target, &empty, HOME)), "");
     let announce = Query::new(1).to(&site.path("announce"));
     let scrape = Query::scrape(&[hash(1)]).to(&site.path("scrape"));
     for target in [announce, scrape] {
         for headers in [&[][..], &[("User-Agent", "")], &[("X-User-Agent", AGENT)]] {
             let answer = site.ask(&target, headers, HOME);
-            assert_eq!(
-                reason(&answer),
-                "Your client is not identifying itself",
-                "{headers:?}"
-            );
+            assert_eq!(reason(&answer), refused, "{headers:?}");
         }
         assert_eq!(
-            reason(&site.ask(&target, &[("uSER-aGENT", "anything")], HOME)),
+            reason(&site.ask(&target, &[("uSER-aGENT", AGENT)], HOME)),
             ""
         );
     }
@@ -437,6 +451,105 @@ fn who_was_banned_may_still_end_a_session_that_was_there_before() {
 }
 
 #[test]
+fn a_stop_of_a_session_that_is_there_is_never_refused() {
+    let put_member = |site: &Site, torrent_limit, banned| {
+        let alice = &site.alice;
+        let user = User::new(alice.id, &alice.passkey, torrent_limit, banned);
+        site.tracker.access.put_user(user);
+    };
+    let regular = Query::new(1).without("event");
+    let cases: [(&str, &dyn Fn(&Site), Query); 7] = [
+        (
+            "Unverified torrent",
+            &|site| {
+                site.tracker.put_torrent(&FileRow {
+                    verified: false,
+                    refused: true,
+                    ..file(1)
+                });
+            },
+            regular.clone(),
+        ),
+        (
+            "Your client is not whitelisted",
+            &|site| site.tracker.access.set_clients(Vec::new()),
+            regular.clone(),
+        ),
+        (
+            "Invalid passkey",
+            &|site| put_member(site, 0, true),
+            regular.clone(),
+        ),
+        ("Slow down", &|_| {}, regular.clone()),
+        (
+            "Slow down",
+            &|site| {
+                (2..=32).for_each(|n| drop(site.announce(Query::new(n))));
+            },
+            Query::new(33),
+        ),
+        (
+            "Exceeded active torrent limit: 2 > 1",
+            &|site| put_member(site, 1, false),
+            Query::new(1).on(2),
+        ),
+        (
+            "Invalid integer parameter: port",
+            &|_| {},
+            regular.clone().set("port", "0"),
+        ),
+    ];
+    for (refusal, happen, refused) in cases {
+        let site = Site::new(json!({}));
+        site.tracker.put_torrent(&file(2));
+        site.announce(Query::new(1));
+        happen(&site);
+        assert_eq!(site.refusal(refused.clone()), refusal);
+        let stop = refused
+            .on(1)
+            .set("peer_id", peer_id(1))
+            .set("event", "stopped");
+        assert_eq!(site.refusal(stop), "", "{refusal}");
+        let shard = site.tracker.swarms.shard(&hash(1));
+        let swarm = shard.torrents[&hash(1)].swarm.as_deref();
+        let there = swarm.and_then(|swarm| swarm.find(site.alice.id, &client(1).peer_id));
+        assert_eq!(there, None, "{refusal}");
+    }
+}
+
+#[test]
+fn who_was_banned_while_goat_was_away_may_still_end_a_session() {
+    let site = Site::new(json!({}));
+    let bob = site.add_user("bob", 0);
+    site.announce_of(&bob, Query::new(2));
+    site.save();
+    site.database
+        .sql("UPDATE users SET banned = 1 WHERE username = 'bob'");
+    let site = site.restart();
+    let stop = Query::new(2).set("uploaded", "5").set("event", "stopped");
+    assert_eq!(reason(&site.announce_of(&bob, stop)), "");
+    site.save();
+    let sql = "SELECT uploaded FROM users WHERE username = 'bob'";
+    assert_eq!(site.database.sql(sql), [["5"]]);
+}
+
+#[test]
+fn who_is_refused_registers_no_torrent_by_saying_stopped() {
+    let site = Site::new(json!({ "Verified": false }));
+    let stop = Query::new(1).on(9).set("event", "stopped");
+    let target = |passkey: &str| stop.to(&format!("/{passkey}/announce"));
+    let bob = site.add_user("bob", 0);
+    let banned = User::new(bob.id, &bob.passkey, 0, true);
+    site.tracker.access.put_user(banned);
+    assert_eq!(reason(&site.get(&target(&bob.passkey))), "Invalid passkey");
+    let stranger = [("User-Agent", "Unknown/1.0")];
+    let strange = stop.clone().set("peer_id", "x".repeat(20));
+    let answer = site.ask(&strange.to(&site.path("announce")), &stranger, HOME);
+    assert_eq!(reason(&answer), "Your client is not whitelisted");
+    assert_eq!(site.database.sql("SELECT COUNT(*) FROM files"), [["1"]]);
+}
+
+#[test]
 fn the_second_hash_of_a_hybrid_is_answered_with_its_counts_and_no_peers_and_nothing_is_booked() {
     let world = World::new(json!({}));
     let second = hash(77);
@@ -496,7 +609,7 @@ fn an_info_hash_or_a_peer_id_that_is_not_20_bytes_is_invalid() {
     let lengths = [0, 1, 19, 21, 40, 7000].map(|length| "x".repeat(length));
     let escapes = ["%", "%0", "%zz", "%+1", "%-1", "% 1"].map(String::from);
     let others = [
-        "%20".repeat(21),
+        "%21".repeat(21),
         "x".repeat(20) + "%4",
         "%4".repeat(20),
         "é".repeat(20),
@@ -517,7 +630,7 @@ fn an_info_hash_or_a_peer_id_that_is_not_20_bytes_is_invalid() {
 #[test]
 fn a_port_is_a_number_from_1_to_65535() {
     let site = Site::new(json!({}));
-    let wrong = "0 65536 -1 4294967297 18446744073709551616 6881.0 0x1ae1 port %20 6881%20";
+    let wrong = "0 65536 -1 4294967297 18446744073709551616 6881.0 0x1ae1 port %20 6881%zz";
     for port in wrong.split(' ').chain([""]) {
         let refusal = site.refusal(Query::new(1).set("port", port));
         assert_eq!(refusal, "Invalid integer parameter: port", "{port}");
@@ -527,10 +640,61 @@ fn a_port_is_a_number_from_1_to_65535() {
 }
 
 #[test]
+fn who_stops_may_name_any_port() {
+    let site = Site::new(json!({}));
+    for port in ["0", "65536", "18446744073709551615"] {
+        let query = Query::new(1).set("port", port);
+        let refused = "Invalid integer parameter: port";
+        assert_eq!(site.refusal(query.clone()), refused, "{port}");
+        assert_eq!(site.refusal(Query::new(1)), "");
+        assert_eq!(site.refusal(query.set("event", "stopped")), "", "{port}");
+        let there = site.announce(Query::new(2));
+        assert_eq!(there.peers(), [], "{port}");
+    }
+    let stop = Query::new(1).set("event", "stopped");
+    let refused = "Invalid integer parameter: port";
+    assert_eq!(site.refusal(stop.clone().set("port", "any")), refused);
+    let missing = "Missing required parameter: port";
+    assert_eq!(site.refusal(stop.without("port")), missing);
+}
+
+#[test]
+fn a_space_behind_a_value_does_not_count() {
+    let site = Site::new(json!({}));
+    for (n, space) in (1..).zip(["%20", "+", "%20%20+"]) {
+        for name in REQUIRED.into_iter().chain(["numwant", "event", "compact"]) {
+            let value = match name {
+                "info_hash" => escape(&hash(1).0),
+                "peer_id" => escape(&client(n).peer_id.0),
+                "event" => "started".into(),
+                _ => "1".into(),
+            };
+            let query = Query::new(n).set(name, value + space);
+            let answer = site.announce(query);
+            assert_eq!(reason(&answer), "", "{name}, {space:?}");
+            assert_eq!(
+                answer.integer("incomplete"),
+                i64::from(n),
+                "{name}, {space:?}"
+            );
+        }
+    }
+    // One that belongs to the 20 bytes does.
+    let info_hash = InfoHash(*b"ends with a space   ");
+    site.tracker.put_torrent(&FileRow {
+        info_hash,
+        ..file(2)
+    });
+    let written = "ends%20with+a%20space+%20%20";
+    let query = Query::new(1).set("info_hash", written);
+    assert_eq!(site.refusal(query), "");
+}
+
+#[test]
 fn a_counter_is_a_whole_number_of_64_bits() {
     let site = Site::new(json!({}));
     for name in ["uploaded", "downloaded", "left"] {
-        for value in "-1 18446744073709551616 1.5 1e3 many +1 %2B1 1%20 1%00"
+        for value in "-1 18446744073709551616 1.5 1e3 many +1 %2B1 %201 1%00 1%zz"
             .split(' ')
             .chain([""])
         {
@@ -553,25 +717,33 @@ fn a_counter_is_a_whole_number_of_64_bits() {
 }
 
 #[test]
-fn numwant_is_a_number_of_64_bits_that_may_be_negative() {
+fn numwant_is_a_number_of_64_bits_that_may_be_negative_or_nothing() {
     let site = Site::new(json!({}));
     for value in [
         "9223372036854775808",
         "-9223372036854775809",
         "all",
-        "",
+        "%zz",
+        "%ff",
+        "%315555555555555555555555",
         "5.0",
     ] {
         let refusal = site.refusal(Query::new(1).set("numwant", value));
         assert_eq!(refusal, "Invalid integer parameter: numwant", "{value}");
     }
-    for value in ["-9223372036854775808", "-1", "0", "9223372036854775807"] {
+    let good = "-9223372036854775808 -1 0 9223372036854775807 %20";
+    for value in good.split(' ').chain([""]) {
         assert_eq!(
             site.refusal(Query::new(1).set("numwant", value)),
             "",
             "{value}"
         );
     }
+    site.fill(60);
+    let peers = |query| site.announce(query).peers().len();
+    assert_eq!(peers(Query::new(1).set("numwant", "")), 50, "as if absent");
+    let first = Query::new(1).set("numwant", "").and("numwant", "7");
+    assert_eq!(peers(first), 50, "the first counts");
 }
 
 #[test]
@@ -1090,6 +1262,36 @@ fn the_second_address_family_of_a_session_is_not_too_soon() {
 }
 
 #[test]
+fn another_address_of_a_session_of_one_family_too_is_not_too_soon() {
+    for v6 in [false, true] {
+        let world = World::new(json!({}));
+        let home = if v6 { client(1).over_v6() } else { client(1) };
+        let away = if v6 { client(2).over_v6() } else { client(2) }.ip;
+        world.announce(ALICE, home.clone()).unwrap();
+        let regular = home.clone().at(away).regular();
+        assert_eq!(world.refusal(ALICE, regular.clone()), "");
+        assert_eq!(world.refusal(ALICE, regular.clone()), "Slow down");
+        let back = home.clone().regular();
+        assert_eq!(world.refusal(ALICE, back.clone()), "Slow down");
+        assert_eq!(world.refusal(ALICE, client(3).regular()), "", "another");
+        // Each address has a pace of its own.
+        world.wait(98);
+        assert_eq!(world.refusal(ALICE, back.clone()), "Slow down");
+        assert_eq!(world.refusal(ALICE, regular.clone()), "Slow down");
+        world.wait(1);
+        assert_eq!(world.refusal(ALICE, regular.clone()), "");
+        world.wait(50);
+        for _ in 0..5 {
+            assert_eq!(world.refusal(ALICE, back.clone()), "");
+            world.wait(50);
+            assert_eq!(world.refusal(ALICE, regular.clone()), "");
+            world.wait(50);
+        }
+        assert_eq!(world.counts(1), (0, 2, 2), "one session");
+    }
+}
+
+#[test]
 fn another_client_user_or_torrent_is_not_too_soon() {
     let world = World::limited(0);
     world.announce(ALICE, client(1)).unwrap();
@@ -1364,6 +1566,51 @@ fn a_request_that_asks_for_a_user_and_a_torrent_asks_twice() {
 }
 
 // ---------------------------------------------------------------------------------------------------
+// Torrents that nobody need approve.
+
+#[test]
+fn without_verified_the_first_announce_of_an_unknown_torrent_registers_it_and_is_answered() {
+    let site = Site::new(json!({ "Verified": false }));
+    let answer = site.announce(Query::new(1).on(9));
+    assert_eq!(answer.integer("incomplete"), 1, "{answer:?}");
+    let answer = site.announce(Query::new(2).on(9));
+    assert_eq!(answer.peers(), [(HOME, 10_001).into()]);
+    let sql = format!("SELECT COUNT(*) FROM files WHERE info_hash = '{}'", hash(9));
+    assert_eq!(site.database.sql(&sql), [["1"]]);
+}
+
+#[test]
+fn a_member_may_register_a_hundred_torrents_an_hour_and_others_as_many() {
+    let site = Site::new(json!({ "Verified": false }));
+    let bob = site.add_user("bob", 0);
+    for n in 0..102 {
+        let may = if n < 100 { "" } else { "Unregistered torrent" };
+        assert_eq!(registers(&site, &site.alice, 1000 + n), may, "{n}");
+    }
+    assert_eq!(registers(&site, &bob, 2000), "");
+}
+
+#[test]
+fn without_passkeys_a_thousand_torrents_an_hour_may_be_registered() {
+    let access = Access::default();
+    let registered = (0..2000).filter(|_| access.may_register(0, NOW)).count();
+    assert_eq!(registered, 1000);
+    assert!(access.may_register(0, NOW + 3600), "an hour later");
+    assert!(access.may_register(ALICE, NOW), "a member");
+}
+
+/// Why a member cannot register a torrent by announcing it, or "". As if the database had all the time it wants.
+fn registers(site: &Site, member: &NewUser, n: u32) -> String {
+    let tracker = &site.tracker;
+    let path = format!("/{}/announce", member.passkey);
+    let said = || reason(&site.get(&Query::new(1).on(n).to(&path))).to_string();
+    common::wait_until("room for a look-up", || {
+        tracker.access.may_look_up(tracker.clock.now())
+    });
+    said()
+}
+
+// ---------------------------------------------------------------------------------------------------
 // Without passkeys, and where a peer is.
 
 #[test]
@@ -1377,6 +1624,55 @@ fn without_passkeys_everybody_is_the_anonymous_user() {
         let answer = site.get(&Query::new(n).to(path));
         assert_eq!(answer.integer("incomplete"), i64::from(n));
         assert_eq!(answer.peers().len(), usize::from(n) - 1);
+    }
+}
+
+#[test]
+fn an_anonymous_session_is_of_its_address_and_nobody_elsewhere_can_end_or_move_it() {
+    let site = Site::new(json!({ "Passkey": false, "SlowDown": 0 }));
+    let other6: IpAddr = "2001:db8::2".parse().unwrap();
+    let from = |ip, query: Query| site.get_from(ip, &query.to("/announce"));
+    let there = || from(ELSEWHERE, Query::new(9).set("event", "stopped"));
+    let counts = || (there().integer("complete"), there().integer("incomplete"));
+    for (home, stranger) in [(HOME, ELSEWHERE), (HOME6, other6), (HOME, HOME6)] {
+        from(home, Query::new(1).set("left", "0"));
+        for event in ["stopped", "started", "completed"] {
+            let named = Query::new(1).set("event", event).set("left", "7");
+            assert_eq!(reason(&from(stranger, named)), "");
+        }
+        assert_eq!(counts(), (1, 1), "the stranger is another leecher");
+        let peers = from(ELSEWHERE, Query::new(2)).peers();
+        assert!(peers.contains(&(home, 10_001).into()), "{peers:?}");
+        from(ELSEWHERE, Query::new(2).set("event", "stopped"));
+        from(stranger, Query::new(1).set("event", "stopped"));
+        assert_eq!(counts(), (1, 0), "{home} is still there");
+        from(home, Query::new(1).set("event", "stopped"));
+        assert_eq!(counts(), (0, 0));
+    }
+}
+
+#[test]
+fn anonymous_sessions_are_the_same_after_a_restart() {
+    let site = Site::new(json!({ "Passkey": false, "SlowDown": 0 }));
+    site.get_from(HOME, &Query::new(1).to("/announce"));
+    site.get_from(HOME6, &Query::new(1).to("/announce"));
+    let site = site.restart();
+    let answer = site.get_from(HOME, &Query::new(1).to("/announce"));
+    assert_eq!(answer.integer("incomplete"), 2);
+    let sql = "SELECT COUNT(*), MIN(peer_id) = MAX(peer_id) FROM sessions";
+    assert_eq!(site.database.sql(sql), [["2", "0"]]);
+    let programs = "SELECT DISTINCT CAST(SUBSTR(peer_id, 1, 8) AS TEXT) FROM sessions";
+    assert_eq!(site.database.sql(programs), [["-qB4670-"]]);
+}
+
+#[test]
+fn nobody_is_told_the_peer_ids_of_anonymous_clients() {
+    let site = Site::new(json!({ "Passkey": false }));
+    site.get(&Query::new(1).to("/announce"));
+    for no_peer_id in ["0", "1"] {
+        let query = Query::new(2).set("compact", "0");
+        let answer = site.get(&query.set("no_peer_id", no_peer_id).to("/announce"));
+        assert_eq!(list(&answer)[0].keys(), ["ip", "port"]);
     }
 }
 
@@ -1406,7 +1702,7 @@ fn of_x_forwarded_for_the_last_entry_that_is_not_a_trusted_proxy_counts() {
     let proxies = ["10.0.0.0/8", "127.0.0.1", "2001:db8:ffff::/48"];
     let site = Site::new(json!({ "TrustedProxies": proxies }));
     let target = Query::new(1).to(&site.path("announce"));
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 24] = [
         (&["198.51.100.7"], "198.51.100.7"),
         (&["2001:db8::7"], "2001:db8::7"),
         (&["::ffff:198.51.100.7"], "198.51.100.7"),
@@ -1421,8 +1717,22 @@ fn of_x_forwarded_for_the_last_entry_that_is_not_a_trusted_proxy_counts() {
         (&[], "10.0.0.1"),
         // Before an entry that is no address, nothing is believed.
         (&["6.6.6.6, unknown"], "10.0.0.1"),
-        (&["6.6.6.6, "], "10.0.0.1"),
+        (&["6.6.6.6, 198.51.100.7:http"], "10.0.0.1"),
+        (&["6.6.6.6, 198.51.100.7:65536"], "10.0.0.1"),
+        (&["6.6.6.6, [2001:db8::7"], "10.0.0.1"),
+        (&["6.6.6.6, [2001:db8::7]443"], "10.0.0.1"),
+        // As proxies write them: with a port, in brackets, with a zone.
+        (&["6.6.6.6, 198.51.100.7:50123"], "198.51.100.7"),
+        (&["[2001:db8::7]"], "2001:db8::7"),
+        (&["[2001:db8::7]:50123"], "2001:db8::7"),
+        (&["fe80::7%eth0"], "fe80::7"),
+        (&["[fe80::7%eth0]:50123, 10.2.3.4:80"], "fe80::7"),
+        (&["[::ffff:198.51.100.7]:50123"], "198.51.100.7"),
+        (&["6.6.6.6, 198.51.100.7 , , 10.2.3.4,"], "198.51.100.7"),
+        (&["198.51.100.7", ""], "198.51.100.7"),
+        // Nothing but nothing.
         (&[""], "10.0.0.1"),
+        (&[" ,, "], "10.0.0.1"),
     ];
     for (entries, expected) in cases {
         let entries = entries.iter().map(|entry| ("x-forwarded-FOR", *entry));

@@ -706,7 +706,7 @@ struct Member {
 }
 
 /// Sessions that were closed, when, and over which families they had announced.
-type Closed = HashMap<(u32, PeerId), (u32, [bool; 2])>;
+type Closed = HashMap<Key, (u32, [bool; 2])>;
 
 impl Member {
     fn last_seen(&self) -> u32 {
@@ -723,8 +723,19 @@ impl Member {
     }
 }
 
-/// A torrent: its sessions by user and peer id.
-type Model = BTreeMap<(u32, PeerId), Member>;
+/// What makes a session: user and peer id, of the anonymous user also the address.
+type Key = (u32, PeerId, Option<IpAddr>);
+
+/// A torrent: its sessions.
+type Model = BTreeMap<Key, Member>;
+
+/// What is seen of the key of a session that is in a swarm: of anonymous ones only the program.
+fn shown((user, mut peer_id, ip): Key) -> Key {
+    if user == 0 {
+        peer_id.0[8..].fill(0);
+    }
+    (user, peer_id, ip)
+}
 
 fn counts(model: &Model) -> (usize, usize, usize) {
     let seeders = model.values().filter(|member| member.left == 0).count();
@@ -778,16 +789,15 @@ fn compare(world: &World, model: &Model) {
             .expect("who is there is found");
         assert_eq!(swarm.get(slot), Some((session, at)));
         let ips = ips(&at);
+        let ip = ips.first().copied().filter(|_| session.user == 0);
+        let key = shown((session.user, session.peer_id, ip));
         let what = (session.left, session.paused, ips, session.last_seen());
-        assert!(
-            held.insert((session.user, session.peer_id), what).is_none(),
-            "twice: {session:?}"
-        );
+        assert!(held.insert(key, what).is_none(), "twice: {session:?}");
     }
     let expected = model.iter().map(|(key, member)| {
         let ips: BTreeSet<IpAddr> = member.addresses().map(|address| address.ip()).collect();
         (
-            *key,
+            shown(*key),
             (
                 member.left,
                 member.paused && member.left > 0,
@@ -798,7 +808,7 @@ fn compare(world: &World, model: &Model) {
     });
     assert_eq!(held, expected.collect());
     for user in 0..5 {
-        let sessions = model.keys().filter(|(owner, _)| *owner == user).count();
+        let sessions = model.keys().filter(|(owner, ..)| *owner == user).count();
         if user > 0 {
             assert_eq!(swarm.of_user(user, &client(1).peer_id).count(), sessions);
             assert_eq!(world.active(user) > 0, sessions > 0);
@@ -831,9 +841,9 @@ fn announces_in_any_order_leave_the_swarm_that_a_naive_model_has() {
                 1 => {
                     let user = 1 + rng.below(4) as u32;
                     world.drop_user(user);
-                    let gone = model.iter().filter(|((owner, _), _)| *owner == user);
+                    let gone = model.iter().filter(|((owner, ..), _)| *owner == user);
                     closed.extend(gone.map(|(key, m)| (*key, (world.now.get(), m.paths))));
-                    model.retain(|(owner, _), _| *owner != user);
+                    model.retain(|(owner, ..), _| *owner != user);
                 }
                 _ => random_announce(&world, &mut model, &mut closed, &mut rng),
             }
@@ -862,7 +872,8 @@ fn random_announce(world: &World, model: &mut Model, closed: &mut Closed, rng: &
     a.want.count = rng.below(60);
     let (reply, peers) = world.announce(user, a.clone()).unwrap();
 
-    let (key, now) = ((user, a.peer_id), world.now.get());
+    let ip = (user == 0).then_some(a.ip);
+    let (key, now) = ((user, a.peer_id, ip), world.now.get());
     // Who has been silent for so long is gone, though nobody has looked for them yet.
     let silent = |member: &&Member| member.last_seen() + 2 * INTERVAL < now;
     if let Some(member) = model.get(&key).filter(silent).cloned() {

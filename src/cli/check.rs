@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::socket::SockType;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -157,44 +158,47 @@ fn damage(config: &Config, fix: bool) -> Vec<Finding> {
 
 /// Whether goat can listen, or does so already.
 fn ports(config: &Config) -> Vec<Finding> {
-    let tcp = |port| listen(&config.host, port, |at| TcpListener::bind(at)).map(drop);
-    let udp = |port| listen(&config.host, port, |at| UdpSocket::bind(at)).map(drop);
+    let free = |port, kind| listen::<OwnedFd>(&config.host, port, kind).map(drop);
     let wanted =
         [(config.http, "TCP", config.port), (config.https, "TCP", config.ssl.port), (config.udp, "UDP", config.port)];
     let check = |(_, protocol, port): (bool, &str, u16)| {
         let what = format!("{protocol} port {port}");
-        let Err(message) = (if protocol == "UDP" { udp(port) } else { tcp(port) }) else {
+        let kind = if protocol == "UDP" { SockType::Datagram } else { SockType::Stream };
+        let Err(message) = free(port, kind) else {
             return good(what);
         };
-        match owner(&protocol.to_lowercase(), port) {
-            Some((id, name)) if name == "goat" && !is_another(config, id) => {
-                (what, State::Good, format!("goat listens (process {id})"))
-            }
-            Some((id, name)) => {
-                let name = if name == "goat" { "a goat with another configuration" } else { &name };
-                let message = format!("{message}: {name} (process {id}) has it. Stop that, or choose another port");
-                (what, State::Wrong, message)
-            }
-            None => (what, State::Wrong, message),
+        let owners = owners(&protocol.to_lowercase(), port);
+        if let Some((id, _)) = owners.iter().find(|owner| is_own(config, owner)) {
+            return (what, State::Good, format!("goat listens (process {id})"));
         }
+        let message = match owners.first() {
+            Some((id, name)) => {
+                let name = if name == "goat" { "a goat with another configuration" } else { name };
+                format!("{message}: {name} (process {id}) has it. Stop that, or choose another port")
+            }
+            None => format!("{message}. Root can see which program has it: run goat check as root"),
+        };
+        (what, State::Wrong, message)
     };
     wanted.into_iter().filter(|(on, ..)| *on).map(check).collect()
 }
 
-/// Whether a goat is not that of this configuration: it has the journal of another open.
-fn is_another(config: &Config, id: u32) -> bool {
-    let own = journal::path(config).join("lock");
+/// A process: its id and name.
+type Process = (u32, String);
+
+/// Whether a process is the goat of this configuration: it has its journal open, or is one that has none yet.
+fn is_own(config: &Config, (id, name): &Process) -> bool {
     let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
-    let mut files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
-    files.any(|file| {
-        file.ends_with("lock")
-            && file.parent().is_some_and(|folder| folder.extension() == Some("journal".as_ref()))
-            && file != own
-    })
+    let files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let mut journals = files.filter(|file| {
+        let journal = file.parent().and_then(Path::extension) == Some("journal".as_ref());
+        journal && file.ends_with("lock")
+    });
+    journals.next().map_or(name == "goat", |lock| lock == journal::path(config).join("lock"))
 }
 
-/// The process that listens on a port, as far as it may be known: its id and name.
-fn owner(protocol: &str, port: u16) -> Option<(u32, String)> {
+/// The processes that listen on a port, as far as they may be known.
+fn owners(protocol: &str, port: u16) -> Vec<Process> {
     let end = format!(":{port:04X}");
     let state = if protocol == "tcp" { "0A" } else { "07" };
     let mut sockets = Vec::new();
@@ -209,16 +213,18 @@ fn owner(protocol: &str, port: u16) -> Option<(u32, String)> {
             }
         }
     }
-    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+    let is_socket = |file: fs::DirEntry| {
+        let link = fs::read_link(file.path());
+        link.is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let owner = |process: fs::DirEntry| {
         let id = process.file_name().to_str()?.parse().ok()?;
         let mut open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
-        let is_socket = |file: fs::DirEntry| {
-            fs::read_link(file.path())
-                .is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
-        };
-        let found = open.any(is_socket);
-        found.then(|| (id, fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim().to_string()))
-    })
+        let name = || fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        open.any(is_socket).then(|| (id, name().trim().to_string()))
+    };
+    processes.filter_map(owner).collect()
 }
 
 /// Whether the time of day can be right.

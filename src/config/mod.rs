@@ -3,7 +3,7 @@
 //! Owns the keys, their defaults and what each of them accepts. Opens no port and no database, and
 //! never shows a password.
 
-mod cidr;
+mod proxies;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Display, Formatter, Write as _};
@@ -14,11 +14,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 use std::{env, mem};
 
+use ipnet::IpNet;
 use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::cidr::Cidr;
+use crate::config::proxies::{block, blocks};
 
 /// The configuration that goat ships with: every key, explained.
 pub const TEMPLATE: &str = include_str!("../../config.json5");
@@ -69,7 +70,7 @@ const KEYS: [Key; 29] = [
     ("API",             "true",             Value::is_boolean, FLAG),
     ("UDP",             "false",            Value::is_boolean, FLAG),
     ("Redis",           "false",            |v| v.is_boolean() || is(redis, v), REDIS),
-    ("TrustedProxies",  "[]",               |v| proxies(v).is_some(), PROXIES),
+    ("TrustedProxies",  "[]",               |v| blocks(v).is_some(), PROXIES),
     ("Workers",         "256",              |v| is_number(v, 1, 4096), "a whole number, 1 to 4096"),
     ("SSL",             "{}",               Value::is_object, OBJECT),
     ("SSL.Port",        "8443",             |v| is_number(v, 1, 65535), PORT),
@@ -124,7 +125,7 @@ pub struct Config {
     pub redis: Option<String>,
     /// Whose `X-Forwarded-For` is believed.
     #[serde(skip)]
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: Vec<IpNet>,
     /// Threads that answer HTTP and HTTPS.
     pub workers: usize,
     pub ssl: Ssl,
@@ -258,7 +259,7 @@ fn examine(path: &Path, text: &str, redis: bool) -> Result<Config, Vec<Problem>>
 
     // Cannot fail: each value is one that its key accepts.
     let mut config = Config::deserialize(fields).map_err(|e| fail(0, &e.to_string()))?;
-    config.trusted_proxies = proxies(&values["TrustedProxies"]).unwrap_or_default();
+    config.trusted_proxies = blocks(&values["TrustedProxies"]).unwrap_or_default();
     config.file = path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let folder = config.file.parent().unwrap_or(path);
     let (ssl, db) = (&mut config.ssl, &mut config.db);
@@ -471,18 +472,10 @@ fn redis(text: &str) -> bool {
     password.starts_with(':') && server(host) && db.parse::<u32>().is_ok()
 }
 
-fn proxy(block: &Value) -> Option<Cidr> {
-    block.as_str()?.parse().ok()
-}
-
-fn proxies(list: &Value) -> Option<Vec<Cidr>> {
-    list.as_array()?.iter().map(proxy).collect()
-}
-
 /// How a wrong value appears in a [`Problem`]. Before an @, too, there may be a password.
 fn shown(key: &str, value: &Value) -> String {
     let proxies = value.as_array().filter(|_| key == "TrustedProxies");
-    let wrong = proxies.and_then(|list| list.iter().find(|item| proxy(item).is_none()));
+    let wrong = proxies.and_then(|list| list.iter().find(|item| item.as_str().and_then(block).is_none()));
     let mut text = wrong.unwrap_or(value).to_string();
     if SECRETS.contains(&key) && !value.is_boolean() || text.contains('@') {
         text = "something else (not shown)".to_string();
@@ -652,7 +645,7 @@ mod tests {
         assert_eq!((config.interval, config.slow_down, config.workers), (600, 0, 4096));
         assert_eq!((config.clients, config.wrong_passkeys, config.wrong_logins), (1, 0, 3));
         assert_eq!(config.redis.as_deref(), Some("redis://:secret@[::1]:6380/2"));
-        let proxies: Vec<String> = config.trusted_proxies.iter().map(Cidr::to_string).collect();
+        let proxies: Vec<String> = config.trusted_proxies.iter().map(IpNet::to_string).collect();
         assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);
         assert_eq!(config.ssl.port, 65535);
         assert_eq!(config.ssl.certificate, Path::new("/tls/crt"));

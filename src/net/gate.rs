@@ -41,9 +41,7 @@ impl Gate {
 
     /// Counts a connection in, or says no.
     pub fn enter(self: &Arc<Gate>, config: &Config, ip: IpAddr) -> Option<Place> {
-        let exempt = ip == Ipv4Addr::LOCALHOST
-            || ip == Ipv6Addr::LOCALHOST
-            || config.trusted_proxies.iter().any(|block| block.contains(ip));
+        let exempt = ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST || config.trusts(ip);
         let address = (!exempt).then(|| network(ip));
         if let Some(address) = address {
             let mut by_address = lock(&self.by_address);

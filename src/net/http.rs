@@ -14,30 +14,6 @@ use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
 use crate::torrent::{InfoHash, PeerId, bencode};
 use crate::tracker::Tracker;
 
-impl Request<'_> {
-    /// The address of the client: of the connection, unless that is a trusted proxy's. Then it is the last
-    /// entry of `X-Forwarded-For` that is not a trusted proxy itself.
-    pub fn client(&self, tracker: &Tracker) -> IpAddr {
-        let trusted = |ip: IpAddr| tracker.config.trusted_proxies.iter().any(|block| block.contains(ip));
-        let mut client = self.peer;
-        if !trusted(client) {
-            return client;
-        }
-        let headers = self.headers.iter().rev().filter(|h| h.name.eq_ignore_ascii_case("x-forwarded-for"));
-        let entries = headers.flat_map(|header| header.value.rsplit(|&byte| byte == b','));
-        for entry in entries {
-            let text = std::str::from_utf8(entry).unwrap_or_default().trim();
-            let ip = text.parse().or_else(|_| text.parse().map(|socket: std::net::SocketAddr| socket.ip()));
-            let Ok(ip) = ip else { break };
-            client = ip.to_canonical();
-            if !trusted(client) {
-                break;
-            }
-        }
-        client
-    }
-}
-
 /// What a thread needs to answer requests, and uses again for the next.
 pub struct Scratch {
     /// What announces are answered with.
@@ -145,7 +121,8 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
     let config = &tracker.config;
     scratch.asked = Asked::Unknown;
     let (passkey, action) = route(request.target).ok_or(Refusal::Malformed)?;
-    let agent = request.header("User-Agent").filter(|agent| !agent.is_empty()).ok_or(Refusal::NoAgent)?;
+    let agent = request.header("User-Agent").filter(|agent| !agent.is_empty() || !config.whitelist);
+    let agent = agent.ok_or(Refusal::NoAgent)?;
     let query = split(request.target).1;
     let client = request.client(tracker);
     let allowed = tracker.wrong_passkeys.allowed(client, now);
@@ -161,7 +138,10 @@ fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) 
             let who = admit(config, &tracker.access, &visitor)?;
             let a = params.announce(client)?;
             let reply = announce(config, &tracker.swarms, &who, &a, now, &mut scratch.buffers)?;
-            write_reply(&mut scratch.body, &reply, &a, &scratch.buffers.peers, params.no_peer_id == Some(true));
+            // What strangers may know of a client must not let them speak for it: the sessions of anonymous ones are
+            // told apart by peer id and address. Clients that are given no peer id do not compare it (BEP 23 has none).
+            let no_peer_id = params.no_peer_id == Some(true) || !config.passkey;
+            write_reply(&mut scratch.body, &reply, &a, &scratch.buffers.peers, no_peer_id);
         }
         Action::Scrape => {
             scratch.asked = Asked::Scrape;
@@ -243,6 +223,7 @@ impl Params {
                 "uploaded" => params.uploaded.take(integer(word)),
                 "downloaded" => params.downloaded.take(integer(word)),
                 "left" => params.left.take(integer(word)),
+                "numwant" if word.is_empty() => params.numwant.take(Some(-1)), // as many as the tracker likes
                 "numwant" => params.numwant.take(integer(word)),
                 "compact" => params.list = params.list.or(Some(word == "0")),
                 "no_peer_id" => params.no_peer_id = params.no_peer_id.or(Some(word == "1")),
@@ -276,13 +257,13 @@ impl Params {
             Err(Refusal::Missing(_)) => None,
             given => Some(given?),
         };
-        let port = u16::try_from(port?).ok().filter(|&port| port != 0).ok_or(Refusal::Integer("port"))?;
         Ok(Announce {
             udp: false,
             info_hash: InfoHash(info_hash?),
             peer_id: PeerId(peer_id?),
             ip,
-            port,
+            // The rules refuse 0, and so what is no port; who stops needs none.
+            port: u16::try_from(port?).unwrap_or(0),
             uploaded: uploaded?,
             downloaded: downloaded?,
             left: left?,
@@ -297,18 +278,22 @@ fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
+/// What stands for a value that cannot be decoded: no word and no number.
+const NO_WORD: &str = "%";
+
 /// A name or a value as a word: itself, unless something in it is encoded. Longer than any word of ours, it
-/// is none.
+/// is none. Spaces behind it do not count: URLs are put together by hand.
 fn plain<'a>(text: &'a str, buffer: &'a mut Bytes20) -> &'a str {
     if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
         return text;
     }
-    let Some(decoded) = decode(text) else { return "" };
+    let Some(decoded) = decode(text) else { return NO_WORD };
     *buffer = decoded;
-    std::str::from_utf8(buffer.bytes.get(..buffer.len).unwrap_or_default()).unwrap_or_default()
+    let word = buffer.bytes.get(..buffer.len).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    word.map_or(NO_WORD, |word| word.trim_end_matches(' '))
 }
 
-/// Decodes at most 20 bytes; a longer value gets a length of 21 and so is none of 20.
+/// Decodes at most 20 bytes, and spaces behind them; a longer value gets a length of 21 and so is none of 20.
 fn decode(value: &str) -> Option<Bytes20> {
     let mut out = Bytes20::default();
     let mut input = value.bytes();
@@ -325,6 +310,8 @@ fn decode(value: &str) -> Option<Bytes20> {
         };
         if let Some(place) = out.bytes.get_mut(out.len) {
             *place = byte;
+        } else if byte == b' ' {
+            continue;
         }
         out.len = (out.len + 1).min(21);
     }
@@ -422,13 +409,14 @@ fn bencode_scrape<'a>(out: &mut Vec<u8>, files: impl Iterator<Item = (&'a InfoHa
     out.extend_from_slice(b"ee");
 }
 
-/// Bencodes a refusal, keys sorted (BEP 3, BEP 31).
+/// Bencodes a refusal, keys sorted (BEP 3, BEP 31). Clients obey `interval`, and most know nothing of `retry in`.
 fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, interval: u32) {
+    let interval = refusal.retry_in().map_or(interval, |minutes| minutes * 60);
     out.push(b'd');
     bencode::bytes(out, b"failure reason");
     bencode::bytes(out, refusal.to_string().as_bytes());
     bencode::entry(out, "interval", u64::from(interval));
-    bencode::entry(out, "min interval", u64::from(interval / 2));
+    bencode::entry(out, "min interval", u64::from(interval));
     match refusal.retry_in() {
         Some(minutes) => bencode::entry(out, "retry in", u64::from(minutes)),
         None => {

@@ -17,6 +17,7 @@
 //! Of connections that are open already, all requests that wait are answered before the answers are sent.
 
 pub mod connection;
+mod forwarded;
 pub mod gate;
 pub mod http;
 pub mod message;

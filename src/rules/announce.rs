@@ -9,18 +9,23 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use ring::digest::{Context, SHA256};
+
 use crate::books::session::LATE;
 use crate::books::{Known, Session, SessionKey, State, hear};
 use crate::config::Config;
-use crate::protocol::{Addresses, Announce, Event, Peers, Refusal, Reply, Scrape, network};
+use crate::protocol::{Addresses, Announce, Event, Peers, Refusal, Reply, Scrape, ip4, ip6, network};
 use crate::random::Rng;
 use crate::rules::access::{Access, User};
-use crate::rules::limits::Quota;
-use crate::rules::swarm::{Shard, Swarm, Swarms, Torrent};
-use crate::torrent::InfoHash;
+use crate::rules::swarm::{Lately, Shard, Swarm, Swarms, Torrent};
+use crate::torrent::{InfoHash, PeerId};
 
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
 const SHORT_INTERVAL: u32 = 600;
+/// The most addresses that sessions of one shard have left and whose pace is remembered.
+const MAX_PATHS: usize = 1_024;
+/// The bytes of a peer id that name the client's program and its version (BEP 20).
+const PROGRAM: usize = 8;
 
 /// Who asks, as far as path, headers and peer id tell.
 #[derive(Clone, Copy)]
@@ -93,17 +98,29 @@ pub fn announce(
     now: u32,
     buffers: &mut Buffers,
 ) -> Result<Reply, Refusal> {
+    if a.port == 0 && a.event != Event::Stopped {
+        return Err(Refusal::Integer("port"));
+    }
+    let anonymous;
+    let a = if who.user.id == 0 {
+        anonymous = Announce { peer_id: anonymous_id(&a.peer_id, a.ip), ..a.clone() };
+        &anonymous
+    } else {
+        a
+    };
     let mut shard = swarms.shard(&a.info_hash);
-    let Shard { torrents, ledger, closed, begun, seconds } = &mut *shard;
+    let Shard { torrents, ledger, closed, lately, seconds } = &mut *shard;
     buffers.peers.clear();
     let Some(torrent) = torrents.get_mut(&a.info_hash) else {
-        let first = seconds.get(&a.info_hash).copied().ok_or(Refusal::Unregistered)?;
+        let first = seconds.get(&a.info_hash).copied();
         drop(shard);
-        return announce_second(config, swarms, who, &first, a, &mut buffers.rng);
+        // No session is there that could end.
+        who.refusal.map_or(Ok(()), Err)?;
+        return announce_second(config, swarms, &first.ok_or(Refusal::Unregistered)?, a, &mut buffers.rng);
     };
     let key = SessionKey { file: torrent.id, user: who.user.id, peer_id: a.peer_id };
     let known = torrent.find(&key).or_else(|| closed.get(&key).copied());
-    let entered = may(config, torrent, who, a, known.as_ref(), begun, now)?;
+    let entered = may(config, torrent, who, a, known.as_ref(), lately, now)?;
 
     let mut state = hear(known.as_ref(), who.user.id, a, now, silence(config));
     state.factors = torrent.factors;
@@ -133,6 +150,21 @@ pub fn announce(
     Ok(reply)
 }
 
+/// What stands for the peer id of an anonymous client, in memory and in the books: so that nobody can close or move the
+/// session of another address by naming its peer id, the address is in it. Without a key, to be the same after a
+/// restart. The first 8 bytes, which name the program, stay.
+fn anonymous_id(peer_id: &PeerId, ip: IpAddr) -> PeerId {
+    let mut context = Context::new(&SHA256);
+    context.update(&peer_id.0);
+    match ip {
+        IpAddr::V4(ip) => context.update(&ip.octets()),
+        IpAddr::V6(ip) => context.update(&ip.octets()),
+    }
+    let mut id = *peer_id;
+    id.0.iter_mut().skip(PROGRAM).zip(context.finish().as_ref()).for_each(|(byte, hash)| *byte = *hash);
+    id
+}
+
 /// Whether a session may announce. Returns whether its user was counted in on one more torrent.
 fn may(
     config: &Config,
@@ -140,7 +172,7 @@ fn may(
     who: &Admitted,
     a: &Announce,
     known: Option<&Known>,
-    begun: &mut Quota<(u32, u32, IpAddr)>,
+    lately: &mut Lately,
     now: u32,
 ) -> Result<bool, Refusal> {
     let (user, stopped) = (&who.user, a.event == Event::Stopped);
@@ -152,7 +184,11 @@ fn may(
         return Err(Refusal::Unverified);
     }
     if let Some(known) = known.filter(|known| known.closed == 0) {
-        return if too_fast(config, &known.session, a, now) { Err(Refusal::SlowDown) } else { Ok(false) };
+        return if too_fast(config, torrent.id, known, a, &mut lately.paths, now) {
+            Err(Refusal::SlowDown)
+        } else {
+            Ok(false)
+        };
     }
     let mut entered = false;
     if !stopped {
@@ -168,7 +204,7 @@ fn may(
     // Each session costs the database a row, and memory until it is written. Each client may be restarted once.
     let most = config.clients.saturating_mul(2);
     let whose = if user.id == 0 { network(a.ip) } else { Ipv4Addr::UNSPECIFIED.into() };
-    if known.is_none() && !begun.take((torrent.id, user.id, whose), most, config.interval, now) {
+    if known.is_none() && !lately.begun.take((torrent.id, user.id, whose), most, config.interval, now) {
         if entered {
             user.leave();
         }
@@ -182,14 +218,37 @@ fn is_good(config: &Config, torrent: &Torrent) -> bool {
     torrent.verified || !config.verified && !torrent.refused
 }
 
-/// Whether a regular announce comes sooner than the shortest time that its session may have been told.
-fn too_fast(config: &Config, session: &Session, a: &Announce, now: u32) -> bool {
+/// Whether a regular announce comes sooner than the shortest time that its session may have been told. Each path, an
+/// address of either family, has a pace of its own.
+fn too_fast(
+    config: &Config,
+    file: u32,
+    known: &Known,
+    a: &Announce,
+    paths: &mut HashMap<(SessionKey, IpAddr), u32>,
+    now: u32,
+) -> bool {
+    let session = &known.session;
     let told = shortest(config.interval, session.left == 0) / 2;
     let pause = u64::from(told) * u64::from(config.slow_down) / 100;
-    let seen = session.seen[usize::from(a.ip.is_ipv6())];
     // Absent where the clock was set back before a restart.
-    let since = now.checked_sub(seen).map(u64::from);
-    matches!(a.event, Event::None | Event::Paused) && seen != 0 && since.is_some_and(|since| since < pause)
+    let recent = |seen: u32| seen != 0 && now.checked_sub(seen).is_some_and(|since| u64::from(since) < pause);
+    let [seen4, seen6] = session.seen;
+    let (seen, last) = match a.ip {
+        IpAddr::V4(_) => (seen4, ip4(&known.at.v4).into()),
+        IpAddr::V6(_) => (seen6, ip6(&known.at.v6).into()),
+    };
+    let path = |ip| (SessionKey { file, user: session.user, peer_id: session.peer_id }, ip);
+    let soon = if last == a.ip { recent(seen) } else { paths.get(&path(a.ip)).is_some_and(|seen| recent(*seen)) };
+    let refused = soon && matches!(a.event, Event::None | Event::Paused);
+    if last != a.ip && recent(seen) && !refused {
+        // To forget all when there are too many keeps it small, and spares a few clients a refusal.
+        if paths.len() >= MAX_PATHS {
+            paths.clear();
+        }
+        paths.insert(path(last), seen);
+    }
+    refused
 }
 
 /// Closes the other sessions of a user at the addresses of one that has come there: a client that was killed, and
@@ -221,12 +280,10 @@ fn place(swarm: &mut Swarm, closed: &mut HashMap<SessionKey, Known>, key: &Sessi
 fn announce_second(
     config: &Config,
     swarms: &Swarms,
-    who: &Admitted,
     first: &InfoHash,
     a: &Announce,
     rng: &mut Rng,
 ) -> Result<Reply, Refusal> {
-    who.refusal.map_or(Ok(()), Err)?;
     let shard = swarms.shard(first);
     let torrent = shard.torrents.get(first).ok_or(Refusal::Unregistered)?;
     if !is_good(config, torrent) {

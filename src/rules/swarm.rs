@@ -358,8 +358,18 @@ pub struct Shard {
     pub ledger: Ledger,
     /// Sessions that were closed a while ago: what is heard of them may be late.
     pub closed: HashMap<SessionKey, Known>,
-    /// Who began how many sessions lately: by torrent, user, and where passkeys are off address.
+    /// What is limited in time.
+    pub lately: Lately,
+}
+
+/// What sessions did lately, as far as it limits what they may do.
+#[derive(Default)]
+pub struct Lately {
+    /// Who began how many sessions: by torrent, user, and where passkeys are off address.
     pub begun: Quota<(u32, u32, IpAddr)>,
+    /// When sessions announced last from addresses that they have left for others of the same family, in seconds since
+    /// 1970: of the last address they know it themselves.
+    pub paths: HashMap<(SessionKey, IpAddr), u32>,
 }
 
 impl Shard {

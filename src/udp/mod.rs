@@ -347,9 +347,6 @@ impl Responder {
             let stopping = a.event == Event::Stopped;
             let visitor = Visitor { agent: None, peer_id: Some(&a.peer_id.0), passkey, allowed, stopping };
             let who = admit(config, &tracker.access, &visitor)?;
-            if a.port == 0 {
-                return Err(Refusal::Integer("port"));
-            }
             announce(config, &tracker.swarms, &who, &a, now, &mut self.buffers)
         };
         let reply = if wait { tracker.learning(passkey, Some(&a.info_hash), attempt) } else { attempt() }?;
