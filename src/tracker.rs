@@ -124,6 +124,9 @@ impl Tracker {
         let Some(torrent) = shard.torrents.get_mut(info_hash) else { return };
         let member = self.access.by_id(user);
         if user != 0 && member.as_ref().is_none_or(|member| member.banned) {
+            // Banned while goat was away: the session may still be ended.
+            let closed = self.clock.now();
+            shard.closed.insert(SessionKey { file, user, peer_id }, Known { closed, ..known });
             return;
         }
         let swarm = torrent.swarm.get_or_insert_default();
@@ -249,12 +252,17 @@ pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
     let on = listeners.iter().filter(|(on, ..)| *on);
     // A proxy may speak HTTPS for a goat that listens for HTTP only.
     let direct = on.clone().any(|(_, scheme, _)| *scheme == public);
-    on.map(|(_, scheme, port)| match *scheme {
+    let urls = on.map(|(_, scheme, port)| match *scheme {
         "udp" => format!("udp://{host}:{port}{path}"),
         scheme if scheme == public || !public.is_empty() && !direct => {
             format!("{}{path}", config.url.trim_end_matches('/'))
         }
         scheme => format!("{scheme}://{host}:{port}{path}"),
-    })
-    .collect()
+    });
+    let mut urls: Vec<String> = urls.collect();
+    // A client that fails once over HTTPS would send its passkey in clear. Who has an old copy is still answered.
+    if urls.iter().any(|url| url.starts_with("https:")) {
+        urls.retain(|url| !url.starts_with("http:"));
+    }
+    urls
 }

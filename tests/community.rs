@@ -1451,8 +1451,17 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
 }
 
 #[test]
-fn announce_urls_are_built_from_the_public_url() {
+fn announce_urls_are_built_from_the_public_url_and_are_not_plain_http_where_there_is_https() {
     let database = Database::sqlite();
+    let authority = common::tls::Authority::new();
+    let certificate = authority.issue("goat", common::tls::P256);
+    let https = |mut settings: Value| {
+        settings["HTTPS"] = json!(true);
+        settings["SSL"] = json!({
+            "Certificate": certificate.certificate, "Key": certificate.key,
+        });
+        settings
+    };
     let cases = [
         (json!({}), "http://127.0.0.1:PORT"),
         (json!({ "Host": "0.0.0.0" }), "http://localhost:PORT"),
@@ -1468,6 +1477,20 @@ fn announce_urls_are_built_from_the_public_url() {
         (
             json!({ "URL": "https://[2001:db8::1]:443", "UDP": true }),
             "https://[2001:db8::1]:443 udp://[2001:db8::1]:PORT",
+        ),
+        // Who fails once over HTTPS must not send a passkey in clear.
+        (https(json!({})), "https://127.0.0.1:8443"),
+        (
+            https(json!({ "UDP": true })),
+            "https://127.0.0.1:8443 udp://127.0.0.1:PORT",
+        ),
+        (
+            https(json!({ "URL": "https://tracker.example.org/x/" })),
+            "https://tracker.example.org/x",
+        ),
+        (
+            https(json!({ "URL": "http://tracker.example.org/x" })),
+            "https://tracker.example.org:8443",
         ),
         (
             json!({ "URL": "https://tracker.example.org:443", "UDP": true, "HTTP": false }),
