@@ -83,7 +83,9 @@ fn ask(goat: &Goat, method: &str, path: &str, headers: &[(&str, &str)]) -> Answe
         .collect();
     raw(
         goat,
-        &format!("{method} {path} HTTP/1.1\r\nHost: goat\r\nConnection: close\r\n{headers}\r\n"),
+        &format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
+        ),
     )
 }
 
@@ -1235,11 +1237,11 @@ fn other_sites_get_nothing_and_no_answer_is_kept() {
         // What browsers send to other machines over HTTP: the page's own origin is this host.
         ("", "", 200),
         ("", EVIL, 403),
-        ("", "http://goat", 200),
-        ("", "https://goat", 200),
-        ("", "http://goat:8080", 403),
-        ("", "http://evil-goat", 403),
-        ("", "goat", 403),
+        ("", "http://localhost", 200),
+        ("", "https://localhost", 200),
+        ("", "http://localhost:8080", 403),
+        ("", "http://evil-localhost", 403),
+        ("", "localhost", 403),
         ("", "null", 403),
     ] {
         let mut headers = vec![

@@ -3,7 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 
@@ -217,7 +217,7 @@ fn metrics_are_for_administrators_and_for_this_machine() {
     let ask = |headers: &[(&str, &str)]| http_get(goat.address(), "/metrics", headers).0;
     assert_eq!(ask(&[]), 200, "this machine");
     // Through a proxy that is not trusted everybody seems to be this machine.
-    for header in ["X-Forwarded-For", "Forwarded", "Via"] {
+    for header in ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"] {
         assert_eq!(ask(&[(header, "192.0.2.1")]), 401, "{header}");
         assert_eq!(
             ask(&[(header, "127.0.0.1"), ("Authorization", &admin)]),
@@ -230,6 +230,38 @@ fn metrics_are_for_administrators_and_for_this_machine() {
     );
     assert_eq!(ask(&[("Authorization", &key("berta", "wrong"))]), 401);
     assert_eq!(ask(&[("Authorization", &admin)]), 200);
+}
+
+#[test]
+fn metrics_without_a_key_are_for_who_calls_this_machine_by_its_own_name() {
+    let (goat, _database) = start();
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let own = own.trim();
+    // A page of somebody else's can have its own name mean 127.0.0.1, but cannot make a browser say another.
+    for (host, status) in [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("127.0.0.1", 200),
+        ("127.8.9.10:9090", 200),
+        ("[::1]", 200),
+        ("[::1]:8080", 200),
+        (own, 200),
+        ("evil.example", 401),
+        ("localhost.evil.example:8080", 401),
+        ("192.0.2.7", 401),
+        ("[2001:db8::7]:80", 401),
+        ("", 401),
+        ("::1", 401),
+        (":8080", 401),
+    ] {
+        let head = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = std::net::TcpStream::connect(goat.address()).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let said = answer.split(' ').nth(1).unwrap_or_default();
+        assert_eq!(said, status.to_string(), "{host}");
+    }
 }
 
 #[test]

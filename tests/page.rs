@@ -404,6 +404,58 @@ fn a_member_who_signs_in_sees_the_numbers_of_the_api() {
 }
 
 #[test]
+fn under_a_path_of_a_proxy_the_page_works_with_and_without_a_slash_at_its_end() {
+    let test = "under_a_path_of_a_proxy_the_page_works_with_and_without_a_slash_at_its_end";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    if !installed("nginx") {
+        return skip(test, "no nginx");
+    }
+    let (database, folder, port) = (Database::sqlite(), Folder::new(), free_port());
+    let home = format!("http://127.0.0.1:{port}/tracker");
+    let settings = json!({ "API": true, "URL": home, "TrustedProxies": ["127.0.0.1"] });
+    let goat = Goat::start(&database, settings);
+    let member = goat.add_user("berta");
+    let show = |name: &str| folder.join(name).display().to_string();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {};\n", show(kind)));
+    let places = ["= /tracker", "/tracker/"].map(|place| {
+        format!(
+            "location {place} {{ proxy_pass http://{}/; }}\n",
+            goat.address()
+        )
+    });
+    let config = format!(
+        "daemon off;\nmaster_process off;\npid {};\nevents {{}}\nhttp {{\naccess_log off;\n{}\
+         server {{\nlisten 127.0.0.1:{port};\n{}}}\n}}\n",
+        show("pid"),
+        temporary.concat(),
+        places.concat(),
+    );
+    std::fs::write(folder.join("config"), config).unwrap();
+    let mut command = Command::new("nginx");
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.args(["-e", "stderr", "-p"]).arg(folder.path());
+    command.arg("-c").arg(folder.join("config"));
+    let mut nginx = Process::start("nginx", &mut command, folder.join("output"));
+    wait_until("nginx to listen", || {
+        nginx.assert_running();
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    for slash in ["", "/"] {
+        browser.post("url", json!({ "url": format!("{home}{slash}") }));
+        browser.sign_in("berta", &member.api_key);
+        browser.wait_for_text("#who", "berta");
+        browser.click("#reveal");
+        let url = format!("{home}/{}/announce", member.passkey);
+        browser.wait_for_text("#urls", &url);
+        browser.click("#out");
+    }
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
 fn an_administrator_sees_the_community_move() {
     let Some(browser) = Browser::start("an_administrator_sees_the_community_move") else {
         return;

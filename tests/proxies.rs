@@ -11,7 +11,7 @@ use common::{
     AGENT, Announce, Bencode, Database, Folder, Goat, Process, free_port, installed, skip,
     wait_until,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Where the client is, where the proxy finds goat, whom goat trusts, and whom it therefore sees. 127.0.0.5 is
 /// the client unless it comes by IPv6; the proxy connects to goat from 127.0.0.1 or ::1.
@@ -63,6 +63,94 @@ fn sees_clients(program: &str) {
             let ips = site.database.sql(books).concat();
             ips.len() == 1 && ips[0].parse() == Ok(seen)
         });
+    }
+}
+
+#[test]
+fn under_a_path_the_page_its_calls_and_the_announce_urls_work() {
+    for program in ["nginx", "caddy"] {
+        let port = free_port();
+        let home = format!("https://{}:{port}/our/tracker", tls::NAME);
+        let site = Site::start_with(json!({
+            "URL": home, "API": true, "TrustedProxies": ["127.0.0.1"],
+        }));
+        let change = under_a_path(program, "/our/tracker");
+        let Some(proxy) = Proxy::start_with(program, &site, port, &change) else {
+            continue;
+        };
+        let client = Ipv4Addr::new(127, 0, 0, 5).into();
+        let get = |url: &str, headers: &[String]| {
+            let mut curl = proxy.curl_url(client, url);
+            for header in headers {
+                curl.args(["--header", header]);
+            }
+            let output = curl.arg("--location").output().unwrap();
+            assert!(output.status.success(), "{program}: {url}: {output:?}");
+            output
+        };
+        // The URL as members are given it, with the slash or without.
+        for url in [home.clone(), format!("{home}/")] {
+            let page = get(&url, &[]);
+            let page = String::from_utf8(page.stdout).unwrap();
+            assert!(page.contains("<title>"), "{program}: {url}: {page}");
+        }
+        let member = site.goat.add_user("berta");
+        let key = common::basic("berta", &member.api_key);
+        let me = get(
+            &format!("{home}/api/me"),
+            &[
+                format!("Authorization: {key}"),
+                "Sec-Fetch-Site: same-origin".into(),
+            ],
+        );
+        let me: Value = serde_json::from_slice(&me.stdout).unwrap();
+        let urls = json!([format!("{home}/{}/announce", member.passkey)]);
+        assert_eq!(me["announce"], urls, "{program}");
+        let mut announce = site.announce();
+        announce.passkey = None;
+        let query = announce.target().replace("/announce", "");
+        let url = format!("{}{query}", urls[0].as_str().unwrap());
+        assert_eq!(external_ip(&get(&url, &[])), client, "{program}");
+        let scrape = url.replace("/announce?", "/scrape?");
+        let answer = Bencode::parse(&get(&scrape, &[]).stdout);
+        assert!(answer.get("files").is_some(), "{program}: {answer:?}");
+    }
+}
+
+#[test]
+fn each_form_in_which_proxies_write_an_address_is_understood() {
+    if !installed("nginx") {
+        return skip("each form of X-Forwarded-For", "no nginx");
+    }
+    for (written, host, seen) in [
+        ("$remote_addr", "127.0.0.5", "127.0.0.5"),
+        ("$remote_addr:$remote_port", "127.0.0.5", "127.0.0.5"),
+        ("$proxy_add_x_forwarded_for", "127.0.0.5", "127.0.0.5"),
+        ("$remote_addr, ", "127.0.0.5", "127.0.0.5"),
+        (", $remote_addr ,, 127.0.0.1", "127.0.0.5", "127.0.0.5"),
+        ("$remote_addr", "::1", "::1"),
+        ("[$remote_addr]", "::1", "::1"),
+        ("[$remote_addr]:$remote_port", "::1", "::1"),
+        ("$remote_addr%lo", "::1", "::1"),
+        ("[$remote_addr%lo]:$remote_port", "::1", "::1"),
+        // What is no address is nobody's: the proxy counts.
+        ("unknown", "127.0.0.5", "127.0.0.1"),
+        ("203.0.113.9, _hidden", "127.0.0.5", "127.0.0.1"),
+    ] {
+        let site = Site::start("127.0.0.1", &["127.0.0.1"]);
+        let written = format!("X-Forwarded-For \"{written}\";");
+        let change = [("X-Forwarded-For $remote_addr;", written.clone())];
+        let Some(proxy) = Proxy::start_with("nginx", &site, free_port(), &change) else {
+            return;
+        };
+        let (client, seen) = (host.parse().unwrap(), seen.parse::<IpAddr>().unwrap());
+        for _ in 0..2 {
+            let claims = ["X-Forwarded-For: 203.0.113.9".to_string()];
+            assert_eq!(proxy.seen(&site, client, &claims), seen, "{written}");
+        }
+        let strange = seen == IpAddr::from([127, 0, 0, 1]);
+        let said = site.goat.log().matches("X-Forwarded-For").count();
+        assert_eq!(said, usize::from(strange), "{written}: {}", site.goat.log());
     }
 }
 
@@ -138,6 +226,34 @@ fn proxies_write_no_passkeys_into_their_logs() {
     }
 }
 
+/// What the README has to be changed in its configurations for a path, here another one than there.
+fn under_a_path(program: &str, path: &str) -> Vec<(&'static str, String)> {
+    let nginx = [
+        ("location / {", "    location /tracker/ {\n"),
+        (
+            "proxy_pass http://goat;",
+            "        proxy_pass http://goat/;\n",
+        ),
+    ];
+    let caddy = [(
+        "    reverse_proxy 127.0.0.1:8080\n",
+        "    redir /tracker /tracker/\n    handle_path /tracker/* {\n        \
+         reverse_proxy 127.0.0.1:8080\n    }\n",
+    )];
+    let change = if program == "nginx" {
+        &nginx[..]
+    } else {
+        &caddy
+    };
+    let change = change.iter().map(|(from, to)| {
+        assert!(README.contains(to), "{to} is not in the README");
+        (*from, to.replace("/tracker", path))
+    });
+    change.collect()
+}
+
+const README: &str = include_str!("../README.md");
+
 const HASH: [u8; 20] = *b"behind a real proxy!";
 
 /// A goat with one member and one torrent.
@@ -149,8 +265,12 @@ struct Site {
 
 impl Site {
     fn start(host: &str, trusted: &[&str]) -> Site {
+        Site::start_with(json!({ "Host": host, "TrustedProxies": trusted }))
+    }
+
+    fn start_with(mut settings: Value) -> Site {
+        settings["SlowDown"] = json!(0);
         let database = Database::sqlite();
-        let settings = json!({ "Host": host, "TrustedProxies": trusted, "SlowDown": 0 });
         let goat = Goat::start(&database, settings);
         let passkey = goat.add_user("anna").passkey;
         goat.add_torrent(common::hex(&HASH));
@@ -177,6 +297,16 @@ struct Proxy {
 impl Proxy {
     /// None if there is no such program on this machine.
     fn start(program: &str, site: &Site) -> Option<Proxy> {
+        Proxy::start_with(program, site, free_port(), &[])
+    }
+
+    /// With something else written into the README's configuration.
+    fn start_with(
+        program: &str,
+        site: &Site,
+        port: u16,
+        change: &[(&str, String)],
+    ) -> Option<Proxy> {
         if let Some(missing) = [program, "openssl", "curl"]
             .into_iter()
             .find(|program| !installed(program))
@@ -184,10 +314,10 @@ impl Proxy {
             skip(&format!("goat behind {program}"), &format!("no {missing}"));
             return None;
         }
-        let (folder, port, authority) = (Folder::new(), free_port(), Authority::new());
+        let (folder, authority) = (Folder::new(), Authority::new());
         let (file, mut command) = match program {
-            "nginx" => nginx(site, &folder, port, &authority),
-            _ => caddy(site, &folder, port, &authority),
+            "nginx" => nginx(site, &folder, port, &authority, change),
+            _ => caddy(site, &folder, port, &authority, change),
         };
         std::fs::write(folder.join("config"), file).unwrap();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -215,8 +345,15 @@ impl Proxy {
     /// An announce of a client at this address.
     fn curl(&self, site: &Site, client: IpAddr) -> Command {
         let (name, port) = (tls::NAME, self.port);
-        let url = format!("https://{name}:{port}{}", site.announce().target());
-        let mut command = curl(client, &url);
+        self.curl_url(
+            client,
+            &format!("https://{name}:{port}{}", site.announce().target()),
+        )
+    }
+
+    fn curl_url(&self, client: IpAddr, url: &str) -> Command {
+        let (name, port) = (tls::NAME, self.port);
+        let mut command = curl(client, url);
         let at = match client {
             IpAddr::V4(_) => "127.0.0.1",
             IpAddr::V6(_) => "[::1]",
@@ -253,11 +390,18 @@ fn external_ip(output: &Output) -> IpAddr {
     }
 }
 
-fn nginx(site: &Site, folder: &Folder, port: u16, authority: &Authority) -> (String, Command) {
+fn nginx(
+    site: &Site,
+    folder: &Folder,
+    port: u16,
+    authority: &Authority,
+    change: &[(&str, String)],
+) -> (String, Command) {
     let certificate = authority.issue("nginx", tls::P256);
     let show = |path: &std::path::Path| path.display().to_string();
     let block = readme(
         "nginx",
+        change,
         &[
             ("127.0.0.1:8080", &site.goat.address().to_string()),
             ("listen 443 ", &format!("listen 127.0.0.1:{port} ")),
@@ -287,7 +431,13 @@ fn nginx(site: &Site, folder: &Folder, port: u16, authority: &Authority) -> (Str
     (file, command)
 }
 
-fn caddy(site: &Site, folder: &Folder, port: u16, authority: &Authority) -> (String, Command) {
+fn caddy(
+    site: &Site,
+    folder: &Folder,
+    port: u16,
+    authority: &Authority,
+    change: &[(&str, String)],
+) -> (String, Command) {
     // It makes its certificate itself: here not Let's Encrypt signs it, but the test's authority.
     let root = format!(
         "pki {{\nca local {{\nroot {{\ncert {}\nkey {}\n}}\n}}\n}}",
@@ -302,6 +452,7 @@ fn caddy(site: &Site, folder: &Folder, port: u16, authority: &Authority) -> (Str
     );
     let block = readme(
         "caddy",
+        change,
         &[
             ("127.0.0.1:8080", &site.goat.address().to_string()),
             (
@@ -321,9 +472,8 @@ fn caddy(site: &Site, folder: &Folder, port: u16, authority: &Authority) -> (Str
 
 /// The only block of the README in this language, with everything replaced that must be different here: every
 /// text to be replaced must be there once.
-fn readme(language: &str, replaced: &[(&str, &str)]) -> String {
-    let readme = include_str!("../README.md");
-    let mut blocks = readme.split("\n```").skip(1).step_by(2);
+fn readme(language: &str, change: &[(&str, String)], replaced: &[(&str, &str)]) -> String {
+    let mut blocks = README.split("\n```").skip(1).step_by(2);
     let mut block = blocks
         .by_ref()
         .find_map(|block| block.strip_prefix(&format!("{language}\n")))
@@ -331,7 +481,8 @@ fn readme(language: &str, replaced: &[(&str, &str)]) -> String {
         .to_string()
         + "\n";
     assert!(blocks.all(|block| !block.starts_with(language)));
-    for (from, to) in replaced {
+    let change = change.iter().map(|(from, to)| (*from, to.as_str()));
+    for (from, to) in change.chain(replaced.iter().copied()) {
         assert_eq!(block.matches(from).count(), 1, "{from} in {block}");
         block = block.replace(from, to);
     }

@@ -16,6 +16,7 @@ use crate::net::message::{Request, split};
 use crate::store::{Activity, ApiFile, ApiUser, ClientRow, KEY_LIFE, List, Member, PIECE};
 use crate::torrent::InfoHash;
 use crate::tracker::{Tracker, announce_urls};
+use crate::web::local::{hostname, is_local};
 use crate::web::metrics::{self, Process};
 
 /// Hours of history unless `after` says otherwise: a week.
@@ -34,9 +35,7 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
         return Err(Failure(503, "API is currently disabled".into()));
     }
     let path = split(request.target).0;
-    // Who came through a proxy did not come from this machine.
-    let direct = ["X-Forwarded-For", "Forwarded", "Via"].iter().all(|name| request.header(name).is_none());
-    let local = direct && request.peer.is_loopback();
+    let local = is_local(&tracker.config, request);
     if path == "/" || path == "/metrics" && local && request.header("Authorization").is_none() {
         return Ok(None);
     }
@@ -442,10 +441,9 @@ impl Call<'_> {
         let (http_before, udp_before) = history.requests_a_minute_ago(self.now);
         let [uploaded, downloaded] = tracker.store.moved();
         let requests = |total: u64, before: u64| Requests { current: total.saturating_sub(before), total };
-        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let status = Status {
             pid: std::process::id(),
-            hostname: hostname.trim().into(),
+            hostname: hostname(),
             platform: OS,
             // Go's words.
             architecture: match ARCH {

@@ -2,6 +2,7 @@
 //! they are short, else in chunks while they are made. Compresses, and answers 304 where nothing changed.
 
 pub mod api;
+mod local;
 pub mod metrics;
 
 use std::io::{self, ErrorKind, Write};
