@@ -802,7 +802,7 @@ fn an_update_that_is_under_way_ends_with_signing_out() {
          window.fetch = (url, options) => new Promise(go => {
              sent.push(options.headers.Authorization);
              const ask = () => go(real(url, options));
-             if (held || !url.startsWith('/api/me')) ask(); else held = ask;
+             if (held || !url.startsWith(location.origin + '/api/me')) ask(); else held = ask;
          });",
     );
     wait_until("an update to be under way", || {
@@ -868,10 +868,11 @@ fn who_looks_again_sees_the_hours_that_passed_meanwhile() {
         "const real = fetch; let hidden = false; window.sent = [];
          Object.defineProperty(document, 'hidden', { get: () => hidden });
          window.look = () => { hidden = false; sent = []; document.dispatchEvent(new Event('visibilitychange')); };
-         window.fetch = (url, options) => {
+         window.fetch = (whole, options) => {
+             const url = whole.replace(location.origin, '');
              if (url === '/api/status' && sent.includes('/api/clients')) hidden = true;
              sent.push(url);
-             return real(url, options);
+             return real(whole, options);
          };",
     );
     wait_until("nobody to look", || {

@@ -458,7 +458,8 @@ fn a_stop_of_a_session_that_is_there_is_never_refused() {
         site.tracker.access.put_user(user);
     };
     let regular = Query::new(1).without("event");
-    let cases: [(&str, &dyn Fn(&Site), Query); 7] = [
+    type Happen<'a> = &'a dyn Fn(&Site);
+    let cases: [(&str, Happen, Query); 7] = [
         (
             "Unverified torrent",
             &|site| {

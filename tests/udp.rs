@@ -927,7 +927,7 @@ fn bytes_after_what_bep_15_knows_do_no_harm() {
 // Over sockets: the fields of an announce.
 
 #[test]
-fn port_0_is_refused() {
+fn port_0_is_refused_but_of_who_stops() {
     let (_database, _goat, client) = public();
     for port in [0, 1, 65_535] {
         let refusal = client.refusal(&Question { port, ..leecher(1) });
@@ -938,6 +938,13 @@ fn port_0_is_refused() {
         };
         assert_eq!(refusal, expected, "{port}");
     }
+    let stop = Question {
+        port: 0,
+        event: 3,
+        ..leecher(1)
+    };
+    assert_eq!(client.refusal(&stop), "");
+    assert_eq!(client.scrape(&[info_hash(1)]), [[0, 0, 0]]);
 }
 
 #[test]
@@ -1031,7 +1038,7 @@ fn ipv4_clients_get_ipv4_peers_and_ipv6_clients_ipv6_peers() {
     };
     (1..=3).for_each(|n| drop(four.accepted(&question(n))));
     (4..=5).for_each(|n| drop(six.accepted(&question(n))));
-    // One can be reached over both.
+    // One comes over both. Nobody can tell that two anonymous clients at different addresses are one.
     four.accepted(&question(6));
     six.accepted(&question(6));
     let at = |ip: IpAddr, ports: &[u16]| -> Vec<SocketAddr> {
@@ -1046,7 +1053,8 @@ fn ipv4_clients_get_ipv4_peers_and_ipv6_clients_ipv6_peers() {
     let [[seeders, _, leechers]] = four.scrape(&[info_hash(1)])[..] else {
         panic!()
     };
-    assert_eq!((seeders, leechers), (0, 8), "everybody is counted once");
+    let counted = "each client is counted once at each address";
+    assert_eq!((seeders, leechers), (0, 9), "{counted}");
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::proxies::{block, blocks};
+use crate::config::proxies::{BLOCKS, blocks, first_wrong};
 
 /// The configuration that goat ships with: every key, explained.
 pub const TEMPLATE: &str = include_str!("../../config.json5");
@@ -41,7 +41,6 @@ const INTERVAL: &str = "whole seconds, 600 to 86400";
 const NAME: &str = "a text, not empty";
 const OBJECT: &str = "an object { ... }";
 const PORT: &str = "a whole number, 1 to 65535";
-const PROXIES: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
 const REDIS: &str = "true, false or redis://[:password@]host[:port][/db]";
 const SERVER: &str = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
 const URL: &str = r#""", or http:// or https:// with a host, perhaps a port and a path: "https://tracker.example.org""#;
@@ -70,7 +69,7 @@ const KEYS: [Key; 29] = [
     ("API",             "true",             Value::is_boolean, FLAG),
     ("UDP",             "false",            Value::is_boolean, FLAG),
     ("Redis",           "false",            |v| v.is_boolean() || is(redis, v), REDIS),
-    ("TrustedProxies",  "[]",               |v| blocks(v).is_some(), PROXIES),
+    ("TrustedProxies",  "[]",               |v| blocks(v).is_some(), BLOCKS),
     ("Workers",         "256",              |v| is_number(v, 1, 4096), "a whole number, 1 to 4096"),
     ("SSL",             "{}",               Value::is_object, OBJECT),
     ("SSL.Port",        "8443",             |v| is_number(v, 1, 65535), PORT),
@@ -474,8 +473,7 @@ fn redis(text: &str) -> bool {
 
 /// How a wrong value appears in a [`Problem`]. Before an @, too, there may be a password.
 fn shown(key: &str, value: &Value) -> String {
-    let proxies = value.as_array().filter(|_| key == "TrustedProxies");
-    let wrong = proxies.and_then(|list| list.iter().find(|item| item.as_str().and_then(block).is_none()));
+    let wrong = first_wrong(value).filter(|_| key == "TrustedProxies");
     let mut text = wrong.unwrap_or(value).to_string();
     if SECRETS.contains(&key) && !value.is_boolean() || text.contains('@') {
         text = "something else (not shown)".to_string();

@@ -20,7 +20,7 @@ impl Config {
 
 /// A block such as `10.0.0.0/8`, or a single address. Refuses a block whose address goes on after the prefix
 /// (`10.0.0.1/8`): whether one host is trusted or sixteen million must not be a guess.
-pub fn block(text: &str) -> Option<IpNet> {
+fn block(text: &str) -> Option<IpNet> {
     let block = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip))).ok()?;
     if block.addr() != block.network() {
         return None;
@@ -34,9 +34,17 @@ pub fn block(text: &str) -> Option<IpNet> {
     }
 }
 
+/// What [`blocks`] takes.
+pub const BLOCKS: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
+
 /// All blocks of a list, if each of them is one.
 pub fn blocks(list: &Value) -> Option<Vec<IpNet>> {
     list.as_array()?.iter().map(|text| block(text.as_str()?)).collect()
+}
+
+/// The first in a list that is no block.
+pub fn first_wrong(list: &Value) -> Option<&Value> {
+    list.as_array()?.iter().find(|item| item.as_str().and_then(block).is_none())
 }
 
 #[cfg(test)]
