@@ -38,7 +38,7 @@ pub fn listen<T: From<OwnedFd>>(host: &str, port: u16, kind: SockType) -> Result
             Err(e @ (Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT)) => e,
             Err(e) if address.ip().is_unspecified() => {
                 // The other family may be free, but half a tracker is none.
-                let held = everywhere.into_iter().filter(|at| bind(*at, kind, true).err() == Some(e));
+                let held = everywhere.into_iter().rev().filter(|at| bind(*at, kind, true).err() == Some(e));
                 let held: Vec<_> = held.map(|at| if at.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
                 return Err(format!(
                     "cannot listen on port {port} of every address ({}): {}",

@@ -52,6 +52,51 @@ fn every_address_of_both_families_is_served_whatever_bindv6only_says() {
 }
 
 #[test]
+fn check_sees_a_running_goat_that_hides_its_files_because_it_may_have_low_ports() {
+    const NOBODY: u32 = 65_534;
+    let test = "check_sees_a_running_goat_that_hides_its_files_because_it_may_have_low_ports";
+    Lab::run(test, |_| {
+        let database = Database::sqlite();
+        let Database::Sqlite(folder) = &database else {
+            unreachable!()
+        };
+        let settings = json!({ "Host": "", "Port": 80, "UDP": true });
+        let mut goat = Goat::prepare(&database, settings);
+        for path in [folder.path(), goat.folder.path(), &goat.config_path()] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        goat.user = Some(NOBODY);
+        let run = goat.command(&["run"]);
+        let user = NOBODY.to_string();
+        // As systemd does it for `AmbientCapabilities=CAP_NET_BIND_SERVICE`.
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+        command.args([
+            "--inh-caps=+net_bind_service",
+            "--ambient-caps=+net_bind_service",
+        ]);
+        command.arg(run.get_program()).args(run.get_args());
+        let log = goat.folder.join("goat.log");
+        let mut process = Process::start("goat", &mut command, log);
+        wait_until("goat to listen", || {
+            process.assert_running();
+            goat.log().contains("listening for UDP")
+        });
+        let states = || {
+            let (_, stdout, _) = goat.cli(&["check"]);
+            let lines = stdout.lines().filter(|line| line.contains(" port 80: "));
+            lines.map(String::from).collect::<Vec<_>>()
+        };
+        let listens = format!("good: goat listens (process {})", process.id());
+        let expected = ["TCP", "UDP"].map(|what| format!("{what} port 80: {listens}"));
+        assert_eq!(states(), expected);
+        // Where it does not run, nobody but root may have these ports.
+        process.terminate();
+        assert!(states().iter().all(|state| state.contains(": wrong: ")));
+    });
+}
+
+#[test]
 fn a_port_that_another_program_has_in_one_family_is_an_error_that_says_so() {
     let test = "a_port_that_another_program_has_in_one_family_is_an_error_that_says_so";
     Lab::run(test, |_| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::SockType;
@@ -167,8 +167,10 @@ fn ports(config: &Config) -> Vec<Finding> {
         let Err(message) = free(port, kind) else {
             return good(what);
         };
-        let owners = owners(&protocol.to_lowercase(), port);
-        if let Some((id, _)) = owners.iter().find(|owner| is_own(config, owner)) {
+        let sockets = sockets(&protocol.to_lowercase(), port);
+        let owners = owners(&sockets);
+        let own = owners.iter().find(|owner| is_own(config, owner)).map(|(id, _)| *id);
+        if let Some(id) = own.or_else(|| if owners.is_empty() { hidden(config, &sockets) } else { None }) {
             return (what, State::Good, format!("goat listens (process {id})"));
         }
         let message = match owners.first() {
@@ -197,25 +199,34 @@ fn is_own(config: &Config, (id, name): &Process) -> bool {
     journals.next().map_or(name == "goat", |lock| lock == journal::path(config).join("lock"))
 }
 
-/// The processes that listen on a port, as far as they may be known.
-fn owners(protocol: &str, port: u16) -> Vec<Process> {
+/// A socket that listens on a port: what it is called in the folders of open files, and the id of its user.
+type Socket = (String, u32);
+
+/// The sockets that listen on a port.
+fn sockets(protocol: &str, port: u16) -> Vec<Socket> {
     let end = format!(":{port:04X}");
     let state = if protocol == "tcp" { "0A" } else { "07" };
     let mut sockets = Vec::new();
     for table in [format!("/proc/self/net/{protocol}"), format!("/proc/self/net/{protocol}6")] {
         for line in fs::read_to_string(table).unwrap_or_default().lines() {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            if let [_, local, _, found, _, _, _, _, _, inode, ..] = fields[..]
+            if let [_, local, _, found, _, _, _, user, _, inode, ..] = fields[..]
                 && local.ends_with(&end)
                 && found == state
+                && let Ok(user) = user.parse()
             {
-                sockets.push(format!("socket:[{inode}]"));
+                sockets.push((format!("socket:[{inode}]"), user));
             }
         }
     }
+    sockets
+}
+
+/// The processes that have some of these sockets, as far as they may be known.
+fn owners(sockets: &[Socket]) -> Vec<Process> {
     let is_socket = |file: fs::DirEntry| {
         let link = fs::read_link(file.path());
-        link.is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+        link.is_ok_and(|link| sockets.iter().any(|(socket, _)| link.as_os_str() == socket.as_str()))
     };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let owner = |process: fs::DirEntry| {
@@ -225,6 +236,19 @@ fn owners(protocol: &str, port: u16) -> Vec<Process> {
         open.any(is_socket).then(|| (id, name().trim().to_string()))
     };
     processes.filter_map(owner).collect()
+}
+
+/// The goat of this configuration, where it is seen by its journal's lock alone: one that may listen on ports below 1024
+/// hides its open files from all but root. The sockets must be its user's.
+fn hidden(config: &Config, sockets: &[Socket]) -> Option<u32> {
+    let lock = fs::metadata(journal::path(config).join("lock")).ok()?;
+    let file = format!(":{}", lock.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let id = locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, "FLOCK", _, _, id, locked, ..] if locked.ends_with(&file) => id.parse().ok(),
+        _ => None,
+    });
+    id.filter(|_| sockets.iter().any(|(_, user)| *user == lock.uid()))
 }
 
 /// Whether the time of day can be right.
