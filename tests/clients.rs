@@ -422,7 +422,11 @@ fn both_hashes_of_a_hybrid_torrent_are_welcome() {
         );
         witness.leave(&database);
         // Nor was anybody else.
-        let (_, _, metrics) = http_get(goat.address(), "/metrics", &[]);
+        let admin = goat.json(&["user", "add", "operator", "--admin"]);
+        let key = common::basic("operator", admin["apiKey"].as_str().unwrap());
+        let key = [("Authorization", key.as_str())];
+        let (status, _, metrics) = http_get(goat.address(), "/metrics", &key);
+        assert_eq!(status, 200);
         let metrics = String::from_utf8(metrics).unwrap();
         let refused: Vec<&str> = metrics
             .lines()
@@ -935,7 +939,7 @@ impl Client {
                 })
             }
             Kind::QBittorrent => {
-                let torrent = self.ask_qbittorrent("info")?[0].take();
+                let torrent = self.ask_qbittorrent("info")?.get_mut(0)?.take();
                 let of_torrent = format!("properties?hash={}", torrent["hash"].as_str()?);
                 let properties = self.ask_qbittorrent(&of_torrent)?;
                 let number = |key: &str| properties[key].as_u64();
