@@ -78,6 +78,7 @@ on_each_database! {
     factors_are_rounded_down_for_each_settling_and_raw_bytes_are_kept_beside
     what_others_add_to_a_users_total_stays
     the_anonymous_user_is_credited_nothing
+    anonymous_sessions_of_one_torrent_are_settled_each_by_its_own_row
     a_member_on_a_torrent_is_one_row_of_the_last_announce_wherever_it_came_from
     no_table_grows_with_changes_of_address
     who_is_in_the_swarm_is_active_in_the_books
@@ -730,6 +731,43 @@ mod rules {
                 ["0 0"]
             );
         }
+    }
+
+    pub fn anonymous_sessions_of_one_torrent_are_settled_each_by_its_own_row(db: &Database) {
+        let books = Books::with(db, json!({ "Passkey": false }));
+        // More than are settled together; of every third a life that ends and the next in one batch.
+        let count = 2 * 512 + 8 + 1;
+        let sums = || {
+            books.write();
+            books.rows("SELECT COUNT(*), SUM(announced), SUM(life), SUM(top_uploaded), SUM(closed > 0) FROM sessions")
+        };
+        let each = (0..count).map(u64::from).sum::<u64>();
+        (0..count).for_each(|n| drop(books.announce(0, client(n).moved(u64::from(n) + 1, 0))));
+        assert_eq!(
+            sums(),
+            [format!(
+                "{count} {count} {count} {} 0",
+                each + u64::from(count)
+            )]
+        );
+        (0..count)
+            .for_each(|n| drop(books.announce(0, client(n).stopped().moved(u64::from(n) + 2, 0))));
+        books.wait(700);
+        let again = (0..count).filter(|n| n % 3 == 0);
+        let (began, lost) = again.fold((0, 0), |(began, lost), n| {
+            books.announce(0, client(n).moved(1, 0));
+            (began + 1, lost + u64::from(n) + 1)
+        });
+        let top = each + 2 * u64::from(count) - lost;
+        let announced = 2 * count + began;
+        assert_eq!(
+            sums(),
+            [format!(
+                "{count} {announced} {} {top} {}",
+                count + began,
+                count - began
+            )]
+        );
     }
 
     pub fn a_member_on_a_torrent_is_one_row_of_the_last_announce_wherever_it_came_from(

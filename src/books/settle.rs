@@ -27,7 +27,7 @@ pub fn sort(batch: &mut [Waiting]) {
 
 /// Settles sorted states in one transaction. `silence` is how many seconds of silence close a session.
 pub fn settle(store: &Store, batch: &[Waiting], silence: u32) -> Result<Vec<Told>, Error> {
-    store.settle(batch, |(_, key, _)| (key.file, key.user), |states, rows| changes(states, rows, silence))
+    store.settle(batch, |(_, key, _)| (key.file, key.user, key.peer_id), |states, rows| changes(states, rows, silence))
 }
 
 /// What a batch makes of the rows of its members, both sorted.

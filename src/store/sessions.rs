@@ -118,34 +118,36 @@ fn worded<'a, T>(
     })
 }
 
-/// The rows of some members on some torrents, (file_id, user_id); where others write too, locked until the end of
-/// the transaction.
-fn of_members(
-    c: &mut dyn Connection,
-    dialect: &Dialect,
-    members: &[(u32, u32)],
-    mut sink: impl FnMut(Key, Row),
-) -> Result<(), Error> {
+/// The rows that settling states of these sessions takes: all those of their members on these torrents, who are credited
+/// the time of seeding once; of anonymous ones, of whom there may be thousands on a torrent, their own. Where others
+/// write too, they are locked until the end of the transaction.
+fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Result<Vec<(Key, Row)>, Error> {
     // SQLite has one writer at a time.
     let locked = if dialect.driver == Driver::Sqlite { "" } else { " FOR UPDATE" };
-    let select = |members| {
-        let which = if members == 1 {
-            "file_id = ? AND user_id = ?".to_string()
-        } else {
-            format!("(file_id, user_id) IN ({})", vec!["(?, ?)"; members].join(", "))
-        };
+    let select = |columns: &str, rows: usize| {
+        let places = vec!["?"; columns.split(',').count()].join(", ");
+        let places = vec![format!("({places})"); rows].join(", ");
+        // MySQL does not find rows of a list of one by the index.
+        let which = if rows == 1 { format!("({columns}) = {places}") } else { format!("({columns}) IN ({places})") };
         format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{locked}")
     };
-    for (piece, sql) in worded(dialect, members, select) {
-        let values: Vec<Value> =
-            piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
-        c.query(&sql, &values, &mut |row| {
-            if let Some((key, row)) = read(row) {
-                sink(key, row);
-            }
-        })?;
+    let mut rows = Vec::with_capacity(keys.len());
+    let mut sink = |row: &[Value]| rows.extend(read(row));
+    let mut members: Vec<(u32, u32)> = keys.iter().map(|key| (key.0, key.1)).filter(|(_, user)| *user != 0).collect();
+    members.dedup();
+    for (piece, sql) in worded(dialect, &members, |rows| select("file_id, user_id", rows)) {
+        let values: Vec<Value> = piece.iter().flat_map(|(file, user)| [(*file).into(), (*user).into()]).collect();
+        c.query(&sql, &values, &mut sink)?;
     }
-    Ok(())
+    let mut anonymous: Vec<&Key> = keys.iter().filter(|key| key.1 == 0).collect();
+    anonymous.dedup();
+    for (piece, sql) in worded(dialect, &anonymous, |rows| select(KEY, rows)) {
+        let values: Vec<Value> =
+            piece.iter().flat_map(|key| [key.0.into(), key.1.into(), Value::Blob(&key.2.0)]).collect();
+        c.query(&sql, &values, &mut sink)?;
+    }
+    rows.sort_unstable_by_key(|(key, _)| *key);
+    Ok(rows)
 }
 
 /// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
@@ -297,26 +299,22 @@ impl Changes {
 }
 
 impl Store {
-    /// Settles states in one transaction: piece by piece, in the order of their members (file_id, user_id), reads the
-    /// rows of these members, has `compute` make changes of them, and writes these. Returns what else `compute` said;
-    /// it may be called again where another was in the way. Where the database does not say whether it committed, the
-    /// same may be settled again.
+    /// Settles states in one transaction: piece by piece, in the order of their keys, reads the rows that it takes, has
+    /// `compute` make changes of them, and writes these. Returns what else `compute` said; it may be called again where
+    /// another was in the way. Where the database does not say whether it committed, the same may be settled again.
     pub fn settle<T, U>(
         &self,
         states: &[T],
-        member: impl Fn(&T) -> (u32, u32),
+        key: impl Fn(&T) -> Key,
         compute: impl Fn(&[T], &[(Key, Row)]) -> (Changes, Vec<U>),
     ) -> Result<Vec<U>, Error> {
         let (told, moved) = self.transaction(|c| {
             let (mut told, mut moved) = (Vec::new(), Moved::default());
             let mut credits = BTreeMap::new();
             let mut rest = states;
-            while let Some((piece, later)) = split(rest, &member) {
-                let mut members: Vec<_> = piece.iter().map(&member).collect();
-                members.dedup();
-                let mut rows = Vec::with_capacity(piece.len());
-                of_members(c, &self.dialect, &members, |key, row| rows.push((key, row)))?;
-                rows.sort_unstable_by_key(|(key, _)| *key);
+            while let Some((piece, later)) = split(rest, &key) {
+                let keys: Vec<Key> = piece.iter().map(&key).collect();
+                let rows = of_sessions(c, &self.dialect, &keys)?;
                 let (changes, said) = compute(piece, &rows);
                 write(c, &self.dialect, &changes.changed, false)?;
                 // Where two goats begin the same row, one of them comes again and finds it.
@@ -451,10 +449,11 @@ fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -
 }
 
 /// The states that are settled together, so that their pages are read and written while they are at hand, and the rest;
-/// those of one member on one torrent are not parted.
-fn split<T>(states: &[T], member: impl Fn(&T) -> (u32, u32)) -> Option<(&[T], &[T])> {
-    let last = member(states.get(ROWS[0].min(states.len()).checked_sub(1)?)?);
-    states.split_at_checked(states.partition_point(|state| member(state) <= last))
+/// those of one member on one torrent are not parted, nor those of one anonymous session.
+fn split<T>(states: &[T], key: impl Fn(&T) -> Key) -> Option<(&[T], &[T])> {
+    let last = key(states.get(ROWS[0].min(states.len()).checked_sub(1)?)?);
+    let belongs = |key: Key| if last.1 == 0 { key <= last } else { (key.0, key.1) <= (last.0, last.1) };
+    states.split_at_checked(states.partition_point(|state| belongs(key(state))))
 }
 
 /// Counts a complete download, if it is the member's first of the torrent.
