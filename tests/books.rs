@@ -742,7 +742,9 @@ mod rules {
             books.rows("SELECT COUNT(*), SUM(announced), SUM(life), SUM(top_uploaded), SUM(closed > 0) FROM sessions")
         };
         let each = (0..count).map(u64::from).sum::<u64>();
-        (0..count).for_each(|n| drop(books.announce(0, client(n).moved(u64::from(n) + 1, 0))));
+        for n in 0..count {
+            books.announce(0, client(n).moved(u64::from(n) + 1, 0));
+        }
         assert_eq!(
             sums(),
             [format!(
@@ -750,8 +752,9 @@ mod rules {
                 each + u64::from(count)
             )]
         );
-        (0..count)
-            .for_each(|n| drop(books.announce(0, client(n).stopped().moved(u64::from(n) + 2, 0))));
+        for n in 0..count {
+            books.announce(0, client(n).stopped().moved(u64::from(n) + 2, 0));
+        }
         books.wait(700);
         let again = (0..count).filter(|n| n % 3 == 0);
         let (began, lost) = again.fold((0, 0), |(began, lost), n| {
