@@ -29,7 +29,7 @@ use ring::{digest, hmac};
 use crate::config::Config;
 use crate::log::log;
 use crate::random::{hex, secret};
-use crate::rules::limits::Failures;
+use crate::rules::limits::Limits;
 use crate::store::{Error, Member, Store};
 use crate::sync::lock;
 
@@ -67,20 +67,12 @@ pub enum Credentials {
 }
 
 /// What is needed to know callers.
+#[derive(Default)]
 pub struct Auth {
-    /// Addresses that guess.
-    pub failures: Failures,
     /// The server key, once it was read.
     key: Mutex<Option<hmac::Key>>,
     /// Whose answers are under way: a member's id for each.
     under_way: Mutex<Vec<u32>>,
-}
-
-impl Auth {
-    /// Shuts an address out for a minute after so many wrong log-ins within one; 0: never.
-    pub fn new(most: u32) -> Auth {
-        Auth { failures: Failures::new(most), key: Mutex::default(), under_way: Mutex::default() }
-    }
 }
 
 /// The most answers under way to one member: each holds a worker, and of a list the order of its rows.
@@ -144,11 +136,12 @@ impl Auth {
         &self,
         config: &Config,
         store: &Store,
+        limits: &Limits,
         caller: &Caller,
         now: u32,
     ) -> Result<(Member, Option<String>), Failure> {
         let wrong = |why: &str| {
-            self.failures.failed(caller.from, now);
+            limits.logins.take(Some(caller.from), now);
             Failure(401, why.into())
         };
         let (member, key_hash) = match &caller.credentials {

@@ -14,8 +14,8 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, Sockadd
 use crate::config::Config;
 use crate::keeper::Keeper;
 use crate::log::log;
+use crate::net::pool::{Listener, Pool};
 use crate::net::tls::Certificates;
-use crate::net::{Door, Listeners};
 use crate::tracker::{Tracker, announce_urls};
 use crate::udp;
 use crate::web::PAGES;
@@ -104,12 +104,12 @@ pub fn run(config: Config) -> Result<(), String> {
     let stop = signals()?;
     log(format!("goat {} with {}", env!("CARGO_PKG_VERSION"), config.file.display()));
     crate::sys::share_one_heap();
-    let files = crate::sys::raise_file_limit().map_err(|e| format!("cannot raise the limit on open files: {e}"))?;
+    crate::sys::raise_file_limit().map_err(|e| format!("cannot raise the limit on open files: {e}"))?;
     // First the ports, so that a second goat stops before it touches the database.
-    let mut doors = Vec::new();
+    let mut listeners = Vec::new();
     for (on, port, tls) in [(config.http, config.port, false), (config.https, config.ssl.port, true)] {
         if on {
-            doors.push(Door { listener: listen(&config.host, port, SockType::Stream)?, tls });
+            listeners.push(Listener { socket: listen(&config.host, port, SockType::Stream)?, tls });
         }
     }
     let udp: Option<UdpSocket> =
@@ -120,23 +120,21 @@ pub fn run(config: Config) -> Result<(), String> {
     log(format!("{}: {}", tracker.config.database_name(), crate::keeper::counts(&tracker)));
     first_user(&tracker)?;
     let failed = |e: io::Error| format!("cannot start to listen: {e}");
-    let (mut http, mut datagrams) = (None, None);
-    if !doors.is_empty() {
-        let at = |door: &Door| door.listener.local_addr().map(|at| (if door.tls { "HTTPS" } else { "HTTP" }, at));
-        let listening = doors.iter().map(at).collect::<io::Result<Vec<_>>>().map_err(failed)?;
-        http = Some(Listeners::start(&tracker, PAGES, doors, certificates.clone(), files).map_err(failed)?);
-        listening.iter().for_each(|(what, at)| log(format!("listening for {what} on {}", shown(*at))));
-    }
+    let at = |listener: &Listener| Ok((if listener.tls { "HTTPS" } else { "HTTP" }, listener.socket.local_addr()?));
+    let listening = listeners.iter().map(at).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    let pool = Pool::start(&tracker, PAGES, listeners, certificates.clone()).map_err(failed)?;
+    listening.iter().for_each(|(what, at)| log(format!("listening for {what} on {}", shown(*at))));
+    let mut datagrams = None;
     if let Some(socket) = udp {
         let at = socket.local_addr().map_err(failed)?;
-        datagrams = Some(udp::Listener::start(&tracker, socket).map_err(failed)?);
+        datagrams = Some(udp::Listener::start(&tracker, &pool, socket).map_err(failed)?);
         log(format!("listening for UDP on {}", shown(at)));
     }
     let mut keeper = Keeper::new(tracker.clone());
     let kept = keeper.run(&stop, || certificates.iter().for_each(|files| files.refresh()));
     log("stopping");
     datagrams.into_iter().for_each(udp::Listener::stop);
-    http.into_iter().for_each(Listeners::stop);
+    pool.stop();
     // What is unwritten of another database is left to its journal.
     kept.and_then(|()| keeper.finish())?;
     log("stopped");

@@ -1,8 +1,8 @@
 //! What all threads share: the configuration, the members, the swarms, the database, what is counted, and the time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 
 use crate::auth::Auth;
 use crate::books::recovery::recover;
@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::protocol::Refusal;
 use crate::rules::access::Access;
 use crate::rules::announce::{drop_torrent, silence};
-use crate::rules::limits::Failures;
+use crate::rules::limits::Limits;
 use crate::rules::swarm::{Swarms, Torrent};
 use crate::store::sessions::{Key, Row};
 use crate::store::{FileRow, Store, Suggestion};
@@ -29,10 +29,6 @@ const LOOKS: u32 = 3;
 pub struct Stats {
     /// TCP connections accepted.
     pub connections: AtomicU64,
-    /// TCP connections open now.
-    pub open: Arc<AtomicUsize>,
-    /// Workers that answer a request now.
-    pub busy: AtomicUsize,
     /// Rows that the database does not have yet.
     pub unsaved: AtomicU64,
 }
@@ -59,8 +55,8 @@ pub struct Tracker {
     pub history: History,
     /// The time.
     pub clock: Clock,
-    /// Who guesses passkeys.
-    pub wrong_passkeys: Failures,
+    /// What others may make goat hold or do.
+    pub limits: Limits,
 }
 
 impl Tracker {
@@ -73,19 +69,19 @@ impl Tracker {
         let silence = silence(&config);
         let journal = recover(&config, &store, silence)?;
         store.close_sessions(clock.now(), silence).map_err(failed)?;
-        let (auth, wrong_passkeys) = (Auth::new(config.wrong_logins), Failures::new(config.wrong_passkeys));
+        let limits = Limits::new(&config, crate::sys::file_limit());
         let tracker = Tracker {
             config,
             access: Access::default(),
             swarms: Swarms::default(),
             store,
             journal,
-            auth,
+            auth: Auth::default(),
             stats: Stats::default(),
             metrics: Metrics::default(),
             history: History::default(),
             clock,
-            wrong_passkeys,
+            limits,
         };
         tracker.read().map_err(failed)?;
         tracker.store.hurry();
@@ -136,32 +132,30 @@ impl Tracker {
         swarm.put(swarm.find(user, &peer_id), known.session, known.at);
     }
 
-    /// Whether the database may be asked about somebody unknown: while it is away that would only take long.
-    pub fn may_look_up(&self, now: u32) -> bool {
-        self.metrics.database_up() && self.access.may_look_up(now)
+    /// Whether the database may be asked about somebody or something unknown: while it is away that would only take
+    /// long, and nobody may try many passkeys.
+    pub fn may_look_up(&self, unknown: &Refusal, from: IpAddr, now: u32) -> bool {
+        let passkey = *unknown == Refusal::UnknownPasskey;
+        self.metrics.database_up() && (!passkey || self.limits.passkeys.room(Some(from), now).is_ok())
     }
 
-    /// Does what may be about a user or a torrent made a moment ago, which only the database knows so far.
-    pub fn learning<T>(
+    /// Asks the database about what memory did not know: a user or a torrent may have been made a moment ago.
+    /// Returns whether memory knows more now.
+    pub fn look_up(
         &self,
+        unknown: &Refusal,
+        from: IpAddr,
         passkey: Option<&str>,
         info_hash: Option<&InfoHash>,
-        mut attempt: impl FnMut() -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let mut done = attempt();
-        if let (Err(Refusal::UnknownPasskey), Some(passkey)) = (&done, passkey)
-            && self.access.look_up(self.clock.now())
-            && self.look_up_user(passkey)
-        {
-            done = attempt();
+    ) -> bool {
+        let in_turn = || self.limits.look_up(Some(from));
+        match (unknown, passkey, info_hash) {
+            (Refusal::UnknownPasskey, Some(passkey), _) => {
+                self.limits.passkeys.take(Some(from), self.clock.now()) && in_turn() && self.look_up_user(passkey)
+            }
+            (Refusal::Unregistered, _, Some(info_hash)) => in_turn() && self.look_up_torrent(info_hash, passkey),
+            _ => false,
         }
-        if let (Err(Refusal::Unregistered), Some(info_hash)) = (&done, info_hash)
-            && self.access.look_up(self.clock.now())
-            && self.look_up_torrent(info_hash, passkey)
-        {
-            done = attempt();
-        }
-        done
     }
 
     /// Looks a passkey up in the database. Returns whether there is a user with it. An error is not logged:

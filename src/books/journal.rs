@@ -18,6 +18,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::Flock;
+
 use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
 use crate::config::{Config, Driver};
 use crate::protocol::{Addresses, Factors, Moved, take};
@@ -46,7 +48,7 @@ pub struct Journal {
     /// Of the run that is written; absent until it begins.
     head: Option<Head>,
     /// Held so that no other goat uses the folder.
-    _lock: Option<File>,
+    _lock: Option<Flock<File>>,
     current: Mutex<Current>,
     /// Something that was answered is not in it.
     failed: AtomicBool,
@@ -117,15 +119,18 @@ impl Journal {
 }
 
 /// Waits until no other goat has the folder.
-fn wait_for(file: File, folder: &Path) -> Result<File, String> {
+fn wait_for(mut file: File, folder: &Path) -> Result<Flock<File>, String> {
     let begin = Instant::now();
-    while let Err(e) = crate::sys::lock_file(&file) {
-        if begin.elapsed() > PATIENCE {
-            return Err(format!("another goat uses {} ({e}): stop that first", folder.display()));
+    loop {
+        match crate::sys::lock_file(file) {
+            Ok(locked) => return Ok(locked),
+            Err((_, e)) if begin.elapsed() > PATIENCE => {
+                return Err(format!("another goat uses {} ({e}): stop that first", folder.display()));
+            }
+            Err((again, _)) => file = again,
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(file)
 }
 
 /// The folder of a configuration's journal: beside the database, or else beside the configuration.

@@ -110,10 +110,10 @@ pub struct Config {
     /// The most clients of one member on one torrent at a time; twice as many may begin within an Interval
     /// (where passkeys are off, at one address).
     pub clients: u32,
-    /// Wrong passkeys in a minute after which an address is shut out for a minute; 0 never shuts out.
+    /// Unknown passkeys that are looked up for an address in a minute; 0 is any number.
     #[serde(rename = "wrongpasskeys")]
     pub wrong_passkeys: u32,
-    /// The same for the API.
+    /// Failed sign-ins in a minute after which an address is shut out of the API; 0 never shuts out.
     #[serde(rename = "wronglogins")]
     pub wrong_logins: u32,
     pub http: bool,

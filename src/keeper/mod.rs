@@ -28,8 +28,8 @@ const COMPARE: u32 = 300;
 const EXPIRE: u32 = 60;
 /// Seconds between two looks at the certificate's files: a third of what is promised.
 const CERTIFICATES: u32 = 20;
-/// Seconds between two reports on who guesses passkeys.
-const GUESSES: u32 = 60;
+/// Seconds between two reports on who was refused what.
+const REFUSED: u32 = 60;
 /// Seconds between two status lines.
 const STATUS: u32 = 300;
 /// Seconds between two searches for old rows.
@@ -79,7 +79,7 @@ struct Times {
     compare: Every,
     silent: Every,
     certificates: Every,
-    guesses: Every,
+    refused: Every,
     status: Every,
     forget: Every,
 }
@@ -101,7 +101,7 @@ impl Keeper {
             compare: every(COMPARE),
             silent: every(EXPIRE.min(self.tracker.config.interval)),
             certificates: every(CERTIFICATES),
-            guesses: every(GUESSES),
+            refused: every(REFUSED),
             status: every(STATUS),
             forget: every(FORGET),
         };
@@ -136,10 +136,14 @@ impl Keeper {
             return Err(format!("{}: {e}", self.tracker.config.database_name()));
         }
         self.report(done, now);
-        if times.guesses.due(now) {
-            let kinds = [("passkeys", &self.tracker.wrong_passkeys), ("API keys", &self.tracker.auth.failures)];
-            for (kind, failures) in kinds {
-                failures.report().into_iter().for_each(|report| log(format!("too many wrong {kind} {report}")));
+        if times.refused.due(now) {
+            let limits = &self.tracker.limits;
+            for (what, refused) in [
+                ("connections refused or closed to make room", &limits.refused_connections),
+                ("unknown passkeys not looked up", &limits.refused_passkeys),
+                ("calls of the API refused after too many failed sign-ins", &limits.refused_logins),
+            ] {
+                refused.report().into_iter().for_each(|report| log(format!("{what}: {report}")));
             }
         }
         if times.status.due(now) {

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::auth::Failure;
 use crate::metrics::{Asked, Transport};
-use crate::net::message::{Request, split};
+use crate::net::message::{HSTS, Request, split};
 use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Want, peers_wanted};
 use crate::random::Rng;
 use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
+use crate::serve::{Call, serve};
 use crate::torrent::{InfoHash, PeerId, bencode};
 use crate::tracker::Tracker;
 
@@ -19,13 +19,11 @@ pub struct Scratch {
     /// What announces are answered with.
     pub buffers: Buffers,
     body: Vec<u8>,
-    /// What the present request asks for.
-    asked: Asked,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Scratch { buffers: Buffers::new(Rng::from_system()), body: Vec::new(), asked: Asked::Unknown }
+        Scratch { buffers: Buffers::new(Rng::from_system()), body: Vec::new() }
     }
 }
 
@@ -34,7 +32,7 @@ impl Default for Scratch {
 pub enum Answer {
     /// The answer was written.
     Written,
-    /// The database must be asked, for which the caller has no time: give it to [`answer_slowly`].
+    /// It takes a thread that may wait.
     Slow,
 }
 
@@ -43,51 +41,58 @@ pub enum Answer {
 pub struct Pages {
     /// Whether a target is one of theirs.
     pub serves: fn(&Tracker, &str) -> bool,
-    /// Appends the answer to a request that needs no database. Returns whether there was one.
+    /// Appends the answer to a request that needs no database, and is short. Returns whether there was one.
     pub answer_at_once: fn(&Tracker, &Request, &mut Vec<u8>) -> bool,
-    /// Answers a request that may ask the database.
+    /// Answers a request that may ask the database, or whose answer may be long.
     pub answer: fn(&Tracker, &Request, &mut dyn Write) -> io::Result<()>,
-    /// Appends a refusal.
-    pub fail: fn(&Tracker, &Request, &Failure, &mut Vec<u8>),
 }
 
-/// Appends the answer to a request, without waiting for anything.
-pub fn answer(tracker: &Tracker, pages: &Pages, request: &Request, scratch: &mut Scratch, out: &mut Vec<u8>) -> Answer {
-    let start = Instant::now();
-    let now = tracker.clock.at(start);
-    let done = track(tracker, request, now, scratch);
-    if matches!(done, Err(Refusal::Malformed)) && (pages.serves)(tracker, request.target) {
-        return if (pages.answer_at_once)(tracker, request, out) { Answer::Written } else { Answer::Slow };
-    }
-    let unknown = matches!(done, Err(Refusal::UnknownPasskey | Refusal::Unregistered));
-    if unknown && tracker.may_look_up(now) {
-        return Answer::Slow;
-    }
-    finish(tracker, request, done, start, scratch, out);
-    Answer::Written
-}
-
-/// Writes the answer to a request that may be about a user or torrent just made, which only the database
-/// knows so far, or that is for the API.
-pub fn answer_slowly(
+/// Appends the answer to a request. Only where it may `wait` is the database asked for a user or a torrent that
+/// memory does not know; what is for `pages` and not answered at once never is answered here.
+pub fn answer(
     tracker: &Tracker,
     pages: &Pages,
     request: &Request,
+    wait: bool,
     scratch: &mut Scratch,
-    stream: &mut dyn Write,
-) -> io::Result<()> {
-    if (pages.serves)(tracker, request.target) {
-        return (pages.answer)(tracker, request, stream);
-    }
+    out: &mut Vec<u8>,
+) -> Answer {
     let start = Instant::now();
-    let now = tracker.clock.at(start);
-    let passkey = route(request.target).and_then(|(passkey, _)| passkey);
-    let info_hash = info_hash(request.target);
-    let done = tracker.learning(passkey, info_hash.as_ref(), || track(tracker, request, now, scratch));
-    let mut out = Vec::new();
-    finish(tracker, request, done, start, scratch, &mut out);
-    tracker.journal.write(&mut scratch.buffers.records);
-    stream.write_all(&out)
+    let route = route(request.target);
+    if route.is_none() && (pages.serves)(tracker, request.target) {
+        return if (pages.answer_at_once)(tracker, request, out) { Answer::Written } else { Answer::Slow };
+    }
+    let agent = request.header("User-Agent").filter(|agent| !agent.is_empty() || !tracker.config.whitelist);
+    let params = Params::read(split(request.target).1);
+    let from = request.client(tracker);
+    let call = Call {
+        transport: if request.secure { Transport::Https } else { Transport::Http },
+        asked: match route {
+            Some((_, Action::Announce)) if agent.is_some() => Asked::Announce(params.event.unwrap_or(Event::None)),
+            Some((_, Action::Scrape)) if agent.is_some() => Asked::Scrape,
+            _ => Asked::Unknown,
+        },
+        from,
+        start,
+        passkey: route.and_then(|(passkey, _)| passkey),
+        info_hash: params.info_hash.get("info_hash", Refusal::Parameter).ok().map(InfoHash),
+    };
+    let done = serve(tracker, &call, wait, |now| {
+        scratch.body.clear();
+        let (passkey, action) = route.ok_or(Refusal::Malformed)?;
+        let visitor = Visitor { agent: Some(agent.ok_or(Refusal::NoAgent)?), peer_id: None, passkey, stopping: false };
+        match action {
+            Action::Announce => announced(tracker, &params, visitor, from, now, scratch),
+            Action::Scrape => scraped(tracker, &visitor, split(request.target).1, scratch),
+        }
+    });
+    let Some(done) = done else { return Answer::Slow };
+    if let Err(refusal) = &done {
+        scratch.body.clear();
+        write_refusal(&mut scratch.body, refusal, tracker.config.interval);
+    }
+    write_response(request, &scratch.body, out);
+    Answer::Written
 }
 
 /// What a path asks for.
@@ -116,47 +121,34 @@ fn route(target: &str) -> Option<(Option<&str>, Action)> {
     (passkey != Some("api")).then_some((passkey, action))
 }
 
-/// Checks and does what the request asks for, and leaves the bencoded answer in `scratch.body`.
-fn track(tracker: &Tracker, request: &Request, now: u32, scratch: &mut Scratch) -> Result<(), Refusal> {
-    let config = &tracker.config;
-    scratch.asked = Asked::Unknown;
-    let (passkey, action) = route(request.target).ok_or(Refusal::Malformed)?;
-    let agent = request.header("User-Agent").filter(|agent| !agent.is_empty() || !config.whitelist);
-    let agent = agent.ok_or(Refusal::NoAgent)?;
-    let query = split(request.target).1;
-    let client = request.client(tracker);
-    let allowed = tracker.wrong_passkeys.allowed(client, now);
-    scratch.body.clear();
-    match action {
-        Action::Announce => {
-            let params = Params::read(query);
-            scratch.asked = Asked::Announce(params.event.unwrap_or(Event::None));
-            let peer_id = params.peer_id.get("peer_id", Refusal::Parameter).ok();
-            let peer_id = peer_id.as_ref().map(<[u8; 20]>::as_slice);
-            let stopping = params.event == Some(Event::Stopped);
-            let visitor = Visitor { agent: Some(agent), peer_id, passkey, allowed, stopping };
-            let who = admit(config, &tracker.access, &visitor)?;
-            let a = params.announce(client)?;
-            let reply = announce(config, &tracker.swarms, &who, &a, now, &mut scratch.buffers)?;
-            // What strangers may know of a client must not let them speak for it: the sessions of anonymous ones are
-            // told apart by peer id and address. Clients that are given no peer id do not compare it (BEP 23 has none).
-            let no_peer_id = params.no_peer_id == Some(true) || !config.passkey;
-            write_reply(&mut scratch.body, &reply, &a, &scratch.buffers.peers, no_peer_id);
-        }
-        Action::Scrape => {
-            scratch.asked = Asked::Scrape;
-            admit(
-                config,
-                &tracker.access,
-                &Visitor { agent: Some(agent), peer_id: None, passkey, allowed, stopping: false },
-            )?;
-            let hashes = scrape_hashes(query)?;
-            bencode_scrape(
-                &mut scratch.body,
-                hashes.iter().filter_map(|hash| Some((hash, scrape(config, &tracker.swarms, hash)?))),
-            );
-        }
-    }
+/// Does what an announce asks for, and leaves the bencoded answer in `scratch.body`.
+fn announced(
+    tracker: &Tracker,
+    params: &Params,
+    visitor: Visitor,
+    from: IpAddr,
+    now: u32,
+    scratch: &mut Scratch,
+) -> Result<(), Refusal> {
+    let peer_id = params.peer_id.get("peer_id", Refusal::Parameter).ok();
+    let peer_id = peer_id.as_ref().map(<[u8; 20]>::as_slice);
+    let visitor = Visitor { peer_id, stopping: params.event == Some(Event::Stopped), ..visitor };
+    let who = admit(&tracker.config, &tracker.access, &visitor)?;
+    let a = params.announce(from)?;
+    let reply = announce(&tracker.config, &tracker.swarms, &who, &a, now, &mut scratch.buffers)?;
+    // What strangers may know of a client must not let them speak for it: the sessions of anonymous ones are
+    // told apart by peer id and address. Clients that are given no peer id do not compare it (BEP 23 has none).
+    let no_peer_id = params.no_peer_id == Some(true) || !tracker.config.passkey;
+    write_reply(&mut scratch.body, &reply, &a, &scratch.buffers.peers, no_peer_id);
+    Ok(())
+}
+
+/// The same for a scrape.
+fn scraped(tracker: &Tracker, visitor: &Visitor, query: &str, scratch: &mut Scratch) -> Result<(), Refusal> {
+    admit(&tracker.config, &tracker.access, visitor)?;
+    let hashes = scrape_hashes(query)?;
+    let counts = |hash| Some((hash, scrape(&tracker.config, &tracker.swarms, hash)?));
+    bencode_scrape(&mut scratch.body, hashes.iter().filter_map(counts));
     Ok(())
 }
 
@@ -328,11 +320,6 @@ fn integer<T: std::str::FromStr>(value: &str) -> Option<T> {
     if value.starts_with('+') { None } else { value.parse().ok() }
 }
 
-/// The torrent that an announce is about.
-fn info_hash(target: &str) -> Option<InfoHash> {
-    Params::read(split(target).1).info_hash.get("info_hash", Refusal::Parameter).ok().map(InfoHash)
-}
-
 /// The torrents that a scrape asks for, sorted, each once.
 fn scrape_hashes(query: &str) -> Result<Vec<InfoHash>, Refusal> {
     let mut hashes = Vec::new();
@@ -428,32 +415,18 @@ fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, interval: u32) {
 }
 
 /// Appends the whole response. Announces and scrapes are status 200 even where they fail (BEP 3).
-fn finish(
-    tracker: &Tracker,
-    request: &Request,
-    done: Result<(), Refusal>,
-    start: Instant,
-    scratch: &mut Scratch,
-    out: &mut Vec<u8>,
-) {
-    if let Err(refusal) = &done {
-        scratch.body.clear();
-        write_refusal(&mut scratch.body, refusal, tracker.config.interval);
-        if *refusal == Refusal::UnknownPasskey {
-            tracker.wrong_passkeys.failed(request.client(tracker), tracker.clock.now());
-        }
-    }
+fn write_response(request: &Request, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
-    bencode::decimal(out, scratch.body.len() as u64);
-    let connection = request.connection();
-    if !connection.is_empty() {
-        out.extend_from_slice(b"\r\nConnection: ");
-        out.extend_from_slice(connection.as_bytes());
+    bencode::decimal(out, body.len() as u64);
+    let secure = request.secure.then_some(HSTS);
+    let connection = Some(("Connection", request.connection())).filter(|(_, value)| !value.is_empty());
+    for (name, value) in secure.into_iter().chain(connection) {
+        for part in ["\r\n", name, ": ", value] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
     out.extend_from_slice(b"\r\n\r\n");
     if request.method != "HEAD" {
-        out.extend_from_slice(&scratch.body);
+        out.extend_from_slice(body);
     }
-    let transport = if request.secure { Transport::Https } else { Transport::Http };
-    tracker.metrics.answered(transport, scratch.asked, done.err().as_ref(), start);
 }

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 /// The longest head of a request, in bytes.
-const MAX_HEAD: usize = 8 * 1024;
+pub const MAX_HEAD: usize = 8 * 1024;
 /// The longest body of a request, in bytes.
 const MAX_BODY: u64 = 64 * 1024;
+/// Said over HTTPS: the client is to come by no other way for a year (RFC 6797).
+pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
 /// The most headers of a request.
 pub const MAX_HEADERS: usize = 64;
 
@@ -48,6 +50,11 @@ impl Request<'_> {
         }
     }
 
+    /// Whether the client sends the body only when it is told to (RFC 9110, section 10.1.1).
+    pub fn expects_to_continue(&self) -> bool {
+        !self.old && self.header("Expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    }
+
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
@@ -60,16 +67,18 @@ pub enum Parsed<'a> {
     Partial,
     /// No request that can be answered: a status and what is wrong.
     Bad(u16, &'static str),
-    /// A request, and how many bytes it has with its body.
+    /// A request whose head is there, perhaps not its body.
     Whole {
         /// The request.
         request: Request<'a>,
-        /// In bytes.
-        size: usize,
+        /// Bytes of the head.
+        head: usize,
+        /// Bytes of the body.
+        body: usize,
     },
 }
 
-/// Reads one request. Its body is waited for and left alone: no request of the tracker's has one.
+/// Reads the head of one request. Its body is to be waited for and thrown away: no request of the tracker's has one.
 pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Parsed<'a> {
     let mut parser = httparse::Request::new(headers);
     let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
@@ -121,10 +130,6 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
         }
         _ => return Parsed::Bad(501, "This method is not known: use GET"),
     }
-    let size = head + body.unwrap_or(0);
-    if data.len() < size {
-        return Parsed::Partial;
-    }
     Parsed::Whole {
         request: Request {
             method,
@@ -135,14 +140,18 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
             old: version == 0,
             secure: false,
         },
-        size,
+        head,
+        body: body.unwrap_or(0),
     }
 }
 
 /// The response to what is no request that can be answered, the beginning of which is `question`. The
 /// connection is closed after it.
-pub fn error(question: &[u8], status: u16, message: &str) -> Vec<u8> {
+pub fn error(question: &[u8], status: u16, message: &str, secure: bool) -> Vec<u8> {
     let mut response = Response::from_string(format!("{message}\n")).with_status_code(StatusCode(status));
+    if let (true, Ok(header)) = (secure, Header::from_bytes(HSTS.0, HSTS.1)) {
+        response.add_header(header);
+    }
     if let (405, Ok(allow)) = (status, Header::from_bytes("Allow", "GET, HEAD")) {
         response.add_header(allow);
     }

@@ -1,109 +1,152 @@
-//! A client's connection as its two ends see it, whether it is TCP alone or TLS over TCP.
+//! A client's connection as its two ends see it, whether it is TCP alone or TLS over TCP. The socket itself
+//! blocks: whoever may not wait says so with each call.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::sys::socket::{MsgFlags, recv, send};
 use rustls::{ServerConfig, ServerConnection};
-
-use crate::sys;
 
 /// Reads of the socket for one read of the stream: a client that sends TLS records without content must
 /// not keep a thread.
 const MAX_READS: usize = 16;
-/// The most bytes of answers that TLS may hold back.
-const TLS_BUFFER: usize = 16 * 1024;
+/// The most bytes of a handshake: those of browsers and BitTorrent clients have some KiB.
+const MAX_HANDSHAKE: usize = 16 * 1024;
+/// How long a slow reader may take nothing at all.
+const STALL: Duration = Duration::from_secs(10);
 
 /// A connection that was accepted.
 pub struct Stream {
     socket: TcpStream,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Tls>>,
 }
 
-impl Stream {
-    /// A connection that does not wait; with TLS where there is a configuration for it.
-    pub fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Stream> {
-        socket.set_nonblocking(true)?;
-        let tls = tls.map(|config| ServerConnection::new(config).map(Box::new)).transpose();
-        let mut tls = tls.map_err(io::Error::other)?;
-        if let Some(tls) = &mut tls {
-            tls.set_buffer_limit(Some(TLS_BUFFER));
-        }
-        Ok(Stream { socket, tls })
+struct Tls {
+    session: ServerConnection,
+    /// Bytes that came, of which nothing could be made yet, or at most so many.
+    fed: usize,
+    /// Bytes that were decrypted and not read.
+    plain: usize,
+}
+
+/// A socket that does not wait.
+struct AtOnce<'a>(&'a TcpStream);
+
+impl Read for AtOnce<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+    }
+}
+
+impl Write for AtOnce<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?)
     }
 
-    /// Reads what the client says. Handshakes are answered on the way; before it has to wait, what TLS has
-    /// to say is sent.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else { return self.socket.read(buffer) };
-        for _ in 0..MAX_READS {
-            match tls.reader().read(buffer) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-            match tls.read_tls(&mut self.socket) {
-                Ok(0) => return Ok(0),
-                Ok(_) => {}
-                Err(e) => {
-                    self.flush()?;
-                    return Err(e);
-                }
-            }
-            if let Err(e) = tls.process_new_packets() {
-                // The alert that tells the client why, if it can be sent.
-                let _ = tls.write_tls(&mut self.socket);
-                return Err(io::Error::new(ErrorKind::InvalidData, e));
-            }
-        }
-        self.flush()?;
-        Err(ErrorKind::WouldBlock.into())
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
+}
 
-    /// Whether something was decrypted that no [`Stream::read`] has returned: no event will tell of it.
-    pub fn has_more(&mut self) -> bool {
-        self.tls.as_mut().is_some_and(|tls| tls.reader().into_first_chunk().is_ok_and(|chunk| !chunk.is_empty()))
-    }
+/// The kernel has no room for an answer: its client does not read.
+fn unread() -> io::Error {
+    ErrorKind::WriteZero.into()
+}
 
-    /// Writes some of `bytes`; after the `last` ones the stream is closed. With TLS they may be on the way
-    /// only after [`Stream::flush`].
-    pub fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else { return sys::send(&self.socket, bytes, last) };
-        let mut taken = tls.writer().write(bytes)?;
-        if taken == 0 {
-            // No room: what is held back must go first. With room TLS always takes something.
-            while tls.wants_write() {
-                tls.write_tls(&mut self.socket)?;
-            }
-            taken = tls.writer().write(bytes)?;
-        }
-        if last && taken == bytes.len() {
-            tls.send_close_notify();
-        }
-        match self.flush() {
-            Err(e) if e.kind() != ErrorKind::WouldBlock => Err(e),
-            _ => Ok(taken),
-        }
-    }
-
-    /// Sends what TLS holds back.
-    pub fn flush(&mut self) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        while tls.wants_write() {
-            tls.write_tls(&mut self.socket)?;
+impl Tls {
+    /// Gives `socket` all that TLS has to say.
+    fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        while self.session.wants_write() {
+            self.session.write_tls(socket).map_err(|e| if waits(&e) { unread() } else { e })?;
         }
         Ok(())
     }
 
-    /// Whether TLS holds something back.
-    pub fn wants_write(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    /// Encrypts and sends; with the `last` bytes goes the word that they are the last.
+    fn send(&mut self, mut bytes: &[u8], last: bool, socket: &mut impl Write) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let taken = self.session.writer().write(bytes)?;
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if last && bytes.is_empty() {
+                self.session.send_close_notify();
+            }
+            self.flush(socket)?;
+        }
+        Ok(())
     }
 
-    /// How many bytes TLS may be holding back, of answers and of what came meanwhile.
+    fn read(&mut self, buffer: &mut [u8], mut socket: AtOnce) -> io::Result<usize> {
+        for _ in 0..MAX_READS {
+            match self.session.reader().read(buffer) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                done => {
+                    self.plain = self.plain.saturating_sub(*done.as_ref().unwrap_or(&0));
+                    return done;
+                }
+            }
+            let came = match self.session.read_tls(&mut socket)? {
+                0 => return Ok(0),
+                came => came,
+            };
+            self.fed = self.fed.saturating_add(came);
+            let shaking = self.session.is_handshaking();
+            let made = self.session.process_new_packets();
+            // Also the alert that tells the client why.
+            self.flush(&mut socket)?;
+            self.plain = made.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?.plaintext_bytes_to_read();
+            if self.plain > 0 || shaking && !self.session.is_handshaking() {
+                // Of what came before, the rest was used.
+                self.fed = came;
+            }
+            if self.session.is_handshaking() && self.fed > MAX_HANDSHAKE {
+                return Err(ErrorKind::InvalidData.into());
+            }
+        }
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Stream {
+    /// With TLS where there is a configuration for it.
+    pub fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> Result<Stream, rustls::Error> {
+        let session = tls.map(ServerConnection::new).transpose()?;
+        Ok(Stream { socket, tls: session.map(|session| Box::new(Tls { session, fed: 0, plain: 0 })) })
+    }
+
+    /// Reads what the client says, if anything is there. Handshakes are answered on the way.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => AtOnce(&self.socket).read(buffer),
+            Some(tls) => tls.read(buffer, AtOnce(&self.socket)),
+        }
+    }
+
+    /// Whether something was decrypted that no [`Stream::read`] has returned: no event will tell of it.
+    pub fn has_more(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.plain > 0)
+    }
+
+    /// Hands all of an answer to the kernel, or fails. The `last` one before the stream is closed waits for that, and
+    /// travels in one segment with the end: that is one packet less of the five or so of a short connection.
+    pub fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            return tls.send(bytes, last, &mut AtOnce(&self.socket));
+        }
+        let more = if last { MsgFlags::from_bits_retain(libc::MSG_MORE) } else { MsgFlags::empty() };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | more;
+        match send(self.socket.as_raw_fd(), bytes, flags) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) | Err(nix::Error::EAGAIN) => Err(unread()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// How many bytes TLS may hold of what came.
     pub fn held(&self) -> usize {
-        if self.wants_write() { 2 * TLS_BUFFER } else { 0 }
+        self.tls.as_ref().map_or(0, |tls| tls.fed.saturating_add(tls.plain))
     }
 
     /// Whether this is TLS.
@@ -113,73 +156,80 @@ impl Stream {
 
     /// Whether TLS is not agreed on yet.
     pub fn is_handshaking(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+        self.tls.as_ref().is_some_and(|tls| tls.session.is_handshaking())
     }
 
     /// Says that nothing more will be written.
     pub fn finish(&mut self) -> io::Result<()> {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-        }
-        self.flush()?;
+        self.say_goodbye();
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// From now on writes wait, but none beyond `deadline`.
-    pub fn patient(&mut self, deadline: Instant) -> io::Result<Patient<'_>> {
-        self.socket.set_nonblocking(false)?;
-        Ok(Patient { stream: self, deadline })
+    /// Tells the client that this is the end, and that nobody else cut the connection.
+    fn say_goodbye(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.session.send_close_notify();
+            let _ = tls.flush(&mut AtOnce(&self.socket));
+        }
+    }
+
+    /// Writes wait for the client, all of them together until `deadline`.
+    pub fn patient(&mut self, deadline: Instant) -> Patient<'_> {
+        Patient { stream: self, deadline }
     }
 }
 
 impl Drop for Stream {
-    /// Tells the client that this is the end, and that nobody else cut the connection.
     fn drop(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-            let _ = tls.write_tls(&mut self.socket);
-        }
+        self.say_goodbye();
     }
 }
 
-impl AsRawFd for Stream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
-/// A stream whose writes wait for a slow client, all of them together until a deadline.
+/// A stream whose writes wait for a slow client.
 pub struct Patient<'a> {
     stream: &'a mut Stream,
     deadline: Instant,
 }
 
-impl Patient<'_> {
-    fn wait(&mut self) -> io::Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+/// A socket that waits, until a deadline.
+struct Until<'a>(&'a TcpStream, Instant);
+
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.1.saturating_duration_since(Instant::now()).min(STALL);
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        self.stream.socket.set_write_timeout(Some(left))
+        self.0.set_write_timeout(Some(left))?;
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 impl Write for Patient<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.wait()?;
-        let Some(tls) = &mut self.stream.tls else { return self.stream.socket.write(bytes) };
-        let taken = tls.writer().write(bytes)?;
-        self.flush()?;
-        Ok(taken)
+        let mut socket = Until(&self.stream.socket, self.deadline);
+        match &mut self.stream.tls {
+            None => socket.write(bytes),
+            Some(tls) => tls.send(bytes, false, &mut socket).map(|()| bytes.len()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while self.stream.wants_write() {
-            self.wait()?;
-            if let Some(tls) = &mut self.stream.tls {
-                tls.write_tls(&mut self.stream.socket)?;
-            }
-        }
         Ok(())
     }
+}
+
+/// Whether a read or write only has to be tried again.
+pub fn waits(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

@@ -62,9 +62,6 @@ impl From<Account> for User {
     }
 }
 
-/// The most look-ups a second for passkeys and torrents that memory does not have, so that guessing
-/// cannot load the database.
-const MAX_LOOKUPS: u32 = 100;
 /// How many torrents a member, and where passkeys are off everybody together, may register by announcing in an
 /// hour.
 const MAX_REGISTERED_BY_ONE: u32 = 100;
@@ -105,7 +102,6 @@ pub struct Access {
     clients: RwLock<Vec<Box<[u8]>>>,
     anonymous: Arc<User>,
     suggested: Mutex<Suggested>,
-    lookups: Mutex<(u32, u32)>,
     registered: Mutex<Quota<u32>>,
     /// How often the keeper took over what the database said.
     changes: AtomicU64,
@@ -249,22 +245,5 @@ impl Access {
         let mut suggested = lock(&self.suggested);
         let Suggested { seen, queue } = &mut *suggested;
         seen.retain(|suggestion, by| queue.contains(&(suggestion.clone(), *by)));
-    }
-
-    /// Whether the database may be asked for something more in this second.
-    pub fn may_look_up(&self, now: u32) -> bool {
-        let lookups = lock(&self.lookups);
-        lookups.0 != now || lookups.1 < MAX_LOOKUPS
-    }
-
-    /// Counts one look-up in the database, unless there were enough in this second.
-    pub fn look_up(&self, now: u32) -> bool {
-        let mut lookups = lock(&self.lookups);
-        if lookups.0 != now {
-            *lookups = (now, 0);
-        }
-        let may = lookups.1 < MAX_LOOKUPS;
-        lookups.1 += u32::from(may);
-        may
     }
 }

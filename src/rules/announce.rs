@@ -34,8 +34,6 @@ pub struct Visitor<'a> {
     pub agent: Option<&'a [u8]>,
     pub peer_id: Option<&'a [u8]>,
     pub passkey: Option<&'a str>,
-    /// Its address may try passkeys.
-    pub allowed: bool,
     /// It says that a session is over.
     pub stopping: bool,
 }
@@ -65,7 +63,6 @@ pub fn admit(config: &Config, access: &Access, visitor: &Visitor) -> Result<Admi
     let user = || match visitor.passkey {
         _ if !config.passkey => Ok(access.anonymous()),
         None => Err(Refusal::NoPasskey),
-        Some(_) if !visitor.allowed => Err(Refusal::SlowDown),
         Some(passkey) => access.user(passkey),
     };
     let banned = |user: &User| user.banned.then_some(Refusal::Banned);

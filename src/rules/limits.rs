@@ -1,119 +1,364 @@
-//! Limits in memory of a fixed size: on failures by address, so that who guesses secrets is refused for a
-//! while before anything is looked up; and on new sessions, so that no member can fill the database.
+//! Every bound on what others can make goat hold or do: for one address, one network and in all. What is shared is
+//! counted here, so that nobody's part of it can become everybody's.
 
 use std::collections::HashMap;
-use std::fmt::Write;
-use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::IpAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use crate::config::Config;
 use crate::protocol::network;
 use crate::sync::lock;
 
-/// A minute, in seconds.
+/// How much at a time, or in a period: for one IPv4 address or IPv6 /64, for one IPv6 /48, and in all.
+#[derive(Clone, Copy)]
+pub struct Bound {
+    pub address: usize,
+    pub network: usize,
+    pub all: usize,
+}
+
+const fn bound(address: usize, network: usize, all: usize) -> Bound {
+    Bound { address, network, all }
+}
+
+const KIB: usize = 1024;
+const NO_SHARES: usize = usize::MAX;
+
+/// TCP connections.
+const CONNECTIONS: Bound = bound(128, 512, 4_096);
+/// TCP connections of this machine and of trusted proxies, who speak for many.
+const TRUSTED: Bound = bound(NO_SHARES, NO_SHARES, 8_192);
+/// TLS handshakes that are not done.
+const HANDSHAKES: Bound = bound(128, 256, 1_536);
+/// Bytes of handshakes that are not done, without the [`FREE_BYTES`] of each.
+const HANDSHAKE_BYTES: Bound = bound(256 * KIB, 512 * KIB, 8 * KIB * KIB);
+/// Bytes of requests that are not whole or not begun, without the [`FREE_BYTES`] of each connection.
+const REQUEST_BYTES: Bound = bound(512 * KIB, 1_024 * KIB, 16 * KIB * KIB);
+/// What a connection may hold whatever others hold: more than most requests.
+pub const FREE_BYTES: usize = 2 * KIB;
+/// Threads that wait for the database or for a slow reader; of these in all `Workers`.
+const BUSY: Bound = bound(16, 32, 0);
+/// Threads that send an answer which may be long; of these in all half of `Workers`.
+const LONG: Bound = bound(4, 8, 0);
+/// Datagrams that wait for the database.
+const DATAGRAMS: Bound = bound(32, 64, 256);
+/// Look-ups in the database for what memory does not know, in a tenth of a second. What goes beyond waits its turn.
+const LOOKUPS: Bound = bound(5, 7, 10);
+/// Look-ups for passkeys, a minute; `WrongPasskeys` for one address, and this many times that for a /48.
+const PASSKEYS: usize = 3_000;
+/// Failed sign-ins that are remembered, a minute; `WrongLogins` for one address.
+const LOGINS: usize = 8_192;
+const NETWORK: usize = 4;
+/// How long a thread waits for its turn to ask the database.
+const PATIENCE: Duration = Duration::from_secs(2);
 const MINUTE: u32 = 60;
-/// Sets of addresses, and addresses in each: the 8,192 that failed last, about, in 140 KB.
-const SETS: usize = 1_024;
-const WAYS: usize = 8;
+/// Descriptors that are not connections: databases, certificates, the log.
+const OTHER_FILES: usize = 128;
+
+/// Which part of a [`Bound`] is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    Address,
+    Network,
+    All,
+}
+
+/// What is held now, in all and by whom.
+#[derive(Default)]
+struct Held {
+    all: usize,
+    /// By address or network, and the length of its prefix.
+    by: HashMap<(IpAddr, u8), usize>,
+}
+
+/// What one customer of a provider has: an IPv4 address, or an IPv6 /48.
+pub fn site(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 80 << 80).into(),
+    }
+}
+
+/// An address and its /48, if it has one.
+fn holders(who: IpAddr) -> impl Iterator<Item = (IpAddr, u8)> {
+    let network = [(network(who), 64)].into_iter();
+    network.chain(who.is_ipv6().then(|| (site(who), 48)))
+}
+
+impl Held {
+    fn room(&self, bound: &Bound, who: Option<IpAddr>, amount: usize) -> Result<(), Full> {
+        let parts = [(bound.address, Full::Address), (bound.network, Full::Network)];
+        for (holder, (most, full)) in who.into_iter().flat_map(holders).zip(parts) {
+            if self.by.get(&holder).copied().unwrap_or(0).saturating_add(amount) > most {
+                return Err(full);
+            }
+        }
+        if self.all.saturating_add(amount) > bound.all { Err(Full::All) } else { Ok(()) }
+    }
+
+    fn take(&mut self, bound: &Bound, who: Option<IpAddr>, amount: usize) -> Result<(), Full> {
+        self.room(bound, who, amount)?;
+        self.all = self.all.saturating_add(amount);
+        for holder in who.into_iter().flat_map(holders) {
+            let held = self.by.entry(holder).or_default();
+            *held = held.saturating_add(amount);
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, who: Option<IpAddr>, amount: usize) {
+        self.all = self.all.saturating_sub(amount);
+        for holder in who.into_iter().flat_map(holders) {
+            if let Some(held) = self.by.get_mut(&holder) {
+                *held = held.saturating_sub(amount);
+                if *held == 0 {
+                    self.by.remove(&holder);
+                }
+            }
+        }
+    }
+}
+
+/// Counts what is held at a time against a [`Bound`].
+pub struct Shares {
+    bound: Bound,
+    held: Mutex<Held>,
+}
+
+/// So much of it, given back when this is dropped.
+pub struct Permit {
+    shares: Arc<Shares>,
+    /// Absent for those who have no share of their own to keep within.
+    who: Option<IpAddr>,
+    amount: usize,
+}
+
+impl Shares {
+    pub fn new(bound: Bound) -> Arc<Shares> {
+        Arc::new(Shares { bound, held: Mutex::default() })
+    }
+
+    pub fn acquire(self: &Arc<Shares>, who: Option<IpAddr>, amount: usize) -> Result<Permit, Full> {
+        if amount > 0 {
+            lock(&self.held).take(&self.bound, who, amount)?;
+        }
+        Ok(Permit { shares: self.clone(), who, amount })
+    }
+
+    /// How much is held in all.
+    pub fn held(&self) -> usize {
+        lock(&self.held).all
+    }
+}
+
+impl Permit {
+    /// Holds another amount from now on, if there is room for it.
+    pub fn resize(&mut self, amount: usize) -> Result<(), Full> {
+        if amount != self.amount {
+            let mut held = lock(&self.shares.held);
+            held.give(self.who, std::mem::take(&mut self.amount));
+            held.take(&self.shares.bound, self.who, amount)?;
+            self.amount = amount;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.amount > 0 {
+            lock(&self.shares.held).give(self.who, self.amount);
+        }
+    }
+}
+
+/// Counts what is done in a period against a [`Bound`], which also bounds whom it remembers. The unit of time is the
+/// caller's.
+pub struct Rate {
+    bound: Bound,
+    period: u32,
+    /// Since when, and what was done.
+    done: Mutex<(u32, Held)>,
+}
+
+impl Rate {
+    pub fn new(bound: Bound, period: u32) -> Rate {
+        Rate { bound, period, done: Mutex::default() }
+    }
+
+    /// Counts once more if there is room.
+    pub fn take(&self, who: Option<IpAddr>, now: u32) -> bool {
+        self.with(now, |held| held.take(&self.bound, who, 1)).is_ok()
+    }
+
+    /// Whether there is room.
+    pub fn room(&self, who: Option<IpAddr>, now: u32) -> Result<(), Full> {
+        self.with(now, |held| held.room(&self.bound, who, 1))
+    }
+
+    fn with<T>(&self, now: u32, f: impl FnOnce(&mut Held) -> T) -> T {
+        let mut done = lock(&self.done);
+        if now.saturating_sub(done.0) >= self.period {
+            *done = (now, Held::default());
+        }
+        f(&mut done.1)
+    }
+}
+
 /// The most addresses that one line of the log names.
 const NAMED: usize = 8;
 
-/// Counts failures by IPv4 address and by IPv6 network of 64 bits. Its size is fixed: an address that fails
-/// takes the place of the one in its set whose failures are oldest.
-pub struct Failures {
-    /// This many failures within a minute, and an address is refused for a minute; 0: it never is.
-    most: u32,
-    /// Until when somebody is refused, in seconds since 1970.
-    until: AtomicU32,
-    /// Requests refused since the last report.
-    refused: AtomicU64,
-    /// Who was shut out since the last report: the first of them, and how many.
-    news: Mutex<(Vec<IpAddr>, usize)>,
-    /// Keyed at random, so that nobody can choose who shares a set.
-    hasher: RandomState,
-    sets: Vec<Mutex<[Failing; WAYS]>>,
-}
+/// Who was refused something since the last report: the first of them, and how often in all.
+#[derive(Default)]
+pub struct Refused(Mutex<(Vec<IpAddr>, u64)>);
 
-#[derive(Clone, Copy, Default)]
-struct Failing {
-    /// The hash of the address.
-    who: u64,
-    count: u32,
-    /// The first failure that counts; from the last that is allowed on, that one. Seconds since 1970.
-    since: u32,
-}
-
-impl Failing {
-    fn fresh(&self, now: u32) -> bool {
-        now.saturating_sub(self.since) < MINUTE
-    }
-}
-
-impl Failures {
-    /// Shuts an address out after `most` failures within a minute; 0: never.
-    pub fn new(most: u32) -> Failures {
-        let (hasher, sets) = (RandomState::new(), (0..SETS).map(|_| Mutex::default()).collect());
-        let (until, refused, news) = (AtomicU32::new(0), AtomicU64::new(0), Mutex::default());
-        Failures { most, until, refused, news, hasher, sets }
-    }
-
-    /// Whether an address may try, at a time in seconds since 1970.
-    pub fn allowed(&self, ip: IpAddr, now: u32) -> bool {
-        // Nearly always nobody is refused.
-        if now >= self.until.load(Relaxed) {
-            return true;
-        }
-        let shut = |failing: &Failing| failing.count >= self.most && failing.fresh(now);
-        let allowed = !self.with(ip, |who, set| set.iter().any(|failing| failing.who == who && shut(failing)));
-        self.refused.fetch_add(u64::from(!allowed), Relaxed);
-        allowed
-    }
-
-    /// Counts a failure.
-    pub fn failed(&self, ip: IpAddr, now: u32) {
-        if self.most == 0 {
-            return;
-        }
-        let shut = self.with(ip, |who, set| {
-            let known = set.iter().position(|failing| failing.who == who);
-            let oldest = || (0..WAYS).min_by_key(|&i| set.get(i).map(|failing| failing.since));
-            let Some(failing) = known.or_else(oldest).and_then(|i| set.get_mut(i)) else { return false };
-            if failing.who != who || !failing.fresh(now) {
-                *failing = Failing { who, count: 0, since: now };
-            }
-            failing.count = failing.count.saturating_add(1);
-            if failing.count == self.most {
-                failing.since = now;
-            }
-            failing.count == self.most
-        });
-        if shut {
-            self.until.fetch_max(now.saturating_add(MINUTE), Relaxed);
-            let mut news = lock(&self.news);
-            news.1 += 1;
-            if news.0.len() < NAMED && !news.0.contains(&ip) {
-                news.0.push(ip);
-            }
+impl Refused {
+    pub fn note(&self, ip: IpAddr) {
+        let mut refused = lock(&self.0);
+        refused.1 = refused.1.saturating_add(1);
+        if refused.0.len() < NAMED && !refused.0.contains(&ip) {
+            refused.0.push(ip);
         }
     }
 
-    /// What happened since the last report, as the rest of a sentence; `None` if nobody was shut out.
+    /// "3 of 192.0.2.1, 192.0.2.2"; `None` if there was nobody.
     pub fn report(&self) -> Option<String> {
-        let (named, count) = std::mem::take(&mut *lock(&self.news));
-        let refused = self.refused.swap(0, Relaxed);
-        let mut text: String = named.iter().map(|ip| format!("{ip}, ")).collect();
-        text.truncate(text.len().saturating_sub(2));
-        if count > named.len() {
-            let _ = write!(text, " and others ({count} times)");
+        let (named, count) = std::mem::take(&mut *lock(&self.0));
+        let named: Vec<String> = named.iter().map(IpAddr::to_string).collect();
+        let others = if named.len() == NAMED { " and perhaps others" } else { "" };
+        (count > 0).then(|| format!("{count}, of {}{others}", named.join(", ")))
+    }
+}
+
+/// Why a connection was refused, or closed before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Address,
+    Network,
+    /// There are enough in all, and none could be closed for it.
+    Full,
+    Handshakes,
+    Bytes,
+    /// No descriptor was to be had.
+    Descriptors,
+    /// It was closed to make room for another.
+    Evicted,
+    /// It did not take its answer.
+    Unread,
+}
+
+/// The words for the [`Reason`]s, in their order.
+pub const REASONS: [&str; 8] =
+    ["address", "network", "full", "handshakes", "bytes", "descriptors", "evicted", "unread"];
+
+/// All that is counted against the bounds above.
+pub struct Limits {
+    pub connections: Arc<Shares>,
+    pub trusted: Arc<Shares>,
+    pub handshakes: Arc<Shares>,
+    pub handshake_bytes: Arc<Shares>,
+    pub request_bytes: Arc<Shares>,
+    pub busy: Arc<Shares>,
+    pub long: Arc<Shares>,
+    pub datagrams: Arc<Shares>,
+    lookups: Rate,
+    /// Jobs that begin, each for a look-up: so that those who wait keep their order.
+    turns: Rate,
+    pub passkeys: Rate,
+    pub logins: Rate,
+    pub refused_connections: Refused,
+    pub refused_passkeys: Refused,
+    pub refused_logins: Refused,
+    counts: [AtomicU64; REASONS.len()],
+    start: Instant,
+}
+
+impl Limits {
+    /// The limits of a process that may have so many open files.
+    pub fn new(config: &Config, files: usize) -> Limits {
+        let sockets = |bound: Bound| {
+            let all = files.saturating_sub(OTHER_FILES).max(16).min(bound.all);
+            Shares::new(Bound { all, ..bound })
+        };
+        let threads = |bound: Bound, all| Shares::new(Bound { all, ..bound });
+        let failures = |most: u32, all| {
+            // 0 is no limit.
+            let most = if most == 0 { NO_SHARES } else { most as usize };
+            Rate::new(bound(most, most.saturating_mul(NETWORK), all), MINUTE)
+        };
+        Limits {
+            connections: sockets(CONNECTIONS),
+            trusted: sockets(TRUSTED),
+            handshakes: Shares::new(HANDSHAKES),
+            handshake_bytes: Shares::new(HANDSHAKE_BYTES),
+            request_bytes: Shares::new(REQUEST_BYTES),
+            busy: threads(BUSY, config.workers),
+            long: threads(LONG, config.workers.div_ceil(2)),
+            datagrams: Shares::new(DATAGRAMS),
+            lookups: Rate::new(LOOKUPS, 1),
+            turns: Rate::new(LOOKUPS, 1),
+            passkeys: failures(config.wrong_passkeys, PASSKEYS),
+            logins: failures(config.wrong_logins, LOGINS),
+            refused_connections: Refused::default(),
+            refused_passkeys: Refused::default(),
+            refused_logins: Refused::default(),
+            counts: Default::default(),
+            start: Instant::now(),
         }
-        (count > 0).then(|| format!("from {text}: shut out for a minute ({refused} requests refused meanwhile)"))
     }
 
-    fn with<T>(&self, ip: IpAddr, f: impl FnOnce(u64, &mut [Failing; WAYS]) -> T) -> T {
-        let who = self.hasher.hash_one(network(ip));
-        f(who, &mut lock(&self.sets[who as usize % SETS]))
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.connections.held() + self.trusted.held()
     }
+
+    fn tenths(&self) -> u32 {
+        u32::try_from(self.start.elapsed().as_millis() / 100).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it is somebody's turn to look something up, which is counted.
+    pub fn take_turn(&self, who: Option<IpAddr>) -> bool {
+        self.turns.take(who, self.tenths())
+    }
+
+    /// Waits until somebody may ask the database, and counts that. Returns false where others ask too much.
+    pub fn look_up(&self, who: Option<IpAddr>) -> bool {
+        let begin = Instant::now();
+        while !self.lookups.take(who, self.tenths()) {
+            if begin.elapsed() > PATIENCE {
+                return false;
+            }
+            std::thread::sleep(PATIENCE / 100);
+        }
+        true
+    }
+
+    /// Counts a connection that was refused.
+    pub fn refuse(&self, reason: Reason, ip: IpAddr) {
+        if let Some(count) = self.counts.get(reason as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+        self.refused_connections.note(ip);
+    }
+
+    /// How many connections were refused, by the [`REASONS`].
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REASONS.into_iter().zip(self.counts.iter().map(|count| count.load(Relaxed)))
+    }
+
+    /// Most descriptors that connections and all else may need.
+    pub fn descriptors(files: usize) -> usize {
+        files.min(CONNECTIONS.all + TRUSTED.all + 8 * OTHER_FILES)
+    }
+}
+
+/// Whose shares an address counts against: its own, but for this machine's and those of trusted proxies.
+pub fn sharer(config: &Config, ip: IpAddr) -> Option<IpAddr> {
+    let exempt = ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST || config.trusts(ip);
+    (!exempt).then_some(ip)
 }
 
 /// The most keys that a [`Quota`] counts at a time.
@@ -150,58 +395,62 @@ impl<K: Eq + Hash> Quota<K> {
 mod tests {
     use super::*;
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn fail(failures: &Failures, ip: IpAddr, times: u32, now: u32) {
-        (0..times).for_each(|_| failures.failed(ip, now));
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
     }
 
     #[test]
-    fn the_twentieth_failure_in_a_minute_shuts_an_address_out_for_a_minute() {
-        let (failures, guesser) = (Failures::new(20), ip("192.0.2.1"));
-        fail(&failures, guesser, 19, 1_000);
-        assert!(failures.allowed(guesser, 1_030));
-        failures.failed(guesser, 1_050);
-        assert!(!failures.allowed(guesser, 1_050));
-        assert!(!failures.allowed(guesser, 1_109));
-        assert!(failures.allowed(guesser, 1_110));
-        assert!(failures.allowed(ip("192.0.2.2"), 1_050), "somebody else");
-        failures.failed(guesser, 1_110);
-        assert!(failures.allowed(guesser, 1_110), "counted anew");
+    fn an_address_a_network_and_all_have_a_share_each_that_is_given_back() {
+        let shares = Shares::new(bound(2, 3, 4));
+        let take = |text| shares.acquire(ip(text), 1);
+        let first = take("2001:db8:0:1::1");
+        let _second = take("2001:db8:0:1:ffff::2").unwrap();
+        assert_eq!(take("2001:db8:0:1::3").err(), Some(Full::Address), "a /64 is one address");
+        let _third = take("2001:db8:0:2::1").unwrap();
+        assert_eq!(take("2001:db8:0:3::1").err(), Some(Full::Network));
+        let _fourth = take("192.0.2.1").unwrap();
+        assert_eq!(take("192.0.2.2").err(), Some(Full::All));
+        drop(first);
+        assert!(take("2001:db8:0:1::3").is_ok());
+        assert_eq!(shares.held(), 3);
     }
 
     #[test]
-    fn failures_of_different_minutes_are_not_added() {
-        let (failures, member) = (Failures::new(20), ip("192.0.2.1"));
-        for minute in 0..10 {
-            fail(&failures, member, 19, 1_000 + minute * 60);
-            assert!(failures.allowed(member, 1_000 + minute * 60));
-        }
+    fn nothing_is_remembered_of_who_holds_nothing() {
+        let shares = Shares::new(bound(10, 10, 10));
+        let mut permit = shares.acquire(ip("2001:db8::1"), 3).unwrap();
+        permit.resize(10).unwrap();
+        assert_eq!(permit.resize(11), Err(Full::Address));
+        assert_eq!(shares.held(), 0, "what is refused more than it may is given nothing");
+        permit.resize(2).unwrap();
+        drop(permit);
+        assert!(lock(&shares.held).by.is_empty());
     }
 
     #[test]
-    fn an_ipv6_network_of_64_bits_is_one_address() {
-        let failures = Failures::new(20);
-        fail(&failures, ip("2001:db8:0:1::1"), 10, 1_000);
-        fail(&failures, ip("2001:db8:0:1:ffff::2"), 10, 1_000);
-        assert!(!failures.allowed(ip("2001:db8:0:1::3"), 1_000));
-        assert!(failures.allowed(ip("2001:db8:0:2::1"), 1_000));
+    fn a_rate_counts_anew_in_each_period() {
+        let rate = Rate::new(bound(20, 80, 100), 60);
+        assert!((0..20).all(|i| rate.take(ip("192.0.2.1"), 1_000 + i)));
+        assert!(!rate.take(ip("192.0.2.1"), 1_059));
+        assert_eq!(rate.room(ip("192.0.2.1"), 1_059), Err(Full::Address));
+        assert!(rate.take(ip("192.0.2.2"), 1_059), "somebody else");
+        assert!(rate.take(ip("192.0.2.1"), 1_060));
     }
 
     #[test]
-    fn a_million_addresses_take_no_more_room_and_the_last_one_is_still_known() {
-        let failures = Failures::new(20);
-        (0..1_000_000u32).for_each(|i| failures.failed(IpAddr::V4(i.into()), 1_000 + i / 100_000));
-        fail(&failures, ip("192.0.2.1"), 20, 1_010);
-        assert!(!failures.allowed(ip("192.0.2.1"), 1_011));
-        assert_eq!(failures.sets.len() * WAYS, 8_192);
+    fn a_million_addresses_are_remembered_only_as_far_as_all_may() {
+        let rate = Rate::new(bound(20, 80, 100), 60);
+        assert_eq!((0..1_000_000u32).filter(|i| rate.take(Some(IpAddr::V4((*i).into())), 1_000)).count(), 100);
+        assert_eq!(lock(&rate.done).1.by.len(), 100);
     }
 
     #[test]
-    fn the_past_before_the_first_minute_is_no_failure() {
-        let failures = Failures::new(20);
-        assert!(failures.allowed(ip("192.0.2.1"), 0));
+    fn a_report_names_eight_and_counts_all() {
+        let refused = Refused::default();
+        assert_eq!(refused.report(), None);
+        (0..20u32).for_each(|i| refused.note(IpAddr::V4((0xc000_0200 + i % 9).into())));
+        let report = refused.report().unwrap();
+        assert!(report.starts_with("20, of 192.0.2.0, ") && report.ends_with("192.0.2.7 and perhaps others"));
+        assert_eq!(refused.report(), None);
     }
 }

@@ -7,7 +7,6 @@ pub mod connection_id;
 use std::collections::HashMap;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,11 +14,15 @@ use std::{io, thread};
 
 use crate::log::log;
 use crate::metrics::{Asked, Fate, Transport};
+use crate::net::jobs::Kind;
+use crate::net::pool::Pool;
 use crate::protocol::{
     Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Scrape, Want, peers_wanted, take,
 };
 use crate::random::Rng;
 use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
+use crate::rules::limits::sharer;
+use crate::serve::{Call, serve};
 use crate::sync::{join, lock};
 use crate::sys::{BATCH, Datagram, receive, send_all};
 use crate::torrent::{InfoHash, PeerId};
@@ -36,8 +39,6 @@ const ERROR: u32 = 3;
 const MAX_PEERS6: usize = 74;
 /// How often the thread looks whether it is to end.
 const LOOK_UP: Duration = Duration::from_millis(500);
-/// The most datagrams that wait for the database.
-const MAX_WAITING: usize = 256;
 /// The most addresses whose scrapes are answered while passkeys are asked for.
 const MAX_SCRAPERS: usize = 1 << 20;
 
@@ -225,12 +226,11 @@ pub enum Outcome {
     Slow,
 }
 
-/// Answers datagrams, one after the other.
+/// Answers datagrams.
 pub struct Responder {
     tracker: Arc<Tracker>,
     ids: Arc<ConnectionIds>,
-    buffers: Buffers,
-    scrapers: Arc<Mutex<Scrapers>>,
+    scrapers: Mutex<Scrapers>,
 }
 
 /// When an address announced last, for scrapes: they carry no passkey.
@@ -260,75 +260,69 @@ impl Scrapers {
 impl Responder {
     /// A responder that has seen nobody yet.
     pub fn new(tracker: Arc<Tracker>, ids: Arc<ConnectionIds>) -> Responder {
-        let buffers = Buffers::new(Rng::from_system());
-        Responder { tracker, ids, buffers, scrapers: Arc::default() }
-    }
-
-    /// Another responder that knows the same addresses and makes the same connection ids.
-    pub fn twin(&self) -> Responder {
-        let scrapers = self.scrapers.clone();
-        Responder { scrapers, ..Responder::new(self.tracker.clone(), self.ids.clone()) }
-    }
-
-    /// Writes into the journal what the answers made so far speak of: before they leave.
-    pub fn keep(&mut self) {
-        self.tracker.journal.write(&mut self.buffers.records);
+        Responder { tracker, ids, scrapers: Mutex::default() }
     }
 
     /// Answers a datagram from `ip` (never an IPv4-mapped address) into `out`. With `wait` it may ask the
     /// database.
-    pub fn answer(&mut self, datagram: &[u8], ip: IpAddr, wait: bool, out: &mut Vec<u8>) -> Outcome {
+    pub fn answer(&self, datagram: &[u8], ip: IpAddr, wait: bool, buffers: &mut Buffers, out: &mut Vec<u8>) -> Outcome {
         let start = Instant::now();
         let now = self.tracker.clock.at(start);
+        let metrics = &self.tracker.metrics;
         let Some(Packet { connection, transaction, action }) = read(datagram) else {
-            self.tracker.metrics.datagram(Fate::Ignored);
+            metrics.datagram(Fate::Ignored);
             return Outcome::Silence;
         };
-        let (asked, done) = match &action {
+        if action != Action::Connect && !self.ids.check(connection, ip, now) {
+            // Shorter than the shortest scrape: whoever it is sent to gets no more than was sent.
+            write_error(out, transaction, "Invalid connection id");
+            metrics.datagram(Fate::InvalidId);
+            return Outcome::Answer;
+        }
+        let (mut url, mut passkey) = ([0; 512], Ok(None));
+        let mut call =
+            Call { transport: Transport::Udp, asked: Asked::Scrape, from: ip, start, passkey: None, info_hash: None };
+        let done = match &action {
             Action::Connect => {
                 write_connect(out, transaction, self.ids.make(ip, now));
-                self.tracker.metrics.datagram(Fate::Connect);
-                return Outcome::Answer;
-            }
-            _ if !self.ids.check(connection, ip, now) => {
-                // Shorter than the shortest scrape: whoever it is sent to gets no more than was sent.
-                write_error(out, transaction, "Invalid connection id");
-                self.tracker.metrics.datagram(Fate::InvalidId);
+                metrics.datagram(Fate::Connect);
                 return Outcome::Answer;
             }
             Action::Announce(fields) => {
-                (Asked::Announce(fields.event()), self.announce(transaction, fields, ip, now, wait, out))
+                if self.tracker.config.passkey {
+                    passkey = self::passkey(url_data(fields.options, &mut url));
+                }
+                call.asked = Asked::Announce(fields.event());
+                call.passkey = passkey.unwrap_or(None);
+                call.info_hash = Some(fields.info_hash);
+                serve(&self.tracker, &call, wait, |now| {
+                    self.announce(transaction, fields, passkey?, ip, now, buffers, out)
+                })
             }
-            Action::Scrape(hashes) => (Asked::Scrape, self.scrape(transaction, hashes, ip, now, out)),
+            Action::Scrape(hashes) => {
+                serve(&self.tracker, &call, wait, |now| self.scrape(transaction, hashes, ip, now, out))
+            }
         };
+        let Some(done) = done else { return Outcome::Slow };
         if let Err(refusal) = &done {
-            let unknown = matches!(refusal, Refusal::UnknownPasskey | Refusal::Unregistered);
-            if unknown && !wait && self.tracker.may_look_up(now) {
-                return Outcome::Slow;
-            }
-            if *refusal == Refusal::UnknownPasskey {
-                self.tracker.wrong_passkeys.failed(ip, now);
-            }
             write_error(out, transaction, &refusal.to_string());
         }
-        let metrics = &self.tracker.metrics;
         metrics.datagram(if done.is_ok() { Fate::Answered } else { Fate::Refused });
-        metrics.answered(Transport::Udp, asked, done.err().as_ref(), start);
         Outcome::Answer
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn announce(
-        &mut self,
+        &self,
         transaction: u32,
         fields: &Fields,
+        passkey: Option<&str>,
         ip: IpAddr,
         now: u32,
-        wait: bool,
+        buffers: &mut Buffers,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let (tracker, mut url) = (self.tracker.clone(), [0; 512]);
-        let config = &tracker.config;
-        let passkey = if config.passkey { passkey(url_data(fields.options, &mut url))? } else { None };
+        let Tracker { config, access, swarms, .. } = &*self.tracker;
         let (v4, most) = if ip.is_ipv4() { (true, MAX_PEERS) } else { (false, MAX_PEERS6) };
         let a = Announce {
             info_hash: fields.info_hash,
@@ -342,15 +336,10 @@ impl Responder {
             udp: true,
             want: Want { count: peers_wanted(Some(fields.numwant.into()), most), v4, v6: !v4, list: false },
         };
-        let allowed = tracker.wrong_passkeys.allowed(ip, now);
-        let mut attempt = || {
-            let stopping = a.event == Event::Stopped;
-            let visitor = Visitor { agent: None, peer_id: Some(&a.peer_id.0), passkey, allowed, stopping };
-            let who = admit(config, &tracker.access, &visitor)?;
-            announce(config, &tracker.swarms, &who, &a, now, &mut self.buffers)
-        };
-        let reply = if wait { tracker.learning(passkey, Some(&a.info_hash), attempt) } else { attempt() }?;
-        write_announce(out, transaction, &reply, &self.buffers.peers);
+        let stopping = a.event == Event::Stopped;
+        let who = admit(config, access, &Visitor { agent: None, peer_id: Some(&a.peer_id.0), passkey, stopping })?;
+        let reply = announce(config, swarms, &who, &a, now, buffers)?;
+        write_announce(out, transaction, &reply, &buffers.peers);
         if config.passkey {
             lock(&self.scrapers).remember(ip, now, config.interval);
         }
@@ -358,7 +347,7 @@ impl Responder {
     }
 
     fn scrape(
-        &mut self,
+        &self,
         transaction: u32,
         hashes: &[[u8; 20]],
         ip: IpAddr,
@@ -376,71 +365,82 @@ impl Responder {
     }
 }
 
-/// The threads that serve UDP.
+/// The thread that serves UDP.
 pub struct Listener {
-    threads: Vec<JoinHandle<()>>,
+    thread: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
 }
 
 impl Listener {
-    /// Starts the thread that serves `socket`, and one that asks the database for it.
-    pub fn start(tracker: &Arc<Tracker>, socket: UdpSocket) -> io::Result<Listener> {
+    /// Starts the thread that serves `socket`; what must wait for the database `pool` does.
+    pub fn start(tracker: &Arc<Tracker>, pool: &Arc<Pool>, socket: UdpSocket) -> io::Result<Listener> {
         crate::sys::tune_udp(&socket)?;
         socket.set_read_timeout(Some(LOOK_UP))?;
-        let socket = Arc::new(socket);
         let ids = Arc::new(ConnectionIds::new().map_err(io::Error::other)?);
         let stopping = Arc::new(AtomicBool::new(false));
-        let (jobs, waiting) = sync_channel(MAX_WAITING);
-        let fast = (Responder::new(tracker.clone(), ids), socket.clone());
-        let slow = (fast.0.twin(), socket);
-        let stop = stopping.clone();
-        let threads = vec![
-            thread::Builder::new().name("udp".into()).spawn(move || serve(fast.0, &fast.1, &jobs, &stop))?,
-            thread::Builder::new().name("udp look-ups".into()).spawn(move || look_up(slow.0, &slow.1, &waiting))?,
-        ];
-        Ok(Listener { threads, stopping })
+        let server =
+            Arc::new(Server { responder: Responder::new(tracker.clone(), ids), socket, stopping: stopping.clone() });
+        let pool = pool.clone();
+        let thread = thread::Builder::new().name("udp".into()).spawn(move || server.run(&pool))?;
+        Ok(Listener { thread, stopping })
     }
 
     /// Stops receiving, and answers what is in hand.
     pub fn stop(self) {
         self.stopping.store(true, Relaxed);
-        if join(self.threads, Instant::now() + LOOK_UP * 2) > 0 {
-            log("a thread of the UDP listener had ended by a defect of goat: please report it");
+        if join([self.thread], Instant::now() + LOOK_UP * 2) > 0 {
+            log("the thread of the UDP listener had ended by a defect of goat: please report it");
         }
     }
 }
 
-fn serve(mut responder: Responder, socket: &UdpSocket, jobs: &SyncSender<Datagram>, stop: &AtomicBool) {
-    let (mut asked, mut answers) = (vec![Datagram::empty(); BATCH], vec![Datagram::empty(); BATCH]);
-    while !stop.load(Relaxed) {
-        // An error is a timeout, or news of an earlier answer that could not be delivered: the next one.
-        let Ok(received) = receive(socket, &mut asked) else { continue };
-        let mut answered = 0;
-        for datagram in asked.iter_mut().take(received) {
-            let Some(answer) = answers.get_mut(answered) else { break };
-            answer.path = datagram.path;
-            match responder.answer(&datagram.bytes, datagram.path.ip(), false, &mut answer.bytes) {
-                Outcome::Answer => answered += 1,
-                Outcome::Slow => {
-                    if jobs.try_send(std::mem::replace(datagram, Datagram::empty())).is_err() {
-                        responder.tracker.metrics.datagram(Fate::Dropped);
-                    }
+/// What answers the datagrams of a socket.
+struct Server {
+    responder: Responder,
+    socket: UdpSocket,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Server {
+    fn run(self: &Arc<Server>, pool: &Pool) {
+        let tracker = &self.responder.tracker;
+        let mut buffers = Buffers::new(Rng::from_system());
+        let (mut asked, mut answers) = (vec![Datagram::empty(); BATCH], vec![Datagram::empty(); BATCH]);
+        while !self.stopping.load(Relaxed) {
+            // An error is a timeout, or news of an earlier answer that could not be delivered: the next one.
+            let Ok(received) = receive(&self.socket, &mut asked) else { continue };
+            let mut answered = 0;
+            for datagram in asked.iter_mut().take(received) {
+                let Some(answer) = answers.get_mut(answered) else { break };
+                answer.path = datagram.path;
+                let ip = datagram.path.ip();
+                match self.responder.answer(&datagram.bytes, ip, false, &mut buffers, &mut answer.bytes) {
+                    Outcome::Answer => answered += 1,
+                    Outcome::Slow => self.ask_database(pool, std::mem::replace(datagram, Datagram::empty())),
+                    Outcome::Silence => {}
                 }
-                Outcome::Silence => {}
             }
+            tracker.journal.write(&mut buffers.records);
+            send_all(&self.socket, answers.get_mut(..answered).unwrap_or_default());
         }
-        responder.keep();
-        send_all(socket, answers.get_mut(..answered).unwrap_or_default());
     }
-}
 
-fn look_up(mut responder: Responder, socket: &UdpSocket, waiting: &Receiver<Datagram>) {
-    let mut answer = Datagram::empty();
-    while let Ok(datagram) = waiting.recv() {
-        answer.path = datagram.path;
-        if responder.answer(&datagram.bytes, datagram.path.ip(), true, &mut answer.bytes) == Outcome::Answer {
-            responder.keep();
-            send_all(socket, std::slice::from_mut(&mut answer));
-        }
+    /// Has a thread that may wait answer a datagram, unless too many of its network wait already.
+    fn ask_database(self: &Arc<Server>, pool: &Pool, mut datagram: Datagram) {
+        let (server, tracker) = (self.clone(), &self.responder.tracker);
+        let ip = datagram.path.ip();
+        let who = sharer(&tracker.config, ip);
+        let Ok(permit) = tracker.limits.datagrams.acquire(who, 1) else {
+            return tracker.metrics.datagram(Fate::Dropped);
+        };
+        pool.submit(who, Kind::Lookup, move |_, worker| {
+            let _permit = permit;
+            let buffers = &mut worker.scratch.buffers;
+            let asked = std::mem::take(&mut datagram.bytes);
+            if server.responder.answer(&asked, ip, true, buffers, &mut datagram.bytes) == Outcome::Answer {
+                server.responder.tracker.journal.write(&mut buffers.records);
+                send_all(&server.socket, std::slice::from_mut(&mut datagram));
+            }
+        });
     }
 }

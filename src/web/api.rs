@@ -13,6 +13,7 @@ use serde_json::{json, to_writer};
 use crate::auth::{Caller, Credentials, Failure, UnderWay};
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::net::message::{Request, split};
+use crate::rules::limits::Full;
 use crate::store::{Activity, ApiFile, ApiUser, ClientRow, KEY_LIFE, List, Member, PIECE};
 use crate::torrent::InfoHash;
 use crate::tracker::{Tracker, announce_urls};
@@ -49,7 +50,11 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
     if !own {
         return Err(Failure(403, "Calls from other sites are not allowed".into()));
     }
-    if !tracker.auth.failures.allowed(request.client(tracker), tracker.clock.now()) {
+    let from = request.client(tracker);
+    let room = tracker.limits.logins.room(Some(from), tracker.clock.now());
+    // Where too many failed in all to be remembered, the others are not shut out.
+    if matches!(room, Err(Full::Address | Full::Network)) {
+        tracker.limits.refused_logins.note(from);
         return Err(Failure(429, "Too many failures from this address: wait a minute".into()));
     }
     Credentials::of(request.header("Authorization")).map(Some)
@@ -65,7 +70,7 @@ pub fn respond<'a>(tracker: &'a Tracker, request: &Request, out: &mut dyn Write)
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
     let identify = |credentials| {
         let caller = Caller { from: request.client(tracker), method: request.method, resource, credentials };
-        tracker.auth.identify(&tracker.config, &tracker.store, &caller, tracker.clock.now())
+        tracker.auth.identify(&tracker.config, &tracker.store, &tracker.limits, &caller, tracker.clock.now())
     };
     let caller = credentials.map(identify).transpose()?;
     if path == "/metrics" {

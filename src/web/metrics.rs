@@ -147,11 +147,16 @@ pub fn render(tracker: &Tracker) -> String {
     text.histogram(name, "", &counts, nanos);
     text.one("goat_batch_rows_total", "counter", "Rows written in batches.", metrics.batch_rows());
 
-    text.one("goat_connections_open", "gauge", "TCP connections that are open.", stats.open.load(Relaxed));
+    text.one("goat_connections_open", "gauge", "TCP connections that are open.", tracker.limits.open());
     let connections = stats.connections.load(Relaxed);
     text.one("goat_connections_total", "counter", "TCP connections accepted.", connections);
+    let name = "goat_connections_refused_total";
+    text.family(name, "counter", "TCP connections refused, or closed to make room for others, by reason.");
+    for (reason, value) in tracker.limits.refused() {
+        text.sample(name, &format!("reason=\"{reason}\""), value);
+    }
     let help = "Threads that wait for the database or send a long answer.";
-    text.one("goat_workers_busy", "gauge", help, stats.busy.load(Relaxed));
+    text.one("goat_workers_busy", "gauge", help, tracker.limits.busy.held());
     text.one("goat_workers_limit", "gauge", "The most such threads.", tracker.config.workers);
 
     let process = Process::now();

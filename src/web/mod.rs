@@ -15,13 +15,13 @@ use tiny_http::{Header, Response, StatusCode};
 
 use crate::auth::{Failure, base64_encode};
 use crate::net::http::Pages;
-use crate::net::message::{Request, print, split};
+use crate::net::message::{HSTS, Request, print, split};
 use crate::random::hex;
 use crate::tracker::Tracker;
 use crate::web::api::{admit, respond, serves};
 
 /// What the listener calls for all that is neither announce nor scrape.
-pub const PAGES: Pages = Pages { serves, answer_at_once, answer, fail };
+pub const PAGES: Pages = Pages { serves, answer_at_once, answer };
 
 /// The status page: HTML, style and script.
 const PAGE: &str = include_str!("../../res/page.html");
@@ -60,19 +60,26 @@ fn gzip(bytes: &[u8], level: Compression) -> Vec<u8> {
     encoder.finish().unwrap_or_default()
 }
 
-/// Appends the answer to a request that needs no database: the page, or why the request is refused.
-/// Returns whether there was one; else the request is for [`answer`].
+/// Appends why a request is refused, where that needs no database. Returns whether it is; else the request is for
+/// [`answer`].
 pub fn answer_at_once(tracker: &Tracker, request: &Request, out: &mut Vec<u8>) -> bool {
     match admit(tracker, request) {
         Err(failure) => fail(tracker, request, &failure, out),
-        Ok(None) if split(request.target).0 == "/" => whole(tracker, request, "text/html; charset=utf-8", None, out),
         Ok(_) => return false,
     }
     true
 }
 
-/// Answers a request that may ask the database.
+/// Answers a request that may ask the database, or whose answer may be long.
 pub fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> io::Result<()> {
+    if split(request.target).0 == "/" {
+        let mut out = Vec::new();
+        match admit(tracker, request) {
+            Ok(_) => whole(tracker, request, "text/html; charset=utf-8", None, &mut out),
+            Err(failure) => fail(tracker, request, &failure, &mut out),
+        }
+        return stream.write_all(&out);
+    }
     let mut body = Body { request, stream: Some(stream), whole: Vec::new(), sink: None };
     let done = respond(tracker, request, &mut body);
     let (Some(stream), whole_body) = (body.stream.take(), body.whole) else {
@@ -118,7 +125,7 @@ fn whole(tracker: &Tracker, request: &Request, media: &str, body: Option<Vec<u8>
 }
 
 /// Appends an error, as JSON.
-pub fn fail(tracker: &Tracker, request: &Request, Failure(status, why): &Failure, out: &mut Vec<u8>) {
+fn fail(tracker: &Tracker, request: &Request, Failure(status, why): &Failure, out: &mut Vec<u8>) {
     let mut headers = headers("application/json", false);
     match status {
         401 => headers.push(("WWW-Authenticate", "Basic realm=\"goat\", charset=\"UTF-8\"")),
@@ -150,13 +157,14 @@ fn headers(media: &str, compressed: bool) -> Vec<(&'static str, &str)> {
 
 fn send(request: &Request, status: u16, headers: &[(&'static str, &str)], body: Vec<u8>, out: &mut Vec<u8>) {
     let length = Some(body.len());
-    let response = Response::new(StatusCode(status), list(headers), io::Cursor::new(body), length, None);
+    let response = Response::new(StatusCode(status), list(request, headers), io::Cursor::new(body), length, None);
     let response = response.with_chunked_threshold(usize::MAX);
     out.append(&mut print(response, request.method == "HEAD", request.connection()));
 }
 
-fn list(headers: &[(&'static str, &str)]) -> Vec<Header> {
-    headers.iter().filter_map(|(name, value)| Header::from_bytes(*name, *value).ok()).collect()
+fn list(request: &Request, headers: &[(&'static str, &str)]) -> Vec<Header> {
+    let secure = request.secure.then_some(&HSTS);
+    headers.iter().chain(secure).filter_map(|(name, value)| Header::from_bytes(*name, *value).ok()).collect()
 }
 
 /// Whether the client takes gzip (RFC 9110, section 12.5.3).
@@ -204,7 +212,7 @@ impl Body<'_> {
         let gone = || io::Error::from(ErrorKind::BrokenPipe);
         let stream = self.stream.take().ok_or_else(gone)?;
         let compress = accepts_gzip(self.request);
-        let headers = list(&headers("application/json", compress));
+        let headers = list(self.request, &headers("application/json", compress));
         let head = Response::new(StatusCode(200), headers, io::empty(), None, None);
         stream.write_all(&print(head, true, "close"))?;
         if self.request.method == "HEAD" {

@@ -1,0 +1,98 @@
+//! What waits for a thread that may wait: by address, so that each address has its turn however much others ask for.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::protocol::network;
+use crate::rules::limits::{Limits, Permit};
+
+/// How soon it is looked again where nothing might be done, but for a job that came or ended.
+pub const AGAIN: Duration = Duration::from_millis(20);
+
+/// What takes so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The database is asked for a member or a torrent.
+    Lookup,
+    /// The answer may be long.
+    Long,
+}
+
+/// A job of somebody; who has no share of their own is `None`.
+pub struct Job<T> {
+    pub who: Option<IpAddr>,
+    pub kind: Kind,
+    pub work: T,
+}
+
+/// The jobs of one address and kind.
+type Key = (Option<IpAddr>, Kind);
+
+/// The jobs that wait. There is room for all, for each has a permit already: of its connection or as a datagram.
+pub struct Jobs<T> {
+    by_key: HashMap<Key, VecDeque<Job<T>>>,
+    /// Whose turn it is.
+    turns: VecDeque<Key>,
+    /// Until when nothing can be done unless something changes.
+    stuck: Option<Instant>,
+}
+
+impl<T> Default for Jobs<T> {
+    fn default() -> Self {
+        Jobs { by_key: HashMap::new(), turns: VecDeque::new(), stuck: None }
+    }
+}
+
+impl<T> Jobs<T> {
+    pub fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    pub fn push(&mut self, job: Job<T>) {
+        let key = (job.who.map(network), job.kind);
+        let queue = self.by_key.entry(key).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(key);
+        }
+        queue.push_back(job);
+        self.stuck = None;
+    }
+
+    /// Notes that permits were given back.
+    pub fn changed(&mut self) {
+        self.stuck = None;
+    }
+
+    /// The next job that `limits` allow, with what it holds of them.
+    pub fn next(&mut self, limits: &Limits, now: Instant) -> Option<(Job<T>, [Option<Permit>; 2])> {
+        if self.stuck.is_some_and(|until| now < until) {
+            return None;
+        }
+        for _ in 0..self.turns.len() {
+            let key = self.turns.pop_front()?;
+            let queue = self.by_key.get_mut(&key)?;
+            let permits = queue.front().and_then(|job| permits(limits, job));
+            let job = permits.and_then(|permits| Some((queue.pop_front()?, permits)));
+            if queue.is_empty() {
+                self.by_key.remove(&key);
+            } else {
+                self.turns.push_back(key);
+            }
+            if job.is_some() {
+                return job;
+            }
+        }
+        self.stuck = Some(now + AGAIN);
+        None
+    }
+}
+
+fn permits<T>(limits: &Limits, job: &Job<T>) -> Option<[Option<Permit>; 2]> {
+    let long = match job.kind {
+        Kind::Lookup => None,
+        Kind::Long => Some(limits.long.acquire(job.who, 1).ok()?),
+    };
+    let busy = limits.busy.acquire(job.who, 1).ok()?;
+    (job.kind == Kind::Long || limits.take_turn(job.who)).then_some([Some(busy), long])
+}

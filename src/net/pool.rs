@@ -1,0 +1,345 @@
+//! The pool of threads: how they wait for events and for jobs, and the connections that wait meanwhile.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt::TcpNoDelay};
+
+use crate::log::log;
+use crate::net::connection::Connection;
+use crate::net::http::{Pages, Scratch};
+use crate::net::jobs::{AGAIN, Job, Jobs, Kind};
+use crate::net::message::MAX_HEAD;
+use crate::net::tls::Certificates;
+use crate::rules::limits::{Limits, Permit, Reason, site};
+use crate::sync::{join, lock};
+use crate::tracker::Tracker;
+
+/// How long open connections are served after the order to stop.
+const STOP: Duration = Duration::from_secs(2);
+/// How long then those are waited for who have an answer to send, but no connection.
+const GRACE: Duration = Duration::from_millis(500);
+/// Seconds after which the kernel hands over a connection that says nothing.
+const DEFER: i32 = 5;
+/// The most that one wake-up brings to a thread.
+const ROUND: usize = 16;
+/// How many connections are closed at a time to make room: to find them costs more than to close them.
+const EVICT: usize = 16;
+/// How often it is looked whose time is up, and how long a thread waits where there is nobody.
+const SWEEP: u16 = 250;
+const REST: u16 = 5_000;
+/// When half of so many connections have ended, what they held is given back, at most so often.
+const MANY: usize = 128;
+const TRIM: Duration = Duration::from_secs(5);
+/// Many threads should cost little memory: of this only what is used becomes real.
+const STACK: usize = 1024 * 1024;
+
+/// What epoll says of an event: that a thread is called, of a listener, or of the descriptor of a connection.
+pub(super) const CALL: u64 = u64::MAX;
+pub(super) const LISTENERS: u64 = 1 << 40;
+
+/// A socket that waits for connections.
+pub struct Listener {
+    pub socket: TcpListener,
+    /// Whether its connections are HTTPS.
+    pub tls: bool,
+}
+
+/// What a job does.
+type Work = Box<dyn FnOnce(&Arc<Pool>, &mut Worker) + Send>;
+
+/// See [`crate::net`].
+pub struct Pool {
+    pub(super) tracker: Arc<Tracker>,
+    pub(super) pages: Pages,
+    pub(super) certificates: Option<Arc<Certificates>>,
+    pub(super) listeners: Vec<Listener>,
+    epoll: Epoll,
+    call: EventFd,
+    /// The connections that wait, by their descriptors. Who serves one has taken it out.
+    pub(super) slots: Vec<Mutex<Option<Box<Connection>>>>,
+    /// No connection has had a higher descriptor.
+    highest: AtomicUsize,
+    jobs: Mutex<Jobs<Work>>,
+    processors: usize,
+    /// How many threads wait for events, or are about to.
+    waiting: AtomicUsize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    swept: Mutex<Swept>,
+    /// By when everything ends; set by the order to stop.
+    pub(super) stopping: OnceLock<Instant>,
+}
+
+/// When it was looked last whose time is up.
+struct Swept {
+    at: Instant,
+    /// When memory was given back last, and the most connections that were open since.
+    trimmed: Instant,
+    most: usize,
+}
+
+/// What one thread uses again and again.
+pub struct Worker {
+    pub scratch: Scratch,
+    pub(super) buffer: Vec<u8>,
+    /// The answers of this round: so many bytes for each of these, and whether its connection stays open.
+    pub(super) out: Vec<u8>,
+    pub(super) answered: Vec<(Box<Connection>, usize, bool)>,
+}
+
+impl Pool {
+    /// Starts as many threads as there are processors.
+    pub fn start(
+        tracker: &Arc<Tracker>,
+        pages: Pages,
+        listeners: Vec<Listener>,
+        certificates: Option<Arc<Certificates>>,
+    ) -> io::Result<Arc<Pool>> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let call = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        // Each write to it wakes one thread, though nobody reads it.
+        epoll.add(&call, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, CALL))?;
+        for (listener, token) in listeners.iter().zip(LISTENERS..) {
+            let socket = &listener.socket;
+            // Connections inherit it.
+            setsockopt(socket, TcpNoDelay, &true)?;
+            crate::sys::defer_accept(socket, DEFER)?;
+            listen(socket, Backlog::MAXALLOWABLE)?;
+            socket.set_nonblocking(true)?;
+            epoll.add(socket, once(EpollFlags::EPOLLIN, token))?;
+        }
+        let pool = Arc::new(Pool {
+            tracker: tracker.clone(),
+            pages,
+            certificates,
+            listeners,
+            epoll,
+            call,
+            slots: (0..Limits::descriptors(crate::sys::file_limit())).map(|_| Mutex::default()).collect(),
+            highest: AtomicUsize::new(0),
+            jobs: Mutex::default(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            waiting: AtomicUsize::new(0),
+            threads: Mutex::default(),
+            swept: Mutex::new(Swept { at: Instant::now(), trimmed: Instant::now(), most: 0 }),
+            stopping: OnceLock::new(),
+        });
+        while pool.claim() {
+            pool.spawn()?;
+        }
+        Ok(pool)
+    }
+
+    /// Stops accepting, and answers what is in flight. Threads that still wait for the database end with the process.
+    pub fn stop(&self) {
+        let begin = Instant::now();
+        let _ = self.stopping.set(begin + STOP);
+        for listener in &self.listeners {
+            let _ = self.epoll.delete(&listener.socket);
+        }
+        self.call();
+        while begin.elapsed() < STOP + GRACE {
+            let ended = lock(&self.threads).iter().all(JoinHandle::is_finished);
+            let nobody = self.tracker.limits.open() == 0 && begin.elapsed() > GRACE;
+            if ended || nobody {
+                break;
+            }
+            sleep(AGAIN);
+        }
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        let defects = join(threads, begin);
+        if defects > 0 {
+            log(format!("{defects} threads had ended by a defect of goat: please report it"));
+        }
+    }
+
+    /// Has a thread that may wait do something for somebody.
+    pub fn submit(&self, who: Option<IpAddr>, kind: Kind, work: impl FnOnce(&Arc<Pool>, &mut Worker) + Send + 'static) {
+        lock(&self.jobs).push(Job { who, kind, work: Box::new(work) });
+        self.call();
+    }
+
+    /// Wakes one of the threads that wait.
+    fn call(&self) {
+        let _ = self.call.write(1);
+    }
+
+    /// Takes a place among the threads that wait, of which there are as many as processors.
+    fn claim(&self) -> bool {
+        let one_more = |waiting: usize| (waiting < self.processors).then_some(waiting + 1);
+        self.waiting.fetch_update(AcqRel, Acquire, one_more).is_ok()
+    }
+
+    /// Starts a thread, for which a place was claimed.
+    fn spawn(self: &Arc<Pool>) -> io::Result<()> {
+        let pool = self.clone();
+        let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(Builder::new().name("http".into()).stack_size(STACK).spawn(move || pool.work())?);
+        Ok(())
+    }
+
+    /// Sees to it that another thread waits while this one cannot. Returns false where none can be had.
+    fn relieve(self: &Arc<Pool>) -> bool {
+        if !self.claim() {
+            return true;
+        }
+        let Err(e) = self.spawn() else { return true };
+        let others = self.waiting.fetch_sub(1, AcqRel) > 1;
+        if !others {
+            log(format!("cannot start a thread, so requests have to wait: {e}"));
+        }
+        others
+    }
+
+    /// What a thread does, which begins with a place among those that wait.
+    fn work(self: &Arc<Pool>) {
+        let mut worker =
+            Worker { scratch: Scratch::default(), buffer: vec![0; MAX_HEAD], out: Vec::new(), answered: Vec::new() };
+        let mut events = [EpollEvent::empty(); ROUND];
+        loop {
+            let count = self.epoll.wait(&mut events, self.patience()).unwrap_or(0);
+            self.waiting.fetch_sub(1, AcqRel);
+            let now = Instant::now();
+            self.round(events.get(..count).unwrap_or_default(), now, &mut worker);
+            self.sweep(now);
+            while let Some((work, permits)) = self.next_job() {
+                work(self, &mut worker);
+                drop(permits);
+                lock(&self.jobs).changed();
+            }
+            if self.stopping.get().is_some_and(|end| now > *end || self.tracker.limits.open() == 0) {
+                // The next one looks, too.
+                self.call();
+                return;
+            }
+            if !self.claim() {
+                return;
+            }
+        }
+    }
+
+    /// How long a thread waits for events, in milliseconds.
+    fn patience(&self) -> u16 {
+        if self.stopping.get().is_some() || !lock(&self.jobs).is_empty() {
+            return AGAIN.as_millis() as u16;
+        }
+        if self.tracker.limits.open() == 0 { REST } else { SWEEP }
+    }
+
+    /// The next job, and what it holds of its shares; not if no other thread would wait meanwhile.
+    fn next_job(self: &Arc<Pool>) -> Option<(Work, [Option<Permit>; 2])> {
+        let mut jobs = lock(&self.jobs);
+        let (job, permits) = jobs.next(&self.tracker.limits, Instant::now())?;
+        if !self.relieve() {
+            jobs.push(job);
+            return None;
+        }
+        if !jobs.is_empty() {
+            self.call();
+        }
+        Some((job.work, permits))
+    }
+
+    /// Has epoll tell of a listener's next connection, once.
+    pub(super) fn listen(&self, number: usize) {
+        if let Some(listener) = self.listeners.get(number) {
+            // Where it fails, the next sweep tries again.
+            let _ = self.epoll.modify(&listener.socket, &mut once(EpollFlags::EPOLLIN, LISTENERS + number as u64));
+        }
+    }
+
+    /// Closes a few connections, of those that `which` says yes to: of the network that has most of them first such as
+    /// are idle, then such as have been at their request for the longest. Returns whether there were any.
+    pub(super) fn evict(&self, reason: Reason, which: impl Fn(&Connection) -> bool) -> bool {
+        let mut found = Vec::new();
+        let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
+        for slot in self.taken() {
+            if let Some(connection) = lock(slot).as_ref().filter(|c| which(c)) {
+                let whose = connection.who.map(site);
+                *counts.entry(whose).or_default() += 1;
+                found.push((whose, !connection.rests(), connection.deadline, slot));
+            }
+        }
+        found.sort_unstable_by_key(|(whose, busy, deadline, _)| (Reverse(counts.get(whose)), *busy, *deadline));
+        for (_, _, deadline, slot) in found.iter().take(EVICT) {
+            let closed = lock(slot).take_if(|connection| connection.deadline == *deadline);
+            if let Some(connection) = closed {
+                self.tracker.limits.refuse(reason, connection.peer);
+            }
+        }
+        !found.is_empty()
+    }
+
+    /// The slots that may hold a connection.
+    fn taken(&self) -> &[Mutex<Option<Box<Connection>>>] {
+        self.slots.get(..=self.highest.load(Relaxed)).unwrap_or(&self.slots)
+    }
+
+    /// Lets a connection wait for what comes next; where there is no room for it, it ends.
+    pub(super) fn keep(&self, mut connection: Box<Connection>) {
+        let descriptor = connection.stream.as_fd().as_raw_fd() as usize;
+        let Some(slot) = self.slots.get(descriptor) else {
+            return self.tracker.limits.refuse(Reason::Descriptors, connection.peer);
+        };
+        if connection.account(&self.tracker.limits).is_err() {
+            return self.tracker.limits.refuse(Reason::Bytes, connection.peer);
+        }
+        let interest = if connection.pending { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+        let mut event = once(interest, descriptor as u64);
+        self.highest.fetch_max(descriptor, Relaxed);
+        // Whom the event wakes finds the connection in its place.
+        let mut slot = lock(slot);
+        let armed = match std::mem::replace(&mut connection.registered, true) {
+            true => self.epoll.modify(&connection.stream, &mut event),
+            false => self.epoll.add(&connection.stream, event),
+        };
+        *slot = armed.is_ok().then_some(connection);
+    }
+
+    /// Whether nobody swept lately. Gives memory back where many connections have ended.
+    fn sweep_is_due(&self, now: Instant) -> bool {
+        let Ok(mut swept) = self.swept.try_lock() else { return false };
+        if now.saturating_duration_since(swept.at) < Duration::from_millis(SWEEP.into()) {
+            return false;
+        }
+        swept.at = now;
+        let open = self.tracker.limits.open();
+        swept.most = swept.most.max(open);
+        if swept.most >= MANY && open < swept.most / 2 && now.saturating_duration_since(swept.trimmed) > TRIM {
+            crate::sys::give_memory_back();
+            swept.trimmed = now;
+            swept.most = open;
+        }
+        true
+    }
+
+    /// Ends the connections whose time is up, a few times a second.
+    fn sweep(&self, now: Instant) {
+        let stopping = self.stopping.get().is_some();
+        if !self.sweep_is_due(now) && !stopping {
+            return;
+        }
+        for slot in self.taken() {
+            drop(lock(slot).take_if(|c| c.is_over(now) || stopping && c.rests()));
+        }
+        if !stopping {
+            // One that found no descriptor was left alone since.
+            (0..self.listeners.len()).for_each(|number| self.listen(number));
+        }
+    }
+}
+
+/// An interest that ends with the first event.
+fn once(interest: EpollFlags, token: u64) -> EpollEvent {
+    EpollEvent::new(interest | EpollFlags::EPOLLONESHOT, token)
+}

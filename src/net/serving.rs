@@ -1,0 +1,266 @@
+//! What a thread of the pool does with the connections that are ready: accepts them, reads requests, has them answered
+//! and sends the answers.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, TcpStream};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::EpollEvent;
+
+use crate::net::connection::{Connection, DEADLINE, State};
+use crate::net::http::{self, Answer};
+use crate::net::jobs::Kind;
+use crate::net::message::{self, MAX_HEAD, MAX_HEADERS, Parsed, Request, parse};
+use crate::net::pool::{CALL, LISTENERS, Pool, Worker};
+use crate::net::stream::{Stream, waits};
+use crate::rules::limits::{Full, Reason, sharer};
+use crate::sync::lock;
+
+/// How long a client may take for an answer, which may be a list of many torrents.
+const ANSWER: Duration = Duration::from_secs(60);
+/// More room than this is not kept for the answers of the next round.
+const MAX_OUT: usize = 64 * 1024;
+/// What the kernel says where it has no descriptor, or no memory for one.
+const LACKING: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+
+/// What becomes of a connection after its turn.
+enum Next {
+    /// It waits for more.
+    Wait,
+    /// It gets so many bytes of the answers, and stays open or not.
+    Send(usize, bool),
+    /// Its request needs a thread that may wait.
+    Work(Option<IpAddr>, Kind),
+    Close,
+}
+
+impl Pool {
+    /// Serves what is ready, each once, and answers from memory.
+    pub(super) fn round(&self, events: &[EpollEvent], now: Instant, worker: &mut Worker) {
+        for event in events {
+            match event.data() {
+                CALL => {}
+                token @ LISTENERS.. => self.accept((token - LISTENERS) as usize, events.len(), now, worker),
+                descriptor => {
+                    let slot = self.slots.get(descriptor as usize);
+                    // It may be gone, or be another by now, for which there is nothing to do.
+                    if let Some(connection) = slot.and_then(|slot| lock(slot).take()) {
+                        self.turn(connection, now, worker);
+                    }
+                }
+            }
+        }
+        self.send_answers(worker);
+    }
+
+    /// Accepts as many connections as others have their turn in this round.
+    fn accept(&self, number: usize, most: usize, now: Instant, worker: &mut Worker) {
+        let Some(listener) = self.listeners.get(number) else { return };
+        let mut accepted = Vec::new();
+        while accepted.len() < most {
+            match listener.socket.accept() {
+                Ok((socket, from)) => accepted.push((socket, from.ip().to_canonical())),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                // No descriptor is to be had: where none can be made free, the client waits for the next sweep.
+                Err(e) if LACKING.map(|errno| Some(errno as i32)).contains(&e.raw_os_error()) => {
+                    if !self.evict(Reason::Descriptors, |_| true) {
+                        return;
+                    }
+                    break;
+                }
+                // The client has gone before it was its turn, or the network says so: the next one.
+                Err(_) => {}
+            }
+        }
+        // While this thread serves these, another may accept.
+        self.listen(number);
+        for (socket, ip) in accepted {
+            let who = sharer(&self.tracker.config, ip);
+            match self.admit(socket, ip, who, listener.tls, now) {
+                Ok(connection) => {
+                    self.tracker.stats.connections.fetch_add(1, Relaxed);
+                    self.turn(Box::new(connection), now, worker);
+                }
+                Err(reason) => self.tracker.limits.refuse(reason, ip),
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        socket: TcpStream,
+        ip: IpAddr,
+        who: Option<IpAddr>,
+        tls: bool,
+        now: Instant,
+    ) -> Result<Connection, Reason> {
+        let limits = &self.tracker.limits;
+        let places = if who.is_some() { &limits.connections } else { &limits.trusted };
+        let place = match places.acquire(who, 1) {
+            Err(Full::All) if self.evict(Reason::Evicted, |c| c.who.is_some() == who.is_some()) => {
+                places.acquire(who, 1)
+            }
+            done => done,
+        };
+        let place = place.map_err(|full| match full {
+            Full::Address => Reason::Address,
+            Full::Network => Reason::Network,
+            Full::All => Reason::Full,
+        })?;
+        let certificate = self.certificates.as_ref().filter(|_| tls).map(|certificates| certificates.in_use());
+        let handshake = certificate.as_ref().map(|_| match limits.handshakes.acquire(who, 1) {
+            Err(Full::All) if self.evict(Reason::Evicted, |c| c.stream.is_handshaking()) => {
+                limits.handshakes.acquire(who, 1)
+            }
+            done => done,
+        });
+        let handshake = handshake.transpose().map_err(|_| Reason::Handshakes)?;
+        let stream = Stream::new(socket, certificate).map_err(|_| Reason::Handshakes)?;
+        Ok(Connection::new(stream, ip, who, place, handshake, now))
+    }
+
+    /// Lets a connection do what it is ready for.
+    fn turn(&self, mut connection: Box<Connection>, now: Instant, worker: &mut Worker) {
+        let mut buffer = std::mem::take(&mut worker.buffer);
+        let next = self.advance(&mut connection, &mut buffer, now, worker);
+        worker.buffer = buffer;
+        self.follow(connection, next, worker);
+    }
+
+    /// Does what follows from a connection's turn.
+    fn follow(&self, connection: Box<Connection>, next: Next, worker: &mut Worker) {
+        match next {
+            Next::Wait => self.keep(connection),
+            Next::Send(size, stays) => worker.answered.push((connection, size, stays)),
+            Next::Work(who, kind) => {
+                self.submit(who, kind, move |pool, worker| pool.answer_waiting(connection, kind, worker));
+            }
+            Next::Close => {}
+        }
+    }
+
+    /// Answers at most one request, of what was read before or is there now.
+    fn advance(&self, c: &mut Connection, buffer: &mut [u8], now: Instant, worker: &mut Worker) -> Next {
+        if std::mem::take(&mut c.pending) && !c.input.is_empty() && c.body.is_none() {
+            let input = std::mem::take(&mut c.input);
+            let next = self.answer(c, &input, false, now, worker);
+            // It may be the beginning of a request of which TLS has more.
+            if !matches!(next, Next::Wait) || c.state != State::Reading || c.body.is_some() || !c.stream.has_more() {
+                return next;
+            }
+        }
+        let room = c.body.unwrap_or_else(|| MAX_HEAD.saturating_sub(c.input.len())).min(MAX_HEAD);
+        let data = match c.stream.read(buffer.get_mut(..room).unwrap_or_default()) {
+            Ok(0) => return Next::Close,
+            Ok(read) => buffer.get(..read).unwrap_or_default(),
+            Err(e) if waits(&e) => return Next::Wait,
+            Err(_) => return Next::Close,
+        };
+        match c.state {
+            State::Draining => return Next::Wait,
+            State::Idle => c.deadline = now + DEADLINE,
+            State::Reading => {}
+        }
+        c.state = State::Reading;
+        if let Some(lacking) = c.body.map(|lacking| lacking.saturating_sub(data.len())) {
+            c.body = Some(lacking);
+            c.pending = c.stream.has_more();
+            if lacking > 0 {
+                return Next::Wait;
+            }
+        }
+        // Most requests come in one piece, and are answered from where they were read.
+        let mut input = std::mem::take(&mut c.input);
+        if input.is_empty() {
+            return self.answer(c, data, false, now, worker);
+        }
+        if c.body.is_none() {
+            input.extend_from_slice(data);
+        }
+        self.answer(c, &input, false, now, worker)
+    }
+
+    /// Answers the request that `data` begins with, if that is whole and, unless this thread may `wait`, if memory
+    /// knows the answer.
+    fn answer(&self, c: &mut Connection, data: &[u8], wait: bool, now: Instant, worker: &mut Worker) -> Next {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let (request, head, body) = match parse(data, c.peer, &mut headers) {
+            Parsed::Whole { request, head, body } => (request, head, body),
+            Parsed::Partial => {
+                c.input = data.to_vec();
+                c.pending = c.stream.has_more();
+                return Next::Wait;
+            }
+            Parsed::Bad(status, why) => {
+                let why = message::error(data, status, why, c.stream.is_tls());
+                return if c.fail(&why, now) { Next::Wait } else { Next::Close };
+            }
+        };
+        let lacking = head.saturating_add(body).saturating_sub(data.len());
+        if c.body.is_none() && lacking > 0 {
+            c.body = Some(lacking);
+            c.input = data.get(..head).unwrap_or_default().to_vec();
+            c.pending = c.stream.has_more();
+            let asked = request.expects_to_continue();
+            let told = if asked { c.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", false) } else { Ok(()) };
+            return if told.is_ok() { Next::Wait } else { Next::Close };
+        }
+        let used = if c.body.is_some() { head } else { head.saturating_add(body) };
+        let keep_alive = request.keep_alive && self.stopping.get().is_none();
+        let request = Request { keep_alive, secure: c.stream.is_tls(), ..request };
+        let (tracker, before) = (&self.tracker, worker.out.len());
+        match http::answer(tracker, &self.pages, &request, wait, &mut worker.scratch, &mut worker.out) {
+            Answer::Written => {
+                c.answered(data.get(used..).unwrap_or_default(), now);
+                Next::Send(worker.out.len().saturating_sub(before), keep_alive)
+            }
+            Answer::Slow => {
+                c.input = data.to_vec();
+                let kind = if (self.pages.serves)(tracker, request.target) { Kind::Long } else { Kind::Lookup };
+                Next::Work(sharer(&tracker.config, request.client(tracker)), kind)
+            }
+        }
+    }
+
+    /// Answers a request on a thread that may wait: one that memory does not know the answer to, or one whose answer
+    /// may be long, after which the connection is closed.
+    pub(super) fn answer_waiting(&self, mut c: Box<Connection>, kind: Kind, worker: &mut Worker) {
+        let now = Instant::now();
+        let input = std::mem::take(&mut c.input);
+        if kind == Kind::Lookup {
+            let next = self.answer(&mut c, &input, true, now, worker);
+            self.follow(c, next, worker);
+            return self.send_answers(worker);
+        }
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        if let Parsed::Whole { request, .. } = parse(&input, c.peer, &mut headers) {
+            let request = Request { keep_alive: false, secure: c.stream.is_tls(), ..request };
+            // Who does not read their answer does not get it.
+            let sent = (self.pages.answer)(&self.tracker, &request, &mut c.stream.patient(now + ANSWER));
+            if sent.is_err_and(|e| waits(&e) || e.kind() == ErrorKind::TimedOut) {
+                self.tracker.limits.refuse(Reason::Unread, c.peer);
+            }
+        }
+    }
+
+    /// Sends the answers made since the last time. One after the other they cost less than each after its request.
+    fn send_answers(&self, worker: &mut Worker) {
+        self.tracker.journal.write(&mut worker.scratch.buffers.records);
+        let mut answers = worker.out.as_slice();
+        for (mut connection, size, stays) in worker.answered.drain(..) {
+            let (answer, later) = answers.split_at_checked(size).unwrap_or_default();
+            answers = later;
+            match connection.stream.send(answer, !stays) {
+                Ok(()) if stays => self.keep(connection),
+                Err(e) if e.kind() == ErrorKind::WriteZero => {
+                    self.tracker.limits.refuse(Reason::Unread, connection.peer);
+                }
+                _ => {}
+            }
+        }
+        worker.out.clear();
+        worker.out.shrink_to(MAX_OUT);
+    }
+}

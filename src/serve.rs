@@ -1,0 +1,53 @@
+//! What HTTP and UDP share of an announce or a scrape: it is answered from memory, looked up where memory does not
+//! know, and counted.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::metrics::{Asked, Transport};
+use crate::protocol::Refusal;
+use crate::torrent::InfoHash;
+use crate::tracker::Tracker;
+
+/// An announce or a scrape, as far as it matters here.
+pub struct Call<'a> {
+    pub transport: Transport,
+    pub asked: Asked,
+    /// Whose client it is.
+    pub from: IpAddr,
+    /// When it came.
+    pub start: Instant,
+    pub passkey: Option<&'a str>,
+    pub info_hash: Option<InfoHash>,
+}
+
+/// Has `attempt` admit and answer at a time in seconds since 1970, again where the database knows a user or a torrent
+/// that memory does not: it was made a moment ago. `None` if the database must be asked and this thread may not `wait`.
+pub fn serve(
+    tracker: &Tracker,
+    call: &Call,
+    wait: bool,
+    mut attempt: impl FnMut(u32) -> Result<(), Refusal>,
+) -> Option<Result<(), Refusal>> {
+    let now = tracker.clock.at(call.start);
+    let mut done = attempt(now);
+    // A passkey, then a torrent.
+    for _ in 0..2 {
+        let Err(unknown @ (Refusal::UnknownPasskey | Refusal::Unregistered)) = &done else { break };
+        if !tracker.may_look_up(unknown, call.from, now) {
+            if *unknown == Refusal::UnknownPasskey {
+                tracker.limits.refused_passkeys.note(call.from);
+            }
+            break;
+        }
+        if !wait {
+            return None;
+        }
+        if !tracker.look_up(unknown, call.from, call.passkey, call.info_hash.as_ref()) {
+            break;
+        }
+        done = attempt(now);
+    }
+    tracker.metrics.answered(call.transport, call.asked, done.as_ref().err(), call.start);
+    Some(done)
+}

@@ -1,0 +1,63 @@
+//! What the standard library does not offer of Linux: socket options, the limits of the process, locks on files,
+//! batches of datagrams, and whose a file is.
+
+mod datagram;
+mod raw;
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBuf, SndBuf};
+
+pub use self::datagram::Datagram;
+pub use self::raw::{BATCH, clock_is_kept, defer_accept, give_memory_back, receive, send_all, share_one_heap};
+
+/// Gives a UDP socket room for bursts: as much as the system allows, up to 4 MiB each way.
+pub fn tune_udp(socket: &UdpSocket) -> io::Result<()> {
+    const ROOM: usize = 4 << 20;
+    setsockopt(socket, RcvBuf, &ROOM)?;
+    setsockopt(socket, SndBuf, &ROOM)?;
+    // Where the socket has every address of the host, a client takes an answer only from the one it asked.
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => setsockopt(socket, Ipv4PacketInfo, &true)?,
+        IpAddr::V6(ip) if ip.is_unspecified() => setsockopt(socket, Ipv6RecvPacketInfo, &true)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Locks a file for this process alone, until that is dropped; an error if another has it.
+pub fn lock_file(file: File) -> Result<Flock<File>, (File, io::Error)> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, e)| (file, e.into()))
+}
+
+/// The name of the user whose a file is, or of what hides it, if that is not this process's own user, nor is that root.
+pub fn stranger(path: &Path) -> Option<String> {
+    let own = fs::metadata("/proc/self").ok()?.uid();
+    let owner = path.ancestors().find_map(|part| fs::metadata(part).ok())?.uid();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == owner.to_string()).then(|| name.to_string())
+    };
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    (own != 0 && own != owner)
+        .then(|| users.lines().find_map(of).map_or(format!("user {owner}"), |name| format!("the user {name}")))
+}
+
+/// How many files this process may have open.
+pub fn file_limit() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(limit, _)| limit as usize)
+}
+
+/// Raises that as far as it may be.
+pub fn raise_file_limit() -> io::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
