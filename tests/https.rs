@@ -301,6 +301,42 @@ fn a_connection_is_kept_until_somebody_wants_to_close_it() {
 }
 
 #[test]
+fn who_comes_over_https_is_told_to_come_by_no_other_way() {
+    let Some(mut site) = Site::start("HSTS", json!({ "API": true })) else {
+        return;
+    };
+    let told = |headers: &[(String, String)]| {
+        let mut told = headers
+            .iter()
+            .filter(|(name, _)| name == "strict-transport-security");
+        let value = told.next().map(|(_, value)| value.clone());
+        assert!(told.next().is_none(), "{headers:?}");
+        value
+    };
+    let announce = site.announce(1).target();
+    for request in [
+        get(&announce),
+        get("/"),
+        get("/api/status"),
+        "BREW / HTTP/1.1\r\n\r\n".into(),
+    ] {
+        let mut client = site.connect();
+        client.send(&request);
+        let (_, headers, _) = client.answer();
+        assert_eq!(
+            told(&headers).as_deref(),
+            Some("max-age=31536000"),
+            "{request}"
+        );
+    }
+    for target in [announce.as_str(), "/", "/api/status"] {
+        let (_, headers, _) = http_get(site.goat.address(), target, &[("User-Agent", AGENT)]);
+        assert_eq!(told(&headers), None, "{target}");
+    }
+    site.clean_stop();
+}
+
+#[test]
 fn what_waits_for_the_database_is_answered_over_tls_too() {
     let Some(mut site) = Site::start("slow requests over TLS", json!({})) else {
         return;

@@ -187,6 +187,74 @@ fn a_request_may_come_byte_by_byte() {
 }
 
 #[test]
+fn a_client_that_waits_to_be_told_to_send_its_body_is_told() {
+    let site = Site::start(json!({}));
+    let mut client = site.connect();
+    for expect in ["100-continue", "100-Continue"] {
+        let headers = format!("Content-Length: 70\r\nExpect: {expect}\r\n");
+        // Not whole yet, and so not answered.
+        let mut client_too = site.connect();
+        client_too.send(get("/", &headers).trim_end());
+        client.send(get("/", &headers));
+        assert_eq!(client.head().expect("a word").0, 100, "{expect}");
+        client.send("b".repeat(70));
+        assert_eq!(client.answer().map(|answer| answer.0), Some(200));
+        client_too.send("\r\n\r\n");
+        assert_eq!(client_too.head().expect("a word").0, 100, "{expect}");
+    }
+    // Who sends the body at once, or has none, or speaks HTTP/1.0, needs not be told.
+    let old = format!(
+        "GET / HTTP/1.0\r\nUser-Agent: {AGENT}\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
+    );
+    for request in [
+        get("/", "Content-Length: 1\r\nExpect: 100-continue\r\n") + "b",
+        get("/", "Expect: 100-continue\r\n"),
+        old + "b",
+    ] {
+        let mut client = site.connect();
+        client.send(&request);
+        assert_eq!(
+            client.answer().map(|answer| answer.0),
+            Some(200),
+            "{request}"
+        );
+    }
+}
+
+#[test]
+fn what_is_refused_is_counted_by_reason_and_said_once_for_all() {
+    let site = Site::start(json!({ "API": true }));
+    let greedy = Ipv4Addr::new(127, 0, 0, 2);
+    let many: Vec<Option<Client>> = (0..140).map(|_| site.try_idle(greedy)).collect();
+    assert_eq!(many.iter().flatten().count(), 128);
+    let (status, _, text) = common::http_get(site.goat.address(), "/metrics", &[]);
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(status, 200, "{text}");
+    let refused = |reason: &str| format!("goat_connections_refused_total{{reason=\"{reason}\"}} ");
+    assert!(
+        text.contains(&format!("{}12\n", refused("address"))),
+        "{text}"
+    );
+    for reason in [
+        "network",
+        "full",
+        "handshakes",
+        "bytes",
+        "descriptors",
+        "evicted",
+        "unread",
+    ] {
+        assert!(
+            text.contains(&format!("{}0\n", refused(reason))),
+            "{reason}: {text}"
+        );
+    }
+    let line = "connections refused or closed to make room: 12, of 127.0.0.2\n";
+    wait_until("the log to say so", || site.goat.log().contains(line));
+    assert_eq!(site.goat.log().matches("connections refused").count(), 1);
+}
+
+#[test]
 fn a_request_that_is_not_whole_after_10_seconds_gets_408() {
     let site = Site::start(json!({}));
     let mut head = site.connect();
@@ -550,14 +618,14 @@ fn a_passkey_of_strange_characters_is_an_unknown_one() {
 // Who a client is.
 
 #[test]
-fn an_address_may_have_32_connections() {
+fn an_address_may_have_128_connections() {
     let site = Site::start(json!({}));
-    let mut many: Vec<Client> = (0..32)
+    let mut many: Vec<Client> = (0..128)
         .map(|_| site.idle(Ipv4Addr::new(127, 0, 0, 2)))
         .collect();
     assert!(
         site.try_idle(Ipv4Addr::new(127, 0, 0, 2)).is_none(),
-        "the 33rd was answered"
+        "the 129th was answered"
     );
     // Nobody else is concerned.
     let _other = site.idle(Ipv4Addr::new(127, 0, 0, 3));
@@ -581,7 +649,7 @@ fn an_address_may_have_32_connections() {
 fn this_machine_and_trusted_proxies_may_have_any_number_of_connections() {
     let site = Site::start(json!({ "Host": "", "TrustedProxies": ["127.0.0.8/30", "::2"] }));
     let mut open: Vec<Client> = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..140 {
         open.push(site.idle(Ipv4Addr::LOCALHOST));
         open.push(site.idle(Ipv4Addr::new(127, 0, 0, 9)));
         let mut client = Client::connect(site.at(Ipv6Addr::LOCALHOST));
@@ -743,10 +811,10 @@ fn a_thousand_connections_that_are_reset_stop_nothing() {
     // None of them keeps a place.
     let mut open = Vec::new();
     wait_until(
-        "32 places for an address whose connections are gone",
+        "128 places for an address whose connections are gone",
         || {
             open.extend(site.try_idle(Ipv4Addr::new(127, 0, 0, 2)));
-            open.len() == 32
+            open.len() == 128
         },
     );
 }
@@ -1013,7 +1081,7 @@ impl Site {
 
     fn try_idle(&self, source: Ipv4Addr) -> Option<Client> {
         let mut client = Client::connect_from(source, self.at(Ipv4Addr::LOCALHOST), 0).ok()?;
-        client.send(get("/", ""));
+        client.send(get("/announce", ""));
         client.answer().map(|_| client)
     }
 

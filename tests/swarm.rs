@@ -499,6 +499,7 @@ fn head_is_answered_like_get_without_the_body_and_a_last_answer_says_so() {
             &site.tracker,
             &goat::web::PAGES,
             &request,
+            false,
             &mut Scratch::default(),
             &mut out,
         );

@@ -25,7 +25,7 @@ pub use model::{
 };
 pub use process::{Process, faketime, tidy};
 pub use random::Random;
-pub use socket::{connect_from, end_by_reset};
+pub use socket::{connect_from, connect_from_ipv6, end_by_reset};
 pub use wire::{Bencode, HttpAnswer, basic, escape, hex, http_get, http_post, parse_answer};
 
 use std::net::{TcpListener, UdpSocket};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::time::Duration;
 
@@ -60,6 +60,26 @@ pub fn connect_from(
         check(libc::connect(socket, (&raw const to).cast(), length))?;
         Ok(stream)
     }
+}
+
+/// Connects from an IPv6 address of this machine.
+pub fn connect_from_ipv6(source: Ipv6Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    use nix::sys::socket::*;
+    let SocketAddr::V6(to) = to else {
+        panic!("{to} is not IPv6")
+    };
+    let socket = socket(
+        AddressFamily::Inet6,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    bind(
+        socket.as_raw_fd(),
+        &SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, 0)),
+    )?;
+    connect(socket.as_raw_fd(), &SockaddrIn6::from(to))?;
+    Ok(socket.into())
 }
 
 /// Lets the connection end by a reset when it is closed.

@@ -276,7 +276,6 @@ impl World {
             agent,
             peer_id,
             passkey: passkey.into(),
-            allowed: true,
             stopping: false,
         };
         let who = announce::admit(&self.config, &self.access, &visitor)?;
@@ -491,11 +490,17 @@ impl Site {
     /// The whole answer, and whether the database had to be asked for it.
     pub fn answer(&self, request: &Request) -> (Vec<u8>, bool) {
         let (mut scratch, mut out) = (self.scratch.borrow_mut(), Vec::new());
-        let slow =
-            http::answer(&self.tracker, &PAGES, request, &mut scratch, &mut out) == Answer::Slow;
+        let mut answer = |wait, out: &mut Vec<u8>| {
+            let tracker = &self.tracker;
+            http::answer(tracker, &PAGES, request, wait, &mut scratch, out) == Answer::Slow
+        };
+        let slow = answer(false, &mut out);
         if slow {
             assert!(out.is_empty(), "what is not answered yet is not begun");
-            http::answer_slowly(&self.tracker, &PAGES, request, &mut scratch, &mut out).unwrap();
+            if answer(true, &mut out) {
+                (PAGES.answer)(&self.tracker, request, &mut out).unwrap();
+            }
+            self.tracker.journal.write(&mut scratch.buffers.records);
         }
         (out, slow)
     }
