@@ -18,7 +18,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::hint::black_box;
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -44,17 +44,9 @@ impl From<Error> for Failure {
     }
 }
 
-/// Before the head of an answer was sent, writing fails only where it cannot be sent to the client's version
-/// of HTTP; after it nobody reads this.
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure(505, error.to_string())
-    }
-}
-
 impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Failure {
-        io::Error::from(error).into()
+    fn from(_: serde_json::Error) -> Failure {
+        Failure(500, "This cannot be said in JSON: please report it".into())
     }
 }
 
@@ -71,23 +63,6 @@ pub enum Credentials {
 pub struct Auth {
     /// The server key, once it was read.
     key: Mutex<Option<hmac::Key>>,
-    /// Whose answers are under way: a member's id for each.
-    under_way: Mutex<Vec<u32>>,
-}
-
-/// The most answers under way to one member: each holds a worker, and of a list the order of its rows.
-const MAX_UNDER_WAY: usize = 4;
-
-/// An answer under way to a member. Dropped, it makes room for another.
-pub struct UnderWay<'a>(&'a Auth, u32);
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        let mut under_way = lock(&self.0.under_way);
-        if let Some(at) = under_way.iter().position(|member| *member == self.1) {
-            under_way.swap_remove(at);
-        }
-    }
 }
 
 /// The longest nonce, in characters.
@@ -169,17 +144,6 @@ impl Auth {
             return Err(Failure(403, "This user is banned".into()));
         }
         Ok((member, key_hash))
-    }
-
-    /// Begins an answer to a member, unless they do not take those they asked for.
-    pub fn begin(&self, member: u32) -> Result<UnderWay<'_>, Failure> {
-        let mut under_way = lock(&self.under_way);
-        if under_way.iter().filter(|other| **other == member).count() >= MAX_UNDER_WAY {
-            let why = format!("{MAX_UNDER_WAY} answers to you are under way: take them before you ask for more");
-            return Err(Failure(429, why));
-        }
-        under_way.push(member);
-        Ok(UnderWay(self, member))
     }
 
     /// The secret that belongs to a public part, as 40 hex digits.

@@ -364,18 +364,17 @@ impl Store {
         Ok(found.unwrap_or_default())
     }
 
-    /// Rows of `files_users` of a torrent, in the order of users from one on, or that of one member alone. At most
-    /// [`PIECE`].
-    pub fn file_users(&self, file: u32, only: Option<u32>, from: u32) -> Result<Vec<FileUser>, Error> {
-        let sql = format!(
+    /// At most `limit` rows of `files_users` of a torrent, in the order of users from one on, or that of one member
+    /// alone.
+    pub fn file_users(&self, file: u32, only: Option<u32>, from: u32, limit: usize) -> Result<Vec<FileUser>, Error> {
+        let sql =
             "SELECT file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time
-            FROM files_users WHERE file_id = ? AND user_id >= ? AND user_id <= ? ORDER BY user_id LIMIT {PIECE}"
-        );
+            FROM files_users WHERE file_id = ? AND user_id >= ? AND user_id <= ? ORDER BY user_id LIMIT ?";
         let (from, to) = only.map_or((from, u32::MAX), |id| (id, id));
         let mut rows = Vec::new();
         self.with(|c| {
             rows.clear();
-            c.query(&sql, &[file.into(), from.into(), to.into()], &mut |row| {
+            c.query(sql, &[file.into(), from.into(), to.into(), big(limit as u64)], &mut |row| {
                 let [file, user, ip, active, completed, announced, uploaded, downloaded, left, time, seed_time, ..] =
                     row
                 else {

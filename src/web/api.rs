@@ -1,20 +1,20 @@
 //! The JSON API: who may see what, and the fields of each answer. Read-only, but for `POST /api/login`.
 //!
 //! Members see themselves, verified torrents, and counts of the others. Addresses, other members, and what
-//! awaits approval are for administrators. `answer` sends what this makes: whole where it is short, else
-//! as it is read from the database.
+//! awaits approval are for administrators.
 
 use std::collections::HashMap;
-use std::io::Write;
 
 use serde::Serialize;
-use serde_json::{json, to_writer};
+use serde_json::json;
 
-use crate::auth::{Caller, Credentials, Failure, UnderWay};
+use crate::auth::{Caller, Credentials, Failure};
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::net::message::{Request, split};
 use crate::rules::limits::Full;
-use crate::store::{Activity, ApiFile, ApiUser, ClientRow, KEY_LIFE, List, Member, PIECE};
+use crate::store::{
+    Activity, ApiFile, ApiUser, ClientRow, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile,
+};
 use crate::torrent::InfoHash;
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::local::{hostname, is_local};
@@ -60,11 +60,24 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
     Credentials::of(request.header("Authorization")).map(Some)
 }
 
-/// An answer's media type, and its place among those under way.
-pub type Responded<'a> = (&'static str, Option<UnderWay<'a>>);
+/// An answer of status 200.
+pub struct Answer {
+    pub media: &'static str,
+    pub body: Vec<u8>,
+    /// Where a list has more rows: the query that asks for the next of them.
+    pub next: Option<String>,
+}
 
-/// Does what a request asks for, and writes the answer's body.
-pub fn respond<'a>(tracker: &'a Tracker, request: &Request, out: &mut dyn Write) -> Result<Responded<'a>, Failure> {
+impl Answer {
+    fn json(body: &impl Serialize) -> Result<Answer, Failure> {
+        let mut body = serde_json::to_vec(body)?;
+        body.push(b'\n');
+        Ok(Answer { media: "application/json", body, next: None })
+    }
+}
+
+/// Does what a request asks for.
+pub fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Failure> {
     let credentials = admit(tracker, request)?;
     let (path, query) = split(request.target);
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
@@ -77,31 +90,28 @@ pub fn respond<'a>(tracker: &'a Tracker, request: &Request, out: &mut dyn Write)
         if caller.is_some_and(|(member, _)| !member.admin) {
             return Err(forbidden());
         }
-        out.write_all(metrics::render(tracker).as_bytes())?;
-        return Ok(("text/plain; version=0.0.4; charset=utf-8", None));
+        let body = metrics::render(tracker).into_bytes();
+        return Ok(Answer { media: "text/plain; version=0.0.4; charset=utf-8", body, next: None });
     }
     let Some((member, key_hash)) = caller else { return Err(undefined()) };
     let allowed: &[&str] = if path == "/api/login" { &["POST"] } else { &["GET", "HEAD"] };
     if !allowed.contains(&request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
-    let under_way = tracker.auth.begin(member.id)?;
     let call = Call { tracker, query: Query::read(query)?, member, now: tracker.clock.now() };
     let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
     match *words.as_slice() {
-        ["login"] => call.login(key_hash, out)?,
-        ["files"] => call.files(out)?,
-        ["files", id] => call.file(number(id)?, out)?,
-        ["users"] => call.users(out)?,
-        ["users", id] => call.user(number(id)?, out)?,
-        ["me"] => call.user(call.member.id, out)?,
-        ["clients"] => call.clients(out)?,
-        ["status"] => call.status(out)?,
-        ["history"] => call.history(out)?,
-        _ => return Err(undefined()),
+        ["login"] => call.login(key_hash),
+        ["files"] => call.files(),
+        ["files", id] => call.file(number(id)?),
+        ["users"] => call.users(),
+        ["users", id] => call.user(number(id)?),
+        ["me"] => call.user(call.member.id),
+        ["clients"] => call.clients(),
+        ["status"] => call.status(),
+        ["history"] => call.history(),
+        _ => Err(undefined()),
     }
-    out.write_all(b"\n")?;
-    Ok(("application/json", Some(under_way)))
 }
 
 fn undefined() -> Failure {
@@ -119,10 +129,12 @@ fn number(text: &str) -> Result<u32, Failure> {
     if digits { text.parse().map_err(|_| wrong()) } else { Err(wrong()) }
 }
 
+/// The most rows of a list in one answer, and how many there are unless `limit` says otherwise.
+const MAX_ROWS: usize = 1_000;
+
 /// What may follow the question mark. Other parameters are ignored.
-#[derive(Default)]
 struct Query<'a> {
-    limit: Option<usize>,
+    limit: usize,
     after: Option<u32>,
     sort: Option<&'a str>,
     pending: bool,
@@ -130,13 +142,13 @@ struct Query<'a> {
 
 impl<'a> Query<'a> {
     fn read(query: &'a str) -> Result<Query<'a>, Failure> {
-        let mut read = Query::default();
-        let wrong = |what| Failure(400, format!("Invalid {what}"));
+        let mut read = Query { limit: MAX_ROWS, after: None, sort: None, pending: false };
+        let wrong = |what: &str| Failure(400, format!("Invalid {what}"));
         for (name, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
             match name {
                 "limit" => {
-                    let limit = value.parse().map_err(|_| wrong("limit: a whole number, 0 or more"))?;
-                    read.limit = Some(limit);
+                    let limit = value.parse().ok().filter(|limit| *limit <= MAX_ROWS);
+                    read.limit = limit.ok_or_else(|| wrong("limit: a whole number from 0 to 1000"))?;
                 }
                 "after" => {
                     let after = value.parse().map_err(|_| wrong("after: the id or time of the last row before"))?;
@@ -148,6 +160,13 @@ impl<'a> Query<'a> {
             }
         }
         Ok(read)
+    }
+
+    /// The query that asks for what follows a row.
+    fn next(&self, last: u32) -> String {
+        let sort = self.sort.map_or(String::new(), |sort| format!("sort={sort}&"));
+        let pending = if self.pending { "pending=true&" } else { "" };
+        format!("{sort}{pending}limit={}&after={last}", self.limit)
     }
 
     /// The column to sort by, and whether backwards: one of `names`, perhaps after a minus sign.
@@ -162,27 +181,6 @@ impl<'a> Query<'a> {
     }
 }
 
-/// A list being written.
-struct Rows<'a> {
-    out: &'a mut dyn Write,
-    any: bool,
-}
-
-impl Rows<'_> {
-    fn add(&mut self, row: &impl Serialize) -> Result<(), Failure> {
-        self.out.write_all(if std::mem::replace(&mut self.any, true) { b",\n" } else { b"\n" })?;
-        Ok(to_writer(&mut self.out, row)?)
-    }
-}
-
-/// Writes an object and leaves it open for one more field, a list.
-fn open(out: &mut dyn Write, object: &impl Serialize, list: &str) -> Result<(), Failure> {
-    let mut text = serde_json::to_vec(object)?;
-    text.pop();
-    out.write_all(&text)?;
-    Ok(write!(out, ",\"{list}\":[")?)
-}
-
 /// A member with all that is known of them.
 #[derive(Serialize)]
 struct FullUser {
@@ -193,12 +191,35 @@ struct FullUser {
     /// For nobody's eyes but the member's.
     #[serde(flatten)]
     own: Option<Own>,
+    torrents: Vec<UserFile>,
+}
+
+/// A torrent with those who are on it; first the fields of the original.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FullFile {
+    #[serde(flatten)]
+    file: ApiFile,
+    file_users: Vec<FileUser>,
+    #[serde(flatten)]
+    more: Option<MoreOfFile>,
 }
 
 #[derive(Serialize)]
 struct Own {
     passkey: String,
     announce: Vec<String>,
+}
+
+/// A key to sign calls with, as the original answers it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Login<'a> {
+    user_id: u32,
+    pubkey: &'a str,
+    secret: &'a str,
+    /// Seconds since 1970.
+    expire: u32,
 }
 
 /// The state of the tracker. The first fields are those of the original, in its order and words.
@@ -259,12 +280,12 @@ struct Call<'a> {
 
 impl Call<'_> {
     /// Makes a key to sign calls with.
-    fn login(&self, key_hash: Option<String>, out: &mut dyn Write) -> Result<(), Failure> {
+    fn login(&self, key_hash: Option<String>) -> Result<Answer, Failure> {
         let no_basic = || Failure(403, "Log in with your API key (HTTP Basic)".into());
         let public = self.tracker.store.add_login(self.member.id, &key_hash.ok_or_else(no_basic)?, self.now)?;
         let secret = self.tracker.auth.secret(&self.tracker.config, &public, self.member.id)?;
         let expire = self.now.saturating_add(KEY_LIFE);
-        Ok(write!(out, r#"{{"userId":{},"pubkey":"{public}","secret":"{secret}","expire":{expire}}}"#, self.member.id)?)
+        Answer::json(&Login { user_id: self.member.id, pubkey: &public, secret: &secret, expire })
     }
 
     /// Only an administrator goes on.
@@ -279,17 +300,16 @@ impl Call<'_> {
 
     /// How many ids of a list have to be read: where it is continued, all, to find the place.
     fn most(&self) -> usize {
-        self.query.limit.filter(|_| self.query.after.is_none()).unwrap_or(usize::MAX)
+        if self.query.after.is_some() { usize::MAX } else { self.query.limit.saturating_add(1) }
     }
 
-    /// Writes the rows of a list: those that `after` and `limit` leave of `ids`, a piece at a time.
-    fn rows<T: Serialize>(
+    /// The rows of a list that `after` and `limit` leave of `ids`, and the query for the next ones.
+    fn rows<T>(
         &self,
-        out: &mut dyn Write,
         ids: &[u32],
         by: (&str, bool),
         read: impl Fn(&[u32]) -> Result<Vec<T>, Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(Vec<T>, Option<String>), Failure> {
         let start = match (self.query.after, by) {
             (None, _) => 0,
             (Some(after), ("id", descending)) => {
@@ -301,17 +321,16 @@ impl Call<'_> {
             }
         };
         let ids = ids.get(start..).unwrap_or_default();
-        let ids = ids.get(..self.query.limit.unwrap_or(ids.len())).unwrap_or(ids);
-        let mut rows = Rows { out, any: false };
+        let (ids, rest) = ids.split_at_checked(self.query.limit).unwrap_or((ids, &[]));
+        let mut rows = Vec::with_capacity(ids.len());
         for piece in ids.chunks(PIECE) {
-            for row in read(piece)? {
-                rows.add(&row)?;
-            }
+            rows.extend(read(piece)?);
         }
-        Ok(())
+        let last = if rest.is_empty() { None } else { ids.last() };
+        Ok((rows, last.map(|last| self.query.next(*last))))
     }
 
-    fn files(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn files(&self) -> Result<Answer, Failure> {
         const NAMES: [(&str, &str); 7] = [
             ("id", "id"),
             ("name", "name"),
@@ -341,13 +360,12 @@ impl Call<'_> {
         } else {
             self.tracker.store.ids(list, column, descending, self.most())?
         };
-        out.write_all(b"[")?;
-        self.rows(out, &ids, (column, descending), |piece| {
+        let (files, next) = self.rows(&ids, (column, descending), |piece| {
             let mut files = self.tracker.store.api_files(piece)?;
             files.iter_mut().for_each(|file| self.count_peers(file));
             Ok(files)
         })?;
-        Ok(out.write_all(b"\n]")?)
+        Ok(Answer { next, ..Answer::json(&files)? })
     }
 
     fn count_peers(&self, file: &mut ApiFile) {
@@ -359,29 +377,22 @@ impl Call<'_> {
         }
     }
 
-    fn file(&self, id: u32, out: &mut dyn Write) -> Result<(), Failure> {
+    fn file(&self, id: u32) -> Result<Answer, Failure> {
         let found = self.tracker.store.api_files(&[id])?.pop().filter(|file| file.verified || self.sees_pending());
         let mut file = found.ok_or_else(|| Failure(404, "There is no file with this ID".into()))?;
         self.count_peers(&mut file);
         let more = file.more.take();
-        open(out, &file, "fileUsers")?;
         let only = (!self.member.admin).then_some(self.member.id);
-        let (mut from, mut rows) = (0, Rows { out, any: false });
-        loop {
-            let piece = self.tracker.store.file_users(id, only, from)?;
-            for row in &piece {
-                rows.add(row)?;
-            }
-            match piece.last() {
-                Some(last) if piece.len() == PIECE => from = last.user_id.saturating_add(1),
-                _ => break,
-            }
-        }
-        let more = serde_json::to_string(&more)?;
-        Ok(write!(out, "],{}", more.trim_start_matches('{'))?)
+        let limit = self.query.limit;
+        let from = self.query.after.map_or(0, |after| after.saturating_add(1));
+        let mut file_users = self.tracker.store.file_users(id, only, from, limit.saturating_add(1))?;
+        let more_users = file_users.len() > limit;
+        file_users.truncate(limit);
+        let last = file_users.last().filter(|_| more_users).map(|last| self.query.next(last.user_id));
+        Ok(Answer { next: last, ..Answer::json(&FullFile { file, file_users, more })? })
     }
 
-    fn users(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn users(&self) -> Result<Answer, Failure> {
         const NAMES: [(&str, &str); 5] = [
             ("id", "id"),
             ("username", "username"),
@@ -392,9 +403,8 @@ impl Call<'_> {
         self.admin()?;
         let (column, descending) = self.query.sort(&NAMES)?;
         let ids = self.tracker.store.ids(List::Users, column, descending, self.most())?;
-        out.write_all(b"[")?;
-        self.rows(out, &ids, (column, descending), |piece| self.read_users(piece))?;
-        Ok(out.write_all(b"\n]")?)
+        let (users, next) = self.rows(&ids, (column, descending), |piece| self.read_users(piece))?;
+        Ok(Answer { next, ..Answer::json(&users)? })
     }
 
     fn read_users(&self, ids: &[u32]) -> Result<Vec<ApiUser>, Failure> {
@@ -405,7 +415,7 @@ impl Call<'_> {
         Ok(users)
     }
 
-    fn user(&self, id: u32, out: &mut dyn Write) -> Result<(), Failure> {
+    fn user(&self, id: u32) -> Result<Answer, Failure> {
         let (tracker, own) = (self.tracker, id == self.member.id);
         if !own {
             self.admin()?;
@@ -413,31 +423,30 @@ impl Call<'_> {
         let user = self.read_users(&[id])?.pop().ok_or_else(|| Failure(404, "There is no user with this ID".into()))?;
         let passkey = if own { Some(tracker.store.passkey(id)?) } else { None };
         let own = passkey.map(|passkey| Own { announce: announce_urls(&tracker.config, &passkey), passkey });
-        open(out, &FullUser { user, activity: tracker.store.activity(id)?, own }, "torrents")?;
         // The ones announced last come first.
         let ids = tracker.store.ids(List::FilesOf(id), "time", true, self.most())?;
-        self.rows(out, &ids, ("time", true), |piece| Ok(tracker.store.user_files(id, piece)?))?;
-        Ok(out.write_all(b"]}")?)
+        let (torrents, next) = self.rows(&ids, ("time", true), |piece| Ok(tracker.store.user_files(id, piece)?))?;
+        let user = FullUser { user, activity: tracker.store.activity(id)?, own, torrents };
+        Ok(Answer { next, ..Answer::json(&user)? })
     }
 
     /// The clients that are let in, and for administrators also the others; with the peers whose ids begin
     /// so, as of the last minute.
-    fn clients(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn clients(&self) -> Result<Answer, Failure> {
         let clients = self.tracker.store.clients()?;
         let peers = self.tracker.history.peers_by_client(&self.tracker.swarms, self.now);
-        out.write_all(b"[")?;
-        let mut rows = Rows { out, any: false };
+        let mut rows = Vec::new();
         for client in clients.iter().filter(|client| client.approved || self.member.admin) {
             let prefix = client.client.as_bytes();
             let fits = |head: &[u8; 8]| head.starts_with(prefix.get(..8).unwrap_or(prefix));
             let count: u64 = peers.iter().filter(|(head, _)| fits(head)).map(|(_, count)| count).sum();
             let ClientRow { client, approved, pending, .. } = client;
-            rows.add(&json!({ "client": client, "approved": approved, "pending": pending, "peers": count }))?;
+            rows.push(json!({ "client": client, "approved": approved, "pending": pending, "peers": count }));
         }
-        Ok(out.write_all(b"\n]")?)
+        Answer::json(&rows)
     }
 
-    fn status(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn status(&self) -> Result<Answer, Failure> {
         use std::env::consts::{ARCH, OS};
         let (tracker, metrics, process) = (self.tracker, &self.tracker.metrics, Process::now());
         let history = &tracker.history;
@@ -481,15 +490,15 @@ impl Call<'_> {
                 unsaved_age: metrics.unsaved_age(self.now),
             },
         };
-        Ok(to_writer(out, &status)?)
+        Answer::json(&status)
     }
 
     /// What happened: the last half hour in steps, and a week by the hour; of both only what is after
     /// `after`.
-    fn history(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn history(&self) -> Result<Answer, Failure> {
         let after = self.query.after.unwrap_or(self.now.saturating_sub(HOURS * HOUR));
         let recent = self.tracker.history.rows(self.query.after.unwrap_or(0));
         let hours = self.tracker.store.hours(after)?;
-        Ok(to_writer(out, &json!({ "step": STEP, "columns": COLUMNS, "recent": recent, "hours": hours }))?)
+        Answer::json(&json!({ "step": STEP, "columns": COLUMNS, "recent": recent, "hours": hours }))
     }
 }
