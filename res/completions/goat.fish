@@ -1,108 +1,173 @@
-# Completions of goat for fish, made by `goat help --fish`.
-complete -c goat -f
-complete -c goat -n __fish_use_subcommand -a run -d 'run the tracker; so does goat without any word'
-complete -c goat -n '__fish_seen_subcommand_from run' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a check -d 'check configuration, database, certificate, ports, clock and permissions'
-complete -c goat -n '__fish_seen_subcommand_from check' -l fix -d 'mend what goat can mend: permissions of files'
-complete -c goat -n '__fish_seen_subcommand_from check' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from check' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a stats -d 'the community at a glance'
-complete -c goat -n '__fish_seen_subcommand_from stats' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from stats' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a user -d 'and another word'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a add -d 'make a member, and show passkey and API key'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from add' -l torrent-limit -x -d 'active on at most N torrents at a time; 0: any number'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from add' -l admin -d 'may see everything through the API'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from add' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from add' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a list -d 'members: what they were credited, what they do now'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from list' -l sort -x -a 'id name uploaded downloaded ratio' -d 'the order'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from list' -l banned -d 'only those'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from list' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from list' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a show -d 'a member: totals, seed time, clients and addresses'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from show' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from show' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a ban -d 'shut a member out of all swarms'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from ban' -l reason -x -d 'for other operators'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from ban' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a unban -d 'let a member in again'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from unban' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a remove -d 'remove a member; what they moved stays on the torrents'\'' accounts'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from remove' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a passkey -d 'give a member a new passkey; the old one is dead'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from passkey' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from passkey' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a key -d 'give a member a new API key; the old one is dead'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from key' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from key' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a limit -d 'let a member be active on at most N torrents; 0: any number'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from limit' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit' -a credit -d 'add to what a member was credited'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from credit' -l uploaded -x -d 'to add, such as 10GiB; with a minus to take away'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from credit' -l downloaded -x -d 'the same'
-complete -c goat -n '__fish_seen_subcommand_from user; and __fish_seen_subcommand_from credit' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a file -d 'and another word'
-complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a add -d 'register and verify torrents'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from add' -F
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from add' -l private -r -F -d 'write a copy with the private flag, and register that'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from add' -l public -d 'register it though it has no private flag'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from add' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from add' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a list -d 'torrents and their swarms'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from list' -l pending -d 'only those that await approval'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from list' -l dead -d 'only those that nobody seeds'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from list' -l sort -x -a 'id name size seeders leechers snatches activity' -d 'the order'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from list' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from list' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a show -d 'a torrent: its swarm, factors and totals'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from show' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from show' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a approve -d 'verify a torrent that is registered'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from approve' -l all -d 'all that wait'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from approve' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a revoke -d 'take that approval back'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from revoke' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a remove -d 'remove a torrent; what members moved of it stays theirs'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from remove' -l pending -d 'all that await approval'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from remove' -l by -x -d 'of them, those that this member announced'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from remove' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from file; and not __fish_seen_subcommand_from add list show approve revoke remove free' -a free -d 'credit so many percent of what moves from now on; freeleech unless said otherwise'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from free' -l download -x -d 'of what is downloaded; 0 if left out'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from free' -l upload -x -d 'of what is uploaded; 100 if left out'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from free' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from file; and __fish_seen_subcommand_from free' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a client -d 'and another word'
-complete -c goat -n '__fish_seen_subcommand_from client; and not __fish_seen_subcommand_from list approve deny remove' -a list -d 'clients, by the beginning of their User-Agent or peer id'
-complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from list' -l pending -d 'only those that await approval'
-complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from list' -l json -d 'print one JSON document'
-complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from list' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from client; and not __fish_seen_subcommand_from list approve deny remove' -a approve -d 'let in the clients whose User-Agent or peer id begins so'
-complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from approve' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from client; and not __fish_seen_subcommand_from list approve deny remove' -a deny -d 'take that approval back'
-complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from deny' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n '__fish_seen_subcommand_from client; and not __fish_seen_subcommand_from list approve deny remove' -a remove -d 'forget a client, so that it can be suggested again'
-complete -c goat -n '__fish_seen_subcommand_from client; and __fish_seen_subcommand_from remove' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a torrent -d 'write a member'\''s copy of a torrent, with their announce URLs'
-complete -c goat -n '__fish_seen_subcommand_from torrent' -F
-complete -c goat -n '__fish_seen_subcommand_from torrent' -l for -x -d 'whose'
-complete -c goat -n '__fish_seen_subcommand_from torrent' -l out -r -F -d 'where to'
-complete -c goat -n '__fish_seen_subcommand_from torrent' -l for-all -r -F -d 'a copy for each member who is not banned, into this folder'
-complete -c goat -n '__fish_seen_subcommand_from torrent' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a backup -d 'copy the database into a file; the tracker may run'
-complete -c goat -n '__fish_seen_subcommand_from backup' -F
-complete -c goat -n '__fish_seen_subcommand_from backup' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a restore -d 'put a backup in the database'\''s place; the tracker must not run'
-complete -c goat -n '__fish_seen_subcommand_from restore' -F
-complete -c goat -n '__fish_seen_subcommand_from restore' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a import -d 'bring members with their passkeys, or torrents, from another tracker'
-complete -c goat -n '__fish_seen_subcommand_from import' -F
-complete -c goat -n '__fish_seen_subcommand_from import' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a help -d 'explain goat, or one command'
-complete -c goat -n '__fish_seen_subcommand_from help' -l man -d 'the manual page'
-complete -c goat -n '__fish_seen_subcommand_from help' -l bash -d 'completions for bash'
-complete -c goat -n '__fish_seen_subcommand_from help' -l zsh -d 'completions for zsh'
-complete -c goat -n '__fish_seen_subcommand_from help' -l fish -d 'completions for fish'
-complete -c goat -n '__fish_seen_subcommand_from help' -l config -r -F -d 'instead of ~/.config/goat/config.json'
-complete -c goat -n __fish_use_subcommand -a --version -d 'the version of this goat'
-complete -c goat -n '__fish_seen_subcommand_from --version' -l config -r -F -d 'instead of ~/.config/goat/config.json'
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_goat_global_optspecs
+    string join \n config= V/version h/help
+end
+
+function __fish_goat_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_goat_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_goat_using_subcommand
+    set -l cmd (__fish_goat_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c goat -n "__fish_goat_needs_command" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_needs_command" -s V -l version -d 'print the version'
+complete -c goat -n "__fish_goat_needs_command" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_needs_command" -f -a "run" -d 'run the tracker; so does goat without a command'
+complete -c goat -n "__fish_goat_needs_command" -f -a "check" -d 'check configuration, database, certificate, ports, clock and permissions'
+complete -c goat -n "__fish_goat_needs_command" -f -a "stats" -d 'show the community at a glance'
+complete -c goat -n "__fish_goat_needs_command" -f -a "user" -d 'members'
+complete -c goat -n "__fish_goat_needs_command" -f -a "file" -d 'torrents'
+complete -c goat -n "__fish_goat_needs_command" -f -a "client" -d 'clients that are let in'
+complete -c goat -n "__fish_goat_needs_command" -f -a "torrent" -d 'write a member\'s copy of a torrent, with their announce URLs'
+complete -c goat -n "__fish_goat_needs_command" -f -a "backup" -d 'copy the database into a file; the tracker may run'
+complete -c goat -n "__fish_goat_needs_command" -f -a "restore" -d 'put a backup in the database\'s place; the tracker must not run'
+complete -c goat -n "__fish_goat_needs_command" -f -a "import" -d 'import members with their passkeys, or torrents, from another tracker'
+complete -c goat -n "__fish_goat_needs_command" -f -a "help" -d 'explain goat, or one command'
+complete -c goat -n "__fish_goat_using_subcommand run" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand run" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand check" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand check" -l fix -d 'mend what goat can mend: permissions of files, a damaged journal'
+complete -c goat -n "__fish_goat_using_subcommand check" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand check" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand stats" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand stats" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand stats" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "add" -d 'make a member, and show passkey and API key'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "list" -d 'list members: what they were credited, what they do now'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "show" -d 'show a member: totals, seed time, clients and addresses'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "ban" -d 'shut a member out of all swarms'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "unban" -d 'let a member in again'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "remove" -d 'remove a member; what they moved stays on the torrents\' accounts'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "passkey" -d 'give a member a new passkey; the old one is dead'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "key" -d 'give a member a new API key; the old one is dead'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "limit" -d 'let a member be active on at most N torrents; 0: any number'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "credit" -d 'add to what a member was credited'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l torrent-limit -d 'active on at most N torrents at a time; 0: any number' -r
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l admin -d 'may see and change everything through the API'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l sort -d 'the order' -r -f -a "id\t''
+name\t''
+uploaded\t''
+downloaded\t''
+ratio\t''"
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l banned -d 'only those who are banned'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l reason -d 'for other operators' -r
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from unban" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from unban" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from passkey" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from passkey" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from passkey" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from key" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from key" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from key" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l uploaded -d 'to add, such as 10GiB; with a minus to take away' -r
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l downloaded -d 'the same' -r
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "add" -d 'register and verify torrents'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "list" -d 'list torrents and their swarms'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "show" -d 'show a torrent: its swarm, factors and totals'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "approve" -d 'verify a torrent that is registered'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "revoke" -d 'take that approval back'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "remove" -d 'remove a torrent; what members moved of it stays theirs'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "free" -d 'credit so many percent of what moves from now on; freeleech unless said otherwise'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l private -d 'write a copy with the private flag, and register that' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l public -d 'register it though it has no private flag'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l sort -d 'the order' -r -f -a "id\t''
+name\t''
+size\t''
+seeders\t''
+leechers\t''
+completed\t''
+last-active\t''"
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l pending -d 'only those that await approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l dead -d 'only those that nobody seeds'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from show" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from show" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l all -d 'all that await approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l by -d 'of them, those that this member announced' -r
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l pending -d 'all that await approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l download -d 'of what is downloaded; 0 if left out' -r
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l upload -d 'of what is uploaded; 100 if left out' -r
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "list" -d 'list clients, by the beginning of their User-Agent or peer id'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "approve" -d 'let in the clients whose User-Agent or peer id begins so'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "deny" -d 'take that approval back'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "remove" -d 'forget a client, so that it can be suggested again'
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l pending -d 'only those that await approval'
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from approve" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from approve" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from deny" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from deny" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l for -d 'the member' -r
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'the copy' -r -F
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l for-all -d 'write a copy for each member who is not banned into this folder' -r -f -a "(__fish_complete_directories)"
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand torrent" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand backup" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand backup" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand restore" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand restore" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand import" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand import" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand help" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand help" -l man -d 'print the manual page'
+complete -c goat -n "__fish_goat_using_subcommand help" -l bash -d 'print completions for bash'
+complete -c goat -n "__fish_goat_using_subcommand help" -l zsh -d 'print completions for zsh'
+complete -c goat -n "__fish_goat_using_subcommand help" -l fish -d 'print completions for fish'
+complete -c goat -n "__fish_goat_using_subcommand help" -s h -l help -d 'Print help'

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
-use std::str::FromStr;
+
+use clap::ArgMatches;
 
 use crate::config::{self, Config, Problem};
 use crate::log::log;
@@ -13,106 +14,74 @@ use crate::store::Store;
 /// Why a command ends with another status than 0.
 pub enum Failure {
     /// Status 1.
-    Could(String),
+    Failed(String),
     /// Status 2: the words of the command.
-    Words(String),
+    Usage(String),
     /// Status 2: the configuration.
     Config(Vec<Problem>),
 }
 
 impl From<crate::store::Error> for Failure {
     fn from(error: crate::store::Error) -> Failure {
-        Failure::Could(error.to_string())
+        Failure::Failed(error.to_string())
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::Could(format!("cannot write: {error}"))
+        Failure::Failed(format!("cannot write: {error}"))
     }
 }
 
 /// What a command returns.
 pub type Done = Result<(), Failure>;
 
-/// An option: its name, what its value is ("" where it has none; words with | between them are all there are),
-/// and what it does.
-pub type Opt = (&'static str, &'static str, &'static str);
-
-/// A command.
-pub struct Command {
-    /// Its one or two words.
-    pub name: &'static str,
-    /// What follows: `[X]` may be left out, `X...` may be repeated.
-    pub arguments: &'static [&'static str],
-    /// Its options, beside [`OPTIONS`].
-    pub options: &'static [Opt],
-    /// What it does, in one line.
-    pub about: &'static str,
-    /// Does it.
-    pub run: fn(&Call) -> Done,
-}
-
-impl Command {
-    /// Its words, as in `user add NAME [--admin]`.
-    pub fn usage(&self) -> String {
-        let options = self.options.iter().map(|(name, value, _)| match *value {
-            "" => format!("[{name}]"),
-            value => format!("[{name} {value}]"),
-        });
-        let words = std::iter::once(self.name.to_string());
-        words.chain(self.arguments.iter().map(|word| word.to_string())).chain(options).collect::<Vec<_>>().join(" ")
-    }
-}
-
-/// What goes with every command.
-pub const OPTIONS: &[Opt] = &[("--config", "FILE", "instead of ~/.config/goat/config.json")];
-
-/// The words of a command that has them all in order.
+/// A command's words, as clap has read them.
 pub struct Call {
-    /// All the commands there are.
-    pub commands: &'static [Command],
-    pub command: &'static Command,
-    pub arguments: Vec<String>,
-    pub options: Vec<(&'static str, String)>,
+    pub name: String,
+    pub matches: ArgMatches,
+    /// The value of `--config`.
+    pub config: Option<String>,
 }
 
 impl Call {
-    /// An argument, "" where it is left out.
-    pub fn argument(&self, at: usize) -> &str {
-        self.arguments.get(at).map_or("", |text| text)
+    /// The values of an argument that may be repeated.
+    pub fn words(&self, name: &str) -> Vec<&str> {
+        self.matches.get_many::<String>(name).into_iter().flatten().map(String::as_str).collect()
     }
 
-    /// Whether an option was given.
-    pub fn on(&self, name: &str) -> bool {
-        self.value(name).is_some()
-    }
-
-    /// The value of an option that was given.
+    /// The value of an argument or option that was given.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.options.iter().find(|(given, _)| *given == name).map(|(_, value)| value.as_str())
+        self.matches.get_one(name).map(String::as_str)
     }
 
-    /// The value of an option that was given and reads as a number.
-    pub fn number<T: FromStr>(&self, name: &str, allowed: &str) -> Result<Option<T>, Failure> {
-        let read =
-            |text: &str| text.parse().map_err(|_| self.wrong(&format!("{name} is {text}, but must be {allowed}")));
-        self.value(name).map(read).transpose()
+    /// The value of an argument that must be there.
+    pub fn argument(&self, name: &str) -> &str {
+        self.value(name).unwrap_or_default()
+    }
+
+    /// The same of an option that is read as something else than text.
+    pub fn get<T: Copy + Send + Sync + 'static>(&self, name: &str) -> Option<T> {
+        self.matches.get_one(name).copied()
+    }
+
+    /// Whether an option without a value was given.
+    pub fn on(&self, name: &str) -> bool {
+        self.matches.get_flag(name)
     }
 
     pub fn json(&self) -> bool {
-        self.on("--json")
+        self.on("json")
     }
 
-    /// A complaint about the words, with the right ones.
+    /// A complaint about words that clap cannot judge.
     pub fn wrong(&self, message: &str) -> Failure {
-        let name = self.command.name;
-        Failure::Words(format!("{message}; it is: goat {} (`goat help {name}` explains it)", self.command.usage()))
+        Failure::Usage(super::usage(message, &self.name))
     }
 
     /// Reads the configuration; makes the default one where there is none.
     pub fn config(&self) -> Result<Config, Failure> {
-        let path = match self.value("--config") {
+        let path = match &self.config {
             Some(path) => path.into(),
             None => {
                 let path = config::default_path().map_err(|problem| Failure::Config(vec![problem]))?;
@@ -134,57 +103,8 @@ impl Call {
     }
 }
 
-/// The command of this name.
-pub fn find(commands: &'static [Command], name: &str) -> Option<&'static Command> {
-    commands.iter().find(|command| command.name == name)
-}
-
-/// Takes the name of the command out of the words.
-pub fn take_command(
-    commands: &'static [Command],
-    words: &mut Vec<String>,
-    help: bool,
-) -> Result<&'static Command, Failure> {
-    let named =
-        |name: &str| find(commands, name).ok_or_else(|| Failure::Words(format!("there is no command `{name}`")));
-    if words.first().is_some_and(|word| word == "--version") {
-        words.remove(0);
-        return named("--version");
-    }
-    let Some(at) = words.iter().position(|word| !word.starts_with("--")) else {
-        return named(if help { "help" } else { "run" });
-    };
-    let first = words.remove(at);
-    if let Some(command) = find(commands, &first) {
-        return Ok(command);
-    }
-    let second = if at < words.len() { words.remove(at) } else { String::new() };
-    let name = format!("{first} {second}").trim_end().to_string();
-    if let Some(command) = find(commands, &name) {
-        return Ok(command);
-    }
-    let family = format!("{first} ");
-    let members: Vec<&str> = commands.iter().filter_map(|command| command.name.strip_prefix(&family)).collect();
-    if help && second.is_empty() && !members.is_empty() {
-        words.push(first);
-        return named("help");
-    }
-    // What was meant may be a family, or lack its family.
-    let words = commands.iter().flat_map(|command| {
-        let (first, second) = command.name.split_once(' ').unwrap_or((command.name, command.name));
-        [(command.name, command.name), (first, first), (second, command.name)]
-    });
-    let near = words.min_by_key(|(word, _)| config::difference(word, &name));
-    let advice = match near.filter(|(word, _)| config::difference(word, &name) * 2 <= word.len()) {
-        Some((_, near)) if !second.is_empty() || members.is_empty() => format!(": did you mean `goat {near}`?"),
-        _ if !members.is_empty() => format!(": {first} goes with {}", members.join(", ")),
-        _ => String::new(),
-    };
-    Err(Failure::Words(format!("there is no command `{name}`{advice} (`goat help` lists the commands)")))
-}
-
 pub fn store(config: &Config) -> Result<Store, Failure> {
-    Store::open(config).map_err(|e| Failure::Could(format!("{}: {e}", config.database_name())))
+    Store::open(config).map_err(|e| Failure::Failed(format!("{}: {e}", config.database_name())))
 }
 
 /// Seconds since 1970.
@@ -212,7 +132,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Done {
 }
 
 fn cannot_write(path: &Path, e: &dyn std::fmt::Display) -> Failure {
-    Failure::Could(format!("cannot write {}: {e}", path.display()))
+    Failure::Failed(format!("cannot write {}: {e}", path.display()))
 }
 
 /// Makes an empty file beside `path` for its owner's eyes only, has it filled, and puts it in the place. Where

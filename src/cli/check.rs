@@ -49,7 +49,7 @@ fn good(what: impl Into<String>) -> Finding {
 
 pub fn check(call: &Call) -> Done {
     let config = call.config()?;
-    let fix = call.on("--fix");
+    let fix = call.on("fix");
     let mut findings = vec![good(config.file.display().to_string())];
     let name = config.database_name();
     let mut last_written = 0;
@@ -87,7 +87,7 @@ pub fn check(call: &Call) -> Done {
             print(&format!("{}: {}{}\n", clean(&what), state.word(), clean(&message)))?;
         }
     }
-    if wrong == 0 { Ok(()) } else { Err(Failure::Could(format!("{wrong} of these must be mended"))) }
+    if wrong == 0 { Ok(()) } else { Err(Failure::Failed(format!("{wrong} of these must be mended"))) }
 }
 
 /// Files with secrets that everybody on the machine may read, and a folder that cannot be written.

@@ -17,21 +17,17 @@ fn fields(client: &ClientRow) -> Fields {
 pub fn list(call: &Call) -> Done {
     let (_, store) = call.open()?;
     let pending = ["approved", "suggested", "suggestedBy", "client"];
-    let columns = if call.on("--pending") { &pending[..] } else { &["approved", "client"] };
+    let columns = if call.on("pending") { &pending[..] } else { &["approved", "client"] };
     let mut list = List::new(call.json(), columns, &fields(&ClientRow::default()));
     let clients = store.clients()?;
-    let shown = clients.iter().filter(|client| client.pending || !call.on("--pending"));
+    let shown = clients.iter().filter(|client| client.pending || !call.on("pending"));
     shown.for_each(|client| list.row(&fields(client)));
     list.end()
 }
 
 /// The prefix that a command is about, and the database.
 fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
-    let prefix = call.argument(0);
-    if prefix.is_empty() || prefix.chars().count() > 128 {
-        return Err(call.wrong("PREFIX has 1 to 128 characters"));
-    }
-    Ok((prefix, call.open()?.1))
+    Ok((call.argument("PREFIX"), call.open()?.1))
 }
 
 pub fn approve(call: &Call) -> Done {
@@ -59,6 +55,6 @@ pub fn remove(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
     match store.remove_client(prefix)? {
         true => Ok(()),
-        false => Err(Failure::Could(format!("there is no client {prefix}: `goat client list` shows what there is"))),
+        false => Err(Failure::Failed(format!("there is no client {prefix}: `goat client list` shows what there is"))),
     }
 }

@@ -25,7 +25,7 @@ pub fn run(call: &Call) -> Done {
         let (file, key, allowed) = (config.file, key.into(), PEM.into());
         return Err(Failure::Config(vec![Problem { file, line: 0, key, found, allowed }]));
     }
-    crate::server::run(config).map_err(Failure::Could)
+    crate::server::run(config).map_err(Failure::Failed)
 }
 
 /// How many members and torrents `goat stats` names.
@@ -60,7 +60,7 @@ pub fn stats(call: &Call) -> Done {
         ]);
     })?;
     shown.extend([
-        ("unsaved", Cell::Int(journal::left(&config).map_err(Failure::Could)? as u64)),
+        ("unsaved", Cell::Int(journal::left(&config).map_err(Failure::Failed)? as u64)),
         ("topMembers", Cell::List(members)),
         ("topTorrents", Cell::List(torrents)),
     ]);
@@ -87,18 +87,18 @@ fn by_hand(config: &Config, program: &str, options: &str, direction: char, file:
     print(&format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
     let done = "nothing was done yet: with MySQL and MariaDB use the command above";
     let first = "; first stop goat and move away what it could not write, as README says under \"Backup and restore\"";
-    Err(Failure::Could(format!("{done}{}", if direction == '<' { first } else { "" })))
+    Err(Failure::Failed(format!("{done}{}", if direction == '<' { first } else { "" })))
 }
 
 pub fn backup(call: &Call) -> Done {
     let config = call.config()?;
-    let file = call.argument(0);
+    let file = call.argument("FILE");
     if config.db.driver == Driver::Mysql {
         let options = "--single-transaction --default-character-set=utf8mb4 ";
         return by_hand(&config, "mariadb-dump", options, '>', file);
     }
     not_itself(&config, file)?;
-    let taken = |why: &str| Err(Failure::Could(format!("{file} {why}: name another file")));
+    let taken = |why: &str| Err(Failure::Failed(format!("{file} {why}: name another file")));
     if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
         return taken("is there, and is no file");
     }
@@ -116,7 +116,7 @@ pub fn backup(call: &Call) -> Done {
 fn not_itself(config: &Config, file: &str) -> Done {
     match (Path::new(file).canonicalize(), config.db.path.canonicalize()) {
         (Ok(file), Ok(path)) if file == path => {
-            Err(Failure::Could(format!("{} is the database itself: name another file", file.display())))
+            Err(Failure::Failed(format!("{} is the database itself: name another file", file.display())))
         }
         _ => Ok(()),
     }
@@ -124,7 +124,7 @@ fn not_itself(config: &Config, file: &str) -> Done {
 
 pub fn restore(call: &Call) -> Done {
     let config = call.config()?;
-    let file = call.argument(0);
+    let file = call.argument("FILE");
     if config.db.driver == Driver::Mysql {
         return by_hand(&config, "mariadb", "--default-character-set=utf8mb4 ", '<', file);
     }
@@ -153,8 +153,8 @@ fn discard(config: &Config) -> Result<String, Error> {
 const MAX_IMPORT: u64 = 256 << 20;
 
 pub fn import(call: &Call) -> Done {
-    let (config, file) = (call.config()?, call.argument(0));
-    let wrong = |e: String| Failure::Could(e.lines().map(|line| format!("{file}: {line}\n")).collect());
+    let (config, file) = (call.config()?, call.argument("FILE.csv"));
+    let wrong = |e: String| Failure::Failed(e.lines().map(|line| format!("{file}: {line}\n")).collect());
     let mut text = String::new();
     let read = File::open(file).and_then(|file| file.take(MAX_IMPORT + 1).read_to_string(&mut text));
     read.map_err(|e| wrong(e.to_string()))?;

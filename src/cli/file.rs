@@ -15,6 +15,9 @@ use crate::torrent::{self, InfoHash, Torrent};
 /// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
 const MAX_TORRENT: u64 = 256 << 20;
 
+/// What is to be registered.
+const WHAT: &str = "FILE.torrent|HASH";
+
 /// Reads a torrent file as a whole.
 pub fn load(path: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
@@ -27,7 +30,7 @@ pub fn load(path: &str) -> Result<Vec<u8>, String> {
 fn read(config: &Config, store: &Store, id: u32) -> Result<SwarmRow, Failure> {
     let mut found = None;
     store.files(Which::Id(id), "f.id", live_since(config), |row| found = Some(row))?;
-    found.ok_or_else(|| Failure::Could("the torrent was removed meanwhile".into()))
+    found.ok_or_else(|| Failure::Failed("the torrent was removed meanwhile".into()))
 }
 
 /// The torrent that a command is about.
@@ -39,11 +42,11 @@ fn find(config: &Config, store: &Store, text: &str) -> Result<SwarmRow, Failure>
     match (found.pop(), found.is_empty()) {
         (Some(file), true) => read(config, store, file.id),
         (Some(_), false) => {
-            Err(Failure::Could(format!("{text} may be several torrents: give more of the hash (`goat file list`)")))
+            Err(Failure::Failed(format!("{text} may be several torrents: give more of the hash (`goat file list`)")))
         }
         (None, _) => {
             let advice = "`goat file add` registers torrents, `goat file list` shows those that are";
-            Err(Failure::Could(format!("{text} is not registered: {advice}")))
+            Err(Failure::Failed(format!("{text} is not registered: {advice}")))
         }
     }
 }
@@ -66,18 +69,18 @@ impl New {
 /// Reads what is to be registered: an info hash, or a torrent file.
 fn new(call: &Call, what: &str) -> Result<New, Failure> {
     if let Ok(info_hash) = what.parse() {
-        if call.on("--private") {
+        if call.value("private").is_some() {
             return Err(call.wrong("--private goes with a torrent file, not with a hash"));
         }
         return Ok(New { info_hash, second: None, name: String::new(), size: 0 });
     }
     let bytes = load(what).map_err(|e| {
         let message = "is neither an info hash (40 or 64 hex digits) nor a file that can be read";
-        Failure::Could(format!("{what} {message}: {e}"))
+        Failure::Failed(format!("{what} {message}: {e}"))
     })?;
-    let wrong = |e: String| Failure::Could(format!("{what}: {e}"));
+    let wrong = |e: String| Failure::Failed(format!("{what}: {e}"));
     let torrent = torrent::read(&bytes).map_err(wrong)?;
-    match call.value("--private") {
+    match call.value("private") {
         Some(_) if torrent.private => Err(wrong("it has the private flag already: register it as it is".into())),
         Some(out) => {
             let copy = torrent::private_copy(&bytes).map_err(wrong)?;
@@ -85,7 +88,7 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
             write_file(Path::new(out), &copy)?;
             Ok(new)
         }
-        None if torrent.private || call.on("--public") => Ok(New::from(&torrent)),
+        None if torrent.private || call.on("public") => Ok(New::from(&torrent)),
         None => {
             let reason = "it has no private flag, so clients would find strangers through DHT and peer exchange";
             let advice = "--private OUT.torrent registers a copy with the flag, --public this one as it is";
@@ -101,20 +104,17 @@ fn second_of(store: &Store, info_hash: &InfoHash) -> Result<Option<(InfoHash, St
 }
 
 pub fn add(call: &Call) -> Done {
-    if call.arguments.len() > 1 && call.on("--private") {
+    if call.words(WHAT).len() > 1 && call.value("private").is_some() {
         return Err(call.wrong("--private goes with one torrent"));
     }
-    if call.on("--private") && call.on("--public") {
-        return Err(call.wrong("--private and --public exclude each other"));
-    }
     // All are read and judged before the first is registered.
-    let new: Vec<New> = call.arguments.iter().map(|what| new(call, what)).collect::<Result<_, _>>()?;
+    let new: Vec<New> = call.words(WHAT).into_iter().map(|what| new(call, what)).collect::<Result<_, _>>()?;
     let (config, store) = call.open()?;
     for New { info_hash, .. } in &new {
         let here = new.iter().find(|hybrid| hybrid.second == Some(*info_hash));
         let here = here.map(|hybrid| (hybrid.info_hash, hybrid.name.clone()));
         if let Some((hash, name)) = here.or(second_of(&store, info_hash)?) {
-            return Err(Failure::Could(format!(
+            return Err(Failure::Failed(format!(
                 "{info_hash} is the second hash of the hybrid torrent {name}, which is tracked as {hash}"
             )));
         }
@@ -153,18 +153,17 @@ fn fields(row: &SwarmRow) -> Fields {
 }
 
 pub fn list(call: &Call) -> Done {
-    let which = match (call.on("--pending"), call.on("--dead")) {
-        (true, true) => return Err(call.wrong("--pending and --dead exclude each other")),
-        (true, false) => Which::Pending,
+    let which = match (call.on("pending"), call.on("dead")) {
+        (true, _) => Which::Pending,
         (false, true) => Which::Dead,
         (false, false) => Which::All,
     };
     let (config, store) = call.open()?;
     let usual = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
     let pending = ["id", "infoHash", "size", "suggested", "suggestedBy", "name"];
-    let columns = if call.on("--pending") { &pending[..] } else { &usual };
+    let columns = if call.on("pending") { &pending[..] } else { &usual };
     let mut list = List::new(call.json(), columns, &fields(&SwarmRow::default()));
-    store.files(which, super::call::order(&FILE_ORDERS, call.value("--sort")), live_since(&config), |row| {
+    store.files(which, super::call::order(&FILE_ORDERS, call.value("sort")), live_since(&config), |row| {
         list.row(&fields(&row))
     })?;
     list.end()
@@ -172,7 +171,7 @@ pub fn list(call: &Call) -> Done {
 
 pub fn show_one(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let row = find(&config, &store, call.argument(0))?;
+    let row = find(&config, &store, call.argument("HASH"))?;
     let (mut shown, totals) = (fields(&row), store.file_totals(row.file.id)?);
     shown.extend([
         ("uploaded", Cell::Bytes(totals.uploaded)),
@@ -183,15 +182,12 @@ pub fn show_one(call: &Call) -> Done {
 }
 
 pub fn approve(call: &Call) -> Done {
-    let all = call.on("--all");
-    if all != call.argument(0).is_empty() {
-        return Err(call.wrong("either HASH or --all"));
-    }
+    let all = call.on("all");
     let (config, store) = call.open()?;
     let approved = if all {
         store.approve_pending()?
     } else {
-        let file = find(&config, &store, call.argument(0))?.file;
+        let file = find(&config, &store, call.argument("HASH"))?.file;
         store.set_verified(file.id, true)?;
         u64::from(!file.verified)
     };
@@ -200,39 +196,29 @@ pub fn approve(call: &Call) -> Done {
 
 pub fn revoke(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let file = find(&config, &store, call.argument(0))?.file;
+    let file = find(&config, &store, call.argument("HASH"))?.file;
     store.set_verified(file.id, false)?;
     print(&format!("{}  {}  is no longer verified\n", file.info_hash, clean(&file.name)))
 }
 
 pub fn remove(call: &Call) -> Done {
-    let (pending, by) = (call.on("--pending"), call.value("--by"));
-    if pending != call.argument(0).is_empty() {
-        return Err(call.wrong("either HASH or --pending"));
-    }
-    if by.is_some() && !pending {
-        return Err(call.wrong("--by goes with --pending"));
-    }
+    let (pending, by) = (call.on("pending"), call.value("by"));
     let (config, store) = call.open()?;
     if pending {
         let by = by.map(|name| super::user::find(&config, &store, name)).transpose()?;
         let removed = store.remove_pending(by.map(|user| user.id))?;
         return print(&format!("{} removed\n", count(removed, "torrent")));
     }
-    let file = find(&config, &store, call.argument(0))?.file;
+    let file = find(&config, &store, call.argument("HASH"))?.file;
     store.remove_file(file.id)?;
     print(&format!("{}  {}  is removed\n", file.info_hash, clean(&file.name)))
 }
 
 pub fn free(call: &Call) -> Done {
-    const ALLOWED: &str = "whole percents from 0 to 1000";
-    let percent = |name| match call.number::<u16>(name, ALLOWED)? {
-        Some(percent) if percent > 1000 => Err(call.wrong(&format!("{name} is {percent}, but must be {ALLOWED}"))),
-        percent => Ok(percent),
-    };
-    let (download, upload) = (percent("--download")?.unwrap_or(0), percent("--upload")?.unwrap_or(100));
+    let download = call.get("download").unwrap_or(0);
+    let upload = call.get("upload").unwrap_or(100);
     let (config, store) = call.open()?;
-    let mut row = find(&config, &store, call.argument(0))?;
+    let mut row = find(&config, &store, call.argument("HASH"))?;
     row.file.factors = Factors { upload, download };
     store.set_factors(row.file.id, row.file.factors)?;
     if call.json() {

@@ -1,39 +1,39 @@
 //! The command line: what an operator does to members, torrents, clients and the tracker itself.
 //!
-//! The words of every command stand in `table`; help, completions and the manual page are made from it.
-//! Results go to stdout, errors to stderr. Exit status: 0 done, 1 could not, 2 wrong words or a wrong
+//! `commands` declares the words of every command; clap reads and explains them.
+//! Results go to stdout, errors to stderr. Exit status: 0 done, 1 could not, 2 wrong usage or a wrong
 //! configuration.
 
 mod call;
 mod check;
 mod client;
+mod commands;
 mod community;
 mod file;
-mod help;
 mod output;
-mod table;
 mod torrent;
 mod user;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use call::{Call, Failure, OPTIONS, find, take_command};
-use table::COMMANDS;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::config::Problem;
+use call::{Call, Done, Failure};
+
+use crate::config::{self, Problem};
 use crate::log::clean;
 
 /// Does what the command line says and returns the exit status.
 pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
-    let wrong = |word| Failure::Words(format!("{word:?} is not UTF-8: rename it (`goat help` lists the commands)"));
-    let words = words.map(|word| word.into_string().map_err(wrong)).collect::<Result<_, _>>();
-    match words.and_then(parse).and_then(|call| (call.command.run)(&call)) {
+    let wrong = |word| Failure::Usage(format!("{word:?} is not UTF-8: rename it (`goat help` lists the commands)"));
+    let words = words.map(|word| word.into_string().map_err(wrong)).collect::<Result<Vec<_>, _>>();
+    match words.and_then(|words| run(&words)) {
         Ok(()) => 0,
-        Err(Failure::Could(message)) => {
+        Err(Failure::Failed(message)) => {
             complain(&message.lines().map(|line| format!("goat: {}", clean(line))).collect::<Vec<_>>(), 1)
         }
-        Err(Failure::Words(message)) => complain(&[format!("goat: {}", clean(&message))], 2),
+        Err(Failure::Usage(message)) => complain(&[format!("goat: {}", clean(&message))], 2),
         Err(Failure::Config(problems)) => complain(&problems.iter().map(Problem::to_string).collect::<Vec<_>>(), 2),
     }
 }
@@ -45,63 +45,124 @@ fn complain(lines: &[String], status: u8) -> u8 {
     status
 }
 
-/// Finds the command, and judges its words before anything is opened.
-fn parse(mut words: Vec<String>) -> Result<Call, Failure> {
-    let mut options = Vec::new();
-    // Goes with every command, and may come before it.
-    while let Some(at) = words.iter().take_while(|word| *word != "--").position(|word| word == "--config") {
-        words.remove(at);
-        if at == words.len() {
-            return Err(Failure::Words("--config wants a FILE (`goat help` lists the commands)".into()));
-        }
-        if !options.is_empty() {
-            return Err(Failure::Words("--config is given twice (`goat help` lists the commands)".into()));
-        }
-        options.push(("--config", words.remove(at)));
+/// Reads the words, before anything is opened, and does what they say.
+fn run(words: &[String]) -> Done {
+    let goat = ["goat".to_string()];
+    let mut matches = match commands::goat().try_get_matches_from(goat.iter().chain(words)) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => return output::print(&error.to_string()),
+        Err(error) => return Err(Failure::Usage(explain(&error, words))),
+    };
+    if matches.get_flag("version") && matches.subcommand().is_none() {
+        return output::print(concat!("goat ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    let help = words.iter().take_while(|word| *word != "--").any(|word| word == "--help" || word == "-h");
-    words.retain(|word| !help || (word != "--help" && word != "-h"));
-    let command = take_command(COMMANDS, &mut words, help)?;
-    if help && command.name != "help" {
-        let arguments = vec![command.name.to_string()];
-        let command = find(COMMANDS, "help").unwrap_or(command);
-        return Ok(Call { commands: COMMANDS, command, arguments, options: vec![] });
-    }
-    let mut call = Call { commands: COMMANDS, command, arguments: Vec::new(), options };
-    let mut words = words.into_iter();
-    let mut only_arguments = false;
-    while let Some(word) = words.next() {
-        if only_arguments || !word.starts_with("--") {
-            call.arguments.push(word);
-        } else if word == "--" {
-            only_arguments = true;
-        } else {
-            let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
-            let Some((name, kind, _)) = command.options.iter().chain(OPTIONS).find(|(known, ..)| *known == name) else {
-                return Err(call.wrong(&format!("there is no option {name}")));
-            };
-            let value = match (kind.is_empty(), value) {
-                (true, None) => String::new(),
-                (true, Some(_)) => return Err(call.wrong(&format!("{name} takes no value"))),
-                (false, Some(value)) => value.to_string(),
-                (false, None) => words.next().ok_or_else(|| call.wrong(&format!("{name} wants a value: {kind}")))?,
-            };
-            if kind.contains('|') && !kind.split('|').any(|word| word == value) {
-                return Err(call.wrong(&format!("{name} is {value}, but must be one of {kind}")));
+    // The option may stand behind any word of the command.
+    let mut configs = Vec::new();
+    let mut name = String::new();
+    loop {
+        configs.extend(matches.remove_one::<String>("config"));
+        match matches.remove_subcommand() {
+            Some((word, inner)) => {
+                name = format!("{name} {word}");
+                matches = inner;
             }
-            if call.on(name) {
-                return Err(call.wrong(&format!("{name} is given twice")));
-            }
-            call.options.push((name, value));
+            None => break,
         }
     }
-    let wanted = command.arguments.iter().filter(|argument| !argument.starts_with('['));
-    if let Some(missing) = wanted.clone().nth(call.arguments.len()) {
-        return Err(call.wrong(&format!("{missing} is missing")));
+    let name = name.trim_start();
+    if configs.len() > 1 {
+        return Err(Failure::Usage(format!("--config is given twice {}", hint(name))));
     }
-    let many = command.arguments.iter().any(|argument| argument.contains("..."));
-    match call.arguments.get(command.arguments.len()) {
-        Some(word) if !many => Err(call.wrong(&format!("{word} is one word too many"))),
-        _ => Ok(call),
+    let entry = commands::all().into_iter().find(|entry| entry.name == name);
+    let call = Call { name: name.into(), matches, config: configs.pop() };
+    entry.map_or(community::run as fn(&Call) -> Done, |entry| entry.run)(&call)
+}
+
+/// Where a command is explained.
+fn hint(name: &str) -> String {
+    if name.is_empty() {
+        "(`goat help` lists the commands)".into()
+    } else {
+        format!("(`goat help {name}` explains it)")
     }
+}
+
+/// What is wrong, the usage of the command that was meant, and where it is explained.
+fn usage(message: &str, name: &str) -> String {
+    let usage = commands::find(&mut commands::goat(), name).map(|command| command.render_usage().to_string());
+    let usage = usage.unwrap_or_default().replace("Usage:", "usage:");
+    format!("{message}; {usage} {}", hint(name))
+}
+
+/// One line of what clap says in several.
+fn explain(error: &clap::Error, words: &[String]) -> String {
+    let unknown_word = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => Some(word),
+        _ => None,
+    };
+    let mut name = String::new();
+    for word in words.iter().take_while(|word| Some(*word) != unknown_word) {
+        let longer = format!("{name} {word}");
+        if commands::find(&mut commands::goat(), &longer).is_some() {
+            name = longer.trim_start().into();
+        }
+    }
+    if let Some(word) = unknown_word {
+        let mut rest = words.iter().skip_while(|other| *other != word).take(2).filter(|word| !word.starts_with('-'));
+        let (first, second) = (rest.next().map_or("", String::as_str), rest.next().map_or("", String::as_str));
+        return unknown(&format!("{name} {first} {second}"));
+    }
+    let text = error.to_string();
+    let mut paragraphs = text.split("\n\n").map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut said = paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_string();
+    for tip in paragraphs.filter(|paragraph| paragraph.starts_with("tip: ")) {
+        said = format!("{said}: {}", tip.trim_start_matches("tip: "));
+    }
+    usage(&said, &name)
+}
+
+/// Commands that take something away, which nobody shall run by a slip.
+const DESTRUCTIVE: [&str; 5] = ["remove", "ban", "restore", "revoke", "deny"];
+
+/// What to say of words that name no command.
+fn unknown(words: &str) -> String {
+    let mut words = words.split_whitespace();
+    let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let all: Vec<&str> = commands::all().into_iter().map(|entry| entry.name).collect();
+    let members: Vec<&str> = all.iter().filter_map(|name| name.strip_prefix(first)?.strip_prefix(' ')).collect();
+    // A word that lacks its family names what there is, whatever that does.
+    let lacking = all.iter().filter(|name| name.split_once(' ').is_some_and(|(_, last)| last == first));
+    let lacking: Vec<String> = lacking.map(|name| format!("goat {name}")).collect();
+    let advice = if !lacking.is_empty() {
+        format!("; usage: {}", lacking.join(", "))
+    } else if let Some(near) = nearest(&all, first, second, !members.is_empty()) {
+        format!(": did you mean `goat {near}`?")
+    } else if !members.is_empty() {
+        format!("; {first} goes with {}", members.join(", "))
+    } else {
+        String::new()
+    };
+    let name = if members.is_empty() { first.into() } else { format!("{first} {second}") };
+    format!("there is no command `{}`{advice} (`goat help` lists the commands)", name.trim_end())
+}
+
+/// The command or family that was meant, if it is one that does no harm. Where the first word is a family, its
+/// commands alone are meant.
+fn nearest<'a>(all: &[&'a str], first: &str, second: &str, known: bool) -> Option<&'a str> {
+    let near = |word: &str, wanted: &str| {
+        let difference = config::difference(word, wanted);
+        (difference * 2 <= word.len()).then_some(difference)
+    };
+    let harmless = all.iter().filter(|name| !DESTRUCTIVE.contains(&name.rsplit(' ').next().unwrap_or(name)));
+    let guesses = harmless.flat_map(|name| match name.split_once(' ') {
+        Some((family, last)) => {
+            let whole = near(family, first).zip(near(last, second)).map(|(family, last)| family + last);
+            let alone = if known { [None, None] } else { [near(last, first), near(family, first).map(|n| n + 1)] };
+            vec![(whole, *name), (alone[0], *name), (alone[1], family)]
+        }
+        None if known => vec![],
+        None => vec![(near(name, first), *name)],
+    });
+    let guesses = guesses.filter_map(|(difference, name)| Some((difference?, name)));
+    guesses.min_by_key(|(difference, _)| *difference).map(|(_, name)| name)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-use super::call::{Done, Failure};
+use super::call::Done;
 use crate::log::{clean, timestamp};
 
 /// The fields of a thing, each by its name in JSON.
@@ -200,10 +200,9 @@ fn duration(seconds: u64) -> String {
 }
 
 /// Reads `10GiB`, `1.5 TB`, `-300` (bytes) or the like, exactly; a fraction of a byte is cut off.
-pub fn bytes(text: &str) -> Result<i64, Failure> {
+pub fn bytes(text: &str) -> Result<i64, String> {
     let wrong = || {
-        let rule = "a number of bytes, if you like with B, kB, KiB, MB, MiB and so on up to EiB";
-        Failure::Words(format!("{text} is not {rule}: such as 10GiB or 1.5TB (`goat help user credit` explains it)"))
+        "must be a number of bytes, if you like with B, kB, KiB, MB, MiB and so on up to EiB: 10GiB, 1.5TB".to_string()
     };
     let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());

@@ -10,13 +10,10 @@ use crate::torrent;
 use crate::tracker::announce_urls;
 
 pub fn copy(call: &Call) -> Done {
-    let (name, out, folder) = (call.value("--for"), call.value("--out"), call.value("--for-all"));
+    let (name, out, folder) = (call.value("for"), call.value("out"), call.value("for-all"));
     let one = name.zip(out);
-    if one.is_some() == folder.is_some() || name.is_some() != out.is_some() {
-        return Err(call.wrong("either --for NAME and --out OUT.torrent, or --for-all DIR"));
-    }
-    let source = call.argument(0);
-    let wrong = |e: String| Failure::Could(format!("{source}: {e}"));
+    let source = call.argument("FILE.torrent");
+    let wrong = |e: String| Failure::Failed(format!("{source}: {e}"));
     let bytes = file::load(source).map_err(wrong)?;
     let info_hash = torrent::read(&bytes).map_err(wrong)?.info_hash;
     let (config, store) = call.open()?;
@@ -30,7 +27,7 @@ pub fn copy(call: &Call) -> Done {
     } else {
         let folder = PathBuf::from(folder.unwrap_or_default());
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(|e| Failure::Could(format!("cannot make the folder {}: {e}", folder.display())))?;
+        made.map_err(|e| Failure::Failed(format!("cannot make the folder {}: {e}", folder.display())))?;
         let members = store.passkeys()?;
         for (id, name, passkey) in &members {
             write(passkey, &folder.join(file_name(*id, name)))?;

@@ -1,13 +1,11 @@
 //! `goat user`: members.
 
 use super::call::{Call, Done, Failure, live_since};
-use super::output::{Cell, Fields, List, bytes, count, print, show};
+use super::output::{Cell, Fields, List, count, print, show};
 use crate::config::Config;
 use crate::log::clean;
 use crate::store::{NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
 use crate::tracker::announce_urls;
-
-const LIMIT: &str = "a number from 0 to 4294967295";
 
 /// The member that a command is about.
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<UserRow, Failure> {
@@ -15,7 +13,7 @@ pub fn find(config: &Config, store: &Store, text: &str) -> Result<UserRow, Failu
     if let Some(id) = store.find_user(text)? {
         store.users(Who::Id(id), "u.id", live_since(config), |user| found = Some(user))?;
     }
-    found.ok_or_else(|| Failure::Could(format!("there is no user {text}: `goat user list` shows who there is")))
+    found.ok_or_else(|| Failure::Failed(format!("there is no user {text}: `goat user list` shows who there is")))
 }
 
 /// What is shown once of a member who was made or has got something new.
@@ -41,23 +39,23 @@ fn secrets(config: &Config, id: u32, name: &str, passkey: &str, api_key: Option<
 }
 
 pub fn add(call: &Call) -> Done {
-    let limit = call.number("--torrent-limit", LIMIT)?.unwrap_or(0);
+    let limit = call.get("torrent-limit").unwrap_or(0);
     let (config, store) = call.open()?;
-    let name = call.argument(0);
-    let NewUser { id, passkey, api_key } = store.add_user(name, limit, call.on("--admin"))?;
+    let name = call.argument("NAME");
+    let NewUser { id, passkey, api_key } = store.add_user(name, limit, call.on("admin"))?;
     secrets(&config, id, name, &passkey, Some(api_key), call.json())
 }
 
 pub fn passkey(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
+    let user = find(&config, &store, call.argument("NAME"))?;
     let passkey = store.new_passkey(user.id)?;
     secrets(&config, user.id, &user.name, &passkey, None, call.json())
 }
 
 pub fn key(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
+    let user = find(&config, &store, call.argument("NAME"))?;
     let (passkey, key) = (store.passkey(user.id)?, store.new_api_key(user.id)?);
     secrets(&config, user.id, &user.name, &passkey, Some(key), call.json())
 }
@@ -82,7 +80,7 @@ fn fields(user: &UserRow) -> Fields {
 
 pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let who = if call.on("--banned") { Who::Banned } else { Who::Everybody };
+    let who = if call.on("banned") { Who::Banned } else { Who::Everybody };
     let columns: &[&str] = match who {
         Who::Banned => &["id", "uploaded", "downloaded", "ratio", "name", "banReason"],
         _ => &[
@@ -100,14 +98,14 @@ pub fn list(call: &Call) -> Done {
         ],
     };
     let mut list = List::new(call.json(), columns, &fields(&UserRow::default()));
-    let order = super::call::order(&USER_ORDERS, call.value("--sort"));
+    let order = super::call::order(&USER_ORDERS, call.value("sort"));
     store.users(who, order, live_since(&config), |user| list.row(&fields(&user)))?;
     list.end()
 }
 
 pub fn show_one(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
+    let user = find(&config, &store, call.argument("NAME"))?;
     let (mut shown, totals) = (fields(&user), store.user_totals(user.id)?);
     let seen = |what: &'static str, list: Vec<Seen>| {
         let fields = |seen: Seen| vec![("lastSeen", Cell::Time(seen.last_seen)), (what, Cell::Text(seen.what))];
@@ -129,35 +127,31 @@ pub fn show_one(call: &Call) -> Done {
 }
 
 pub fn ban(call: &Call) -> Done {
-    let reason = call.value("--reason").unwrap_or("");
-    if reason.chars().count() > 255 {
-        return Err(call.wrong("TEXT has more than 255 characters"));
-    }
+    let reason = call.value("reason").unwrap_or("");
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
+    let user = find(&config, &store, call.argument("NAME"))?;
     store.set_banned(user.id, Some(reason))?;
     print(&format!("{} is banned\n", clean(&user.name)))
 }
 
 pub fn unban(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
+    let user = find(&config, &store, call.argument("NAME"))?;
     store.set_banned(user.id, None)?;
     print(&format!("{} may announce again\n", clean(&user.name)))
 }
 
 pub fn remove(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
+    let user = find(&config, &store, call.argument("NAME"))?;
     store.remove_user(user.id)?;
     print(&format!("{} is removed\n", clean(&user.name)))
 }
 
 pub fn limit(call: &Call) -> Done {
-    let limit = call.argument(1);
-    let limit = limit.parse().map_err(|_| call.wrong(&format!("N is {limit}, but must be {LIMIT}")))?;
+    let limit = call.get("N").unwrap_or(0);
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
+    let user = find(&config, &store, call.argument("NAME"))?;
     store.set_limit(user.id, limit)?;
     let limit = if limit == 0 {
         "any number of torrents".into()
@@ -168,14 +162,10 @@ pub fn limit(call: &Call) -> Done {
 }
 
 pub fn credit(call: &Call) -> Done {
-    let given = |name| call.value(name).map(bytes).transpose();
-    let (uploaded, downloaded) = (given("--uploaded")?, given("--downloaded")?);
-    if uploaded.or(downloaded).is_none() {
-        return Err(call.wrong("--uploaded or --downloaded is missing"));
-    }
+    let uploaded = call.get("uploaded").unwrap_or(0);
+    let downloaded = call.get("downloaded").unwrap_or(0);
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument(0))?;
-    let (uploaded, downloaded) = (uploaded.unwrap_or(0), downloaded.unwrap_or(0));
+    let user = find(&config, &store, call.argument("NAME"))?;
     store.credit(user.id, uploaded, downloaded)?;
     let sums = (user.uploaded.saturating_add_signed(uploaded), user.downloaded.saturating_add_signed(downloaded));
     print(&format!("{} has {} bytes uploaded, {} downloaded\n", clean(&user.name), sums.0, sums.1))
