@@ -38,6 +38,11 @@ on_each_database! {
     an_import_is_all_or_nothing_and_its_members_need_no_new_torrents
     a_backup_made_while_the_tracker_runs_restores_the_same_numbers
     lists_are_sorted_and_filtered
+    a_second_ban_without_a_reason_keeps_the_first
+    the_last_administrator_stays_one
+    members_and_torrents_can_be_renamed_but_nobody_is_called_as_anothers_id
+    passkey_and_urls_are_shown_where_they_are_asked_for
+    whatever_a_command_says_it_says_as_json_too
     things_are_found_by_name_id_and_prefix
     names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone
     pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_member
@@ -299,6 +304,7 @@ fn without_times(mut value: Value) -> Value {
                     "lastWritten",
                     "lastSeen",
                     "lastActive",
+                    "created",
                     "seeding",
                     "leeching",
                 ]
@@ -471,14 +477,20 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
             (&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]),
             (&json!(9_u64 << 30), &json!(1500))
         );
-        for (option, bytes) in [("--downloaded", "-1501"), ("--uploaded", "7EiB")] {
-            let words = ["user", "credit", &name, option, bytes];
-            if bytes == "7EiB" {
-                cli(&goat, &words);
-            }
-            let said = refused(&goat, &words);
-            assert!(said.contains("from 0 to 9223372036854775807"), "{said}");
-        }
+        // What takes away more than is there leaves nothing, and says so.
+        let said = cli(&goat, &["user", "credit", &name, "--downloaded", "-1501"]);
+        assert!(
+            said.contains("0 downloaded: that was less than what you took away"),
+            "{said}"
+        );
+        assert_eq!(
+            (&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]),
+            (&json!(9_u64 << 30), &json!(0))
+        );
+        let words = ["user", "credit", &name, "--uploaded", "7EiB"];
+        cli(&goat, &words);
+        let said = refused(&goat, &words);
+        assert!(said.contains("more than 9223372036854775807"), "{said}");
 
         cli(&goat, &["user", "remove", &name]);
         refusal(&mut goat, &passkey, "Invalid passkey");
@@ -920,6 +932,168 @@ fn a_restore_keeps_every_former_database_and_leaves_nothing_behind() {
     assert_eq!(names, ["books.db", "books.journal"]);
 }
 
+fn a_second_ban_without_a_reason_keeps_the_first(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    goat.add_user("bert");
+    let reason = |words: &[&str]| {
+        let bert = goat.json(&[&["user", "ban", "bert"], words].concat());
+        assert_eq!(bert["banned"], true);
+        bert["banReason"].as_str().unwrap().to_string()
+    };
+    assert_eq!(reason(&[]), "");
+    assert_eq!(reason(&["--reason", "cheats"]), "cheats");
+    assert_eq!(reason(&[]), "cheats");
+    assert_eq!(reason(&["--reason", "lies"]), "lies");
+    assert_eq!(reason(&["--reason", ""]), "");
+}
+
+fn the_last_administrator_stays_one(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    let anna = goat.json(&["user", "add", "anna", "--admin"]);
+    goat.add_user("bert");
+    let last = |name: &str| {
+        for words in [
+            &["user", "ban", name][..],
+            &["user", "remove", name],
+            &["user", "admin", name, "off"],
+        ] {
+            let said = refused(&goat, words);
+            assert!(said.contains("the last administrator"), "{words:?}: {said}");
+        }
+        let shown = goat.json(&["user", "show", name]);
+        assert_eq!(
+            (&shown["admin"], &shown["banned"]),
+            (&json!(true), &json!(false))
+        );
+    };
+    last("anna");
+    // Who is no administrator may go, and one who is banned does not count.
+    cli(&goat, &["user", "ban", "bert"]);
+    let bert = goat.json(&["user", "admin", "bert", "on"]);
+    assert_eq!(bert["admin"], true);
+    last("anna");
+    cli(&goat, &["user", "unban", "bert"]);
+    let said = cli(&goat, &["user", "admin", "anna", "off"]);
+    assert_eq!(said, "anna is no longer an administrator\n");
+    last("bert");
+    assert_eq!(
+        cli(&goat, &["user", "admin", "anna", "on"]),
+        "anna is an administrator\n"
+    );
+    cli(&goat, &["user", "remove", "bert"]);
+    last(&anna["id"].to_string());
+}
+
+fn members_and_torrents_can_be_renamed_but_nobody_is_called_as_anothers_id(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    let (anna, bert) = (goat.add_user("anna"), goat.add_user("bert"));
+    let said = cli(&goat, &["user", "rename", "anna", "Ännchen"]);
+    assert_eq!(said, "Ännchen was anna until now\n");
+    let shown = goat.json(&["user", "show", "Ännchen", "--secrets"]);
+    assert_eq!(
+        (&shown["id"], &shown["passkey"]),
+        (&json!(anna.id), &json!(anna.passkey))
+    );
+    refused(&goat, &["user", "show", "anna"]);
+    for (new, why) in [
+        ("bert", "already"),
+        ("a:b", "name"),
+        ("", "name"),
+        (&bert.id.to_string(), "the id of another member"),
+    ] {
+        let said = refused(&goat, &["user", "rename", "Ännchen", new]);
+        assert!(said.contains(why), "{new}: {said}");
+    }
+    // One's own id, in another case, and a number that is nobody's are no trouble.
+    for new in ["BERT", &bert.id.to_string(), "4000000000"] {
+        cli(&goat, &["user", "rename", &bert.id.to_string(), new]);
+    }
+    let said = refused(&goat, &["user", "add", &anna.id.to_string()]);
+    assert!(said.contains("the id of another member"), "{said}");
+    let csv = goat.folder.join("members.csv");
+    let id = format!("0{}", anna.id);
+    fs::write(&csv, format!("name,passkey\n{id},abcdefgh\n")).unwrap();
+    let said = refused(&goat, &["import", csv.to_str().unwrap()]);
+    assert!(
+        said.contains("line 2") && said.contains("the id of another member"),
+        "{said}"
+    );
+
+    let hash = hex(&info_hash(1));
+    cli(&goat, &["file", "add", &hash]);
+    let said = cli(&goat, &["file", "rename", &hash[..8], "a new \u{1f431}"]);
+    assert_eq!(said, format!("{hash}  a new \u{1f431}  is its name now\n"));
+    assert_eq!(
+        goat.json(&["file", "show", "a new \u{1f431}"])["infoHash"],
+        hash.as_str()
+    );
+    refused(&goat, &["file", "rename", &hash, "two\nlines"]);
+}
+
+fn passkey_and_urls_are_shown_where_they_are_asked_for(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    let anna = goat.add_user("anna");
+    let url = format!("http://{}/{}/announce", goat.address(), anna.passkey);
+    for words in [&["user", "show", "anna"][..], &["user", "list"]] {
+        let said = cli(&goat, words) + &goat.json(words).to_string();
+        assert!(!said.contains(&anna.passkey), "{said}");
+    }
+    let said = cli(&goat, &["user", "show", "anna", "--secrets"]);
+    assert!(
+        said.lines()
+            .any(|line| line.starts_with("announce ") && line.ends_with(&url)),
+        "{said}"
+    );
+    let shown = goat.json(&["user", "show", "anna", "--secrets"]);
+    assert_eq!(
+        (&shown["passkey"], &shown["announce"]),
+        (&json!(anna.passkey), &json!([url]))
+    );
+}
+
+fn whatever_a_command_says_it_says_as_json_too(database: &Database) {
+    let goat = Goat::prepare(database, json!({}));
+    goat.add_user("anna");
+    let (hash, other) = (hex(&info_hash(1)), hex(&info_hash(2)));
+    goat.add_torrent(&hash);
+    goat.add_torrent(&other);
+    let csv = goat.folder.join("members.csv");
+    fs::write(&csv, "name,passkey\nbert,abcdefgh\n").unwrap();
+    let csv = csv.to_str().unwrap();
+    for (words, key, value) in [
+        (
+            &["user", "limit", "anna", "3"][..],
+            "torrentLimit",
+            json!(3),
+        ),
+        (&["user", "ban", "anna"], "banned", json!(true)),
+        (&["user", "unban", "anna"], "banned", json!(false)),
+        (&["user", "admin", "anna", "on"], "admin", json!(true)),
+        (&["user", "rename", "anna", "dora"], "name", json!("dora")),
+        (
+            &["user", "credit", "dora", "--uploaded", "1k"],
+            "uploaded",
+            json!(1024),
+        ),
+        (&["file", "revoke", &hash], "verified", json!(false)),
+        (&["file", "approve", &hash], "approved", json!(1)),
+        (&["file", "approve", "--all"], "approved", json!(0)),
+        (&["file", "rename", &hash, "x"], "name", json!("x")),
+        (&["file", "free", &hash], "downloadPercent", json!(0)),
+        (&["file", "remove", &other], "infoHash", json!(other)),
+        (&["file", "remove", "--pending"], "removed", json!(0)),
+        (&["client", "approve", "New/"], "approved", json!(true)),
+        (&["client", "deny", "New/"], "approved", json!(false)),
+        (&["client", "remove", "New/"], "client", json!("New/")),
+        (&["import", csv], "imported", json!(1)),
+        (&["user", "remove", "bert"], "name", json!("bert")),
+    ] {
+        assert_eq!(goat.json(words)[key], value, "{words:?}");
+    }
+    let said = refused(&goat, &["client", "remove", "New/"]);
+    assert!(said.contains("there is no client New/"), "{said}");
+}
+
 fn lists_are_sorted_and_filtered(database: &Database) {
     let goat = Goat::prepare(database, json!({}));
     for (name, up, down) in [
@@ -971,7 +1145,9 @@ fn lists_are_sorted_and_filtered(database: &Database) {
         ("size", "wyx"),
         ("seeders", "xwy"),
         ("leechers", "wxy"),
+        ("completed", "wyx"),
         ("snatches", "wyx"),
+        ("last-active", "xyw"),
         ("activity", "xyw"),
     ] {
         assert_eq!(names("file", &["--sort", sort]), order, "{sort}");
@@ -996,7 +1172,9 @@ fn lists_are_sorted_and_filtered(database: &Database) {
 fn things_are_found_by_name_id_and_prefix(database: &Database) {
     let goat = Goat::prepare(database, json!({}));
     let (_, second) = (goat.add_user("anna"), goat.add_user("bert"));
-    goat.add_user("1");
+    // goat calls nobody so, but others may write into the database.
+    goat.add_user("dora");
+    database.sql("UPDATE users SET username = '1' WHERE username = 'dora'");
     let name = |text: &str| goat.json(&["user", "show", text])["name"].clone();
     assert_eq!(name("ANNA"), "anna");
     assert_eq!(name(&second.id.to_string()), "bert");

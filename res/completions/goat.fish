@@ -47,18 +47,20 @@ complete -c goat -n "__fish_goat_using_subcommand check" -s h -l help -d 'Print 
 complete -c goat -n "__fish_goat_using_subcommand stats" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand stats" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand stats" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "add" -d 'make a member, and show passkey and API key'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "list" -d 'list members: what they were credited, what they do now'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "show" -d 'show a member: totals, seed time, clients and addresses'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "ban" -d 'shut a member out of all swarms'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "unban" -d 'let a member in again'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "remove" -d 'remove a member; what they moved stays on the torrents\' accounts'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "passkey" -d 'give a member a new passkey; the old one is dead'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "key" -d 'give a member a new API key; the old one is dead'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "limit" -d 'let a member be active on at most N torrents; 0: any number'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban unban remove passkey key limit credit" -f -a "credit" -d 'add to what a member was credited'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "add" -d 'make a member, and show passkey and API key'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "list" -d 'list members: what they were credited, what they do now'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "show" -d 'show a member: totals, seed time, clients and addresses'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "ban" -d 'shut a member out of all swarms'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "admin" -d 'make a member an administrator, or take that back'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "rename" -d 'give a member another name'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "unban" -d 'let a member in again'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "remove" -d 'remove a member; what they moved stays on the torrents\' accounts'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "passkey" -d 'give a member a new passkey; the old one is dead'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "key" -d 'give a member a new API key; the old one is dead'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "limit" -d 'let a member be active on at most N torrents; 0: any number'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "credit" -d 'add to what a member was credited'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l torrent-limit -d 'active on at most N torrents at a time; 0: any number' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l admin -d 'may see and change everything through the API'
@@ -74,14 +76,24 @@ complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l secrets -d 'passkey and announce URLs, too'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l reason -d 'for other operators' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from admin" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from admin" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from admin" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from rename" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from rename" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from rename" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from unban" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from unban" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from unban" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from passkey" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from passkey" -l json -d 'print one JSON document'
@@ -90,20 +102,23 @@ complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from key" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from key" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l uploaded -d 'to add, such as 10GiB; with a minus to take away' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l downloaded -d 'the same' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "add" -d 'register and verify torrents'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "list" -d 'list torrents and their swarms'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "show" -d 'show a torrent: its swarm, factors and totals'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "approve" -d 'verify a torrent that is registered'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "revoke" -d 'take that approval back'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "remove" -d 'remove a torrent; what members moved of it stays theirs'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve revoke remove free" -f -a "free" -d 'credit so many percent of what moves from now on; freeleech unless said otherwise'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "add" -d 'register and verify torrents'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "list" -d 'list torrents and their swarms'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "show" -d 'show a torrent: its swarm, factors and totals'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "approve" -d 'verify a torrent that is registered'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "rename" -d 'give a torrent another name'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "revoke" -d 'take that approval back'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "remove" -d 'remove a torrent; what members moved of it stays theirs'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "free" -d 'credit so many percent of what moves from now on; freeleech unless said otherwise'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l private -d 'write a copy with the private flag, and register that' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l public -d 'register it though it has no private flag'
@@ -126,12 +141,18 @@ complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l all -d 'all that await approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from rename" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from rename" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from rename" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l by -d 'of them, those that this member announced' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l pending -d 'all that await approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l download -d 'of what is downloaded; 0 if left out' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l upload -d 'of what is uploaded; 100 if left out' -r
@@ -149,10 +170,13 @@ complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcom
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from approve" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from approve" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from approve" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from deny" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from deny" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from deny" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l for -d 'the member' -r
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'the copy' -r -F
@@ -162,8 +186,10 @@ complete -c goat -n "__fish_goat_using_subcommand torrent" -s h -l help -d 'Prin
 complete -c goat -n "__fish_goat_using_subcommand backup" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand backup" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand restore" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand restore" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand import" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand import" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand import" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand help" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand help" -l man -d 'print the manual page'

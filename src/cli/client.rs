@@ -1,7 +1,7 @@
 //! `goat client`: which clients are let in.
 
 use super::call::{Call, Done, Failure};
-use super::output::{Cell, Fields, List, print};
+use super::output::{Cell, Fields, List, done};
 use crate::log::clean;
 use crate::store::{ClientRow, Store};
 
@@ -30,10 +30,17 @@ fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
     Ok((call.argument("PREFIX"), call.open()?.1))
 }
 
+/// Says what became of a prefix.
+fn said(call: &Call, text: &str, approved: bool) -> Done {
+    let client = call.argument("PREFIX");
+    let fields = vec![("client", Cell::Text(client.into())), ("approved", Cell::Flag(approved))];
+    done(&format!("{} {text}", clean(client)), &fields, call.json())
+}
+
 pub fn approve(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
     store.set_client(prefix, true)?;
-    print(&format!("{} is let in\n", clean(prefix)))
+    said(call, "is let in", true)
 }
 
 pub fn deny(call: &Call) -> Done {
@@ -42,19 +49,19 @@ pub fn deny(call: &Call) -> Done {
     // Approval is by any prefix, so this one may not matter.
     let clients = store.clients()?;
     match clients.iter().find(|client| client.approved && prefix.starts_with(&client.client)) {
-        None => print(&format!("{} is not let in\n", clean(prefix))),
-        Some(shorter) => print(&format!(
-            "{} is still let in by the shorter {}: to shut it out, deny that and approve longer ones\n",
-            clean(prefix),
-            clean(&shorter.client)
-        )),
+        None => said(call, "is not let in", false),
+        Some(shorter) => {
+            let advice = "to shut it out, deny that and approve longer ones";
+            said(call, &format!("is still let in by the shorter {}: {advice}", clean(&shorter.client)), true)
+        }
     }
 }
 
 pub fn remove(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
-    match store.remove_client(prefix)? {
-        true => Ok(()),
-        false => Err(Failure::Failed(format!("there is no client {prefix}: `goat client list` shows what there is"))),
+    if !store.remove_client(prefix)? {
+        let message = format!("there is no client {prefix}: `goat client list` shows what there is");
+        return Err(Failure::Failed(message));
     }
+    said(call, "is forgotten", false)
 }

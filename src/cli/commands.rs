@@ -1,7 +1,7 @@
 //! Every command with its words, as clap reads and explains them. The manual page and the completions in `res/` are
 //! made from the same declaration, by the test below.
 
-use clap::builder::{PossibleValue, PossibleValuesParser, ValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 
 use super::call::{Call, Done, Failure};
@@ -62,13 +62,18 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).allow_hyphen_values(true).help(help)
 }
 
+/// The order of a list: by the words of its columns, each with others that mean the same.
 fn sort(words: &'static [&'static [&'static str]]) -> Arg {
-    let value = |names: &&'static [&'static str]| {
-        let mut names = names.iter().copied();
-        PossibleValue::new(names.next().unwrap_or_default()).aliases(names)
+    let values = words.iter().filter_map(|names| {
+        let (name, aliases) = names.split_first()?;
+        Some(PossibleValue::new(*name).aliases(aliases.iter().copied()))
+    });
+    let column = |word: String| {
+        let names = words.iter().find(|names| names.contains(&word.as_str()));
+        names.and_then(|names| names.first()).map_or(word, |name| name.to_string())
     };
-    let values = words.iter().map(value).collect::<Vec<_>>();
-    option("sort", "COLUMN", "the order").value_parser(PossibleValuesParser::new(values))
+    let values = PossibleValuesParser::new(values.collect::<Vec<_>>());
+    option("sort", "COLUMN", "the order").value_parser(values.map(column))
 }
 
 fn config() -> Arg {
@@ -122,13 +127,13 @@ pub fn all() -> Vec<Entry> {
             "restore",
             community::restore,
             "put a backup in the database's place; the tracker must not run",
-            vec![path("FILE", "the backup")],
+            vec![path("FILE", "the backup"), json()],
         ),
         entry(
             "import",
             community::import,
             "import members with their passkeys, or torrents, from another tracker",
-            vec![path("FILE.csv", "a table whose first line names the columns")],
+            vec![path("FILE.csv", "a table whose first line names the columns"), json()],
         ),
         entry(
             "help",
@@ -173,20 +178,32 @@ fn users() -> Vec<Entry> {
             "user show",
             user::show_one,
             "show a member: totals, seed time, clients and addresses",
-            vec![member(), json()],
+            vec![member(), flag("secrets", "passkey and announce URLs, too"), json()],
         ),
         entry(
             "user ban",
             user::ban,
             "shut a member out of all swarms",
-            vec![member(), option("reason", "TEXT", "for other operators").value_parser(text(0, 255))],
+            vec![member(), option("reason", "TEXT", "for other operators").value_parser(text(0, 255)), json()],
         ),
-        entry("user unban", user::unban, "let a member in again", vec![member()]),
+        entry(
+            "user admin",
+            user::admin,
+            "make a member an administrator, or take that back",
+            vec![member(), word("on|off", "which").value_parser(["on", "off"]), json()],
+        ),
+        entry(
+            "user rename",
+            user::rename,
+            "give a member another name",
+            vec![member(), word("NEW", "the new name"), json()],
+        ),
+        entry("user unban", user::unban, "let a member in again", vec![member(), json()]),
         entry(
             "user remove",
             user::remove,
             "remove a member; what they moved stays on the torrents' accounts",
-            vec![member()],
+            vec![member(), json()],
         ),
         entry(
             "user passkey",
@@ -199,7 +216,7 @@ fn users() -> Vec<Entry> {
             "user limit",
             user::limit,
             "let a member be active on at most N torrents; 0: any number",
-            vec![member(), word("N", "how many torrents").value_parser(limit())],
+            vec![member(), word("N", "how many torrents").value_parser(limit()), json()],
         ),
         entry(
             "user credit",
@@ -210,6 +227,7 @@ fn users() -> Vec<Entry> {
                 bytes("uploaded", "to add, such as 10GiB; with a minus to take away")
                     .required_unless_present("downloaded"),
                 bytes("downloaded", "the same"),
+                json(),
             ],
         ),
     ]
@@ -225,7 +243,7 @@ fn files() -> Vec<Entry> {
         &["seeders"],
         &["leechers"],
         &["completed", "snatches"],
-        &["last-active", "lastActive", "activity"],
+        &["last-active", "activity"],
     ]);
     vec![
         entry(
@@ -254,9 +272,16 @@ fn files() -> Vec<Entry> {
             vec![
                 hash().required(false).required_unless_present("all"),
                 flag("all", "all that await approval").conflicts_with("HASH"),
+                json(),
             ],
         ),
-        entry("file revoke", file::revoke, "take that approval back", vec![hash()]),
+        entry(
+            "file rename",
+            file::rename,
+            "give a torrent another name",
+            vec![hash(), word("NAME", "the new name"), json()],
+        ),
+        entry("file revoke", file::revoke, "take that approval back", vec![hash(), json()]),
         entry(
             "file remove",
             file::remove,
@@ -265,6 +290,7 @@ fn files() -> Vec<Entry> {
                 hash().required(false).required_unless_present("pending"),
                 flag("pending", "all that await approval").conflicts_with("HASH"),
                 option("by", "NAME", "of them, those that this member announced").requires("pending"),
+                json(),
             ],
         ),
         entry(
@@ -294,10 +320,15 @@ fn clients() -> Vec<Entry> {
             "client approve",
             client::approve,
             "let in the clients whose User-Agent or peer id begins so",
-            vec![prefix()],
+            vec![prefix(), json()],
         ),
-        entry("client deny", client::deny, "take that approval back", vec![prefix()]),
-        entry("client remove", client::remove, "forget a client, so that it can be suggested again", vec![prefix()]),
+        entry("client deny", client::deny, "take that approval back", vec![prefix(), json()]),
+        entry(
+            "client remove",
+            client::remove,
+            "forget a client, so that it can be suggested again",
+            vec![prefix(), json()],
+        ),
     ]
 }
 

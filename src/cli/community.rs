@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 use super::call::{Call, Done, Failure, live_since, order, replace_file, store};
-use super::output::{Cell, Fields, count, print, show};
+use super::output::{Cell, Fields, count, done, print, show};
 #[cfg(feature = "sqlite")]
 use crate::books::Journal;
 use crate::books::journal;
@@ -50,7 +50,7 @@ pub fn stats(call: &Call) -> Done {
             ("name", Cell::Text(user.name)),
         ]);
     })?;
-    store.files(Which::All, &top(&FILE_ORDERS, "snatches"), since, |row| {
+    store.files(Which::All, &top(&FILE_ORDERS, "completed"), since, |row| {
         torrents.push(vec![
             ("completed", Cell::Int(row.file.completed.into())),
             ("seeders", Cell::Int(row.seeders.into())),
@@ -131,22 +131,27 @@ pub fn restore(call: &Call) -> Done {
     not_itself(&config, file)?;
     #[cfg(feature = "sqlite")]
     {
-        let (old, said) = crate::store::restore(Path::new(file), &config.db.path, || discard(&config))?;
-        let kept = |old: std::path::PathBuf| format!("the former database is kept as {}\n", old.display());
-        print(&(old.map(kept).unwrap_or_default() + &said))?;
+        // The next start must not write what the run before left: a restored database knows nothing of it, and may
+        // have given its ids to others.
+        let discard = || Journal::open(&config).and_then(|journal| journal.discard()).map_err(Error::other);
+        let (old, discarded) = crate::store::restore(Path::new(file), &config.db.path, discard)?;
+        // Opened for its own checks.
+        let members = store(&config)?.stats(0)?.first().map_or(0, |(_, members)| *members);
+        let mut text = String::new();
+        if let Some(old) = &old {
+            text += &format!("the former database is kept as {}\n", old.display());
+        }
+        if discarded > 0 {
+            text += &format!("{discarded} states of sessions that the last run had not written are discarded\n");
+        }
+        let fields = vec![
+            ("members", Cell::Int(members)),
+            ("former", old.map_or(Cell::None, |old| Cell::Text(old.display().to_string()))),
+            ("discarded", Cell::Int(discarded as u64)),
+        ];
+        done(&format!("{text}{}: {}", config.database_name(), count(members, "member")), &fields, call.json())?;
     }
-    // Opened for its own checks.
-    let members = store(&config)?.stats(0)?.first().map_or(0, |(_, members)| *members);
-    print(&format!("{}: {}\n", config.database_name(), count(members, "member")))
-}
-
-/// Takes away what the next start would write of the run before: a restored database knows nothing of it, and
-/// may have given its ids to others. Returns what to say about it.
-#[cfg(feature = "sqlite")]
-fn discard(config: &Config) -> Result<String, Error> {
-    let discarded = Journal::open(config).and_then(|journal| journal.discard()).map_err(Error::other)?;
-    let said = format!("{discarded} states of sessions that the last run had not written are discarded\n");
-    Ok(if discarded > 0 { said } else { String::new() })
+    Ok(())
 }
 
 /// Bytes of a file to import, at most.
@@ -170,7 +175,8 @@ pub fn import(call: &Call) -> Done {
         }
     };
     store(&config)?.import(&rows, progress).map_err(|e| wrong(e.to_string()))?;
-    print(&format!("{} imported\n", count(rows.len() as u64, "row")))
+    let imported = rows.len() as u64;
+    done(&format!("{} imported", count(imported, "row")), &vec![("imported", Cell::Int(imported))], call.json())
 }
 
 /// A row to import with the number of its line, or what is wrong with it.

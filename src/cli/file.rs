@@ -5,11 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use super::call::{Call, Done, Failure, live_since, write_file};
-use super::output::{Cell, Fields, List, count, print, show};
+use super::output::{Cell, Fields, List, count, done, print, show};
 use crate::config::Config;
 use crate::log::clean;
 use crate::protocol::Factors;
-use crate::store::{FILE_ORDERS, Store, SwarmRow, Which};
+use crate::store::{Error, FILE_ORDERS, Store, SwarmRow, Which};
 use crate::torrent::{self, InfoHash, Torrent};
 
 /// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
@@ -146,6 +146,7 @@ fn fields(row: &SwarmRow) -> Fields {
         ("uploadPercent", Cell::Int(file.factors.upload.into())),
         ("downloadPercent", Cell::Int(file.factors.download.into())),
         ("lastActive", Cell::Time(row.last_active)),
+        ("created", Cell::Time(row.created)),
         ("suggested", Cell::Time(row.suggested)),
         ("suggestedBy", Cell::Text(row.suggested_by.clone())),
         ("name", Cell::Text(file.name.clone())),
@@ -159,7 +160,8 @@ pub fn list(call: &Call) -> Done {
         (false, false) => Which::All,
     };
     let (config, store) = call.open()?;
-    let usual = ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "name"];
+    let usual =
+        ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "created", "name"];
     let pending = ["id", "infoHash", "size", "suggested", "suggestedBy", "name"];
     let columns = if call.on("pending") { &pending[..] } else { &usual };
     let mut list = List::new(call.json(), columns, &fields(&SwarmRow::default()));
@@ -191,14 +193,32 @@ pub fn approve(call: &Call) -> Done {
         store.set_verified(file.id, true)?;
         u64::from(!file.verified)
     };
-    print(&format!("{} approved\n", count(approved, "torrent")))
+    done(&format!("{} approved", count(approved, "torrent")), &vec![("approved", Cell::Int(approved))], call.json())
+}
+
+/// Does something to the torrent that a command names, and says what it is then: after its name, `said`.
+fn change(call: &Call, change: impl FnOnce(&Store, u32) -> Result<(), Error>, said: &str) -> Done {
+    let (config, store) = call.open()?;
+    let id = find(&config, &store, call.argument("HASH"))?.file.id;
+    change(&store, id)?;
+    let row = read(&config, &store, id)?;
+    let text = format!("{}  {}  {said}", row.file.info_hash, clean(&row.file.name));
+    done(&text, &fields(&row), call.json())
 }
 
 pub fn revoke(call: &Call) -> Done {
-    let (config, store) = call.open()?;
-    let file = find(&config, &store, call.argument("HASH"))?.file;
-    store.set_verified(file.id, false)?;
-    print(&format!("{}  {}  is no longer verified\n", file.info_hash, clean(&file.name)))
+    change(call, |store, id| store.set_verified(id, false), "is no longer verified")
+}
+
+pub fn rename(call: &Call) -> Done {
+    change(call, |store, id| store.rename_file(id, call.argument("NAME")), "is its name now")
+}
+
+pub fn free(call: &Call) -> Done {
+    let download = call.get("download").unwrap_or(0);
+    let upload = call.get("upload").unwrap_or(100);
+    let said = format!("credits {download} % of downloads, {upload} % of uploads");
+    change(call, |store, id| store.set_factors(id, Factors { upload, download }), &said)
 }
 
 pub fn remove(call: &Call) -> Done {
@@ -207,23 +227,11 @@ pub fn remove(call: &Call) -> Done {
     if pending {
         let by = by.map(|name| super::user::find(&config, &store, name)).transpose()?;
         let removed = store.remove_pending(by.map(|user| user.id))?;
-        return print(&format!("{} removed\n", count(removed, "torrent")));
+        let text = format!("{} removed", count(removed, "torrent"));
+        return done(&text, &vec![("removed", Cell::Int(removed))], call.json());
     }
-    let file = find(&config, &store, call.argument("HASH"))?.file;
-    store.remove_file(file.id)?;
-    print(&format!("{}  {}  is removed\n", file.info_hash, clean(&file.name)))
-}
-
-pub fn free(call: &Call) -> Done {
-    let download = call.get("download").unwrap_or(0);
-    let upload = call.get("upload").unwrap_or(100);
-    let (config, store) = call.open()?;
-    let mut row = find(&config, &store, call.argument("HASH"))?;
-    row.file.factors = Factors { upload, download };
-    store.set_factors(row.file.id, row.file.factors)?;
-    if call.json() {
-        return show(&fields(&row), true);
-    }
-    let (hash, name) = (row.file.info_hash, clean(&row.file.name));
-    print(&format!("{hash}  {name}  credits {download} % of downloads, {upload} % of uploads\n"))
+    let row = find(&config, &store, call.argument("HASH"))?;
+    store.remove_file(row.file.id)?;
+    let text = format!("{}  {}  is removed", row.file.info_hash, clean(&row.file.name));
+    done(&text, &fields(&row), call.json())
 }

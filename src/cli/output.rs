@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::call::Done;
 use crate::log::{clean, timestamp};
@@ -30,6 +30,8 @@ pub enum Cell {
     Seconds(u64),
     /// Nothing.
     None,
+    /// Texts, each on a line of its own.
+    Texts(Vec<String>),
     /// Things of the same kind.
     List(Vec<Fields>),
 }
@@ -43,6 +45,7 @@ impl Cell {
             Cell::Flag(on) => (*on).into(),
             Cell::Text(text) | Cell::Hash(text) => text.as_str().into(),
             Cell::Time(time) => (*time).into(),
+            Cell::Texts(texts) => texts.as_slice().into(),
             Cell::List(list) => list.iter().map(object).collect(),
         }
     }
@@ -58,6 +61,7 @@ impl Cell {
             Cell::Text(text) | Cell::Hash(text) => clean(text),
             Cell::Time(time) => timestamp((*time).into()),
             Cell::Seconds(n) => duration(*n),
+            Cell::Texts(texts) => texts.join(" "),
             Cell::List(list) => {
                 let columns: Vec<&str> = list.iter().take(1).flatten().map(|(key, _)| *key).collect();
                 let titles = list.iter().take(1).map(|first| row(first, &columns, true));
@@ -78,20 +82,14 @@ impl Cell {
             Cell::Hash(_) => (40, false),
             Cell::Flag(_) => (3, false),
             Cell::Text(_) => (20, false),
-            Cell::None | Cell::List(_) => (0, false),
+            Cell::None | Cell::Texts(_) | Cell::List(_) => (0, false),
         }
     }
 }
 
 /// A JSON object.
 fn object(fields: &Fields) -> Value {
-    with(fields, Map::new())
-}
-
-/// A JSON object with these fields and `more`.
-pub fn with(fields: &Fields, mut more: Map<String, Value>) -> Value {
-    more.extend(fields.iter().map(|(key, cell)| (key.to_string(), cell.json())));
-    Value::Object(more)
+    Value::Object(fields.iter().map(|(key, cell)| (key.to_string(), cell.json())).collect())
 }
 
 /// `infoHash` as a title: `info hash`.
@@ -118,11 +116,18 @@ pub fn show(fields: &Fields, json: bool) -> Done {
         return print(&format!("{}\n", object(fields)));
     }
     let width = fields.iter().map(|(key, _)| title(key).len()).max().unwrap_or(0);
-    let line = |(key, cell): &(&str, Cell)| match cell {
-        Cell::List(_) => format!("{}{}", title(key), cell.text()),
-        _ => format!("{:<width$}  {}", title(key), cell.text()).trim_end().to_string(),
+    let line = |key: &str, text: String| format!("{:<width$}  {text}", title(key)).trim_end().to_string() + "\n";
+    let lines = |(key, cell): &(&str, Cell)| match cell {
+        Cell::List(_) => format!("{}{}\n", title(key), cell.text()),
+        Cell::Texts(texts) => texts.iter().map(|text| line(key, clean(text))).collect(),
+        _ => line(key, cell.text()),
     };
-    print(&fields.iter().map(|field| line(field) + "\n").collect::<String>())
+    print(&fields.iter().map(lines).collect::<String>())
+}
+
+/// Prints what was done: a line of text, or a JSON object.
+pub fn done(text: &str, fields: &Fields, json: bool) -> Done {
+    if json { show(fields, true) } else { print(&format!("{text}\n")) }
 }
 
 /// Prints things as text under titles, or as one JSON array, an object a line.
@@ -199,22 +204,21 @@ fn duration(seconds: u64) -> String {
     if shown.is_empty() { "0s".into() } else { shown.join(" ") }
 }
 
-/// Reads `10GiB`, `1.5 TB`, `-300` (bytes) or the like, exactly; a fraction of a byte is cut off.
+/// Reads `10GiB`, `1.5 TB`, `10G` (1024s), `-300` (bytes) or the like, exactly; a fraction of a byte is cut off.
 pub fn bytes(text: &str) -> Result<i64, String> {
     let wrong = || {
-        "must be a number of bytes, if you like with B, kB, KiB, MB, MiB and so on up to EiB: 10GiB, 1.5TB".to_string()
+        "must be a number of bytes, perhaps with a unit: KiB, MiB, GiB ... or K, M, G ... are 1024s, KB, MB, GB ... 1000s"
+            .to_string()
     };
     let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (number, unit) = rest.split_at_checked(end).ok_or_else(wrong)?;
-    let unit = unit.trim_start();
-    let (letter, base) = match unit.strip_suffix("iB") {
-        Some(letter) => (letter, 1024_i128),
-        None => (unit.strip_suffix('B').unwrap_or(unit), 1000),
-    };
-    let power = match letter.to_ascii_lowercase().as_str() {
-        "" if base == 1000 => 0,
-        letter => 1 + "kmgtpe".find(letter).filter(|_| letter.len() == 1 && unit.ends_with('B')).ok_or_else(wrong)?,
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let letters = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let base = if unit.len() == letters.len() + 1 { 1000_i128 } else { 1024 };
+    let power = match letters {
+        "" if unit != "ib" => 0,
+        letter => 1 + "kmgtpe".find(letter).filter(|_| letter.len() == 1).ok_or_else(wrong)?,
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let digits = |text: &str| if text.len() <= 18 { text.parse::<i128>().ok() } else { None };
@@ -241,6 +245,12 @@ mod tests {
             ("1kB", 1_000),
             ("1KB", 1_000),
             ("10GiB", 10_737_418_240),
+            ("10gib", 10_737_418_240),
+            ("10G", 10_737_418_240),
+            ("10g", 10_737_418_240),
+            ("10GB", 10_000_000_000),
+            ("10gb", 10_000_000_000),
+            ("-1.5k", -1536),
             ("1.5 TB", 1_500_000_000_000),
             ("0.001KiB", 1),
             ("9223372036854775807", i64::MAX),
@@ -249,8 +259,23 @@ mod tests {
         for (text, expected) in good {
             assert_eq!(read(text), Some(expected), "{text}");
         }
-        for text in ["", "-", "B", "1X", "1iB", "1 2", "1.2.3", "1G", "--1", "9223372036854775808", "8EiB", "1e9", "ä"]
-        {
+        for text in [
+            "",
+            "-",
+            "B",
+            "1X",
+            "1iB",
+            "1 2",
+            "1.2.3",
+            "1GG",
+            "1bb",
+            "1Gi",
+            "--1",
+            "9223372036854775808",
+            "8EiB",
+            "1e9",
+            "ä",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -1,40 +1,40 @@
 //! `goat user`: members.
 
 use super::call::{Call, Done, Failure, live_since};
-use super::output::{Cell, Fields, List, count, print, show};
+use super::output::{Cell, Fields, List, count, done, print, show};
 use crate::config::Config;
 use crate::log::clean;
-use crate::store::{NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
+use crate::store::{Error, NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
 use crate::tracker::announce_urls;
 
 /// The member that a command is about.
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<UserRow, Failure> {
+    let absent = || Failure::Failed(format!("there is no user {text}: `goat user list` shows who there is"));
+    read(config, store, store.find_user(text)?.ok_or_else(absent)?)
+}
+
+/// The member with an id.
+fn read(config: &Config, store: &Store, id: u32) -> Result<UserRow, Failure> {
     let mut found = None;
-    if let Some(id) = store.find_user(text)? {
-        store.users(Who::Id(id), "u.id", live_since(config), |user| found = Some(user))?;
-    }
-    found.ok_or_else(|| Failure::Failed(format!("there is no user {text}: `goat user list` shows who there is")))
+    store.users(Who::Id(id), "u.id", live_since(config), |user| found = Some(user))?;
+    found.ok_or_else(|| Failure::Failed("the member was removed meanwhile".into()))
 }
 
 /// What is shown once of a member who was made or has got something new.
 fn secrets(config: &Config, id: u32, name: &str, passkey: &str, api_key: Option<String>, json: bool) -> Done {
-    let urls = announce_urls(config, passkey);
-    let key = api_key.map_or(Cell::None, Cell::Text);
-    let hidden = matches!(key, Cell::None);
-    let head = vec![
+    let hidden = api_key.is_none();
+    let mut shown = vec![
         ("id", Cell::Int(id.into())),
         ("name", Cell::Text(name.into())),
         ("passkey", Cell::Text(passkey.into())),
-        ("apiKey", key),
+        ("apiKey", api_key.map_or(Cell::None, Cell::Text)),
+        ("announce", Cell::Texts(announce_urls(config, passkey))),
     ];
     if json {
-        let mut fields = serde_json::Map::new();
-        fields.insert("announce".into(), urls.into());
-        return print(&format!("{}\n", super::output::with(&head, fields)));
+        return show(&shown, true);
     }
-    let shown = head.into_iter().filter(|(key, _)| !hidden || *key != "apiKey");
-    let urls = urls.into_iter().map(|url| ("announce", Cell::Text(url)));
-    show(&shown.chain(urls).collect(), false)?;
+    shown.retain(|(key, _)| !hidden || *key != "apiKey");
+    show(&shown, false)?;
     if hidden { Ok(()) } else { print("The API key is not shown again.\n") }
 }
 
@@ -70,6 +70,7 @@ fn fields(user: &UserRow) -> Fields {
         ("leeching", Cell::Int(user.leeching.into())),
         ("seedTime", Cell::Seconds(user.seed_time)),
         ("lastSeen", Cell::Time(user.last_seen)),
+        ("created", Cell::Time(user.created)),
         ("torrentLimit", Cell::Int(user.torrent_limit.into())),
         ("admin", Cell::Flag(user.admin)),
         ("banned", Cell::Flag(user.banned)),
@@ -92,6 +93,7 @@ pub fn list(call: &Call) -> Done {
             "leeching",
             "seedTime",
             "lastSeen",
+            "created",
             "admin",
             "banned",
             "name",
@@ -118,6 +120,11 @@ pub fn show_one(call: &Call) -> Done {
         ("addresses", seen("ip", store.user_addresses(user.id)?)),
         ("clients", seen("peerId", store.user_clients(user.id)?)),
     ]);
+    if call.on("secrets") {
+        let passkey = store.passkey(user.id)?;
+        shown.push(("announce", Cell::Texts(announce_urls(&config, &passkey))));
+        shown.push(("passkey", Cell::Text(passkey)));
+    }
     shown.sort_by_key(|(key, _)| match *key {
         "id" => 0,
         "name" => 1,
@@ -126,47 +133,59 @@ pub fn show_one(call: &Call) -> Done {
     show(&shown, call.json())
 }
 
-pub fn ban(call: &Call) -> Done {
-    let reason = call.value("reason").unwrap_or("");
+/// Does something to the member that a command names, and says what they are then: after their name, `said`.
+fn change(
+    call: &Call,
+    change: impl FnOnce(&Store, u32) -> Result<(), Error>,
+    said: impl FnOnce(&UserRow) -> String,
+) -> Done {
     let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
-    store.set_banned(user.id, Some(reason))?;
-    print(&format!("{} is banned\n", clean(&user.name)))
+    let id = find(&config, &store, call.argument("NAME"))?.id;
+    change(&store, id)?;
+    let user = read(&config, &store, id)?;
+    done(&format!("{} {}", clean(&user.name), said(&user)), &fields(&user), call.json())
+}
+
+pub fn ban(call: &Call) -> Done {
+    change(call, |store, id| store.ban(id, call.value("reason")), |_| "is banned".into())
 }
 
 pub fn unban(call: &Call) -> Done {
-    let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
-    store.set_banned(user.id, None)?;
-    print(&format!("{} may announce again\n", clean(&user.name)))
+    change(call, Store::unban, |_| "may announce again".into())
+}
+
+pub fn admin(call: &Call) -> Done {
+    let on = call.argument("on|off") == "on";
+    let said = if on { "is an administrator" } else { "is no longer an administrator" };
+    change(call, |store, id| store.set_admin(id, on), |_| said.into())
+}
+
+pub fn rename(call: &Call) -> Done {
+    let (old, new) = (call.argument("NAME"), call.argument("NEW"));
+    change(call, |store, id| store.rename_user(id, new), |_| format!("was {} until now", clean(old)))
+}
+
+pub fn limit(call: &Call) -> Done {
+    let limit = call.get("N").unwrap_or(0);
+    let torrents = if limit == 0 { "any number of torrents".into() } else { count(limit.into(), "torrent") };
+    let most = if limit == 0 { "" } else { "at most " };
+    change(call, |store, id| store.set_limit(id, limit), |_| format!("may be active on {most}{torrents}"))
+}
+
+pub fn credit(call: &Call) -> Done {
+    let (uploaded, downloaded) = (call.get("uploaded").unwrap_or(0), call.get("downloaded").unwrap_or(0));
+    let cut = std::cell::Cell::new(false);
+    let credit = |store: &Store, id| Ok(cut.set(store.credit(id, uploaded, downloaded)?));
+    let said = |user: &UserRow| {
+        let less = if cut.get() { ": that was less than what you took away, so nothing is left of it" } else { "" };
+        format!("has {} bytes uploaded, {} downloaded{less}", user.uploaded, user.downloaded)
+    };
+    change(call, credit, said)
 }
 
 pub fn remove(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
     store.remove_user(user.id)?;
-    print(&format!("{} is removed\n", clean(&user.name)))
-}
-
-pub fn limit(call: &Call) -> Done {
-    let limit = call.get("N").unwrap_or(0);
-    let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
-    store.set_limit(user.id, limit)?;
-    let limit = if limit == 0 {
-        "any number of torrents".into()
-    } else {
-        format!("at most {}", count(limit.into(), "torrent"))
-    };
-    print(&format!("{} may be active on {limit}\n", clean(&user.name)))
-}
-
-pub fn credit(call: &Call) -> Done {
-    let uploaded = call.get("uploaded").unwrap_or(0);
-    let downloaded = call.get("downloaded").unwrap_or(0);
-    let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
-    store.credit(user.id, uploaded, downloaded)?;
-    let sums = (user.uploaded.saturating_add_signed(uploaded), user.downloaded.saturating_add_signed(downloaded));
-    print(&format!("{} has {} bytes uploaded, {} downloaded\n", clean(&user.name), sums.0, sums.1))
+    done(&format!("{} is removed", clean(&user.name)), &fields(&user), call.json())
 }

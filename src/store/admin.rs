@@ -47,6 +47,8 @@ pub struct UserRow {
     pub last_seen: u32,
     /// `users.ban_reason`.
     pub ban_reason: String,
+    /// Seconds since 1970.
+    pub created: u32,
 }
 
 /// Which users to list.
@@ -94,8 +96,8 @@ pub const FILE_ORDERS: [(&str, &str); 7] = [
     ("size", "f.size DESC, f.id"),
     ("seeders", "COALESCE(p.seeders, 0) DESC, f.id"),
     ("leechers", "COALESCE(p.leechers, 0) DESC, f.id"),
-    ("snatches", "f.completed DESC, f.id"),
-    ("activity", "COALESCE(t.seen, 0) DESC, f.id"),
+    ("completed", "f.completed DESC, f.id"),
+    ("last-active", "COALESCE(t.seen, 0) DESC, f.id"),
 ];
 
 /// A torrent and who is on it.
@@ -109,6 +111,8 @@ pub struct SwarmRow {
     pub leechers: u32,
     /// The last announce, in seconds since 1970; 0 is never.
     pub last_active: u32,
+    /// Seconds since 1970.
+    pub created: u32,
     /// When a member first announced it, in seconds since 1970; 0: others registered it.
     pub suggested: u32,
     /// The name of that member, if they are still one.
@@ -156,13 +160,11 @@ impl Store {
         let passkey = secret::<20>().map_err(Error::other)?;
         let api_key = secret::<20>().map_err(Error::other)?;
         let id = self.transaction(|c| {
+            not_an_id(c, name, 0)?;
             let sql = "INSERT INTO users (username, passkey, torrent_limit, admin) VALUES (?, ?, ?, ?)";
             let values =
                 [Value::Text(name), Value::Text(&passkey), Value::Int(torrent_limit.into()), Value::Int(admin.into())];
-            c.execute(sql, &values).map_err(|e| match e.kind {
-                Kind::Exists => Error { kind: Kind::Exists, message: format!("there is a user named {name} already") },
-                _ => e,
-            })?;
+            c.execute(sql, &values).map_err(|e| taken(e, name))?;
             let id = c.last_id();
             insert_key(c, id, &api_key)?;
             Ok(id)
@@ -186,7 +188,7 @@ impl Store {
         let sql = format!(
             "SELECT u.id, u.username, u.admin, u.banned, u.torrent_limit, u.uploaded, u.downloaded,
                 COALESCE(p.seeding, 0), COALESCE(p.leeching, 0), COALESCE(t.seed_time, 0), COALESCE(t.seen, 0),
-                u.ban_reason FROM users u LEFT JOIN (
+                u.ban_reason, u.create_time FROM users u LEFT JOIN (
                 SELECT user_id, COUNT(DISTINCT CASE WHEN `left` = 0 THEN file_id END) AS seeding,
                     COUNT(DISTINCT CASE WHEN `left` > 0 THEN file_id END) AS leeching
                 FROM peers WHERE active = 1 AND time >= ? AND {theirs} GROUP BY user_id
@@ -212,6 +214,7 @@ impl Store {
                     seed_time,
                     seen,
                     reason,
+                    created,
                     ..,
                 ] = row
                 {
@@ -228,6 +231,7 @@ impl Store {
                         seed_time: seed_time.small(),
                         last_seen: seen.small(),
                         ban_reason: reason.text(),
+                        created: created.small(),
                     });
                 }
             })
@@ -274,7 +278,8 @@ impl Store {
             Which::Id(id) => (format!("f.id = {id}"), format!("file_id = {id}")),
         };
         let sql = format!(
-            "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0), COALESCE(t.seen, 0), s.username FROM files f
+            "SELECT {columns}, COALESCE(p.seeders, 0), COALESCE(p.leechers, 0), COALESCE(t.seen, 0), f.create_time,
+                s.username FROM files f
             LEFT JOIN (
                 SELECT file_id, SUM(CASE WHEN `left` = 0 THEN 1 ELSE 0 END) AS seeders,
                     SUM(CASE WHEN `left` > 0 THEN 1 ELSE 0 END) AS leechers
@@ -287,10 +292,10 @@ impl Store {
         );
         self.with(|c| {
             c.query(&sql, &[Value::Int(since.into())], &mut |row| {
-                if let (Some(file), [.., suggested, _, seeders, leechers, seen, by]) = (file(row), row) {
+                if let (Some(file), [.., suggested, _, seeders, leechers, seen, created, by]) = (file(row), row) {
                     let (seeders, leechers, last_active) = (seeders.small(), leechers.small(), seen.small());
-                    let (suggested, suggested_by) = (suggested.small(), by.text());
-                    sink(SwarmRow { file, seeders, leechers, last_active, suggested, suggested_by });
+                    let (created, suggested, suggested_by) = (created.small(), suggested.small(), by.text());
+                    sink(SwarmRow { file, seeders, leechers, last_active, created, suggested, suggested_by });
                 }
             })
         })
@@ -407,6 +412,22 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Says of a name that exists that it does.
+pub(super) fn taken(e: Error, name: &str) -> Error {
+    match e.kind {
+        Kind::Exists => Error { kind: Kind::Exists, message: format!("there is a user named {name} already") },
+        _ => e,
+    }
+}
+
+/// Keeps a user other than `own` from being called what another one is meant by: their id.
+pub(super) fn not_an_id(c: &mut dyn Connection, name: &str, own: u32) -> Result<(), Error> {
+    let Some(id) = name.parse::<u32>().ok().filter(|id| *id != own) else { return Ok(()) };
+    let mut taken = false;
+    c.query("SELECT id FROM users WHERE id = ?", &[id.into()], &mut |_| taken = true)?;
+    if taken { Err(Error::other(format!("{name} is the id of another member: choose another name"))) } else { Ok(()) }
 }
 
 /// Stores a user's API key.

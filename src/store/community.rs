@@ -3,7 +3,7 @@
 //! Sessions are closed too, for where no tracker runs; one that runs follows the triggers and writes
 //! its own.
 
-use super::admin::{check_name, close_sessions, insert_key, remove_file};
+use super::admin::{check_name, close_sessions, insert_key, not_an_id, remove_file, taken};
 use super::load::{FILE_COLUMNS, FileRow, file};
 use super::pool::Store;
 use super::sql::{Connection, Error, Kind, Value, big};
@@ -79,20 +79,70 @@ impl Store {
         Ok(found)
     }
 
-    /// Shuts a user out, for a reason (at most 255 characters), or lets them in again.
-    pub fn set_banned(&self, id: u32, banned: Option<&str>) -> Result<(), Error> {
-        let values = [Value::Int(banned.is_some().into()), Value::Text(banned.unwrap_or("")), Value::Int(id.into())];
+    /// Shuts a user out. Without a reason the one that was given before stays.
+    pub fn ban(&self, id: u32, reason: Option<&str>) -> Result<(), Error> {
         self.transaction(|c| {
-            c.execute("UPDATE users SET banned = ?, ban_reason = ? WHERE id = ?", &values)?;
-            if banned.is_some() { close_sessions(c, "user_id", id) } else { Ok(()) }
+            self.keep_an_admin(c, id)?;
+            c.execute("UPDATE users SET banned = 1 WHERE id = ?", &[id.into()])?;
+            if let Some(reason) = reason {
+                c.execute("UPDATE users SET ban_reason = ? WHERE id = ?", &[Value::Text(reason), id.into()])?;
+            }
+            close_sessions(c, "user_id", id)
         })
+    }
+
+    /// Lets a user in again.
+    pub fn unban(&self, id: u32) -> Result<(), Error> {
+        let sql = "UPDATE users SET banned = 0, ban_reason = '' WHERE id = ?";
+        self.transaction(|c| c.execute(sql, &[id.into()]).map(drop))
+    }
+
+    /// Makes a user an administrator, or takes that back.
+    pub fn set_admin(&self, id: u32, admin: bool) -> Result<(), Error> {
+        self.transaction(|c| {
+            if !admin {
+                self.keep_an_admin(c, id)?;
+            }
+            c.execute("UPDATE users SET admin = ? WHERE id = ?", &[Value::Int(admin.into()), id.into()]).map(drop)
+        })
+    }
+
+    /// Refuses to take away the last administrator who is not banned.
+    fn keep_an_admin(&self, c: &mut dyn Connection, id: u32) -> Result<(), Error> {
+        let (mut admins, mut is_one) = (0_u32, false);
+        let sql = format!("SELECT id FROM users WHERE admin = 1 AND banned = 0{}", self.dialect.for_update());
+        c.query(&sql, &[], &mut |row| {
+            admins = admins.saturating_add(1);
+            is_one |= row.first().map(Value::small) == Some(id);
+        })?;
+        let message = "this is the last administrator: first make another one with `goat user admin NAME on`";
+        if is_one && admins == 1 { Err(Error::other(message)) } else { Ok(()) }
+    }
+
+    /// Gives a user another name.
+    pub fn rename_user(&self, id: u32, name: &str) -> Result<(), Error> {
+        check_name(name).map_err(Error::other)?;
+        self.transaction(|c| {
+            not_an_id(c, name, id)?;
+            let done = c.execute("UPDATE users SET username = ? WHERE id = ?", &[Value::Text(name), id.into()]);
+            done.map(drop).map_err(|e| taken(e, name))
+        })
+    }
+
+    /// Gives a torrent another name.
+    pub fn rename_file(&self, id: u32, name: &str) -> Result<(), Error> {
+        check_title(name).map_err(Error::other)?;
+        let name: String = name.chars().take(255).collect();
+        let values = [Value::Text(&name), id.into()];
+        self.transaction(|c| c.execute("UPDATE files SET name = ? WHERE id = ?", &values).map(drop))
     }
 
     /// Removes a user. What they moved stays on the torrents' accounts, under an id that nobody gets again.
     pub fn remove_user(&self, id: u32) -> Result<(), Error> {
         self.transaction(|c| {
-            c.execute("DELETE FROM api_keys WHERE user_id = ?", &[Value::Int(id.into())])?;
-            c.execute("DELETE FROM users WHERE id = ?", &[Value::Int(id.into())])?;
+            self.keep_an_admin(c, id)?;
+            c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
+            c.execute("DELETE FROM users WHERE id = ?", &[id.into()])?;
             close_sessions(c, "user_id", id)
         })
     }
@@ -128,23 +178,28 @@ impl Store {
         self.transaction(|c| c.execute("UPDATE users SET torrent_limit = ? WHERE id = ?", &values).map(drop))
     }
 
-    /// Adds bytes to what a user was credited; negative ones take away. The sums stay from 0 to 2^63 - 1.
-    pub fn credit(&self, id: u32, uploaded: i64, downloaded: i64) -> Result<(), Error> {
+    /// Adds bytes to what a user was credited; negative ones take away, down to 0. Whether more was to be taken away
+    /// than was there.
+    pub fn credit(&self, id: u32, uploaded: i64, downloaded: i64) -> Result<bool, Error> {
         self.transaction(|c| {
-            let mut has = (0, 0);
-            c.query("SELECT uploaded, downloaded FROM users WHERE id = ?", &[Value::Int(id.into())], &mut |row| {
+            let (mut up, mut down) = (0, 0);
+            c.query("SELECT uploaded, downloaded FROM users WHERE id = ?", &[id.into()], &mut |row| {
                 if let [uploaded, downloaded, ..] = row {
-                    has = (uploaded.int(), downloaded.int());
+                    (up, down) = (uploaded.int(), downloaded.int());
                 }
             })?;
-            for (what, has, more) in [("uploaded", has.0, uploaded), ("downloaded", has.1, downloaded)] {
-                if has.checked_add(more).is_none_or(|sum| sum < 0) {
-                    let range = "from 0 to 9223372036854775807";
-                    return Err(Error::other(format!("{what} is {has}: with {more} it is not {range}")));
+            let mut cut = false;
+            let mut sum = |what: &str, has: i64, more: i64| match has.checked_add(more) {
+                Some(sum) => {
+                    cut |= sum < 0;
+                    Ok(sum.max(0))
                 }
-            }
-            let sql = "UPDATE users SET uploaded = uploaded + ?, downloaded = downloaded + ? WHERE id = ?";
-            c.execute(sql, &[Value::Int(uploaded), Value::Int(downloaded), Value::Int(id.into())]).map(drop)
+                None => Err(Error::other(format!("{what} is {has}: with {more} it is more than {}", i64::MAX))),
+            };
+            let (up, down) = (sum("uploaded", up, uploaded)?, sum("downloaded", down, downloaded)?);
+            let values = [Value::Int(up), Value::Int(down), id.into()];
+            c.execute("UPDATE users SET uploaded = ?, downloaded = ? WHERE id = ?", &values)?;
+            Ok(cut)
         })
     }
 
@@ -305,11 +360,19 @@ impl Store {
     }
 }
 
+/// Whether a torrent can be called so.
+fn check_title(name: &str) -> Result<(), String> {
+    if name.contains(char::is_control) { Err("the name of a torrent has no control characters".into()) } else { Ok(()) }
+}
+
 /// Inserts one row. The outer error is a mistake in a line, the inner one trouble with the database.
 fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, String> {
     let (done, taken) = match row {
         Import::User { name, passkey, uploaded, downloaded, torrent_limit } => {
             check_name(name)?;
+            if let Err(e) = not_an_id(c, name, 0) {
+                return Err(e.message);
+            }
             let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
             if !(8..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
                 return Err("a passkey has 8 to 64 letters, digits and -._~".into());
@@ -322,9 +385,7 @@ fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, Str
             (done, format!("there is a user named {name}, or with the same passkey, already"))
         }
         Import::Torrent { info_hash, name, size } => {
-            if name.contains(char::is_control) {
-                return Err("the name of a torrent has no control characters".into());
-            }
+            check_title(name)?;
             let name: String = name.chars().take(255).collect();
             let hash = info_hash.to_string();
             let sql = "INSERT INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)";

@@ -59,6 +59,14 @@ impl Dialect {
         }
     }
 
+    /// The end of a SELECT whose rows nobody else may change until the transaction ends.
+    pub fn for_update(&self) -> &'static str {
+        match self.driver {
+            Driver::Sqlite => "",
+            Driver::Mysql => " FOR UPDATE",
+        }
+    }
+
     /// Begins a transaction.
     pub fn begin(&self) -> &'static str {
         match self.driver {
