@@ -663,7 +663,8 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
         &["user", "list", "--config", "/dev/null"],
         &["--config=/dev/null", "user", "list"],
         &["torrent", "a"],
-        &["torrent", "a", "--for", "anna"],
+        &["torrent", "a", "--for", "anna", "--out", "-", "--json"],
+        &["file", "add", "a", "--force"],
         &["torrent", "a", "--out", "b"],
         &[
             "torrent",

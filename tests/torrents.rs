@@ -249,7 +249,7 @@ fn a_copy_for_each_member_is_in_a_file_of_its_own() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     found.sort();
-    let files = ["%2E.%2Fbert", "%2Ee", "anna", "c%2Fd"].map(|name| format!("{name}.torrent"));
+    let files = ["%2E.%2Fbert", "%2Ee", "anna", "c%2Fd"].map(|name| format!("n@{name}.torrent"));
     assert_eq!(found, files);
     for (user, file) in users
         .iter()
@@ -279,7 +279,7 @@ fn a_torrent_without_the_private_flag_is_refused_copied_with_it_or_taken_as_it_i
         let before = Bencode::parse(&original);
         let private = before.get("info").unwrap().get("private") == Some(&Bencode::Integer(1));
         let source = write(&goat, &name, &original);
-        let out = path(&goat, "out.torrent");
+        let out = path(&goat, &format!("private-{name}"));
         if private {
             goat.json(&["file", "add", &source]);
             let (status, _, stderr) = goat.cli(&["file", "add", &source, "--private", &out]);
@@ -422,24 +422,20 @@ fn a_hybrid_that_was_registered_by_its_second_hash_is_counted_once() {
 }
 
 #[test]
-fn a_copy_goes_through_a_link_and_into_a_pipe() {
+fn a_copy_goes_into_a_pipe_and_to_stdout() {
     let database = Database::sqlite();
     let goat = Goat::prepare(&database, json!({}));
     goat.add_user("anna");
     let source = write(&goat, "a.torrent", torrent(&info(b"n", true, 20)));
     let copy = |out: &str| {
         let words = ["torrent", &source, "--for", "anna", "--out", out];
-        let (status, _, stderr) = goat.cli(&words);
-        assert!(status.success(), "{stderr}");
+        let output = goat.command(&words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output
     };
-    let (file, link, pipe) = (path(&goat, "x"), path(&goat, "link"), path(&goat, "pipe"));
+    let (file, pipe) = (path(&goat, "x"), path(&goat, "pipe"));
     copy(&file);
     let expected = fs::read(&file).unwrap();
-    fs::write(&file, "old").unwrap();
-    std::os::unix::fs::symlink(&file, &link).unwrap();
-    copy(&link);
-    assert!(Path::new(&link).is_symlink());
-    assert_eq!(fs::read(&file).unwrap(), expected);
     run(Command::new("mkfifo").arg(&pipe));
     let reader = std::thread::spawn({
         let pipe = pipe.clone();
@@ -447,6 +443,165 @@ fn a_copy_goes_through_a_link_and_into_a_pipe() {
     });
     copy(&pipe);
     assert_eq!(reader.join().unwrap(), expected);
+    // What there is to say beside it goes where it spoils nothing.
+    let output = copy("-");
+    assert_eq!(output.stdout, expected);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not registered yet"));
+    goat.add_torrent(&source);
+    assert_eq!(copy("-").stderr, b"");
+}
+
+#[test]
+fn a_copy_replaces_nothing_but_a_copy_and_follows_no_link() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let anna = goat.add_user("anna");
+    goat.add_user("bert");
+    let source = write(&goat, "a.torrent", torrent(&info(b"n", true, 20)));
+    goat.add_torrent(&source);
+    let (out, link) = (path(&goat, "out"), path(&goat, "link"));
+    let copy = |member: &str, out: &str, more: &[&str]| {
+        let words = ["torrent", &source, "--for", member, "--out", out];
+        goat.cli(&[&words, more].concat())
+    };
+    let refused = |out: &str, why: &str| {
+        let before = fs::read(out).unwrap();
+        let (status, stdout, stderr) = copy("anna", out, &[]);
+        assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(
+            stderr.contains(why) && stderr.contains("--force"),
+            "{stderr}"
+        );
+        assert_eq!(fs::read(out).unwrap(), before);
+    };
+    // A copy is replaced by another member's, and by one with another passkey.
+    for member in ["anna", "bert", "anna"] {
+        assert!(copy(member, &out, &[]).0.success());
+    }
+    goat.json(&["user", "passkey", "anna"]);
+    let old = fs::read(&out).unwrap();
+    assert!(String::from_utf8_lossy(&old).contains(&anna.passkey));
+    assert!(copy("anna", &out, &[]).0.success());
+    let new = fs::read(&out).unwrap();
+    assert_ne!(new, old);
+    // With another tracker, the same URL and web seeds, or no torrent at all.
+    let url = Bencode::parse(&new).text("announce").to_string();
+    let foreign = [
+        b"d8:announce19:http://other/xy/ann".to_vec(),
+        [&b"d8:announce"[..], &text(&url), b"8:url-list8:http://e"].concat(),
+    ];
+    for head in foreign {
+        let whole = [&head[..], b"4:info", &info(b"n", true, 20), b"e"].concat();
+        refused(
+            &write(&goat, "foreign", whole),
+            "no copy that goat has made",
+        );
+    }
+    refused(
+        &write(&goat, "letter", "dear anna"),
+        "no copy that goat has made",
+    );
+    refused(&write(&goat, "empty", ""), "no copy that goat has made");
+    refused(&source, "is the torrent that is to be copied");
+    std::os::unix::fs::symlink(&out, &link).unwrap();
+    refused(&link, "is a symbolic link");
+    // A link to nowhere makes nothing there.
+    let (nowhere, planted) = (path(&goat, "nowhere"), path(&goat, "planted"));
+    std::os::unix::fs::symlink(&nowhere, &planted).unwrap();
+    assert_eq!(copy("anna", &planted, &[]).0.code(), Some(1));
+    assert!(!Path::new(&nowhere).exists());
+    // By force a link is replaced, not followed.
+    let kept = fs::read(&out).unwrap();
+    assert!(copy("bert", &link, &["--force"]).0.success());
+    assert!(!Path::new(&link).is_symlink());
+    assert_eq!(fs::read(&out).unwrap(), kept);
+    let letter = path(&goat, "letter");
+    assert!(copy("bert", &letter, &["--force"]).0.success());
+    assert_eq!(fs::read(&letter).unwrap(), fs::read(&link).unwrap());
+}
+
+#[test]
+fn a_private_copy_replaces_nothing_but_itself() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    let source = write(&goat, "a.torrent", torrent(&info(b"n", false, 20)));
+    let out = path(&goat, "out.torrent");
+    let add = |out: &str, more: &[&str]| {
+        goat.cli(&[&["file", "add", &source, "--private", out], more].concat())
+    };
+    for _ in 0..2 {
+        assert!(add(&out, &[]).0.success());
+    }
+    let letter = write(&goat, "letter", "dear anna");
+    let link = path(&goat, "link");
+    std::os::unix::fs::symlink(&out, &link).unwrap();
+    for taken in [&letter, &source, &link] {
+        let before = fs::read(taken).unwrap();
+        let (status, _, stderr) = add(taken, &[]);
+        assert_eq!(status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("--force"), "{stderr}");
+        assert_eq!(&fs::read(taken).unwrap(), &before);
+    }
+    assert!(add(&letter, &["--force"]).0.success());
+    assert_eq!(fs::read(&letter).unwrap(), fs::read(&out).unwrap());
+}
+
+#[test]
+fn a_copy_without_a_file_is_named_by_torrent_and_member_and_replaces_no_other_torrents() {
+    let database = Database::sqlite();
+    let goat = Goat::prepare(&database, json!({}));
+    for name in ["anna", "bert"] {
+        goat.add_user(name);
+    }
+    let sources = [("a", &b"one"[..]), ("b", b"two"), ("c", b"one")].map(|(file, name)| {
+        let size = if file == "c" { 40 } else { 20 };
+        write(&goat, file, torrent(&info(name, true, size)))
+    });
+    for source in &sources {
+        goat.add_torrent(source);
+    }
+    let folder = path(&goat, "copies");
+    fs::create_dir(&folder).unwrap();
+    let copy = |words: &[&str]| {
+        let mut command = goat.command(&[&["torrent"], words].concat());
+        command.current_dir(&folder).output().unwrap()
+    };
+    let output = copy(&[&sources[0], "--for", "anna"]);
+    assert_eq!(output.stdout, b"one@anna.torrent\n", "{output:?}");
+    let files = || {
+        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
+        let mut files: Vec<String> = entries
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        files
+    };
+    assert_eq!(files(), ["one@anna.torrent"]);
+    for source in &sources[..2] {
+        assert!(copy(&[source, "--for-all", "."]).status.success());
+    }
+    let names = ["one@anna", "one@bert", "two@anna", "two@bert"];
+    assert_eq!(files(), names.map(|name| format!("{name}.torrent")));
+    // Another torrent of the same name.
+    let before = fs::read(Path::new(&folder).join("one@bert.torrent")).unwrap();
+    for words in [&["--for", "bert"][..], &["--for-all", "."]] {
+        let output = copy(&[&[&sources[2][..]], words].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("a copy of another torrent"), "{stderr}");
+    }
+    assert_eq!(
+        fs::read(Path::new(&folder).join("one@bert.torrent")).unwrap(),
+        before
+    );
+    let said = goat.json(&["torrent", &sources[1], "--for-all", &folder]);
+    assert_eq!(
+        (
+            said["copies"].as_array().unwrap().len(),
+            &said["registered"]
+        ),
+        (2, &json!(true))
+    );
 }
 
 #[test]

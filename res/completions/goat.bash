@@ -389,7 +389,7 @@ _goat() {
             return 0
             ;;
         goat__subcmd__file__subcmd__add)
-            opts="-h --private --public --json --config --help"
+            opts="-h --private --public --force --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -797,7 +797,7 @@ _goat() {
             return 0
             ;;
         goat__subcmd__torrent)
-            opts="-h --for --out --for-all --config --help"
+            opts="-h --for --out --for-all --force --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

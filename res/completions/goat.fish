@@ -122,6 +122,7 @@ complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subc
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l private -d 'write a copy with the private flag, and register that' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l public -d 'register it though it has no private flag'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l force -d 'replace what is there, whatever it is'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l sort -d 'the order' -r -f -a "id\t''
@@ -179,9 +180,11 @@ complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcom
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l for -d 'the member' -r
-complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'the copy' -r -F
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'the copy, or - for stdout; TORRENT@NAME.torrent if left out' -r -F
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l for-all -d 'write a copy for each member who is not banned into this folder' -r -f -a "(__fish_complete_directories)"
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l force -d 'replace what is there, whatever it is'
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand backup" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand backup" -s h -l help -d 'Print help'

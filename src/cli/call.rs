@@ -1,7 +1,7 @@
 //! The words of a command, what it may open, and how it may end: what all commands share.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 
@@ -123,24 +123,64 @@ pub fn order(orders: &[(&str, &'static str)], word: Option<&str>) -> &'static st
     orders.iter().find(|(known, _)| *known == word).map_or("1", |(_, sql)| sql)
 }
 
-/// Writes a file for its owner's eyes only, whole or not at all; into what is no file, such as a pipe, as it is.
+/// What a file that is to be written stands in the way of.
+pub enum Place {
+    /// Nothing, or what is no file, such as a pipe.
+    Free,
+    /// A file with this content, which may be replaced only if goat could have written it.
+    Taken(Vec<u8>),
+}
+
+/// Looks at where a torrent file is to be written; refuses a symbolic link, which somebody else may have put there.
+pub fn place(path: &Path) -> Result<Place, Failure> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => Err(occupied(path, "is a symbolic link")),
+        Ok(found) if found.is_dir() => Err(cannot_write(path, &"it is a folder")),
+        Ok(found) if found.is_file() => {
+            Ok(Place::Taken(load(path).map_err(|e| occupied(path, &format!("cannot be read ({e})")))?))
+        }
+        Ok(_) => Ok(Place::Free),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Place::Free),
+        Err(e) => Err(cannot_write(path, &e)),
+    }
+}
+
+pub fn occupied(path: &Path, why: &str) -> Failure {
+    Failure::Failed(format!("{} {why}: name another file, or replace it with --force", path.display()))
+}
+
+/// Writes a file for its owner's eyes only, whole or not at all, in the place of what is there; into what is no file,
+/// such as a pipe, as it is. Follows no symbolic link.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Done {
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return fs::write(path, bytes).map_err(|e| cannot_write(path, &e));
+    let found = fs::symlink_metadata(path).map(|found| found.file_type());
+    if found.is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        return file.and_then(|mut file| file.write_all(bytes)).map_err(|e| cannot_write(path, &e));
     }
     replace_file(path, |new| fs::write(new, bytes))
+}
+
+/// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
+const MAX_TORRENT: u64 = 256 << 20;
+
+/// Reads a torrent file as a whole.
+pub fn load(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_TORRENT + 1).read_to_end(&mut bytes));
+    read.map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > MAX_TORRENT { Err("larger than 256 MiB".into()) } else { Ok(bytes) }
 }
 
 fn cannot_write(path: &Path, e: &dyn std::fmt::Display) -> Failure {
     Failure::Failed(format!("cannot write {}: {e}", path.display()))
 }
 
-/// Makes an empty file beside `path` for its owner's eyes only, has it filled, and puts it in the place. Where
-/// that is a symbolic link, what it stands for is replaced.
+/// Makes an empty file beside `path` for its owner's eyes only, has it filled, and puts it in the place.
 pub fn replace_file<E: std::fmt::Display>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Done {
     let cannot = |e: io::Error| cannot_write(path, &e);
     // SQLite would take a name such as `file:x` for a URL.
-    let place = if path.is_symlink() { path.canonicalize() } else { path::absolute(path) }.map_err(cannot)?;
+    let place = path::absolute(path).map_err(cannot)?;
     let mut new = place.as_os_str().to_owned();
     new.push(format!(".{}", std::process::id()));
     let new = PathBuf::from(new);

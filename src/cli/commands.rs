@@ -57,6 +57,10 @@ fn json() -> Arg {
     flag("json", "print one JSON document")
 }
 
+fn force() -> Arg {
+    flag("force", "replace what is there, whatever it is")
+}
+
 /// An option with a value, which may begin with a hyphen.
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).allow_hyphen_values(true).help(help)
@@ -110,11 +114,15 @@ pub fn all() -> Vec<Entry> {
             "write a member's copy of a torrent, with their announce URLs",
             vec![
                 path("FILE.torrent", "the torrent"),
-                option("for", "NAME", "the member").required_unless_present("for-all").requires("out"),
-                option("out", "OUT.torrent", "the copy").requires("for").value_hint(ValueHint::FilePath),
+                option("for", "NAME", "the member").required_unless_present("for-all"),
+                option("out", "OUT.torrent", "the copy, or - for stdout; TORRENT@NAME.torrent if left out")
+                    .requires("for")
+                    .value_hint(ValueHint::FilePath),
                 option("for-all", "DIR", "write a copy for each member who is not banned into this folder")
                     .conflicts_with_all(["for", "out"])
                     .value_hint(ValueHint::DirPath),
+                force(),
+                json(),
             ],
         ),
         entry(
@@ -255,6 +263,7 @@ fn files() -> Vec<Entry> {
                 option("private", "OUT.torrent", "write a copy with the private flag, and register that")
                     .value_hint(ValueHint::FilePath),
                 flag("public", "register it though it has no private flag").conflicts_with("private"),
+                force().requires("private"),
                 json(),
             ],
         ),

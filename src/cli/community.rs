@@ -109,7 +109,9 @@ pub fn backup(call: &Call) -> Done {
         _ => return taken("is there, and is no backup"),
     }
     let store = store(&config)?;
-    replace_file(Path::new(file), |new| store.backup(&new.to_string_lossy()))
+    // A link is the operator's own way to say where backups are.
+    let place = Path::new(file).canonicalize().unwrap_or(file.into());
+    replace_file(&place, |new| store.backup(&new.to_string_lossy()))
 }
 
 /// Keeps the database from being overwritten with itself.

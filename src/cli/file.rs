@@ -1,10 +1,8 @@
 //! `goat file`: torrents.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use super::call::{Call, Done, Failure, live_since, write_file};
+use super::call::{Call, Done, Failure, Place, live_since, load, occupied, place, write_file};
 use super::output::{Cell, Fields, List, count, done, print, show};
 use crate::config::Config;
 use crate::log::clean;
@@ -12,19 +10,8 @@ use crate::protocol::Factors;
 use crate::store::{Error, FILE_ORDERS, Store, SwarmRow, Which};
 use crate::torrent::{self, InfoHash, Torrent};
 
-/// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
-const MAX_TORRENT: u64 = 256 << 20;
-
 /// What is to be registered.
 const WHAT: &str = "FILE.torrent|HASH";
-
-/// Reads a torrent file as a whole.
-pub fn load(path: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_TORRENT + 1).read_to_end(&mut bytes));
-    read.map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > MAX_TORRENT { Err("larger than 256 MiB".into()) } else { Ok(bytes) }
-}
 
 /// The torrent with an id, and its swarm now.
 fn read(config: &Config, store: &Store, id: u32) -> Result<SwarmRow, Failure> {
@@ -74,7 +61,7 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
         }
         return Ok(New { info_hash, second: None, name: String::new(), size: 0 });
     }
-    let bytes = load(what).map_err(|e| {
+    let bytes = load(Path::new(what)).map_err(|e| {
         let message = "is neither an info hash (40 or 64 hex digits) nor a file that can be read";
         Failure::Failed(format!("{what} {message}: {e}"))
     })?;
@@ -85,7 +72,14 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
         Some(out) => {
             let copy = torrent::private_copy(&bytes).map_err(wrong)?;
             let new = New::from(&torrent::read(&copy).map_err(wrong)?);
-            write_file(Path::new(out), &copy)?;
+            let out = Path::new(out);
+            if !call.on("force")
+                && let Place::Taken(found) = place(out)?
+                && torrent::read(&found).ok().map(|found| found.info_hash) != Some(new.info_hash)
+            {
+                return Err(occupied(out, "is there, and is not the copy that goat makes of this torrent"));
+            }
+            write_file(out, &copy)?;
             Ok(new)
         }
         None if torrent.private || call.on("public") => Ok(New::from(&torrent)),

@@ -1,53 +1,125 @@
 //! `goat torrent`: members' copies of a torrent.
 
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::call::{Call, Done, Failure, write_file};
-use super::output::print;
-use super::{file, user};
-use crate::torrent;
+use super::call::{Call, Done, Failure, Place, load, occupied, place, write_file};
+use super::output::{Cell, print, show};
+use super::user;
+use crate::config::Config;
+use crate::torrent::{self, InfoHash, Torrent};
 use crate::tracker::announce_urls;
 
+/// A copy to make: the member's passkey, and where it goes.
+type Copy = (String, PathBuf);
+
 pub fn copy(call: &Call) -> Done {
-    let (name, out, folder) = (call.value("for"), call.value("out"), call.value("for-all"));
-    let one = name.zip(out);
+    let out = call.value("out");
+    if out == Some("-") && call.json() {
+        return Err(call.wrong("--out - leaves no room for --json"));
+    }
     let source = call.argument("FILE.torrent");
     let wrong = |e: String| Failure::Failed(format!("{source}: {e}"));
-    let bytes = file::load(source).map_err(wrong)?;
-    let info_hash = torrent::read(&bytes).map_err(wrong)?.info_hash;
+    let bytes = load(Path::new(source)).map_err(wrong)?;
+    let torrent = torrent::read(&bytes).map_err(wrong)?;
     let (config, store) = call.open()?;
-    let write = |passkey: &str, out: &Path| {
-        let copy = torrent::copy_for(&bytes, &announce_urls(&config, passkey)).map_err(wrong)?;
-        write_file(out, &copy)
-    };
-    if let Some((name, out)) = one {
-        let user = user::find(&config, &store, name)?;
-        write(&store.passkey(user.id)?, Path::new(out))?;
-    } else {
-        let folder = PathBuf::from(folder.unwrap_or_default());
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(|e| Failure::Failed(format!("cannot make the folder {}: {e}", folder.display())))?;
-        let members = store.passkeys()?;
-        for (id, name, passkey) in &members {
-            write(passkey, &folder.join(file_name(*id, name)))?;
+    let made = |passkey: &str| torrent::copy_for(&bytes, &announce_urls(&config, passkey)).map_err(wrong);
+    let mut copies: Vec<Copy> = Vec::new();
+    let mut to_stdout = None;
+    if let Some(folder) = call.value("for-all") {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|e| Failure::Failed(format!("cannot make the folder {folder}: {e}")))?;
+        for (id, name, passkey) in store.passkeys()? {
+            copies.push((passkey, Path::new(folder).join(file_name(&torrent, id, &name))));
         }
-        let copies = if members.len() == 1 { "copy" } else { "copies" };
-        print(&format!("{} {copies} in {}\n", members.len(), folder.display()))?;
+    } else {
+        let user = user::find(&config, &store, call.value("for").unwrap_or_default())?;
+        let passkey = store.passkey(user.id)?;
+        let path = out.map_or_else(|| file_name(&torrent, user.id, &user.name).into(), PathBuf::from);
+        if out == Some("-") { to_stdout = Some(passkey) } else { copies.push((passkey, path)) }
     }
-    match store.file_by_hash(&info_hash)? {
+    // All are judged before the first is written.
+    for (_, path) in copies.iter().filter(|_| !call.on("force")) {
+        // A name that goat has made up may be that of another torrent, too.
+        judge(&config, Path::new(source), path, out.is_none().then_some(torrent.info_hash))?;
+    }
+    for (passkey, path) in &copies {
+        write_file(path, &made(passkey)?)?;
+    }
+    let registered = store.file_by_hash(&torrent.info_hash)?.is_some();
+    let advice = format!("{} is not registered yet: goat file add {source}\n", torrent.info_hash);
+    if let Some(passkey) = to_stdout {
+        io::stdout().write_all(&made(&passkey)?)?;
+        return if registered { Ok(()) } else { Ok(io::stderr().write_all(advice.as_bytes())?) };
+    }
+    let paths: Vec<String> = copies.iter().map(|(_, path)| path.display().to_string()).collect();
+    if call.json() {
+        let hash = Cell::Hash(torrent.info_hash.to_string());
+        let registered = Cell::Flag(registered);
+        return show(&vec![("infoHash", hash), ("registered", registered), ("copies", Cell::Texts(paths))], true);
+    }
+    let mut said = match (call.value("for-all"), out) {
+        (Some(folder), _) if paths.len() == 1 => format!("1 copy in {folder}\n"),
+        (Some(folder), _) => format!("{} copies in {folder}\n", paths.len()),
+        (None, None) => format!("{}\n", paths.concat()),
+        (None, Some(_)) => String::new(),
+    };
+    if !registered {
+        said += &advice;
+    }
+    print(&said)
+}
+
+/// Refuses to write over what goat cannot have written.
+fn judge(config: &Config, source: &Path, path: &Path, only: Option<InfoHash>) -> Done {
+    let Place::Taken(found) = place(path)? else { return Ok(()) };
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    match copy_of(config, &found) {
+        _ if same(source, path) => Err(occupied(path, "is the torrent that is to be copied")),
+        None => Err(occupied(path, "is there, and is no copy that goat has made")),
+        Some(hash) if only.is_some_and(|only| only != hash) => Err(occupied(path, "is a copy of another torrent")),
         Some(_) => Ok(()),
-        None => print(&format!("{info_hash} is not registered yet: goat file add {source}\n")),
     }
 }
 
+/// The torrent of which these bytes are just what goat writes for some passkey.
+fn copy_of(config: &Config, bytes: &[u8]) -> Option<InfoHash> {
+    const PASSKEY: &str = "PASSKEY";
+    let url = announce_urls(config, PASSKEY).into_iter().next()?;
+    let passkey = match url.rsplit_once(PASSKEY) {
+        Some((head, _)) => {
+            let at = bytes.windows(head.len()).position(|part| part == head.as_bytes())?;
+            bytes.get(at..)?.get(head.len()..)?.split(|byte| *byte == b'/').next()?
+        }
+        None => b"", // Nobody needs one.
+    };
+    let copy = torrent::copy_for(bytes, &announce_urls(config, str::from_utf8(passkey).ok()?)).ok()?;
+    if copy == bytes { Some(torrent::read(bytes).ok()?.info_hash) } else { None }
+}
+
 /// The file of a member's copy. No two members have the same, and no name leads out of the folder.
-fn file_name(id: u32, name: &str) -> String {
-    let escaped = name.replace('%', "%25").replace('/', "%2F");
-    let escaped = escaped.strip_prefix('.').map_or(escaped.clone(), |rest| format!("%2E{rest}"));
+fn file_name(torrent: &Torrent, id: u32, member: &str) -> String {
     // A file name has 255 bytes at most.
-    let name = if escaped.len() <= 200 { escaped } else { format!("%id-{id}") };
-    format!("{name}.torrent")
+    let part = |name: &str, most: usize, instead: String| {
+        let escaped = escape(name);
+        if escaped.len() <= most { escaped } else { instead }
+    };
+    let title = part(&torrent.name, 130, format!("%hash-{}", torrent.info_hash));
+    format!("{title}@{}.torrent", part(member, 110, format!("%id-{id}")))
+}
+
+/// A part of a file name, with what has a meaning there as in a URL.
+fn escape(name: &str) -> String {
+    let mut escaped = String::new();
+    for (at, c) in name.char_indices() {
+        if "%/@".contains(c) || c.is_control() || at == 0 && ".-".contains(c) {
+            escaped.extend(c.to_string().bytes().map(|byte| format!("%{byte:02X}")));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -55,13 +127,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_of_a_member_leads_out_of_the_folder_or_to_another_members_file() {
+    fn no_name_leads_out_of_the_folder_or_to_the_file_of_another_member_or_torrent() {
         let long = "\u{1f431}".repeat(64);
-        let names = ["anna", "..", ".", "../x", "/etc/x", "%2E.", "%2F", "a/b", "a%2Fb", &long, "%id-11"];
-        let files: Vec<String> = names.iter().zip(1..).map(|(name, id)| file_name(id, name)).collect();
-        assert_eq!(files[0], "anna.torrent");
+        let names =
+            ["anna", "..", ".", "../x", "/etc/x", "%2E.", "%2F", "a/b", "a%2Fb", "a@b", "-x", "\n", &long, "%id-11"];
+        let mut files: Vec<String> = Vec::new();
+        for (at, torrent) in names.iter().enumerate() {
+            let bytes =
+                [format!("d4:infod6:lengthi1e4:name{}:", torrent.len()).as_bytes(), torrent.as_bytes()].concat();
+            let bytes = [&bytes[..], b"12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee"].concat();
+            let torrent = torrent::read(&bytes).unwrap();
+            files.extend(names.iter().zip(1..).map(|(name, id)| file_name(&torrent, id, name)));
+            assert_eq!(files.len(), (at + 1) * names.len());
+        }
+        assert_eq!(files[0], "anna@anna.torrent");
         for (at, file) in files.iter().enumerate() {
-            assert!(!file.contains('/') && !file.starts_with('.') && file.len() <= 255, "{file}");
+            assert!(!file.contains(['/', '\n']) && !file.starts_with(['.', '-']) && file.len() <= 255, "{file}");
             assert!(!files[..at].contains(file), "{file}");
         }
     }

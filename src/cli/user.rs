@@ -175,7 +175,7 @@ pub fn limit(call: &Call) -> Done {
 pub fn credit(call: &Call) -> Done {
     let (uploaded, downloaded) = (call.get("uploaded").unwrap_or(0), call.get("downloaded").unwrap_or(0));
     let cut = std::cell::Cell::new(false);
-    let credit = |store: &Store, id| Ok(cut.set(store.credit(id, uploaded, downloaded)?));
+    let credit = |store: &Store, id| store.credit(id, uploaded, downloaded).map(|less| cut.set(less));
     let said = |user: &UserRow| {
         let less = if cut.get() { ": that was less than what you took away, so nothing is left of it" } else { "" };
         format!("has {} bytes uploaded, {} downloaded{less}", user.uploaded, user.downloaded)
