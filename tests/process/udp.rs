@@ -4,15 +4,13 @@
 //! tests ask the real binary over sockets; what is about old connection ids or about millions of
 //! datagrams is put to `Responder`.
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{
+use crate::common::{
     Announce, Database, Folder, Goat, PATIENCE, hex, info_hash, peer_id, scrape, skip, wait_until,
 };
 use goat::keeper::Writer;

@@ -1,15 +1,13 @@
 //! Real clients share files through goat over UDP, each on a host of its own, with peer exchange, the DHT
 //! and local discovery switched off: only goat can introduce them to each other.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Database, Folder, Goat, Host, Lab, Process, User, installed, skip, wait_for, wait_until,
 };
 use serde_json::{Value, json};

@@ -3,13 +3,11 @@
 //! At the end random announces in random order are compared with a naive model, and random choices of
 //! peers with what chance allows.
 
-mod common;
-mod world;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use common::escape;
+use crate::common::escape;
+use crate::world::*;
 use goat::books::{Life, Paths, Session};
 use goat::net::http::{Answer, Scratch};
 use goat::net::message::Request;
@@ -20,7 +18,6 @@ use goat::store::FileRow;
 use goat::torrent::{InfoHash, PeerId};
 use proptest::prelude::*;
 use serde_json::json;
-use world::*;
 
 // ---------------------------------------------------------------------------------------------------
 // Sessions.

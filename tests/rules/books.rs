@@ -3,9 +3,6 @@
 //! Each rule is a test on SQLite; all of them together are one on MariaDB, whose server takes long to
 //! start. What the database holds is asked by SQL, past goat.
 
-mod common;
-mod world;
-
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use common::{Database, Folder, hex};
+use crate::common::{Database, Folder, hex};
+use crate::world::*;
 use goat::books::ledger::Waiting;
 use goat::books::settle::settle;
 use goat::keeper::{Writer, compare, follow_changes};
@@ -25,7 +23,6 @@ use goat::store::{Found, Store, Suggestion};
 use goat::torrent::PeerId;
 use goat::tracker::Tracker;
 use serde_json::{Value, json};
-use world::*;
 
 /// Makes a test of each rule.
 macro_rules! on_each_database {

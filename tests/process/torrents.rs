@@ -1,12 +1,10 @@
 //! Torrent files: those that other programs make, members' copies of them, and hostile ones.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Announce, Bencode, Database, Goat, hex, installed, skip, wait_until};
+use crate::common::{Announce, Bencode, Database, Goat, hex, installed, skip, wait_until};
 use serde_json::json;
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents");

@@ -1,15 +1,13 @@
 //! HTTP as goat speaks it on its sockets: what it understands, what it refuses and with which status, who
 //! is believed to be where, and that nobody can keep others from being answered.
 
-mod common;
-
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     AGENT, Announce, Bencode, Database, Folder, Goat, HttpAnswer, PATIENCE, Process, escape,
     info_hash, scrape, wait_until,
 };
@@ -227,7 +225,7 @@ fn what_is_refused_is_counted_by_reason_and_said_once_for_all() {
     let greedy = Ipv4Addr::new(127, 0, 0, 2);
     let many: Vec<Option<Client>> = (0..140).map(|_| site.try_idle(greedy)).collect();
     assert_eq!(many.iter().flatten().count(), 128);
-    let (status, _, text) = common::http_get(site.goat.address(), "/metrics", &[]);
+    let (status, _, text) = crate::common::http_get(site.goat.address(), "/metrics", &[]);
     let text = String::from_utf8(text).unwrap();
     assert_eq!(status, 200, "{text}");
     let refused = |reason: &str| format!("goat_connections_refused_total{{reason=\"{reason}\"}} ");
@@ -1040,7 +1038,7 @@ impl Site {
         let database = Database::sqlite();
         let goat = Goat::prepare(&database, overrides);
         let passkey = goat.add_user("anna").passkey;
-        goat.add_torrent(common::hex(&HASH));
+        goat.add_torrent(crate::common::hex(&HASH));
         Site {
             goat,
             database,
@@ -1154,7 +1152,7 @@ impl Client {
     /// Connects from an address of 127.0.0.0/8, which the standard library cannot choose; with room for so
     /// many bytes that nobody has read, unless that is 0.
     fn connect_from(source: Ipv4Addr, to: SocketAddr, room: libc::c_int) -> io::Result<Client> {
-        common::connect_from(source, to, room, PATIENCE).map(Client::new)
+        crate::common::connect_from(source, to, room, PATIENCE).map(Client::new)
     }
 
     /// Sends as much as goat takes: it may have answered and closed already.
@@ -1164,7 +1162,7 @@ impl Client {
 
     /// Ends the connection by a reset.
     fn reset(self) {
-        common::end_by_reset(&self.stream);
+        crate::common::end_by_reset(&self.stream);
     }
 
     /// The next answer; None if the connection ends before it.

@@ -1,18 +1,15 @@
 //! Who may announce, how often and how much: each test is a sentence of the rules.
 
-mod common;
-mod world;
-
 use std::net::IpAddr;
 
-use common::escape;
+use crate::common::escape;
+use crate::world::*;
 use goat::protocol::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
 use goat::rules::access::{Access, User};
 use goat::store::{FileRow, NewUser, Suggestion};
 use goat::torrent::InfoHash;
 use proptest::prelude::*;
 use serde_json::json;
-use world::*;
 
 // ---------------------------------------------------------------------------------------------------
 // The checks and their order.

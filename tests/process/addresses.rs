@@ -1,14 +1,12 @@
 //! Which addresses goat listens on: every one of both families, whatever the system's settings, and what it says where
 //! it cannot have them.
 
-mod common;
-
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 
-use common::{Announce, Database, Goat, Lab, Process, hex, http_get, info_hash, wait_until};
+use crate::common::{Announce, Database, Goat, Lab, Process, hex, http_get, info_hash, wait_until};
 use serde_json::json;
 
 const HOMES: [IpAddr; 2] = [
@@ -31,8 +29,9 @@ fn every_address_of_both_families_is_served_whatever_bindv6only_says() {
                 for home in HOMES {
                     let at = SocketAddr::new(home, goat.port);
                     let target = Announce::new(&passkey, info_hash(1), 1).target();
-                    let (status, _, body) = http_get(at, &target, &[("User-Agent", common::AGENT)]);
-                    let answer = common::Bencode::parse(&body);
+                    let (status, _, body) =
+                        http_get(at, &target, &[("User-Agent", crate::common::AGENT)]);
+                    let answer = crate::common::Bencode::parse(&body);
                     assert_eq!(status, 200);
                     assert!(answer.get("peers").is_some(), "{only} {host:?} {answer:?}");
                     assert!(answers_udp(at), "{only} {host:?} {at}");
@@ -186,7 +185,9 @@ fn bind_ipv6_only(only: &str) {
 fn answers_udp(at: SocketAddr) -> bool {
     let socket = UdpSocket::bind((at.ip(), 0)).unwrap();
     socket.connect(at).unwrap();
-    socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    socket
+        .set_read_timeout(Some(crate::common::PATIENCE))
+        .unwrap();
     let mut connect = 0x417_2710_1980_u64.to_be_bytes().to_vec();
     connect.extend([0; 8]);
     socket.send(&connect).unwrap();

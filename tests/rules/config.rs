@@ -33,7 +33,7 @@ fn complaints(name: &str, text: &str) -> Vec<String> {
 #[test]
 #[cfg(feature = "sqlite")]
 fn the_shipped_configuration_is_good() {
-    let (file, output) = check("shipped", include_str!("../config.json5"), &[]);
+    let (file, output) = check("shipped", include_str!("../../config.json5"), &[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains(&file.display().to_string()), "{printed}");
@@ -67,7 +67,7 @@ fn all_mistakes_are_named_at_once() {
 #[test]
 #[cfg(feature = "mysql")]
 fn the_example_of_goat_lacks_only_its_certificate_and_redis() {
-    let complaints = complaints("example", include_str!("data/goat-example.json"));
+    let complaints = complaints("example", include_str!("../data/goat-example.json"));
     let [redis, certificate, key] = complaints.as_slice() else {
         panic!("{complaints:?}")
     };

@@ -1,8 +1,6 @@
 //! The command line, as an operator meets it: every command on both databases, with the tracker running and
 //! not; what is printed where, with which exit status; and the first start.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use common::{
+use crate::common::{
     AGENT, Announce, Bencode, Database, Folder, Goat, Lab, Process, escape, hex, http_get,
     info_hash, wait_for, wait_until,
 };
@@ -1210,7 +1208,7 @@ fn announces(url: &str) -> bool {
     let target = format!(
         "{path}?info_hash={}&peer_id={}&port=1&uploaded=0&downloaded=0&left=0",
         escape(&info_hash(1)),
-        escape(&common::peer_id(1))
+        escape(&crate::common::peer_id(1))
     );
     let address = SocketAddr::from(([127, 0, 0, 1], 8080));
     let (_, _, body) = http_get(address, &target, &[("User-Agent", AGENT)]);

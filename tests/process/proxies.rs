@@ -1,13 +1,11 @@
 //! goat behind real proxies, configured with exactly what the README prints: goat sees their clients'
 //! addresses, and nobody can make it see another.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Output};
 
-use common::tls::{self, Authority, TlsClient};
-use common::{
+use crate::common::tls::{self, Authority, TlsClient};
+use crate::common::{
     AGENT, Announce, Bencode, Database, Folder, Goat, Process, free_port, installed, skip,
     wait_until,
 };
@@ -95,7 +93,7 @@ fn under_a_path_the_page_its_calls_and_the_announce_urls_work() {
             assert!(page.contains("<title>"), "{program}: {url}: {page}");
         }
         let member = site.goat.add_user("berta");
-        let key = common::basic("berta", &member.api_key);
+        let key = crate::common::basic("berta", &member.api_key);
         let me = get(
             &format!("{home}/api/me"),
             &[
@@ -252,7 +250,7 @@ fn under_a_path(program: &str, path: &str) -> Vec<(&'static str, String)> {
     change.collect()
 }
 
-const README: &str = include_str!("../README.md");
+const README: &str = include_str!("../../README.md");
 
 const HASH: [u8; 20] = *b"behind a real proxy!";
 
@@ -273,7 +271,7 @@ impl Site {
         let database = Database::sqlite();
         let goat = Goat::start(&database, settings);
         let passkey = goat.add_user("anna").passkey;
-        goat.add_torrent(common::hex(&HASH));
+        goat.add_torrent(crate::common::hex(&HASH));
         Site {
             goat,
             database,

@@ -4,8 +4,6 @@
 //! Environment: GOAT_KILLS is how often goat is killed on each database instead of 100 times, a tenth of it how often
 //! power is cut; GOAT_SEED is the seed of the clients, which is printed.
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -18,9 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::load::{Rig, compare, lock};
-use common::{Database, Folder, Goat, MariaDb, Random};
-use common::{faketime, free_port, hex, info_hash, skip, tidy, wait_until};
+use crate::common::load::{Rig, compare, lock};
+use crate::common::{Database, Folder, Goat, MariaDb, Random};
+use crate::common::{faketime, free_port, hex, info_hash, skip, tidy, wait_until};
 use serde_json::json;
 
 fn number(name: &str, default: u64) -> u64 {

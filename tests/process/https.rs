@@ -1,18 +1,16 @@
 //! HTTPS: what browsers and BitTorrent clients have of it, which certificates and keys goat takes, and what
 //! it does when they change, break or go.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use common::tls::{
+use crate::common::tls::{
     Authority, Certificate, ED25519, NAME, P256, P384, RSA, TlsClient, get, openssl,
 };
-use common::{
+use crate::common::{
     AGENT, Announce, Bencode, Database, Folder, Goat, Host, Lab, PATIENCE, Process, User, escape,
     free_port, hex, http_get, installed, skip, wait_for, wait_until,
 };
@@ -343,7 +341,7 @@ fn what_waits_for_the_database_is_answered_over_tls_too() {
     };
     for number in 0..20 {
         let user = site.goat.add_user(&format!("user{number}"));
-        let hash = common::info_hash(number);
+        let hash = crate::common::info_hash(number);
         site.goat.add_torrent(hex(&hash));
         let announce = Announce::new(&user.passkey, hash, 1);
         let mut client = site.connect();
@@ -430,7 +428,9 @@ fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
     // As Let's Encrypt's client does it: links to the newest of the files, and then the hook.
     let live = site.goat.folder.join("live");
     std::fs::create_dir(&live).unwrap();
-    let (_, hook) = include_str!("../README.md").split_once("```sh\n").unwrap();
+    let (_, hook) = include_str!("../../README.md")
+        .split_once("```sh\n")
+        .unwrap();
     let (hook, _) = hook.split_once("```").unwrap();
     let home = site.goat.folder.path().to_str().unwrap();
     let hook = hook
@@ -689,7 +689,7 @@ fn the_files_that_the_readme_makes_work() {
     let Some(mut site) = Site::prepare("the README's certificates", json!({})) else {
         return;
     };
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
     let lines: Vec<&str> = lines
         .filter(|line| line.starts_with("openssl req "))

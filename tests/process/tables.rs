@@ -1,12 +1,10 @@
 //! The tables through the years: a newer goat's are left alone, broken ones are named, and what is long silent is removed while announces go on.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Announce, Database, Goat, MariaDb, hex, info_hash, wait_until};
+use crate::common::{Announce, Database, Goat, MariaDb, hex, info_hash, wait_until};
 use goat::store::Store;
 use serde_json::json;
 
@@ -303,7 +301,7 @@ fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
 fn check_says_that_a_database_is_read_only() {
     // SAFETY: no memory is passed.
     if unsafe { libc::geteuid() } != 0 {
-        return common::skip("a read-only file", "only root can be another user");
+        return crate::common::skip("a read-only file", "only root can be another user");
     }
     let database = Database::sqlite();
     let Database::Sqlite(folder) = &database else {

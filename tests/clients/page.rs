@@ -1,14 +1,12 @@
 //! The status page in a real browser: Chromium, driven over WebDriver. `GOAT_SCREENSHOTS=FOLDER` keeps what
 //! the tests look like; the README's pictures are made so.
 
-mod common;
-
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{
+use crate::common::{
     Announce, Database, Folder, Goat, PATIENCE, Process, User, basic, free_port, hex, http_get,
     info_hash, installed, skip, wait_for, wait_until,
 };

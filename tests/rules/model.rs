@@ -5,18 +5,16 @@
 //! Environment: GOAT_MODEL is how many announces are made on each database instead of 1,000,000 and 200,000;
 //! GOAT_RUNS how many histories each line of the table is made of; GOAT_SEED the seed, which is printed.
 
-mod common;
-mod world;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::{
+use crate::common::{
     Client, Database, Folder, History, Kind, Lives, Model, Random, SILENCE, Said, Way, above,
     info_hash, plus,
 };
+use crate::world::{check, config};
 use goat::books::ledger::Waiting;
 use goat::books::settle::{Told, settle, sort};
 use goat::books::{
@@ -34,7 +32,6 @@ use goat::torrent::{InfoHash, PeerId};
 use goat::tracker::Tracker;
 use proptest::prelude::*;
 use serde_json::json;
-use world::{check, config};
 
 const USERS: u32 = 300;
 const TORRENTS: u32 = 60;
@@ -457,8 +454,8 @@ impl<'a> Books<'a> {
         let settings = json!({ "SlowDown": 0, "Clients": 1_000_000, "DB": database.config() });
         let config = config(&folder.join("config.json"), &settings);
         drop(Store::open(&config).unwrap());
-        database.sql(&common::users(users));
-        database.sql(&common::files(torrents));
+        database.sql(&crate::common::users(users));
+        database.sql(&crate::common::files(torrents));
         let second = Store::open(&config).unwrap();
         let tracker = Arc::new(Tracker::load(config).unwrap());
         let (now, buffers) = (tracker.clock.now(), Buffers::new(Rng::new(1)));

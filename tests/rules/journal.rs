@@ -2,14 +2,14 @@
 //! folder went meanwhile, and counted in the database that it belongs to alone. What keeps it from being written or
 //! read is said, with the file and what to do.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Announce, Database, Folder, Goat, Lock, free_port, hex, info_hash, skip, wait_until};
+use crate::common::{
+    Announce, Database, Folder, Goat, Lock, free_port, hex, info_hash, skip, wait_until,
+};
 use goat::books::journal::RECORD;
 use serde_json::{Value, json};
 
@@ -329,7 +329,8 @@ fn a_goat_that_waited_for_the_one_before_begins_where_that_ended() {
     config["Port"] = json!(before.port);
     fs::write(before.config_path(), config.to_string()).unwrap();
     let mut process = before.command(&["run"]);
-    let mut after = common::Process::start("goat", &mut process, before.folder.join("after.log"));
+    let mut after =
+        crate::common::Process::start("goat", &mut process, before.folder.join("after.log"));
     let lock = before.journal().join("lock");
     wait_until("the next one to wait", || {
         after.assert_running();

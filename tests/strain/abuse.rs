@@ -5,8 +5,6 @@
 //! goat is the real binary, limited in nothing but by its own rules. Members and attackers come from
 //! addresses of 127.0.0.0/8, for 127.0.0.1 itself may have any number of connections.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,11 +20,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{
+use crate::common::{
     AGENT, Announce, Bencode, Database, Goat, Lab, Process, User, basic, connect_from,
     connect_from_ipv6, end_by_reset, escape, free_port, hex, http_get, info_hash, skip, wait_for,
     wait_until,
 };
+use crate::say;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};

@@ -1,13 +1,11 @@
 //! The metrics: promtool reads them, and a real Prometheus scrapes goat and answers questions about it.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 
-use common::{
+use crate::common::{
     Announce, Database, Folder, Goat, PATIENCE, Process, basic, escape, free_port, hex, http_get,
     info_hash, installed, skip, wait_for, wait_until,
 };
@@ -109,7 +107,7 @@ fn everything_that_happens_is_counted_once_where_it_belongs() {
     }
     Announce::new("no-such-passkey", hash, 1).refusal(&goat);
     Announce::new(&user.passkey, info_hash(2), 1).refusal(&goat);
-    let agent = [("User-Agent", common::AGENT)];
+    let agent = [("User-Agent", crate::common::AGENT)];
     http_get(
         goat.address(),
         &format!("/{}/scrape?info_hash={}", user.passkey, escape(&hash)),
@@ -310,7 +308,7 @@ fn prometheus_scrapes_goat_and_answers_questions() {
     let mut announce = Announce::new(&user.passkey, info_hash(1), 1);
     announce.left = 0;
     // For a minute where everything must be shown, else until it has an answer to each question.
-    let long = common::nothing_may_be_skipped();
+    let long = crate::common::nothing_may_be_skipped();
     let scrapes = if long { 60.0 } else { 5.0 };
     let rate = wait_for("Prometheus to have scraped", || {
         announce.accepted(&goat);

@@ -1,8 +1,6 @@
 //! The end and the beginning: what goat knows survives a restart, a kill and the loss of its database, and
 //! nothing is counted twice or forgotten.
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -12,7 +10,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common::{
     AGENT, Announce, Bencode, Database, Goat, Lock, MariaDb, PATIENCE, basic, connect_from, hex,
     info_hash, peer_id, scrape, wait_for, wait_until,
 };
@@ -289,7 +287,8 @@ fn sigterm_and_ctrl_c_end_goat_with_status_0() {
         // Connections on which nothing is going on keep nobody.
         let _silent = TcpStream::connect(goat.address()).unwrap();
         let mut idle = TcpStream::connect(goat.address()).unwrap();
-        idle.set_read_timeout(Some(common::PATIENCE)).unwrap();
+        idle.set_read_timeout(Some(crate::common::PATIENCE))
+            .unwrap();
         idle.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert!(idle.read(&mut [0; 1000]).unwrap() > 0);
         goat.process().signal(signal);
@@ -969,7 +968,7 @@ fn request(announce: &Announce) -> Vec<u8> {
 fn announced(address: SocketAddr, announce: &Announce) -> bool {
     let mut answer = Vec::new();
     let exchange = TcpStream::connect(address).and_then(|mut stream| {
-        stream.set_read_timeout(Some(common::PATIENCE))?;
+        stream.set_read_timeout(Some(crate::common::PATIENCE))?;
         stream.write_all(&request(announce))?;
         stream.read_to_end(&mut answer)
     });

@@ -1,15 +1,13 @@
 //! A whole community from one binary: the README's first five minutes, command by command, with real clients;
 //! and every command that changes something, on both databases, with the tracker running and not.
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use common::{
+use crate::common::{
     Announce, Database, Folder, Goat, Lab, PATIENCE, Process, hex, http_get, info_hash, installed,
     nothing_may_be_skipped, peer_id, skip, wait_for, wait_until,
 };
@@ -58,7 +56,7 @@ struct Step {
 }
 
 fn tour() -> Vec<Step> {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let (_, rest) = readme.split_once("\n## Five minutes\n").unwrap();
     let (tour, _) = rest.split_once("\n### 7. ").unwrap();
     let mut steps: Vec<Step> = Vec::new();
@@ -334,8 +332,8 @@ fn asked(passkey: &str, torrent: &str) -> String {
     // A session that is there may always say that it stops; a scrape is nobody's session.
     let target = format!("/{passkey}/scrape?info_hash={hash}");
     let address = "127.0.0.1:8080".parse().unwrap();
-    let (_, _, body) = http_get(address, &target, &[("User-Agent", common::AGENT)]);
-    let answer = common::Bencode::parse(&body);
+    let (_, _, body) = http_get(address, &target, &[("User-Agent", crate::common::AGENT)]);
+    let answer = crate::common::Bencode::parse(&body);
     match answer.get("failure reason") {
         Some(_) => answer.text("failure reason").into(),
         None => String::new(),
@@ -1631,8 +1629,8 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
 #[test]
 fn announce_urls_are_built_from_the_public_url_and_are_not_plain_http_where_there_is_https() {
     let database = Database::sqlite();
-    let authority = common::tls::Authority::new();
-    let certificate = authority.issue("goat", common::tls::P256);
+    let authority = crate::common::tls::Authority::new();
+    let certificate = authority.issue("goat", crate::common::tls::P256);
     let https = |mut settings: Value| {
         settings["HTTPS"] = json!(true);
         settings["SSL"] = json!({

@@ -1,13 +1,11 @@
 //! A web site beside goat: what anyone writes into the database by plain SQL takes effect, and what goat
 //! writes can be read there. Every rule holds on SQLite and on MariaDB.
 
-mod common;
-
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Announce, Database, Goat, hex, http_get, info_hash, scrape, wait_until};
+use crate::common::{Announce, Database, Goat, hex, http_get, info_hash, scrape, wait_until};
 use serde_json::json;
 
 macro_rules! on_each_database {
@@ -730,7 +728,7 @@ fn on_mariadb_too_a_passkey_of_strange_characters_is_an_unknown_one() {
         let (status, _, body) = http_get(
             site.goat.address(),
             &target,
-            &[("User-Agent", common::AGENT)],
+            &[("User-Agent", crate::common::AGENT)],
         );
         assert_eq!(status, 200, "{target}");
         assert!(

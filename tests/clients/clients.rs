@@ -1,8 +1,6 @@
 //! Real clients share files through goat, each on a host of its own, with peer exchange, the DHT and
 //! local discovery switched off: only goat can introduce them to each other.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Database, Folder, Goat, Host, Lab, Process, User, faketime, http_get, http_post, installed,
     skip, tidy, wait_for, wait_until,
 };
@@ -423,7 +421,7 @@ fn both_hashes_of_a_hybrid_torrent_are_welcome() {
         witness.leave(&database);
         // Nor was anybody else.
         let admin = goat.json(&["user", "add", "operator", "--admin"]);
-        let key = common::basic("operator", admin["apiKey"].as_str().unwrap());
+        let key = crate::common::basic("operator", admin["apiKey"].as_str().unwrap());
         let key = [("Authorization", key.as_str())];
         let (status, _, metrics) = http_get(goat.address(), "/metrics", &key);
         assert_eq!(status, 200);

@@ -1,16 +1,17 @@
 //! The JSON API: its calls, who may make them, and what they are told. Every rule that touches the database
 //! holds on SQLite and on MariaDB.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::UNIX_EPOCH;
 
-use common::{AGENT, Announce, Database, Goat, PATIENCE, User, basic, hex, info_hash, wait_until};
+use crate::common::{
+    AGENT, Announce, Database, Goat, PATIENCE, User, basic, hex, info_hash, wait_until,
+};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -1166,9 +1167,23 @@ fn peak(goat: &mut Goat) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Asks for a list that fits no buffer: goat waits for its reader.
+/// Asks for a list that fits no buffer: goat waits for its reader. Small segments keep the kernel's buffers small.
 fn ask_for_many(goat: &Goat, user: &User) -> TcpStream {
-    let mut stream = TcpStream::connect(goat.address()).unwrap();
+    use nix::sys::socket::*;
+    let SocketAddr::V4(to) = goat.address() else {
+        panic!("goat listens on IPv4");
+    };
+    let client = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    setsockopt(&client, sockopt::TcpMaxSeg, &536).unwrap();
+    setsockopt(&client, sockopt::RcvBuf, &4096).unwrap();
+    connect(client.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+    let mut stream = TcpStream::from(client);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = "GET /api/files?sort=-name HTTP/1.1\r\nHost: goat";
     let credentials = basic(&user.name, &user.api_key);

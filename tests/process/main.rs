@@ -1,0 +1,18 @@
+//! What goat does as its users meet it: each test starts goat itself, on a database of its own.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod addresses;
+mod api;
+mod cli;
+mod community;
+mod https;
+mod metrics;
+mod network;
+mod proxies;
+mod restart;
+mod tables;
+mod torrents;
+mod udp;
+mod website;
