@@ -3,14 +3,14 @@
 //! Owns the keys, their defaults and what each of them accepts. Opens no port and no database, and
 //! never shows a password.
 
+mod default;
 mod proxies;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Display, Formatter, Write as _};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddrV6};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 use std::{env, mem};
 
@@ -19,6 +19,7 @@ use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use crate::config::default::{create, default_path};
 use crate::config::proxies::{BLOCKS, blocks, first_wrong};
 
 /// The configuration that goat ships with: every key, explained.
@@ -168,31 +169,6 @@ pub struct Problem {
     pub key: String,
     pub found: String,
     pub allowed: String,
-}
-
-/// Where the configuration is when nobody names a file: `goat/config.json` in the user's folder
-/// for configurations.
-pub fn default_path() -> Result<PathBuf, Problem> {
-    // The XDG specification: a relative folder is to be ignored.
-    let folder = |name| {
-        let folder = PathBuf::from(env::var_os(name)?);
-        folder.is_absolute().then_some(folder)
-    };
-    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
-    let file = Path::new("goat/config.json");
-    let allowed = "HOME or XDG_CONFIG_HOME set to a folder, or --config FILE";
-    let config = config.ok_or_else(|| Problem::new(file, 0, "", "no folder for it", allowed))?;
-    Ok(config.join(file))
-}
-
-/// Writes [`TEMPLATE`] to `path`, for its owner's eyes only; never over a file that exists.
-pub fn create(path: &Path) -> Result<(), Problem> {
-    let mut new = OpenOptions::new();
-    new.write(true).create_new(true).mode(0o600);
-    fs::create_dir_all(path.parent().unwrap_or(path))
-        .and_then(|()| new.open(path))
-        .and_then(|mut file| file.write_all(TEMPLATE.as_bytes()))
-        .map_err(|e| Problem::new(path, 0, "", e, "a new file in a folder that can be written"))
 }
 
 /// Reads the configuration, or lists everything that is wrong with it in order of line.

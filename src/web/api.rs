@@ -19,6 +19,7 @@ use crate::torrent::InfoHash;
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::local::{hostname, is_local};
 use crate::web::metrics::{self, Process};
+use crate::web::query::Query;
 
 /// Hours of history unless `after` says otherwise: a week.
 const HOURS: u32 = 7 * 24;
@@ -127,58 +128,6 @@ fn number(text: &str) -> Result<u32, Failure> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let wrong = || Failure(400, "Invalid integer ID".into());
     if digits { text.parse().map_err(|_| wrong()) } else { Err(wrong()) }
-}
-
-/// The most rows of a list in one answer, and how many there are unless `limit` says otherwise.
-const MAX_ROWS: usize = 1_000;
-
-/// What may follow the question mark. Other parameters are ignored.
-struct Query<'a> {
-    limit: usize,
-    after: Option<u32>,
-    sort: Option<&'a str>,
-    pending: bool,
-}
-
-impl<'a> Query<'a> {
-    fn read(query: &'a str) -> Result<Query<'a>, Failure> {
-        let mut read = Query { limit: MAX_ROWS, after: None, sort: None, pending: false };
-        let wrong = |what: &str| Failure(400, format!("Invalid {what}"));
-        for (name, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
-            match name {
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| *limit <= MAX_ROWS);
-                    read.limit = limit.ok_or_else(|| wrong("limit: a whole number from 0 to 1000"))?;
-                }
-                "after" => {
-                    let after = value.parse().map_err(|_| wrong("after: the id or time of the last row before"))?;
-                    read.after = Some(after);
-                }
-                "sort" => read.sort = Some(value),
-                "pending" => read.pending = value == "true",
-                _ => {}
-            }
-        }
-        Ok(read)
-    }
-
-    /// The query that asks for what follows a row.
-    fn next(&self, last: u32) -> String {
-        let sort = self.sort.map_or(String::new(), |sort| format!("sort={sort}&"));
-        let pending = if self.pending { "pending=true&" } else { "" };
-        format!("{sort}{pending}limit={}&after={last}", self.limit)
-    }
-
-    /// The column to sort by, and whether backwards: one of `names`, perhaps after a minus sign.
-    fn sort(&self, names: &[(&str, &'static str)]) -> Result<(&'static str, bool), Failure> {
-        let Some(sort) = self.sort else { return Ok(("id", false)) };
-        let (name, descending) = sort.strip_prefix('-').map_or((sort, false), |name| (name, true));
-        let column = names.iter().find(|(known, _)| *known == name).map(|(_, column)| (*column, descending));
-        column.ok_or_else(|| {
-            let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-            Failure(400, format!("Invalid sort: one of {}, or with a minus sign", names.join(", ")))
-        })
-    }
 }
 
 /// A member with all that is known of them.

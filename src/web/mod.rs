@@ -3,6 +3,7 @@
 pub mod api;
 mod local;
 pub mod metrics;
+mod query;
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
