@@ -24,7 +24,7 @@
 //! **Why no two threads wait for each other.** There are these locks: a shard of the swarms, the tables of `access`,
 //! the idle connections of the store, the shares and rates of `limits`, the certificate in `tls`, the jobs, the slots
 //! of connections and the threads in `pool`, the scrapers in `udp`, the segment of the journal, the samples in
-//! `history`, the statuses in `metrics`, the server key and the answers under way in `auth`, the one sort of a long
+//! `history`, the statuses in `metrics`, the server key in `auth`, the one sort of a long
 //! list in `store::api`. While a shard is locked the tables of `access` may be asked for, never the other way round;
 //! while clients are counted for `history`, the shards one by one; while a list is sorted, the idle connections; while
 //! the jobs are locked, the shares and the threads; while a slot is locked, the shares, for what is in it may end. All
