@@ -151,7 +151,13 @@ impl Tracker {
         let in_turn = || self.limits.look_up(Some(from));
         match (unknown, passkey, info_hash) {
             (Refusal::UnknownPasskey, Some(passkey), _) => {
-                self.limits.passkeys.take(Some(from), self.clock.now()) && in_turn() && self.look_up_user(passkey)
+                // Others of this address may have failed since it was asked for.
+                let may = self.limits.passkeys.room(Some(from), self.clock.now()).is_ok();
+                let found = may && in_turn() && self.look_up_user(passkey);
+                if may && !found {
+                    self.limits.passkeys.take(Some(from), self.clock.now());
+                }
+                found
             }
             (Refusal::Unregistered, _, Some(info_hash)) => in_turn() && self.look_up_torrent(info_hash, passkey),
             _ => false,

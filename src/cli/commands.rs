@@ -31,9 +31,9 @@ fn entry(name: &'static str, run: fn(&Call) -> Done, about: &'static str, argume
     Entry { name, run, command: Command::new(word).about(about).args(arguments) }
 }
 
-/// An argument without a name of its own.
+/// An argument without a name of its own, which may begin with a hyphen, as peer ids do.
 fn word(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).required(true).help(help)
+    Arg::new(name).required(true).allow_hyphen_values(true).help(help)
 }
 
 fn member() -> Arg {

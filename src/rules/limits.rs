@@ -47,7 +47,7 @@ const LONG: Bound = bound(4, 8, 0);
 const DATAGRAMS: Bound = bound(32, 64, 256);
 /// Look-ups in the database for what memory does not know, in a tenth of a second. What goes beyond waits its turn.
 const LOOKUPS: Bound = bound(5, 7, 10);
-/// Look-ups for passkeys, a minute; `WrongPasskeys` for one address, and this many times that for a /48.
+/// Look-ups in vain for passkeys, a minute; `WrongPasskeys` for one address, and this many times that for a /48.
 const PASSKEYS: usize = 3_000;
 /// Failed sign-ins that are remembered, a minute; `WrongLogins` for one address.
 const LOGINS: usize = 8_192;
