@@ -36,7 +36,7 @@ complete -c goat -n "__fish_goat_needs_command" -f -a "client" -d 'clients that 
 complete -c goat -n "__fish_goat_needs_command" -f -a "torrent" -d 'write a member\'s copy of a torrent, with their announce URLs'
 complete -c goat -n "__fish_goat_needs_command" -f -a "backup" -d 'copy the database into a file; the tracker may run'
 complete -c goat -n "__fish_goat_needs_command" -f -a "restore" -d 'put a backup in the database\'s place; the tracker must not run'
-complete -c goat -n "__fish_goat_needs_command" -f -a "import" -d 'import members with their passkeys, or torrents, from another tracker'
+complete -c goat -n "__fish_goat_needs_command" -f -a "import" -d 'import members with passkeys, or torrents, of another tracker'
 complete -c goat -n "__fish_goat_needs_command" -f -a "help" -d 'explain goat, or one command'
 complete -c goat -n "__fish_goat_using_subcommand run" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand run" -s h -l help -d 'Print help'
@@ -50,20 +50,20 @@ complete -c goat -n "__fish_goat_using_subcommand stats" -s h -l help -d 'Print 
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "add" -d 'make a member, and show passkey and API key'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "list" -d 'list members: what they were credited, what they do now'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "show" -d 'show a member: totals, seed time, clients and addresses'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "list" -d 'list members: totals and what they do now'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "show" -d 'show a member: totals, clients and addresses'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "ban" -d 'shut a member out of all swarms'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "admin" -d 'make a member an administrator, or take that back'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "rename" -d 'give a member another name'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "unban" -d 'let a member in again'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "remove" -d 'remove a member; what they moved stays on the torrents\' accounts'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "remove" -d 'remove a member; the totals of torrents stay as they are'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "passkey" -d 'give a member a new passkey; the old one is dead'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "key" -d 'give a member a new API key; the old one is dead'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "limit" -d 'let a member be active on at most N torrents; 0: any number'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "limit" -d 'limit a member to N active torrents; 0: any number'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "credit" -d 'add to what a member was credited'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l torrent-limit -d 'active on at most N torrents at a time; 0: any number' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l admin -d 'may see and change everything through the API'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l admin -d 'may see everything through the API'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l sort -d 'the order' -r -f -a "id\t''
@@ -72,7 +72,7 @@ uploaded\t''
 downloaded\t''
 ratio\t''"
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l banned -d 'only those who are banned'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l banned -d 'only those'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l config -d 'instead of ~/.config/goat/config.json' -r -F
@@ -117,8 +117,8 @@ complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subc
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "approve" -d 'verify a torrent that is registered'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "rename" -d 'give a torrent another name'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "revoke" -d 'take that approval back'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "remove" -d 'remove a torrent; what members moved of it stays theirs'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "free" -d 'credit so many percent of what moves from now on; freeleech unless said otherwise'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "remove" -d 'remove a torrent; members keep their totals'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "free" -d 'credit so many percent from now on; freeleech by default'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l private -d 'write a copy with the private flag, and register that' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l public -d 'register it though it has no private flag'
@@ -163,7 +163,7 @@ complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "list" -d 'list clients, by the beginning of their User-Agent or peer id'
-complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "approve" -d 'let in the clients whose User-Agent or peer id begins so'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "approve" -d 'let in clients whose User-Agent or peer id begins so'
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "deny" -d 'take that approval back'
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "remove" -d 'forget a client, so that it can be suggested again'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
@@ -181,7 +181,7 @@ complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcom
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l for -d 'the member' -r
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'the copy, or - for stdout; TORRENT@NAME.torrent if left out' -r -F
-complete -c goat -n "__fish_goat_using_subcommand torrent" -l for-all -d 'write a copy for each member who is not banned into this folder' -r -f -a "(__fish_complete_directories)"
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l for-all -d 'a copy for each member who is not banned, into this folder' -r -f -a "(__fish_complete_directories)"
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l force -d 'replace what is there, whatever it is'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l json -d 'print one JSON document'

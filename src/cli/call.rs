@@ -7,6 +7,7 @@ use std::path::{self, Path, PathBuf};
 
 use clap::ArgMatches;
 
+use super::running;
 use crate::config::{self, Config, Problem};
 use crate::log::log;
 use crate::store::Store;
@@ -79,12 +80,18 @@ impl Call {
         Failure::Usage(super::usage(message, &self.name))
     }
 
-    /// Reads the configuration; makes the default one where there is none.
+    /// Reads the configuration. Where there is none, the tracker makes the default one, and no other command.
     pub fn config(&self) -> Result<Config, Failure> {
         let path = match &self.config {
             Some(path) => path.into(),
             None => {
                 let path = config::default_path().map_err(|problem| Failure::Config(vec![problem]))?;
+                if !path.exists() && !["", "run"].contains(&self.name.as_str()) {
+                    let advice = "`goat run` makes one, --config FILE names another";
+                    let hints: String = running::hints().iter().map(|hint| format!("; {hint}")).collect();
+                    let path = path.display();
+                    return Err(Failure::Usage(format!("there is no configuration {path}: {advice}{hints}")));
+                }
                 if !path.exists() {
                     config::create(&path).map_err(|problem| Failure::Config(vec![problem]))?;
                     log(format!("made the configuration {}", path.display()));
@@ -103,9 +110,18 @@ impl Call {
     }
 }
 
+/// The configured database, which must be there.
 pub fn store(config: &Config) -> Result<Store, Failure> {
-    Store::open(config).map_err(|e| Failure::Failed(format!("{}: {e}", config.database_name())))
+    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", config.database_name()));
+    match Store::existing(config) {
+        Ok(Some(store)) => Ok(store),
+        Ok(None) => Err(failed(&NO_DATABASE)),
+        Err(e) => Err(failed(&e)),
+    }
 }
+
+/// Of a database that is not there, or has none of goat's tables.
+pub const NO_DATABASE: &str = "nothing of goat's is there yet: `goat run` makes it";
 
 /// Seconds since 1970.
 pub fn now() -> u32 {

@@ -10,7 +10,7 @@ use nix::sys::socket::SockType;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::call::{Call, Done, Failure, now};
+use super::call::{Call, Done, Failure, NO_DATABASE, now};
 use super::output::{Cell, List, print};
 use crate::books::journal;
 use crate::config::{Config, Driver, PEM};
@@ -53,14 +53,21 @@ pub fn check(call: &Call) -> Done {
     let mut findings = vec![good(config.file.display().to_string())];
     let name = config.database_name();
     let mut last_written = 0;
-    let wrong = Store::check(&config).and_then(|wrong| {
-        if wrong.is_empty() {
+    let mut made = false;
+    let wrong = Store::is_made(&config).and_then(|found| {
+        made = found;
+        if !made && config.db.driver == Driver::Sqlite {
+            return Ok(vec![]);
+        }
+        let wrong = Store::check(&config)?;
+        if made && wrong.is_empty() {
             last_written = Store::open(&config)?.last_written()?;
         }
         Ok(wrong)
     });
     let wrong = wrong.unwrap_or_else(|e| vec![e.to_string()]);
-    findings.extend(wrong.is_empty().then(|| good(name.as_str())));
+    let none_yet = || (name.clone(), State::Warning, NO_DATABASE.into());
+    findings.extend(wrong.is_empty().then(|| if made { good(name.as_str()) } else { none_yet() }));
     findings.extend(wrong.into_iter().map(|message| (name.clone(), State::Wrong, message)));
     findings.extend(files(&config, fix));
     if config.https {

@@ -8,10 +8,13 @@ use super::call::{Call, Done, Failure};
 use super::output::{self, print};
 use super::{check, client, community, file, torrent, user};
 
+/// Does a command.
+pub type Run = fn(&Call) -> Done;
+
 /// A command: its one or two words, what does it, and what clap knows of it.
 pub struct Entry {
     pub name: &'static str,
-    pub run: fn(&Call) -> Done,
+    pub run: Run,
     command: Command,
 }
 
@@ -26,9 +29,16 @@ BYTES may have a unit: 10GiB, 1.5TB. `--` ends the options: what follows may beg
 
 Exit status: 0: done. 1: it could not be done. 2: wrong usage or a wrong configuration, and nothing was opened.";
 
-fn entry(name: &'static str, run: fn(&Call) -> Done, about: &'static str, arguments: Vec<Arg>) -> Entry {
+/// A command that says nothing that a program could want.
+fn plain(name: &'static str, run: Run, about: &'static str, arguments: impl IntoIterator<Item = Arg>) -> Entry {
     let word = name.rsplit(' ').next().unwrap_or(name);
     Entry { name, run, command: Command::new(word).about(about).args(arguments) }
+}
+
+/// Any other.
+fn entry(name: &'static str, run: Run, about: &'static str, arguments: impl IntoIterator<Item = Arg>) -> Entry {
+    let Entry { command, .. } = plain(name, run, about, arguments);
+    Entry { name, run, command: command.arg(flag("json", "print one JSON document")) }
 }
 
 /// An argument without a name of its own, which may begin with a hyphen, as peer ids do.
@@ -53,10 +63,6 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-fn json() -> Arg {
-    flag("json", "print one JSON document")
-}
-
 fn force() -> Arg {
     flag("force", "replace what is there, whatever it is")
 }
@@ -66,15 +72,15 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).allow_hyphen_values(true).help(help)
 }
 
-/// The order of a list: by the words of its columns, each with others that mean the same.
-fn sort(words: &'static [&'static [&'static str]]) -> Arg {
-    let values = words.iter().filter_map(|names| {
-        let (name, aliases) = names.split_first()?;
-        Some(PossibleValue::new(*name).aliases(aliases.iter().copied()))
+/// The order of a list: by a column's word, or another one that means the same.
+fn sort(columns: &'static [&'static str]) -> Arg {
+    let values = columns.iter().map(|words| {
+        let (name, aliases) = words.split_once('|').unwrap_or((words, ""));
+        PossibleValue::new(name).aliases((!aliases.is_empty()).then_some(aliases))
     });
     let column = |word: String| {
-        let names = words.iter().find(|names| names.contains(&word.as_str()));
-        names.and_then(|names| names.first()).map_or(word, |name| name.to_string())
+        let words = columns.iter().find(|words| words.split('|').any(|known| known == word));
+        words.and_then(|words| words.split('|').next()).map_or(word.clone(), String::from)
     };
     let values = PossibleValuesParser::new(values.collect::<Vec<_>>());
     option("sort", "COLUMN", "the order").value_parser(values.map(column))
@@ -93,251 +99,130 @@ fn text(least: usize, most: usize) -> ValueParser {
 }
 
 /// All commands, in the order of the help.
-pub fn all() -> Vec<Entry> {
-    let mut all = vec![
-        entry("run", community::run, "run the tracker; so does goat without a command", vec![]),
-        entry(
-            "check",
-            check::check,
-            "check configuration, database, certificate, ports, clock and permissions",
-            vec![flag("fix", "mend what goat can mend: permissions of files, a damaged journal"), json()],
-        ),
-        entry("stats", community::stats, "show the community at a glance", vec![json()]),
-    ];
-    all.extend(users());
-    all.extend(files());
-    all.extend(clients());
-    all.extend([
-        entry(
-            "torrent",
-            torrent::copy,
-            "write a member's copy of a torrent, with their announce URLs",
-            vec![
-                path("FILE.torrent", "the torrent"),
-                option("for", "NAME", "the member").required_unless_present("for-all"),
-                option("out", "OUT.torrent", "the copy, or - for stdout; TORRENT@NAME.torrent if left out")
-                    .requires("for")
-                    .value_hint(ValueHint::FilePath),
-                option("for-all", "DIR", "write a copy for each member who is not banned into this folder")
-                    .conflicts_with_all(["for", "out"])
-                    .value_hint(ValueHint::DirPath),
-                force(),
-                json(),
-            ],
-        ),
-        entry(
-            "backup",
-            community::backup,
-            "copy the database into a file; the tracker may run",
-            vec![path("FILE", "the backup")],
-        ),
-        entry(
-            "restore",
-            community::restore,
-            "put a backup in the database's place; the tracker must not run",
-            vec![path("FILE", "the backup"), json()],
-        ),
-        entry(
-            "import",
-            community::import,
-            "import members with their passkeys, or torrents, from another tracker",
-            vec![path("FILE.csv", "a table whose first line names the columns"), json()],
-        ),
-        entry(
-            "help",
-            help,
-            "explain goat, or one command",
-            vec![
-                Arg::new("COMMAND").num_args(0..).help("the command"),
-                flag("man", "print the manual page"),
-                flag("bash", "print completions for bash"),
-                flag("zsh", "print completions for zsh"),
-                flag("fish", "print completions for fish"),
-            ],
-        ),
-    ]);
-    all
+pub fn all() -> impl Iterator<Item = Entry> {
+    users_and_tracker().into_iter().chain(files()).chain(clients()).chain(community())
 }
 
-fn users() -> Vec<Entry> {
-    let limit = || ValueParser::from(value_parser!(u32));
-    let sorted = sort(&[&["id"], &["name"], &["uploaded"], &["downloaded"], &["ratio"]]);
+fn users_and_tracker() -> [Entry; 15] {
+    let limit = || value_parser!(u32);
+    let at_most = option("torrent-limit", "N", "active on at most N torrents at a time; 0: any number");
     let bytes = |name, help| option(name, "BYTES", help).value_parser(output::bytes);
-    vec![
-        entry(
-            "user add",
-            user::add,
-            "make a member, and show passkey and API key",
-            vec![
-                word("NAME", "the new member's name"),
-                option("torrent-limit", "N", "active on at most N torrents at a time; 0: any number")
-                    .value_parser(limit()),
-                flag("admin", "may see and change everything through the API"),
-                json(),
-            ],
-        ),
+    let uploaded = bytes("uploaded", "to add, such as 10GiB; with a minus to take away");
+    let reason = option("reason", "TEXT", "for other operators").value_parser(text(0, 255));
+    let sorted = sort(&["id", "name", "uploaded", "downloaded", "ratio"]);
+    let fix = flag("fix", "mend what goat can mend: permissions of files, a damaged journal");
+    let secrets = flag("secrets", "passkey and announce URLs, too");
+    let added = [
+        word("NAME", "the new member's name"),
+        at_most.value_parser(limit()),
+        flag("admin", "may see everything through the API"),
+    ];
+    let on_off = word("on|off", "which").value_parser(["on", "off"]);
+    let credited = [member(), uploaded.required_unless_present("downloaded"), bytes("downloaded", "the same")];
+    let count = word("N", "how many torrents").value_parser(limit());
+    [
+        plain("run", community::run, "run the tracker; so does goat without a command", []),
+        entry("check", check::check, "check configuration, database, certificate, ports, clock and permissions", [fix]),
+        entry("stats", community::stats, "show the community at a glance", []),
+        entry("user add", user::add, "make a member, and show passkey and API key", added),
         entry(
             "user list",
             user::list,
-            "list members: what they were credited, what they do now",
-            vec![sorted, flag("banned", "only those who are banned"), json()],
+            "list members: totals and what they do now",
+            [sorted, flag("banned", "only those")],
         ),
-        entry(
-            "user show",
-            user::show_one,
-            "show a member: totals, seed time, clients and addresses",
-            vec![member(), flag("secrets", "passkey and announce URLs, too"), json()],
-        ),
-        entry(
-            "user ban",
-            user::ban,
-            "shut a member out of all swarms",
-            vec![member(), option("reason", "TEXT", "for other operators").value_parser(text(0, 255)), json()],
-        ),
-        entry(
-            "user admin",
-            user::admin,
-            "make a member an administrator, or take that back",
-            vec![member(), word("on|off", "which").value_parser(["on", "off"]), json()],
-        ),
-        entry(
-            "user rename",
-            user::rename,
-            "give a member another name",
-            vec![member(), word("NEW", "the new name"), json()],
-        ),
-        entry("user unban", user::unban, "let a member in again", vec![member(), json()]),
-        entry(
-            "user remove",
-            user::remove,
-            "remove a member; what they moved stays on the torrents' accounts",
-            vec![member(), json()],
-        ),
-        entry(
-            "user passkey",
-            user::passkey,
-            "give a member a new passkey; the old one is dead",
-            vec![member(), json()],
-        ),
-        entry("user key", user::key, "give a member a new API key; the old one is dead", vec![member(), json()]),
-        entry(
-            "user limit",
-            user::limit,
-            "let a member be active on at most N torrents; 0: any number",
-            vec![member(), word("N", "how many torrents").value_parser(limit()), json()],
-        ),
-        entry(
-            "user credit",
-            user::credit,
-            "add to what a member was credited",
-            vec![
-                member(),
-                bytes("uploaded", "to add, such as 10GiB; with a minus to take away")
-                    .required_unless_present("downloaded"),
-                bytes("downloaded", "the same"),
-                json(),
-            ],
-        ),
+        entry("user show", user::show_one, "show a member: totals, clients and addresses", [member(), secrets]),
+        entry("user ban", user::ban, "shut a member out of all swarms", [member(), reason]),
+        entry("user admin", user::admin, "make a member an administrator, or take that back", [member(), on_off]),
+        entry("user rename", user::rename, "give a member another name", [member(), word("NEW", "the new name")]),
+        entry("user unban", user::unban, "let a member in again", [member()]),
+        entry("user remove", user::remove, "remove a member; the totals of torrents stay as they are", [member()]),
+        entry("user passkey", user::passkey, "give a member a new passkey; the old one is dead", [member()]),
+        entry("user key", user::key, "give a member a new API key; the old one is dead", [member()]),
+        entry("user limit", user::limit, "limit a member to N active torrents; 0: any number", [member(), count]),
+        entry("user credit", user::credit, "add to what a member was credited", credited),
     ]
 }
 
-fn files() -> Vec<Entry> {
-    let pending = || flag("pending", "only those that await approval");
+fn files() -> [Entry; 8] {
+    let pending = |help| flag("pending", help);
+    let all = flag("all", "all that await approval").conflicts_with("HASH");
+    let all_pending = pending("all that await approval").conflicts_with("HASH");
+    let or = |option| hash().required(false).required_unless_present(option);
+    let by = option("by", "NAME", "of them, those that this member announced").requires("pending");
+    let listed = pending("only those that await approval").conflicts_with("dead");
+    let dead = flag("dead", "only those that nobody seeds");
+    let sorted = sort(&["id", "name", "size", "seeders", "leechers", "completed|snatches", "last-active|activity"]);
     let percent = |name, help| option(name, "PERCENT", help).value_parser(value_parser!(u16).range(0..=1000));
-    let sorted = sort(&[
-        &["id"],
-        &["name"],
-        &["size"],
-        &["seeders"],
-        &["leechers"],
-        &["completed", "snatches"],
-        &["last-active", "activity"],
-    ]);
-    vec![
-        entry(
-            "file add",
-            file::add,
-            "register and verify torrents",
-            vec![
-                path("FILE.torrent|HASH", "torrents, or their info hashes").num_args(1..),
-                option("private", "OUT.torrent", "write a copy with the private flag, and register that")
-                    .value_hint(ValueHint::FilePath),
-                flag("public", "register it though it has no private flag").conflicts_with("private"),
-                force().requires("private"),
-                json(),
-            ],
-        ),
-        entry(
-            "file list",
-            file::list,
-            "list torrents and their swarms",
-            vec![pending().conflicts_with("dead"), flag("dead", "only those that nobody seeds"), sorted, json()],
-        ),
-        entry("file show", file::show_one, "show a torrent: its swarm, factors and totals", vec![hash(), json()]),
-        entry(
-            "file approve",
-            file::approve,
-            "verify a torrent that is registered",
-            vec![
-                hash().required(false).required_unless_present("all"),
-                flag("all", "all that await approval").conflicts_with("HASH"),
-                json(),
-            ],
-        ),
-        entry(
-            "file rename",
-            file::rename,
-            "give a torrent another name",
-            vec![hash(), word("NAME", "the new name"), json()],
-        ),
-        entry("file revoke", file::revoke, "take that approval back", vec![hash(), json()]),
+    let download = percent("download", "of what is downloaded; 0 if left out");
+    let upload = percent("upload", "of what is uploaded; 100 if left out");
+    let private = option("private", "OUT.torrent", "write a copy with the private flag, and register that");
+    let public = flag("public", "register it though it has no private flag").conflicts_with("private");
+    let added = [
+        path("FILE.torrent|HASH", "torrents, or their info hashes").num_args(1..),
+        private.value_hint(ValueHint::FilePath),
+        public,
+        force().requires("private"),
+    ];
+    [
+        entry("file add", file::add, "register and verify torrents", added),
+        entry("file list", file::list, "list torrents and their swarms", [listed, dead, sorted]),
+        entry("file show", file::show_one, "show a torrent: its swarm, factors and totals", [hash()]),
+        entry("file approve", file::approve, "verify a torrent that is registered", [or("all"), all]),
+        entry("file rename", file::rename, "give a torrent another name", [hash(), word("NAME", "the new name")]),
+        entry("file revoke", file::revoke, "take that approval back", [hash()]),
         entry(
             "file remove",
             file::remove,
-            "remove a torrent; what members moved of it stays theirs",
-            vec![
-                hash().required(false).required_unless_present("pending"),
-                flag("pending", "all that await approval").conflicts_with("HASH"),
-                option("by", "NAME", "of them, those that this member announced").requires("pending"),
-                json(),
-            ],
+            "remove a torrent; members keep their totals",
+            [or("pending"), all_pending, by],
         ),
         entry(
             "file free",
             file::free,
-            "credit so many percent of what moves from now on; freeleech unless said otherwise",
-            vec![
-                hash(),
-                percent("download", "of what is downloaded; 0 if left out"),
-                percent("upload", "of what is uploaded; 100 if left out"),
-                json(),
-            ],
+            "credit so many percent from now on; freeleech by default",
+            [hash(), download, upload],
         ),
     ]
 }
 
-fn clients() -> Vec<Entry> {
+fn clients() -> [Entry; 4] {
     let prefix = || word("PREFIX", "the beginning of a User-Agent or peer id").value_parser(text(1, 128));
-    vec![
-        entry(
-            "client list",
-            client::list,
-            "list clients, by the beginning of their User-Agent or peer id",
-            vec![flag("pending", "only those that await approval"), json()],
-        ),
-        entry(
-            "client approve",
-            client::approve,
-            "let in the clients whose User-Agent or peer id begins so",
-            vec![prefix(), json()],
-        ),
-        entry("client deny", client::deny, "take that approval back", vec![prefix(), json()]),
-        entry(
-            "client remove",
-            client::remove,
-            "forget a client, so that it can be suggested again",
-            vec![prefix(), json()],
-        ),
+    let pending = flag("pending", "only those that await approval");
+    [
+        entry("client list", client::list, "list clients, by the beginning of their User-Agent or peer id", [pending]),
+        entry("client approve", client::approve, "let in clients whose User-Agent or peer id begins so", [prefix()]),
+        entry("client deny", client::deny, "take that approval back", [prefix()]),
+        entry("client remove", client::remove, "forget a client, so that it can be suggested again", [prefix()]),
+    ]
+}
+
+fn community() -> [Entry; 5] {
+    let out = option("out", "OUT.torrent", "the copy, or - for stdout; TORRENT@NAME.torrent if left out");
+    let everybody = option("for-all", "DIR", "a copy for each member who is not banned, into this folder");
+    let copied = [
+        path("FILE.torrent", "the torrent"),
+        option("for", "NAME", "the member").required_unless_present("for-all"),
+        out.requires("for").value_hint(ValueHint::FilePath),
+        everybody.conflicts_with_all(["for", "out"]).value_hint(ValueHint::DirPath),
+        force(),
+    ];
+    let backup = || path("FILE", "the backup");
+    let table = path("FILE.csv", "a table whose first line names the columns");
+    let explained = [
+        Arg::new("COMMAND").num_args(0..).help("the command"),
+        flag("man", "print the manual page"),
+        flag("bash", "print completions for bash"),
+        flag("zsh", "print completions for zsh"),
+        flag("fish", "print completions for fish"),
+    ];
+    let replace = "put a backup in the database's place; the tracker must not run";
+    [
+        entry("torrent", torrent::copy, "write a member's copy of a torrent, with their announce URLs", copied),
+        plain("backup", community::backup, "copy the database into a file; the tracker may run", [backup()]),
+        entry("restore", community::restore, replace, [backup()]),
+        entry("import", community::import, "import members with passkeys, or torrents, of another tracker", [table]),
+        plain("help", help, "explain goat, or one command", explained),
     ]
 }
 

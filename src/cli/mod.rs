@@ -11,6 +11,7 @@ mod commands;
 mod community;
 mod file;
 mod output;
+mod running;
 mod torrent;
 mod user;
 
@@ -73,9 +74,9 @@ fn run(words: &[String]) -> Done {
     if configs.len() > 1 {
         return Err(Failure::Usage(format!("--config is given twice {}", hint(name))));
     }
-    let entry = commands::all().into_iter().find(|entry| entry.name == name);
+    let entry = commands::all().find(|entry| entry.name == name);
     let call = Call { name: name.into(), matches, config: configs.pop() };
-    entry.map_or(community::run as fn(&Call) -> Done, |entry| entry.run)(&call)
+    entry.map_or(community::run as commands::Run, |entry| entry.run)(&call)
 }
 
 /// Where a command is explained.
@@ -128,7 +129,7 @@ const DESTRUCTIVE: [&str; 5] = ["remove", "ban", "restore", "revoke", "deny"];
 fn unknown(words: &str) -> String {
     let mut words = words.split_whitespace();
     let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let all: Vec<&str> = commands::all().into_iter().map(|entry| entry.name).collect();
+    let all: Vec<&str> = commands::all().map(|entry| entry.name).collect();
     let members: Vec<&str> = all.iter().filter_map(|name| name.strip_prefix(first)?.strip_prefix(' ')).collect();
     // A word that lacks its family names what there is, whatever that does.
     let lacking = all.iter().filter(|name| name.split_once(' ').is_some_and(|(_, last)| last == first));

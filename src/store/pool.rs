@@ -44,6 +44,19 @@ impl Store {
         Ok(store)
     }
 
+    /// Connects to the configured database if a goat has made it.
+    pub fn existing(config: &Config) -> Result<Option<Store>, Error> {
+        if Store::is_made(config)? { Store::open(config).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the configured database has goat's tables. Makes nothing.
+    pub fn is_made(config: &Config) -> Result<bool, Error> {
+        if config.db.driver == Driver::Sqlite && !config.db.path.exists() {
+            return Ok(false);
+        }
+        Store::unopened(config).with(|c| Ok(c.tables()?.iter().any(|table| table == "goat")))
+    }
+
     pub(super) fn unopened(config: &Config) -> Store {
         Store {
             config: config.clone(),

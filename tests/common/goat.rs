@@ -35,13 +35,28 @@ impl Goat {
     /// Starts goat on a database. The keys of `overrides` replace those of the configuration below;
     /// null removes one.
     pub fn start(database: &Database, overrides: Value) -> Goat {
-        let mut goat = Goat::prepare(database, overrides);
+        let mut goat = Goat::configure(database, overrides);
         goat.launch();
         goat
     }
 
-    /// Only writes the configuration: `launch` starts the tracker, `cli` works already.
+    /// A goat whose first start made its database, where there is one: `cli` works, `launch` starts the tracker.
     pub fn prepare(database: &Database, overrides: Value) -> Goat {
+        let goat = Goat::configure(database, overrides);
+        goat.make_database();
+        goat
+    }
+
+    /// Makes the tables, as the first start does, if there is a database to make them in.
+    pub fn make_database(&self) {
+        let text = json!({ "HTTPS": false, "DB": self.config["DB"] }).to_string();
+        if let Ok(config) = goat::config::parse(&self.config_path(), &text) {
+            let _ = goat::store::Store::open(&config);
+        }
+    }
+
+    /// Only writes the configuration: the first `launch` makes the database.
+    pub fn configure(database: &Database, overrides: Value) -> Goat {
         let port = free_port();
         let mut config = json!({
             "Host": "127.0.0.1", "Port": port,

@@ -60,7 +60,7 @@ fn check_sees_a_running_goat_that_hides_its_files_because_it_may_have_low_ports(
             unreachable!()
         };
         let settings = json!({ "Host": "", "Port": 80, "UDP": true });
-        let mut goat = Goat::prepare(&database, settings);
+        let mut goat = Goat::configure(&database, settings);
         for path in [folder.path(), goat.folder.path(), &goat.config_path()] {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }

@@ -613,7 +613,7 @@ fn a_command_without_a_database_prints_an_error_and_no_half_a_list() {
 #[test]
 fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
     let database = Database::sqlite();
-    let goat = Goat::prepare(&database, json!({}));
+    let goat = Goat::configure(&database, json!({}));
     let prefix = "p".repeat(129);
     let cases: &[&[&str]] = &[
         &["nonsense"],
@@ -951,7 +951,7 @@ fn a_second_goat_on_the_same_port_ends_with_status_1() {
     let goat = Goat::start(&database, json!({}));
     let empty = Database::sqlite();
     // On the same configuration, and on one of its own with another database.
-    let second = Goat::prepare(&empty, json!({ "Port": goat.port }));
+    let second = Goat::configure(&empty, json!({ "Port": goat.port }));
     for other in [&goat, &second] {
         let (status, stdout, stderr) = other.cli(&["run"]);
         assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
@@ -1054,20 +1054,109 @@ fn the_first_start_makes_the_configuration_and_the_database() {
 
 #[test]
 fn the_first_start_follows_xdg_config_home() {
-    let (home, xdg) = (Folder::new(), Folder::new());
-    let output = goat(&home, &["check"])
-        .env("XDG_CONFIG_HOME", xdg.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let config = xdg.join("goat/config.json");
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains(config.to_str().unwrap())
-    );
-    assert!(config.exists() && xdg.join("goat/goat.db").exists());
+    Lab::run("the first start elsewhere", |_| {
+        let (home, xdg) = (Folder::new(), Folder::new());
+        let mut command = goat(&home, &["run"]);
+        command.env("XDG_CONFIG_HOME", xdg.path());
+        let mut process = Process::start("goat", &mut command, home.join("goat.log"));
+        wait_until("goat to listen", || {
+            process.assert_running();
+            process.output().contains("listening for HTTP")
+        });
+        let config = xdg.join("goat/config.json");
+        assert!(process.output().contains(config.to_str().unwrap()));
+        assert!(config.exists() && xdg.join("goat/goat.db").exists());
+        assert!(!home.join(".config").exists());
+        // Who looks elsewhere is told of it.
+        let stderr = wrong(&home, &["user", "list"]);
+        let advice = format!("use --config {}", config.display());
+        assert!(stderr.contains(&advice), "{stderr}");
+        assert_eq!(process.terminate().code(), Some(0));
+    });
+}
+
+/// Every command but `run` and `help`, with what it wants.
+const COMMANDS: [&[&str]; 28] = [
+    &["check"],
+    &["stats"],
+    &["user", "add", "anna", "--admin"],
+    &["user", "list"],
+    &["user", "show", "anna"],
+    &["user", "ban", "anna"],
+    &["user", "admin", "anna", "on"],
+    &["user", "rename", "anna", "bert"],
+    &["user", "unban", "anna"],
+    &["user", "remove", "anna"],
+    &["user", "passkey", "anna"],
+    &["user", "key", "anna"],
+    &["user", "limit", "anna", "1"],
+    &["user", "credit", "anna", "--uploaded", "1"],
+    &["file", "add", "0123456789012345678901234567890123456789"],
+    &["file", "list"],
+    &["file", "show", "0123"],
+    &["file", "approve", "--all"],
+    &["file", "rename", "0123", "x"],
+    &["file", "revoke", "0123"],
+    &["file", "remove", "--pending"],
+    &["file", "free", "0123"],
+    &["client", "list"],
+    &["client", "approve", "x"],
+    &["client", "deny", "x"],
+    &["client", "remove", "x"],
+    &["backup", "backup"],
+    &["import", "members.csv"],
+];
+
+#[test]
+fn no_command_but_run_makes_a_configuration() {
+    let home = Folder::new();
+    let config = home.join(".config/goat/config.json");
+    for words in COMMANDS {
+        let stderr = wrong(&home, words);
+        let start = format!(
+            "goat: there is no configuration {}: `goat run`",
+            config.display()
+        );
+        assert!(stderr.starts_with(&start), "{words:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn no_command_but_run_makes_a_database() {
+    for database in Database::each("no database") {
+        let goat = Goat::configure(&database, json!({}));
+        let csv = goat.folder.join("members.csv");
+        fs::write(&csv, "name,passkey\nanna,abcdefgh\n").unwrap();
+        for words in COMMANDS {
+            let mut command = goat.command(words);
+            let output = command.current_dir(goat.folder.path()).output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            let mariadb = matches!(database, Database::MariaDb(_));
+            if words == ["check"] {
+                assert_eq!(output.status.code(), Some(0), "{said}{stderr}");
+                assert!(
+                    said.contains(": warning: nothing of goat's is there yet"),
+                    "{said}"
+                );
+            } else if words != ["backup", "backup"] || !mariadb {
+                let failed = (output.status.code(), said.as_str());
+                assert_eq!(failed, (Some(1), ""), "{words:?}: {stderr}");
+                assert!(
+                    stderr.contains("nothing of goat's is there yet: `goat run` makes it"),
+                    "{words:?}: {stderr}"
+                );
+            }
+        }
+        match &database {
+            Database::Sqlite(folder) => {
+                assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+            }
+            Database::MariaDb(_) => assert_eq!(database.sql("SHOW TABLES"), [[""; 0]; 0]),
+        }
+    }
 }
 
 #[test]

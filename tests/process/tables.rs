@@ -371,6 +371,7 @@ fn a_command_waits_for_a_file_that_somebody_has_locked_for_seconds() {
     let Database::Sqlite(folder) = &database else {
         unreachable!()
     };
+    let goat = prepare(&database);
     let mut shell = Command::new("sqlite3")
         .arg(folder.join("goat.db"))
         .stdin(Stdio::piped())
@@ -385,7 +386,6 @@ fn a_command_waits_for_a_file_that_somebody_has_locked_for_seconds() {
         .read_line(&mut line)
         .unwrap();
     assert_eq!(line, "locked\n");
-    let goat = prepare(&database);
     let begin = Instant::now();
     let mut command = goat.command(&["user", "add", "anna"]).spawn().unwrap();
     wait_until("goat to have waited", || {

@@ -592,7 +592,8 @@ fn tables_imported_by_hand_are_those_that_goat_makes(database: &Database) {
     goat.stop();
 
     empty(database);
-    assert!(goat.cli(&["check"]).0.success());
+    goat.launch();
+    assert!(goat.stop().success());
     assert_eq!(tables(database), by_hand, "goat makes other tables");
 }
 
@@ -910,7 +911,7 @@ fn triggers_of_a_user_who_is_gone_are_made_anew() {
         !output.status.success(),
         "the definer is gone, and nothing fails"
     );
-    let goat = Goat::prepare(&database, json!({}));
+    let goat = Goat::configure(&database, json!({}));
     let (status, stdout, _) = goat.cli(&["check"]);
     assert_eq!(status.code(), Some(1), "{stdout}");
     assert!(

@@ -202,6 +202,7 @@ fn a_journal_of_another_database_is_discarded_and_spoken_of() {
     // The first member of the new database must not be credited what the first of the old one moved.
     let elsewhere = Folder::new();
     move_parts(folder(&database).path(), elsewhere.path(), &PARTS);
+    goat.make_database();
     goat.add_user("bert");
     goat.launch();
     assert_eq!(uploaded(&database), 0);

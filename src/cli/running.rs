@@ -1,0 +1,57 @@
+//! Trackers that run on this machine: where somebody has no configuration, it is perhaps theirs that is meant.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::commands;
+
+/// How to name the configurations of the trackers that run here, as far as they may be known.
+pub fn hints() -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let hint = |process: fs::DirEntry| {
+        let (path, id) = (process.path(), process.file_name().to_str()?.parse::<u32>().ok()?);
+        if id == std::process::id() || fs::read_to_string(path.join("comm")).ok()?.trim() != "goat" {
+            return None;
+        }
+        let user = fs::metadata(&path).ok()?.uid();
+        let given = configuration(&texts(&path.join("cmdline")))?;
+        Some(match given.or_else(|| default(&texts(&path.join("environ")))) {
+            Some(file) => {
+                let file = fs::read_link(path.join("cwd")).map_or(file.clone(), |folder| folder.join(file));
+                let file = file.display();
+                format!("the goat that runs here (process {id}) has {file}: as user {user} use --config {file}")
+            }
+            None => format!("a goat runs here (process {id}): user {user} or root can see its configuration"),
+        })
+    };
+    processes.filter_map(hint).collect()
+}
+
+/// What follows one another in a file of /proc with a zero byte behind each.
+fn texts(file: &Path) -> Vec<String> {
+    let bytes = fs::read(file).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+}
+
+/// The value of `--config` of a goat that was started with these words as a tracker.
+fn configuration(words: &[String]) -> Option<Option<PathBuf>> {
+    let words = words.iter().filter(|word| !word.is_empty());
+    let mut matches = commands::goat().try_get_matches_from(words).ok()?;
+    let config = matches.remove_one::<String>("config");
+    match matches.remove_subcommand() {
+        Some((name, mut run)) if name == "run" => Some(config.or(run.remove_one("config")).map(PathBuf::from)),
+        Some(_) => None,
+        None => Some(config.map(PathBuf::from)),
+    }
+}
+
+/// The configuration that goat looks for in this environment.
+fn default(environment: &[String]) -> Option<PathBuf> {
+    let folder = |name: &str| {
+        let value = |text: &String| text.strip_prefix(name)?.strip_prefix('=').map(PathBuf::from);
+        environment.iter().find_map(value).filter(|folder| folder.is_absolute())
+    };
+    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
+    Some(config.join("goat/config.json"))
+}
