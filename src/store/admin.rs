@@ -201,39 +201,7 @@ impl Store {
         );
         self.with(|c| {
             c.query(&sql, &[Value::Int(since.into())], &mut |row| {
-                if let [
-                    id,
-                    name,
-                    admin,
-                    banned,
-                    limit,
-                    uploaded,
-                    downloaded,
-                    seeding,
-                    leeching,
-                    seed_time,
-                    seen,
-                    reason,
-                    created,
-                    ..,
-                ] = row
-                {
-                    sink(UserRow {
-                        id: id.small(),
-                        name: name.text(),
-                        admin: admin.int() != 0,
-                        banned: banned.int() != 0,
-                        torrent_limit: limit.small(),
-                        uploaded: uploaded.small(),
-                        downloaded: downloaded.small(),
-                        seeding: seeding.small(),
-                        leeching: leeching.small(),
-                        seed_time: seed_time.small(),
-                        last_seen: seen.small(),
-                        ban_reason: reason.text(),
-                        created: created.small(),
-                    });
-                }
+                user_row(row).into_iter().for_each(&mut sink);
             })
         })
     }
@@ -396,6 +364,30 @@ impl Store {
         }
         Ok(new)
     }
+}
+
+/// The columns that [`Store::users`] asks for.
+fn user_row(row: &[Value]) -> Option<UserRow> {
+    let [id, name, admin, banned, limit, uploaded, downloaded, seeding, leeching, seed_time, seen, reason, created, ..] =
+        row
+    else {
+        return None;
+    };
+    Some(UserRow {
+        id: id.small(),
+        name: name.text(),
+        admin: admin.int() != 0,
+        banned: banned.int() != 0,
+        torrent_limit: limit.small(),
+        uploaded: uploaded.small(),
+        downloaded: downloaded.small(),
+        seeding: seeding.small(),
+        leeching: leeching.small(),
+        seed_time: seed_time.small(),
+        last_seen: seen.small(),
+        ban_reason: reason.text(),
+        created: created.small(),
+    })
 }
 
 /// What `suggested` says of what an operator has approved or refused.
