@@ -478,6 +478,8 @@ pub fn difference(a: &str, b: &str) -> usize {
 #[cfg(test)]
 #[cfg(all(feature = "mysql", feature = "sqlite"))]
 mod tests {
+    use std::fs;
+
     use super::*;
     use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
