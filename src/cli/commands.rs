@@ -159,7 +159,7 @@ fn files() -> [Entry; 8] {
     let private = option("private", "OUT.torrent", "write a copy with the private flag, and register that");
     let public = flag("public", "register it though it has no private flag").conflicts_with("private");
     let added = [
-        path("FILE.torrent|HASH", "torrents, or their info hashes").num_args(1..),
+        path("FILE.torrent|HASH", "torrents, or their info hashes").num_args(1..).allow_hyphen_values(false),
         private.value_hint(ValueHint::FilePath),
         public,
         force().requires("private"),
