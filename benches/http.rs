@@ -5,7 +5,7 @@
 //!
 //! --only NAME     goat, opentracker or floor
 //! --part NAME     load (announces) or memory (memory, start and idle time)
-//! --seconds N     how long each measurement takes (8)
+//! --seconds N     how long each measurement takes (20): the tables are written each ten
 //! --rounds N      how often each is repeated (3); medians are printed
 //!
 //! The announces are spread evenly over 10,000 torrents x 100 peers of 1,000 users, numwant 50,
@@ -119,7 +119,7 @@ struct Round {
 }
 
 fn load(idle: u64) {
-    let (seconds, rounds) = (number("--seconds", 8), number("--rounds", 3));
+    let (seconds, rounds) = (number("--seconds", 20), number("--rounds", 3));
     let dir = TempDir::new("load");
     let mut contenders: Vec<Contender> = Vec::new();
     let (mut goat, mut others) = (None, Vec::new());

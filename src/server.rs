@@ -66,7 +66,7 @@ fn bind(at: SocketAddr, kind: SockType, alone: bool) -> nix::Result<OwnedFd> {
     }
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
     if kind == SockType::Stream {
-        socket::listen(&socket, Backlog::MAXCONN)?;
+        socket::listen(&socket, Backlog::MAXALLOWABLE)?;
     }
     Ok(socket)
 }

@@ -148,18 +148,15 @@ impl Tracker {
         passkey: Option<&str>,
         info_hash: Option<&InfoHash>,
     ) -> bool {
-        let in_turn = || self.limits.look_up(Some(from));
         match (unknown, passkey, info_hash) {
             (Refusal::UnknownPasskey, Some(passkey), _) => {
-                // Others of this address may have failed since it was asked for.
-                let may = self.limits.passkeys.room(Some(from), self.clock.now()).is_ok();
-                let found = may && in_turn() && self.look_up_user(passkey);
-                if may && !found {
+                let found = self.look_up_user(passkey);
+                if !found {
                     self.limits.passkeys.take(Some(from), self.clock.now());
                 }
                 found
             }
-            (Refusal::Unregistered, _, Some(info_hash)) => in_turn() && self.look_up_torrent(info_hash, passkey),
+            (Refusal::Unregistered, _, Some(info_hash)) => self.look_up_torrent(info_hash, passkey),
             _ => false,
         }
     }

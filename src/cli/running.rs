@@ -1,10 +1,12 @@
 //! Trackers that run on this machine: where somebody has no configuration, it is perhaps theirs that is meant.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::commands;
+use crate::config::default_in;
 
 /// How to name the configurations of the trackers that run here, as far as they may be known.
 pub fn hints() -> Vec<String> {
@@ -16,7 +18,7 @@ pub fn hints() -> Vec<String> {
         }
         let user = fs::metadata(&path).ok()?.uid();
         let given = configuration(&texts(&path.join("cmdline")))?;
-        Some(match given.or_else(|| default(&texts(&path.join("environ")))) {
+        Some(match given.or_else(|| of_environment(&texts(&path.join("environ")))) {
             Some(file) => {
                 let file = fs::read_link(path.join("cwd")).map_or(file.clone(), |folder| folder.join(file));
                 let file = file.display();
@@ -47,11 +49,9 @@ fn configuration(words: &[String]) -> Option<Option<PathBuf>> {
 }
 
 /// The configuration that goat looks for in this environment.
-fn default(environment: &[String]) -> Option<PathBuf> {
-    let folder = |name: &str| {
-        let value = |text: &String| text.strip_prefix(name)?.strip_prefix('=').map(PathBuf::from);
-        environment.iter().find_map(value).filter(|folder| folder.is_absolute())
-    };
-    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
-    Some(config.join("goat/config.json"))
+fn of_environment(environment: &[String]) -> Option<PathBuf> {
+    default_in(|name| {
+        let value = |text: &String| text.strip_prefix(name)?.strip_prefix('=').map(OsString::from);
+        environment.iter().find_map(value)
+    })
 }

@@ -1,6 +1,7 @@
 //! The configuration where nobody names a file: where it is, and how it is made.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,19 +9,21 @@ use std::path::{Path, PathBuf};
 
 use super::{Problem, TEMPLATE};
 
+const FILE: &str = "goat/config.json";
+
 /// Where the configuration is when nobody names a file: `goat/config.json` in the user's folder
 /// for configurations.
 pub fn default_path() -> Result<PathBuf, Problem> {
-    // The XDG specification: a relative folder is to be ignored.
-    let folder = |name| {
-        let folder = PathBuf::from(env::var_os(name)?);
-        folder.is_absolute().then_some(folder)
-    };
-    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
-    let file = Path::new("goat/config.json");
     let allowed = "HOME or XDG_CONFIG_HOME set to a folder, or --config FILE";
-    let config = config.ok_or_else(|| Problem::new(file, 0, "", "no folder for it", allowed))?;
-    Ok(config.join(file))
+    default_in(env::var_os).ok_or_else(|| Problem::new(Path::new(FILE), 0, "", "no folder for it", allowed))
+}
+
+/// The same in an environment, which says what each of its variables is.
+pub fn default_in(variable: impl Fn(&'static str) -> Option<OsString>) -> Option<PathBuf> {
+    // The XDG specification: a relative folder is to be ignored.
+    let folder = |name| variable(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
+    Some(config.join(FILE))
 }
 
 /// Writes [`TEMPLATE`] to `path`, for its owner's eyes only; never over a file that exists.

@@ -19,7 +19,7 @@ use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub use crate::config::default::{create, default_path};
+pub use crate::config::default::{create, default_in, default_path};
 use crate::config::proxies::{BLOCKS, blocks, first_wrong};
 
 /// The configuration that goat ships with: every key, explained.

@@ -94,5 +94,5 @@ fn permits<T>(limits: &Limits, job: &Job<T>) -> Option<[Option<Permit>; 2]> {
         Kind::Long => Some(limits.long.acquire(job.who, 1).ok()?),
     };
     let busy = limits.busy.acquire(job.who, 1).ok()?;
-    (job.kind == Kind::Long || limits.take_turn(job.who)).then_some([Some(busy), long])
+    (job.kind == Kind::Long || limits.look_up(job.who)).then_some([Some(busy), long])
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{Backlog, listen, setsockopt, sockopt::TcpNoDelay};
+use nix::sys::socket::{setsockopt, sockopt::TcpNoDelay};
 
 use crate::log::log;
 use crate::net::connection::Connection;
@@ -113,7 +113,6 @@ impl Pool {
             // Connections inherit it.
             setsockopt(socket, TcpNoDelay, &true)?;
             crate::sys::defer_accept(socket, DEFER)?;
-            listen(socket, Backlog::MAXALLOWABLE)?;
             socket.set_nonblocking(true)?;
             epoll.add(socket, once(EpollFlags::EPOLLIN, token))?;
         }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::protocol::network;
@@ -52,8 +52,6 @@ const PASSKEYS: usize = 3_000;
 /// Failed sign-ins that are remembered, a minute; `WrongLogins` for one address.
 const LOGINS: usize = 8_192;
 const NETWORK: usize = 4;
-/// How long a thread waits for its turn to ask the database.
-const PATIENCE: Duration = Duration::from_secs(2);
 const MINUTE: u32 = 60;
 /// Descriptors that are not connections: databases, certificates, the log.
 const OTHER_FILES: usize = 128;
@@ -265,8 +263,6 @@ pub struct Limits {
     pub long: Arc<Shares>,
     pub datagrams: Arc<Shares>,
     lookups: Rate,
-    /// Jobs that begin, each for a look-up: so that those who wait keep their order.
-    turns: Rate,
     pub passkeys: Rate,
     pub logins: Rate,
     pub refused_connections: Refused,
@@ -299,7 +295,6 @@ impl Limits {
             long: threads(LONG, config.workers.div_ceil(2)),
             datagrams: Shares::new(DATAGRAMS),
             lookups: Rate::new(LOOKUPS, 1),
-            turns: Rate::new(LOOKUPS, 1),
             passkeys: failures(config.wrong_passkeys, PASSKEYS),
             logins: failures(config.wrong_logins, LOGINS),
             refused_connections: Refused::default(),
@@ -319,21 +314,9 @@ impl Limits {
         u32::try_from(self.start.elapsed().as_millis() / 100).unwrap_or(u32::MAX)
     }
 
-    /// Whether it is somebody's turn to look something up, which is counted.
-    pub fn take_turn(&self, who: Option<IpAddr>) -> bool {
-        self.turns.take(who, self.tenths())
-    }
-
-    /// Waits until somebody may ask the database, and counts that. Returns false where others ask too much.
+    /// Counts one more look-up, if it is somebody's turn. Somebody new on a new torrent asks for both in one turn.
     pub fn look_up(&self, who: Option<IpAddr>) -> bool {
-        let begin = Instant::now();
-        while !self.lookups.take(who, self.tenths()) {
-            if begin.elapsed() > PATIENCE {
-                return false;
-            }
-            std::thread::sleep(PATIENCE / 100);
-        }
-        true
+        self.lookups.take(who, self.tenths())
     }
 
     /// Counts a connection that was refused.

@@ -127,7 +127,7 @@ fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Resul
     let select = |columns: &str, rows: usize| {
         let places = vec!["?"; columns.split(',').count()].join(", ");
         let places = vec![format!("({places})"); rows].join(", ");
-        // MySQL does not find rows of a list of one by the index.
+        // SQLite would make a table of a list of one.
         let which = if rows == 1 { format!("({columns}) = {places}") } else { format!("({columns}) IN ({places})") };
         format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{locked}")
     };
