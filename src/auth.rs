@@ -52,13 +52,11 @@ impl From<serde_json::Error> for Failure {
 
 /// What a request says who it is.
 pub enum Credentials {
-    /// A user's name and API key.
     Basic(String, String),
     /// The public part of a key, a nonce, and the signature in hex.
     Signed(String, String, String),
 }
 
-/// What is needed to know callers.
 #[derive(Default)]
 pub struct Auth {
     /// The server key, once it was read.
@@ -95,13 +93,10 @@ impl Credentials {
 
 /// A call, as far as it must be known to know who calls.
 pub struct Caller<'a> {
-    /// The client's address.
     pub from: IpAddr,
     /// GET, HEAD, POST, ...
     pub method: &'a str,
-    /// Path and query.
     pub resource: &'a str,
-    /// What it says who it is.
     pub credentials: Credentials,
 }
 
@@ -162,7 +157,6 @@ impl Auth {
     }
 }
 
-/// Reads the server key, or makes one.
 fn server_key(config: &Config) -> Result<Vec<u8>, String> {
     let file: PathBuf = config.file.with_extension("secret");
     let shown = file.display();
@@ -188,7 +182,6 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && black_box(a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b))) == 0
 }
 
-/// Bytes of hex digits.
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };

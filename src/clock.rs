@@ -19,12 +19,10 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts now.
     pub fn start() -> Clock {
         Clock { since: AtomicU64::new(now()), start: Instant::now(), stepped: AtomicU64::new(0) }
     }
 
-    /// Seconds since 1970.
     pub fn now(&self) -> u32 {
         self.at(Instant::now())
     }

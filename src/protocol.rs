@@ -10,11 +10,8 @@ use crate::torrent::{InfoHash, PeerId};
 pub enum Event {
     /// A regular announce, or an event that nobody knows.
     None,
-    /// The first of a session.
     Started,
-    /// The last of a session.
     Stopped,
-    /// The download is complete.
     Completed,
     /// A partial seed: wants nothing more, though it has not everything.
     Paused,
@@ -23,7 +20,6 @@ pub enum Event {
 /// An announce, as HTTP and UDP both understand it.
 #[derive(Clone, Debug)]
 pub struct Announce {
-    /// The torrent.
     pub info_hash: InfoHash,
     /// The client's own id.
     pub peer_id: PeerId,
@@ -31,17 +27,13 @@ pub struct Announce {
     pub ip: IpAddr,
     /// Where it listens; 0 only where it stops.
     pub port: u16,
-    /// Bytes uploaded since the client started.
     pub uploaded: u64,
     /// Bytes downloaded since the client started.
     pub downloaded: u64,
     /// Bytes still wanted.
     pub left: u64,
-    /// What happened.
     pub event: Event,
-    /// It came over UDP.
     pub udp: bool,
-    /// Which peers it asks for.
     pub want: Want,
 }
 
@@ -84,27 +76,20 @@ pub enum Refusal {
     NotWhitelisted,
     /// The URL has no passkey.
     NoPasskey,
-    /// The passkey's user is banned.
     Banned,
     /// Nobody in memory has the passkey: the database may know more. Worded like [`Refusal::Banned`].
     UnknownPasskey,
-    /// A parameter is missing.
     Missing(&'static str),
-    /// A number is not one, or out of range.
     Integer(&'static str),
-    /// A parameter has a wrong length.
     Parameter(&'static str),
     /// More torrents in one scrape than [`MAX_SCRAPE`].
     TooMany,
     /// Memory does not have the torrent: the database may know more.
     Unregistered,
-    /// No operator has approved the torrent.
     Unverified,
     /// The user would be on more torrents than allowed.
     Limit {
-        /// How many it would be.
         active: u32,
-        /// How many it may be.
         limit: u32,
     },
     /// Too soon after the last announce, or too many clients on one torrent.
@@ -179,11 +164,8 @@ impl Peers {
 /// Which peers an announce asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {
-    /// How many.
     pub count: usize,
-    /// With IPv4 addresses.
     pub v4: bool,
-    /// With IPv6 addresses.
     pub v6: bool,
     /// Fill [`Peers::list`] and not the compact forms.
     pub list: bool,
@@ -201,9 +183,7 @@ pub const NO_ADDR6: Addr6 = [0; 18];
 /// Where a session can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// IPv4 address and port.
     pub v4: Addr4,
-    /// IPv6 address and port.
     pub v6: Addr6,
 }
 
@@ -245,12 +225,10 @@ pub fn addr6(ip: Ipv6Addr, port: u16) -> Addr6 {
     out
 }
 
-/// The IPv4 address of a travelling one.
 pub fn ip4(&[a, b, c, d, ..]: &Addr4) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)
 }
 
-/// The IPv6 address of a travelling one.
 pub fn ip6(addr: &Addr6) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&addr[..16]);
@@ -270,7 +248,6 @@ pub fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Bytes in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
     pub uploaded: u64,
@@ -292,7 +269,6 @@ impl Moved {
         self.each(other, u64::min)
     }
 
-    /// The sums.
     pub fn plus(self, other: Moved) -> Moved {
         self.each(other, u64::saturating_add)
     }
@@ -313,9 +289,7 @@ pub fn take<const N: usize>(data: &mut &[u8]) -> Option<[u8; N]> {
 /// What of the bytes moved of a torrent is credited, in percent. 0 for downloads is "freeleech".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Factors {
-    /// Of bytes uploaded.
     pub upload: u16,
-    /// Of bytes downloaded.
     pub download: u16,
 }
 

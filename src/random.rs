@@ -19,7 +19,6 @@ impl Rng {
         Rng(RandomState::new().hash_one(0))
     }
 
-    /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -41,7 +40,6 @@ pub fn secret<const BYTES: usize>() -> Result<String, String> {
     Ok(hex(&bytes))
 }
 
-/// Lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -15,7 +15,6 @@ pub struct Call<'a> {
     pub asked: Asked,
     /// Whose client it is.
     pub from: IpAddr,
-    /// When it came.
     pub start: Instant,
     pub passkey: Option<&'a str>,
     pub info_hash: Option<InfoHash>,

@@ -24,7 +24,6 @@ use crate::torrent::InfoHash;
 /// How often somebody is looked up, while the keeper takes over changes.
 const LOOKS: u32 = 3;
 
-/// What is counted while the tracker runs.
 #[derive(Default)]
 pub struct Stats {
     /// TCP connections accepted.
@@ -35,17 +34,14 @@ pub struct Stats {
 
 /// Everything that the threads share.
 pub struct Tracker {
-    /// How it is to behave.
     pub config: Config,
     /// Who is let in.
     pub access: Access,
     /// Who has what.
     pub swarms: Swarms,
-    /// The database.
     pub store: Store,
     /// What the database does not have yet, where a kill cannot reach it.
     pub journal: Journal,
-    /// Who calls the API.
     pub auth: Auth,
     /// What was counted.
     pub stats: Stats,
@@ -53,7 +49,6 @@ pub struct Tracker {
     pub metrics: Metrics,
     /// How it went, for the status page.
     pub history: History,
-    /// The time.
     pub clock: Clock,
     /// What others may make goat hold or do.
     pub limits: Limits,

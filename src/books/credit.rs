@@ -14,11 +14,9 @@ const DOUBT: u32 = 120;
 /// What a member is to get for a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rise {
-    /// Bytes that moved.
     pub moved: Moved,
     /// What of them is credited, by the torrent's factors.
     pub credited: Moved,
-    /// Seconds of seeding.
     pub seconds: u32,
     /// A download was completed that the row did not have as completed.
     pub snatch: bool,

@@ -143,7 +143,6 @@ pub fn path(config: &Config) -> PathBuf {
     .with_extension("journal")
 }
 
-/// The segments in a folder, in order.
 fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
     let files = match fs::read_dir(folder) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -219,7 +218,6 @@ pub fn damaged(config: &Config) -> Result<Vec<(PathBuf, String)>, String> {
 }
 
 impl Journal {
-    /// The folder.
     pub fn path(&self) -> &Path {
         &self.folder
     }
@@ -287,7 +285,6 @@ impl Journal {
         lock(&self.current).segment.as_ref().map_or(0, |segment| segment.length)
     }
 
-    /// Whether nothing was appended to that.
     pub fn is_empty(&self) -> bool {
         self.length() <= HEAD as u64
     }

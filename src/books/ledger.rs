@@ -36,7 +36,6 @@ impl Ledger {
         entry.insert_entry((*info_hash, state));
     }
 
-    /// How many states wait.
     pub fn waiting(&self) -> usize {
         self.states.len()
     }

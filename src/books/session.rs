@@ -51,7 +51,6 @@ impl Life {
 pub struct Paths(pub u8);
 
 impl Paths {
-    /// The path of one announce.
     pub fn of(ip: IpAddr, udp: bool) -> Paths {
         Paths(1 << (u8::from(ip.is_ipv6()) | u8::from(udp) << 1))
     }
@@ -87,7 +86,6 @@ pub struct Session {
     pub life: Life,
     /// When this life began, in seconds since 1970.
     pub began: u32,
-    /// How often it announced.
     pub announced: u32,
     pub peer_id: PeerId,
     /// The paths that announced since it opened, and whether its life began in doubt.
@@ -119,7 +117,6 @@ pub struct Known {
 /// How a life began. Memory forgets it once the row has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
-    /// Seconds since 1970.
     pub at: u32,
     /// What of the counters is not credited.
     pub base: Moved,

@@ -25,11 +25,9 @@ use crate::config::proxies::{BLOCKS, blocks, first_wrong};
 /// The configuration that goat ships with: every key, explained.
 pub const TEMPLATE: &str = include_str!("../../config.json5");
 
-/// Bytes of a configuration file, at most.
 const MAX_FILE: u64 = 1024 * 1024;
 /// Brackets within brackets, at most: json5 overflows the stack on deep nesting.
 const MAX_DEPTH: usize = 16;
-/// What a configuration file is.
 const FORMAT: &str = "one JSON object, with comments, in UTF-8, at most 1 MiB and 16 levels deep";
 /// Keys that hold further keys.
 const SECTIONS: [&str; 2] = ["SSL", "DB"];
@@ -88,12 +86,10 @@ const KEYS: [Key; 29] = [
 /// What the operator wants: every value is within its range, every path absolute.
 #[derive(Clone, PartialEq, Deserialize)]
 pub struct Config {
-    /// Where this was read from.
     #[serde(skip)]
     pub file: PathBuf,
     /// Address to listen on: an IP address or a host name; "" is every one, IPv4 and IPv6.
     pub host: String,
-    /// Port of HTTP and UDP.
     pub port: u16,
     /// How members reach this tracker: `http(s)://host[:port][/path]`; "" is at `host` and the ports.
     pub url: String,
@@ -257,7 +253,6 @@ impl Debug for Config {
     }
 }
 
-/// Without the password.
 impl Debug for Db {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         write!(f, "Db({:?}, {:?}, {:?})", self.driver, self.host, self.path)
@@ -265,7 +260,6 @@ impl Debug for Db {
 }
 
 impl Config {
-    /// Whether to listen on every address.
     pub fn everywhere(&self) -> bool {
         self.host.is_empty() || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
     }

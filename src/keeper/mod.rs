@@ -30,7 +30,6 @@ const EXPIRE: u32 = 60;
 const CERTIFICATES: u32 = 20;
 /// Seconds between two reports on who was refused what.
 const REFUSED: u32 = 60;
-/// Seconds between two status lines.
 const STATUS: u32 = 300;
 /// Seconds between two searches for old rows.
 const FORGET: u32 = 3_600;
@@ -73,7 +72,6 @@ impl Every {
     }
 }
 
-/// What is done from time to time.
 struct Times {
     changes: Every,
     compare: Every,
@@ -85,7 +83,6 @@ struct Times {
 }
 
 impl Keeper {
-    /// A keeper that has nothing to write yet.
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
         let writer = Writer::new(tracker.clock.now());
         Keeper { tracker, writer, away_since: None, sweep: None, hangs: false, announces: 0 }

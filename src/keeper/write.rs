@@ -31,13 +31,10 @@ const SHORT: u64 = 256 << 10;
 /// Bytes of a journal that is worth writing anew, if it has more than twice what waits.
 const LONG: u64 = 64 << 20;
 
-/// Writes the books.
 pub struct Writer {
     /// When everything was written last, in seconds since 1970.
     pub written: u32,
-    /// Seconds that this took.
     took: u32,
-    /// How many states a transaction settles.
     rows: usize,
     /// How long others are let in before the next.
     gap: Duration,
@@ -55,7 +52,6 @@ impl Writer {
         Writer { written: now, took: 0, rows: FIRST_ROWS, gap: GAP.0, caught_up: 0, fails: false, until: None }
     }
 
-    /// How many states wait.
     pub fn waiting(tracker: &Tracker) -> usize {
         tracker.swarms.each().map(|shard| shard.ledger.waiting()).sum()
     }

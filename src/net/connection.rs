@@ -26,7 +26,6 @@ pub enum State {
     Draining,
 }
 
-/// One connection.
 pub struct Connection {
     pub stream: Stream,
     pub peer: IpAddr,
@@ -41,7 +40,6 @@ pub struct Connection {
     pub state: State,
     /// When it is closed unless something happens.
     pub deadline: Instant,
-    /// Whether epoll knows it.
     pub registered: bool,
     handshake: Option<Permit>,
     bytes: Option<Permit>,

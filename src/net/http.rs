@@ -27,10 +27,8 @@ impl Default for Scratch {
     }
 }
 
-/// Whether a request was answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The answer was written.
     Written,
     /// It takes a thread that may wait.
     Slow,
@@ -95,7 +93,6 @@ pub fn answer(
     Answer::Written
 }
 
-/// What a path asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     Announce,
@@ -143,7 +140,6 @@ fn announced(
     Ok(())
 }
 
-/// The same for a scrape.
 fn scraped(tracker: &Tracker, visitor: &Visitor, query: &str, scratch: &mut Scratch) -> Result<(), Refusal> {
     admit(&tracker.config, &tracker.access, visitor)?;
     let hashes = scrape_hashes(query)?;
@@ -310,7 +306,6 @@ fn decode(value: &str) -> Option<Bytes20> {
     Some(out)
 }
 
-/// Decodes a value of 20 bytes.
 fn decode20(value: &str) -> Option<[u8; 20]> {
     decode(value).filter(|value| value.len == 20).map(|value| value.bytes)
 }

@@ -5,13 +5,10 @@ use std::net::IpAddr;
 
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-/// The longest head of a request, in bytes.
 pub const MAX_HEAD: usize = 8 * 1024;
-/// The longest body of a request, in bytes.
 const MAX_BODY: u64 = 64 * 1024;
 /// Said over HTTPS: the client is to come by no other way for a year (RFC 6797).
 pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
-/// The most headers of a request.
 pub const MAX_HEADERS: usize = 64;
 
 /// Splits a request's target into its path and its query.
@@ -26,17 +23,13 @@ pub fn split(target: &str) -> (&str, &str) {
 pub struct Request<'a> {
     /// GET, HEAD, POST, ...
     pub method: &'a str,
-    /// The path and the query, as sent.
     pub target: &'a str,
-    /// The headers, as sent.
     pub headers: &'a [httparse::Header<'a>],
-    /// The address that it comes from.
     pub peer: IpAddr,
     /// Whether the connection stays open after the answer.
     pub keep_alive: bool,
     /// Its client knows HTTP/1.0 only, and must be told that the connection stays open.
     pub old: bool,
-    /// It came over HTTPS.
     pub secure: bool,
 }
 
@@ -55,7 +48,6 @@ impl Request<'_> {
         !self.old && self.header("Expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
     }
 
-    /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
@@ -63,17 +55,13 @@ impl Request<'_> {
 
 /// What some bytes are.
 pub enum Parsed<'a> {
-    /// The beginning of a request.
     Partial,
     /// No request that can be answered: a status and what is wrong.
     Bad(u16, &'static str),
     /// A request whose head is there, perhaps not its body.
     Whole {
-        /// The request.
         request: Request<'a>,
-        /// Bytes of the head.
         head: usize,
-        /// Bytes of the body.
         body: usize,
     },
 }

@@ -50,14 +50,12 @@ pub(super) const LISTENERS: u64 = 1 << 40;
 /// A socket that waits for connections.
 pub struct Listener {
     pub socket: TcpListener,
-    /// Whether its connections are HTTPS.
     pub tls: bool,
 }
 
 /// What a job does.
 type Work = Box<dyn FnOnce(&Arc<Pool>, &mut Worker) + Send>;
 
-/// See [`crate::net`].
 pub struct Pool {
     pub(super) tracker: Arc<Tracker>,
     pub(super) pages: Pages,
@@ -167,7 +165,6 @@ impl Pool {
         self.call();
     }
 
-    /// Wakes one of the threads that wait.
     fn call(&self) {
         let _ = self.call.write(1);
     }

@@ -149,7 +149,6 @@ impl Stream {
         self.tls.as_ref().map_or(0, |tls| tls.fed.saturating_add(tls.plain))
     }
 
-    /// Whether this is TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }

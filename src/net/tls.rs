@@ -24,7 +24,6 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Defect {
     /// The key of the configuration that names the file.
     pub key: &'static str,
-    /// The file and what is wrong with it.
     pub found: String,
 }
 
@@ -94,7 +93,6 @@ fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect
 }
 
 impl Certificates {
-    /// Reads both files.
     pub fn load(files: &Ssl) -> Result<Certificates, Defect> {
         let found = read(files)?;
         let tickets = Ticketer::new();

@@ -133,7 +133,6 @@ impl Access {
         read(&self.users).by_passkey.get(passkey).cloned().ok_or(Refusal::UnknownPasskey)
     }
 
-    /// How many users there are.
     pub fn users(&self) -> usize {
         read(&self.users).by_id.len()
     }
@@ -172,12 +171,10 @@ impl Access {
         lock(&self.registered).take(user, most, HOUR, now)
     }
 
-    /// The ids of all users.
     pub fn ids(&self) -> Vec<u32> {
         read(&self.users).by_id.keys().copied().collect()
     }
 
-    /// Forgets a user.
     pub fn remove_user(&self, id: u32) {
         let mut users = write(&self.users);
         if let Some(old) = users.by_id.remove(&id) {
@@ -185,7 +182,6 @@ impl Access {
         }
     }
 
-    /// A user by id.
     pub fn by_id(&self, id: u32) -> Option<Arc<User>> {
         read(&self.users).by_id.get(&id).cloned()
     }

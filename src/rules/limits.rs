@@ -27,11 +27,9 @@ const fn bound(address: usize, network: usize, all: usize) -> Bound {
 const KIB: usize = 1024;
 const NO_SHARES: usize = usize::MAX;
 
-/// TCP connections.
 const CONNECTIONS: Bound = bound(128, 512, 4_096);
 /// TCP connections of this machine and of trusted proxies, who speak for many.
 const TRUSTED: Bound = bound(NO_SHARES, NO_SHARES, 8_192);
-/// TLS handshakes that are not done.
 const HANDSHAKES: Bound = bound(128, 256, 1_536);
 /// Bytes of handshakes that are not done, without the [`FREE_BYTES`] of each.
 const HANDSHAKE_BYTES: Bound = bound(256 * KIB, 512 * KIB, 8 * KIB * KIB);
@@ -146,7 +144,6 @@ impl Shares {
         Ok(Permit { shares: self.clone(), who, amount })
     }
 
-    /// How much is held in all.
     pub fn held(&self) -> usize {
         lock(&self.held).all
     }

@@ -48,17 +48,14 @@ fn push<T>(column: &mut Vec<T>, value: T) {
 }
 
 impl Swarm {
-    /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Whether nobody is here.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    /// Sessions that have everything.
     pub fn seeders(&self) -> usize {
         self.seeders
     }
@@ -350,7 +347,6 @@ impl Torrent {
 /// What one lock guards: the torrents of one part of all info hashes, and what is not yet written of them.
 #[derive(Default)]
 pub struct Shard {
-    /// The torrents.
     pub torrents: HashMap<InfoHash, Torrent>,
     /// The second hashes of hybrid torrents (BEP 52), and the first.
     pub seconds: HashMap<InfoHash, InfoHash>,
@@ -403,7 +399,6 @@ impl Shard {
 /// How many parts there are. At a million sessions a walk through one of them takes less than 1 ms.
 const SHARDS: usize = 256;
 
-/// All torrents.
 pub struct Swarms {
     shards: Vec<Mutex<Shard>>,
 }

@@ -42,23 +42,18 @@ const LOOK_UP: Duration = Duration::from_millis(500);
 /// The most addresses whose scrapes are answered while passkeys are asked for.
 const MAX_SCRAPERS: usize = 1 << 20;
 
-/// A request, as it came.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// From the answer to a connect; what begins a connect itself.
     pub connection: u64,
     /// Repeated in the answer.
     pub transaction: u32,
-    /// What it asks for.
     pub action: Action<'a>,
 }
 
-/// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action<'a> {
-    /// A connection id.
     Connect,
-    /// Peers.
     Announce(Fields<'a>),
     /// Counts of these torrents, 20 bytes each.
     Scrape(&'a [[u8; 20]]),
@@ -67,21 +62,16 @@ pub enum Action<'a> {
 /// What an announce says. Its IP address is left out: the sender's counts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fields<'a> {
-    /// The torrent.
     pub info_hash: InfoHash,
     /// The client's own id.
     pub peer_id: PeerId,
-    /// Bytes.
     pub downloaded: u64,
-    /// Bytes.
     pub left: u64,
-    /// Bytes.
     pub uploaded: u64,
     /// 0 none, 1 completed, 2 started, 3 stopped.
     pub event: u32,
     /// How many peers; negative for the tracker's choice.
     pub numwant: i32,
-    /// Where the client listens.
     pub port: u16,
     /// What follows the announce: options (BEP 41).
     pub options: &'a [u8],
@@ -183,7 +173,6 @@ fn head(out: &mut Vec<u8>, action: u32, transaction: u32) {
     out.extend_from_slice(&transaction.to_be_bytes());
 }
 
-/// Writes the answer to a connect.
 pub fn write_connect(out: &mut Vec<u8>, transaction: u32, connection: u64) {
     head(out, CONNECT, transaction);
     out.extend_from_slice(&connection.to_be_bytes());
@@ -209,7 +198,6 @@ pub fn write_scrape(out: &mut Vec<u8>, transaction: u32, torrents: impl Iterator
     }
 }
 
-/// Writes an error.
 pub fn write_error(out: &mut Vec<u8>, transaction: u32, message: &str) {
     head(out, ERROR, transaction);
     out.extend_from_slice(message.as_bytes());
@@ -226,7 +214,6 @@ pub enum Outcome {
     Slow,
 }
 
-/// Answers datagrams.
 pub struct Responder {
     tracker: Arc<Tracker>,
     ids: Arc<ConnectionIds>,
@@ -258,7 +245,6 @@ impl Scrapers {
 }
 
 impl Responder {
-    /// A responder that has seen nobody yet.
     pub fn new(tracker: Arc<Tracker>, ids: Arc<ConnectionIds>) -> Responder {
         Responder { tracker, ids, scrapers: Mutex::default() }
     }
