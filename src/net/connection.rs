@@ -44,7 +44,7 @@ pub struct Connection {
     handshake: Option<Permit>,
     bytes: Option<Permit>,
     /// Its place among all, for as long as it is open.
-    _place: Permit,
+    _permit: Permit,
 }
 
 impl Connection {
@@ -53,7 +53,7 @@ impl Connection {
         stream: Stream,
         peer: IpAddr,
         who: Option<IpAddr>,
-        place: Permit,
+        permit: Permit,
         handshake: Option<Permit>,
         now: Instant,
     ) -> Connection {
@@ -69,12 +69,12 @@ impl Connection {
             registered: false,
             handshake,
             bytes: None,
-            _place: place,
+            _permit: permit,
         }
     }
 
     /// Whether nothing is lost if it ends now.
-    pub fn rests(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.state != State::Reading
     }
 
@@ -120,7 +120,7 @@ impl Connection {
         if now < self.deadline {
             return false;
         }
-        if self.rests() || self.pending || self.stream.is_handshaking() {
+        if self.is_idle() || self.pending || self.stream.is_handshaking() {
             return true;
         }
         let late = "The request was not whole after 10 seconds";

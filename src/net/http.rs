@@ -73,7 +73,7 @@ pub fn answer(
         from,
         start,
         passkey: route.and_then(|(passkey, _)| passkey),
-        info_hash: params.info_hash.get("info_hash", Refusal::Parameter).ok().map(InfoHash),
+        info_hash: params.info_hash.and_then(Result::ok).map(InfoHash),
     };
     let done = serve(tracker, &call, wait, |now| {
         scratch.body.clear();
@@ -127,7 +127,7 @@ fn announced(
     now: u32,
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
-    let peer_id = params.peer_id.get("peer_id", Refusal::Parameter).ok();
+    let peer_id = params.peer_id.and_then(Result::ok);
     let peer_id = peer_id.as_ref().map(<[u8; 20]>::as_slice);
     let visitor = Visitor { peer_id, stopping: params.event == Some(Event::Stopped), ..visitor };
     let who = admit(&tracker.config, &tracker.access, &visitor)?;
@@ -155,33 +155,10 @@ struct Bytes20 {
     len: usize,
 }
 
-/// A parameter of a query: its first appearance counts, as in the original.
-#[derive(Clone, Copy, Default)]
-enum Param<T> {
-    #[default]
-    Absent,
-    Invalid,
-    Given(T),
-}
+/// A parameter of a query, if it was there: its first appearance counts, as in the original.
+type Param<T> = Option<Result<T, Refusal>>;
 
-impl<T: Copy> Param<T> {
-    fn take(&mut self, value: Option<T>) {
-        if let Param::Absent = self {
-            *self = value.map_or(Param::Invalid, Param::Given);
-        }
-    }
-
-    /// The value; `wrong` makes the refusal of one that is none.
-    fn get(&self, name: &'static str, wrong: impl Fn(&'static str) -> Refusal) -> Result<T, Refusal> {
-        match self {
-            Param::Absent => Err(Refusal::Missing(name)),
-            Param::Invalid => Err(wrong(name)),
-            Param::Given(value) => Ok(*value),
-        }
-    }
-}
-
-/// The parameters of an announce (BEP 3, 7, 23), read but not yet judged.
+/// The parameters of an announce (BEP 3, 7, 23), as they were sent.
 #[derive(Default)]
 struct Params {
     info_hash: Param<[u8; 20]>,
@@ -205,16 +182,17 @@ impl Params {
             let name = plain(name, &mut name_bytes);
             let word = if matches!(name, "info_hash" | "peer_id") { "" } else { plain(value, &mut value_bytes) };
             match name {
-                "info_hash" => params.info_hash.take(decode20(value)),
-                "peer_id" => params.peer_id.take(decode20(value)),
-                "port" => params.port.take(integer(word)),
-                "uploaded" => params.uploaded.take(integer(word)),
-                "downloaded" => params.downloaded.take(integer(word)),
-                "left" => params.left.take(integer(word)),
-                "numwant" if word.is_empty() => params.numwant.take(Some(-1)), // as many as the tracker likes
-                "numwant" => params.numwant.take(integer(word)),
-                "compact" => params.list = params.list.or(Some(word == "0")),
-                "no_peer_id" => params.no_peer_id = params.no_peer_id.or(Some(word == "1")),
+                "info_hash" => drop(params.info_hash.get_or_insert_with(|| bytes20("info_hash", value))),
+                "peer_id" => drop(params.peer_id.get_or_insert_with(|| bytes20("peer_id", value))),
+                "port" => drop(params.port.get_or_insert_with(|| integer("port", word))),
+                "uploaded" => drop(params.uploaded.get_or_insert_with(|| integer("uploaded", word))),
+                "downloaded" => drop(params.downloaded.get_or_insert_with(|| integer("downloaded", word))),
+                "left" => drop(params.left.get_or_insert_with(|| integer("left", word))),
+                // As many as the tracker likes.
+                "numwant" if word.is_empty() => drop(params.numwant.get_or_insert(Ok(-1))),
+                "numwant" => drop(params.numwant.get_or_insert_with(|| integer("numwant", word))),
+                "compact" => drop(params.list.get_or_insert(word == "0")),
+                "no_peer_id" => drop(params.no_peer_id.get_or_insert(word == "1")),
                 "event" if params.event.is_none() => {
                     params.event = Some(match word {
                         "started" => Event::Started,
@@ -231,32 +209,35 @@ impl Params {
     }
 
     fn announce(&self, ip: IpAddr) -> Result<Announce, Refusal> {
-        // First what is missing, then what is wrong: the order of the rules.
-        let bytes = |param: &Param<[u8; 20]>, name| param.get(name, Refusal::Parameter);
-        let number = |param: &Param<u64>, name| param.get(name, Refusal::Integer);
-        let (info_hash, peer_id) = (bytes(&self.info_hash, "info_hash"), bytes(&self.peer_id, "peer_id"));
-        let (port, left) = (number(&self.port, "port"), number(&self.left, "left"));
-        let (uploaded, downloaded) = (number(&self.uploaded, "uploaded"), number(&self.downloaded, "downloaded"));
-        let errors = [info_hash.err(), peer_id.err(), port.err(), uploaded.err(), downloaded.err(), left.err()];
-        if let Some(missing) = errors.into_iter().flatten().find(|e| matches!(e, Refusal::Missing(_))) {
-            return Err(missing);
+        // What is missing is said before what is wrong: the order of the rules.
+        let missing = [
+            (self.info_hash.is_none(), "info_hash"),
+            (self.peer_id.is_none(), "peer_id"),
+            (self.port.is_none(), "port"),
+            (self.uploaded.is_none(), "uploaded"),
+            (self.downloaded.is_none(), "downloaded"),
+            (self.left.is_none(), "left"),
+        ];
+        if let Some((_, name)) = missing.into_iter().find(|(missing, _)| *missing) {
+            return Err(Refusal::Missing(name));
         }
-        let numwant = match self.numwant.get("numwant", Refusal::Integer) {
-            Err(Refusal::Missing(_)) => None,
-            given => Some(given?),
-        };
         Ok(Announce {
             udp: false,
-            info_hash: InfoHash(info_hash?),
-            peer_id: PeerId(peer_id?),
+            info_hash: InfoHash(self.info_hash.unwrap_or(Ok([0; 20]))?),
+            peer_id: PeerId(self.peer_id.unwrap_or(Ok([0; 20]))?),
             ip,
             // The rules refuse 0, and so what is no port; who stops needs none.
-            port: u16::try_from(port?).unwrap_or(0),
-            uploaded: uploaded?,
-            downloaded: downloaded?,
-            left: left?,
+            port: u16::try_from(self.port.unwrap_or(Ok(0))?).unwrap_or(0),
+            uploaded: self.uploaded.unwrap_or(Ok(0))?,
+            downloaded: self.downloaded.unwrap_or(Ok(0))?,
+            left: self.left.unwrap_or(Ok(0))?,
             event: self.event.unwrap_or(Event::None),
-            want: Want { count: peers_wanted(numwant, MAX_PEERS), v4: true, v6: true, list: self.list == Some(true) },
+            want: Want {
+                count: peers_wanted(self.numwant.transpose()?, MAX_PEERS),
+                v4: true,
+                v6: true,
+                list: self.list == Some(true),
+            },
         })
     }
 }
@@ -306,13 +287,15 @@ fn decode(value: &str) -> Option<Bytes20> {
     Some(out)
 }
 
-fn decode20(value: &str) -> Option<[u8; 20]> {
-    decode(value).filter(|value| value.len == 20).map(|value| value.bytes)
+fn bytes20(name: &'static str, value: &str) -> Result<[u8; 20], Refusal> {
+    let decoded = decode(value).filter(|value| value.len == 20);
+    decoded.map(|value| value.bytes).ok_or(Refusal::Parameter(name))
 }
 
 /// A decimal number, without a plus sign.
-fn integer<T: std::str::FromStr>(value: &str) -> Option<T> {
-    if value.starts_with('+') { None } else { value.parse().ok() }
+fn integer<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T, Refusal> {
+    let digits = Some(value).filter(|value| !value.starts_with('+'));
+    digits.and_then(|digits| digits.parse().ok()).ok_or(Refusal::Integer(name))
 }
 
 /// The torrents that a scrape asks for, sorted, each once.
@@ -326,7 +309,7 @@ fn scrape_hashes(query: &str) -> Result<Vec<InfoHash>, Refusal> {
         if hashes.len() == MAX_SCRAPE {
             return Err(Refusal::TooMany);
         }
-        hashes.push(InfoHash(decode20(value).ok_or(Refusal::Parameter("info_hash"))?));
+        hashes.push(InfoHash(bytes20("info_hash", value)?));
     }
     if hashes.is_empty() {
         return Err(Refusal::Missing("info_hash"));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 pub const MAX_HEAD: usize = 8 * 1024;
-const MAX_BODY: u64 = 64 * 1024;
+const MAX_BODY: usize = 64 * 1024;
 /// Said over HTTPS: the client is to come by no other way for a year (RFC 6797).
 pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
 pub const MAX_HEADERS: usize = 64;
@@ -56,8 +56,6 @@ impl Request<'_> {
 /// What some bytes are.
 pub enum Parsed<'a> {
     Partial,
-    /// No request that can be answered: a status and what is wrong.
-    Bad(u16, &'static str),
     /// A request whose head is there, perhaps not its body.
     Whole {
         request: Request<'a>,
@@ -66,71 +64,89 @@ pub enum Parsed<'a> {
     },
 }
 
+/// What is no request that can be answered: a status, and what is wrong.
+pub type Bad = (u16, &'static str);
+
+/// What the headers say of a request's body and of what comes after it.
+#[derive(Default)]
+struct Framing {
+    /// Bytes.
+    body: Option<usize>,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Framing {
+    fn read(headers: &[httparse::Header]) -> Result<Framing, Bad> {
+        let mut framing = Framing::default();
+        for header in headers {
+            if header.name.eq_ignore_ascii_case("Content-Length") {
+                if framing.body.is_some() {
+                    return Err((400, "There may be one Content-Length"));
+                }
+                framing.body = Some(content_length(header.value)?);
+            } else if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
+                return Err((501, "Transfer-Encoding is not supported: send a Content-Length"));
+            } else if header.name.eq_ignore_ascii_case("Connection") {
+                for token in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    framing.close |= token.eq_ignore_ascii_case(b"close");
+                    framing.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+        }
+        Ok(framing)
+    }
+}
+
+fn content_length(value: &[u8]) -> Result<usize, Bad> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.unwrap_or_default() {
+        "" => Err((400, "Content-Length is a number of bytes")),
+        digits => match digits.parse() {
+            Ok(length @ 0..=MAX_BODY) => Ok(length),
+            _ => Err((413, "The body of a request may have 64 KiB")),
+        },
+    }
+}
+
+/// Whether a method is allowed; the API says for itself what it allows.
+fn allowed(method: &str, path: &str) -> Result<(), Bad> {
+    match method {
+        "GET" | "HEAD" => Ok(()),
+        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" if path == "/api" || path.starts_with("/api/") => Ok(()),
+        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => Err((405, "Only GET and HEAD are allowed here")),
+        _ => Err((501, "This method is not known: use GET")),
+    }
+}
+
 /// Reads the head of one request. Its body is to be waited for and thrown away: no request of the tracker's has one.
-pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Parsed<'a> {
+pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Result<Parsed<'a>, Bad> {
     let mut parser = httparse::Request::new(headers);
     let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
         Ok(httparse::Status::Complete(head)) => head,
-        Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Parsed::Partial,
-        Ok(httparse::Status::Partial) => {
-            return Parsed::Bad(431, "The head of a request may have 8 KiB");
-        }
-        Err(httparse::Error::TooManyHeaders) => {
-            return Parsed::Bad(431, "A request may have 64 headers");
-        }
-        Err(_) => return Parsed::Bad(400, "This is no HTTP/1.1 request"),
+        Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Ok(Parsed::Partial),
+        Ok(httparse::Status::Partial) => return Err((431, "The head of a request may have 8 KiB")),
+        Err(httparse::Error::TooManyHeaders) => return Err((431, "A request may have 64 headers")),
+        Err(_) => return Err((400, "This is no HTTP/1.1 request")),
     };
     let (Some(method), Some(target), Some(version)) = (parser.method, parser.path, parser.version) else {
-        return Parsed::Bad(400, "This is no HTTP/1.1 request");
+        return Err((400, "This is no HTTP/1.1 request"));
     };
-    let (mut body, mut keep_alive, mut close) = (None, version == 1, false);
-    for header in &*parser.headers {
-        let name = header.name;
-        if name.eq_ignore_ascii_case("Content-Length") {
-            let length = std::str::from_utf8(header.value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-            match length.map(str::parse::<u64>) {
-                _ if body.is_some() => return Parsed::Bad(400, "There may be one Content-Length"),
-                Some(Ok(length @ 0..=MAX_BODY)) => body = Some(length as usize),
-                Some(_) if length != Some("") => {
-                    return Parsed::Bad(413, "The body of a request may have 64 KiB");
-                }
-                _ => return Parsed::Bad(400, "Content-Length is a number of bytes"),
-            }
-        } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
-            return Parsed::Bad(501, "Transfer-Encoding is not supported: send a Content-Length");
-        } else if name.eq_ignore_ascii_case("Connection") {
-            for token in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                if token.eq_ignore_ascii_case(b"close") {
-                    close = true;
-                } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                    keep_alive = true;
-                }
-            }
-        }
-    }
-    let path = split(target).0;
-    match method {
-        "GET" | "HEAD" => {}
-        // The API says for itself what it allows.
-        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" if path == "/api" || path.starts_with("/api/") => {}
-        "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => {
-            return Parsed::Bad(405, "Only GET and HEAD are allowed here");
-        }
-        _ => return Parsed::Bad(501, "This method is not known: use GET"),
-    }
-    Parsed::Whole {
+    let framing = Framing::read(parser.headers)?;
+    allowed(method, split(target).0)?;
+    Ok(Parsed::Whole {
         request: Request {
             method,
             target,
             headers: parser.headers,
             peer,
-            keep_alive: keep_alive && !close,
+            keep_alive: (version == 1 || framing.keep_alive) && !framing.close,
             old: version == 0,
             secure: false,
         },
         head,
-        body: body.unwrap_or(0),
-    }
+        body: framing.body.unwrap_or(0),
+    })
 }
 
 /// The response to what is no request that can be answered, the beginning of which is `question`. The

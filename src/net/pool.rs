@@ -27,7 +27,7 @@ use crate::tracker::Tracker;
 /// How long open connections are served after the order to stop.
 const STOP: Duration = Duration::from_secs(2);
 /// How long then those are waited for who have an answer to send, but no connection.
-const GRACE: Duration = Duration::from_millis(500);
+const EXTRA: Duration = Duration::from_millis(500);
 /// Seconds after which the kernel hands over a connection that says nothing.
 const DEFER: i32 = 5;
 /// The most that one wake-up brings to a thread.
@@ -36,7 +36,7 @@ const ROUND: usize = 16;
 const EVICT: usize = 16;
 /// How often it is looked whose time is up, and how long a thread waits where there is nobody.
 const SWEEP: u16 = 250;
-const REST: u16 = 5_000;
+const IDLE_WAIT: u16 = 5_000;
 /// When half of so many connections have ended, what they held is given back, at most so often.
 const MANY: usize = 128;
 const TRIM: Duration = Duration::from_secs(5);
@@ -144,9 +144,9 @@ impl Pool {
             let _ = self.epoll.delete(&listener.socket);
         }
         self.call();
-        while begin.elapsed() < STOP + GRACE {
+        while begin.elapsed() < STOP + EXTRA {
             let ended = lock(&self.threads).iter().all(JoinHandle::is_finished);
-            let nobody = self.tracker.limits.open() == 0 && begin.elapsed() > GRACE;
+            let nobody = self.tracker.limits.open() == 0 && begin.elapsed() > EXTRA;
             if ended || nobody {
                 break;
             }
@@ -185,7 +185,7 @@ impl Pool {
     }
 
     /// Sees to it that another thread waits while this one cannot. Returns false where none can be had.
-    fn relieve(self: &Arc<Pool>) -> bool {
+    fn leave_a_waiter(self: &Arc<Pool>) -> bool {
         if !self.claim() {
             return true;
         }
@@ -203,7 +203,7 @@ impl Pool {
             Worker { scratch: Scratch::default(), buffer: vec![0; MAX_HEAD], out: Vec::new(), answered: Vec::new() };
         let mut events = [EpollEvent::empty(); ROUND];
         loop {
-            let count = self.epoll.wait(&mut events, self.patience()).unwrap_or(0);
+            let count = self.epoll.wait(&mut events, self.timeout()).unwrap_or(0);
             self.waiting.fetch_sub(1, AcqRel);
             let now = Instant::now();
             self.round(events.get(..count).unwrap_or_default(), now, &mut worker);
@@ -225,18 +225,18 @@ impl Pool {
     }
 
     /// How long a thread waits for events, in milliseconds.
-    fn patience(&self) -> u16 {
+    fn timeout(&self) -> u16 {
         if self.stopping.get().is_some() || !lock(&self.jobs).is_empty() {
             return AGAIN.as_millis() as u16;
         }
-        if self.tracker.limits.open() == 0 { REST } else { SWEEP }
+        if self.tracker.limits.open() == 0 { IDLE_WAIT } else { SWEEP }
     }
 
     /// The next job, and what it holds of its shares; not if no other thread would wait meanwhile.
     fn next_job(self: &Arc<Pool>) -> Option<(Work, [Option<Permit>; 2])> {
         let mut jobs = lock(&self.jobs);
         let (job, permits) = jobs.next(&self.tracker.limits, Instant::now())?;
-        if !self.relieve() {
+        if !self.leave_a_waiter() {
             jobs.push(job);
             return None;
         }
@@ -259,11 +259,11 @@ impl Pool {
     pub(super) fn evict(&self, reason: Reason, which: impl Fn(&Connection) -> bool) -> bool {
         let mut found = Vec::new();
         let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
-        for slot in self.taken() {
+        for slot in self.used_slots() {
             if let Some(connection) = lock(slot).as_ref().filter(|c| which(c)) {
                 let whose = connection.who.map(site);
                 *counts.entry(whose).or_default() += 1;
-                found.push((whose, !connection.rests(), connection.deadline, slot));
+                found.push((whose, !connection.is_idle(), connection.deadline, slot));
             }
         }
         found.sort_unstable_by_key(|(whose, busy, deadline, _)| (Reverse(counts.get(whose)), *busy, *deadline));
@@ -277,7 +277,7 @@ impl Pool {
     }
 
     /// The slots that may hold a connection.
-    fn taken(&self) -> &[Mutex<Option<Box<Connection>>>] {
+    fn used_slots(&self) -> &[Mutex<Option<Box<Connection>>>] {
         self.slots.get(..=self.highest.load(Relaxed)).unwrap_or(&self.slots)
     }
 
@@ -325,8 +325,8 @@ impl Pool {
         if !self.sweep_is_due(now) && !stopping {
             return;
         }
-        for slot in self.taken() {
-            drop(lock(slot).take_if(|c| c.is_over(now) || stopping && c.rests()));
+        for slot in self.used_slots() {
+            drop(lock(slot).take_if(|c| c.is_over(now) || stopping && c.is_idle()));
         }
         if !stopping {
             // One that found no descriptor was left alone since.

@@ -187,13 +187,13 @@ impl Pool {
     fn answer(&self, c: &mut Connection, data: &[u8], wait: bool, now: Instant, worker: &mut Worker) -> Next {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let (request, head, body) = match parse(data, c.peer, &mut headers) {
-            Parsed::Whole { request, head, body } => (request, head, body),
-            Parsed::Partial => {
+            Ok(Parsed::Whole { request, head, body }) => (request, head, body),
+            Ok(Parsed::Partial) => {
                 c.input = data.to_vec();
                 c.pending = c.stream.has_more();
                 return Next::Wait;
             }
-            Parsed::Bad(status, why) => {
+            Err((status, why)) => {
                 let why = message::error(data, status, why, c.stream.is_tls());
                 return if c.fail(&why, now) { Next::Wait } else { Next::Close };
             }
@@ -235,10 +235,10 @@ impl Pool {
             return self.send_answers(worker);
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        if let Parsed::Whole { request, .. } = parse(&input, c.peer, &mut headers) {
+        if let Ok(Parsed::Whole { request, .. }) = parse(&input, c.peer, &mut headers) {
             let request = Request { keep_alive: false, secure: c.stream.is_tls(), ..request };
             // Who does not read their answer does not get it.
-            let sent = (self.pages.answer)(&self.tracker, &request, &mut c.stream.patient(now + ANSWER));
+            let sent = (self.pages.answer)(&self.tracker, &request, &mut c.stream.blocking(now + ANSWER));
             if sent.is_err_and(|e| waits(&e) || e.kind() == ErrorKind::TimedOut) {
                 self.tracker.limits.refuse(Reason::Unread, c.peer);
             }

@@ -16,7 +16,7 @@ const MAX_READS: usize = 16;
 /// The most bytes of a handshake: those of browsers and BitTorrent clients have some KiB.
 const MAX_HANDSHAKE: usize = 16 * 1024;
 /// How long a slow reader may take nothing at all.
-const STALL: Duration = Duration::from_secs(10);
+const STALLED: Duration = Duration::from_secs(10);
 
 /// A connection that was accepted.
 pub struct Stream {
@@ -33,15 +33,15 @@ struct Tls {
 }
 
 /// A socket that does not wait.
-struct AtOnce<'a>(&'a TcpStream);
+struct NonBlocking<'a>(&'a TcpStream);
 
-impl Read for AtOnce<'_> {
+impl Read for NonBlocking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
     }
 }
 
-impl Write for AtOnce<'_> {
+impl Write for NonBlocking<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?)
     }
@@ -52,7 +52,7 @@ impl Write for AtOnce<'_> {
 }
 
 /// The kernel has no room for an answer: its client does not read.
-fn unread() -> io::Error {
+fn not_read() -> io::Error {
     ErrorKind::WriteZero.into()
 }
 
@@ -60,7 +60,7 @@ impl Tls {
     /// Gives `socket` all that TLS has to say.
     fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
         while self.session.wants_write() {
-            self.session.write_tls(socket).map_err(|e| if waits(&e) { unread() } else { e })?;
+            self.session.write_tls(socket).map_err(|e| if waits(&e) { not_read() } else { e })?;
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Tls {
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8], mut socket: AtOnce) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8], mut socket: NonBlocking) -> io::Result<usize> {
         for _ in 0..MAX_READS {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -92,12 +92,12 @@ impl Tls {
                 came => came,
             };
             self.fed = self.fed.saturating_add(came);
-            let shaking = self.session.is_handshaking();
+            let handshaking = self.session.is_handshaking();
             let made = self.session.process_new_packets();
             // Also the alert that tells the client why.
             self.flush(&mut socket)?;
             self.plain = made.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?.plaintext_bytes_to_read();
-            if self.plain > 0 || shaking && !self.session.is_handshaking() {
+            if self.plain > 0 || handshaking && !self.session.is_handshaking() {
                 // Of what came before, the rest was used.
                 self.fed = came;
             }
@@ -119,8 +119,8 @@ impl Stream {
     /// Reads what the client says, if anything is there. Handshakes are answered on the way.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
-            None => AtOnce(&self.socket).read(buffer),
-            Some(tls) => tls.read(buffer, AtOnce(&self.socket)),
+            None => NonBlocking(&self.socket).read(buffer),
+            Some(tls) => tls.read(buffer, NonBlocking(&self.socket)),
         }
     }
 
@@ -133,13 +133,13 @@ impl Stream {
     /// travels in one segment with the end: that is one packet less of the five or so of a short connection.
     pub fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
-            return tls.send(bytes, last, &mut AtOnce(&self.socket));
+            return tls.send(bytes, last, &mut NonBlocking(&self.socket));
         }
         let more = if last { MsgFlags::from_bits_retain(libc::MSG_MORE) } else { MsgFlags::empty() };
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | more;
         match send(self.socket.as_raw_fd(), bytes, flags) {
             Ok(sent) if sent == bytes.len() => Ok(()),
-            Ok(_) | Err(nix::Error::EAGAIN) => Err(unread()),
+            Ok(_) | Err(nix::Error::EAGAIN) => Err(not_read()),
             Err(e) => Err(e.into()),
         }
     }
@@ -160,27 +160,27 @@ impl Stream {
 
     /// Says that nothing more will be written.
     pub fn finish(&mut self) -> io::Result<()> {
-        self.say_goodbye();
+        self.close_notify();
         self.socket.shutdown(Shutdown::Write)
     }
 
     /// Tells the client that this is the end, and that nobody else cut the connection.
-    fn say_goodbye(&mut self) {
+    fn close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.session.send_close_notify();
-            let _ = tls.flush(&mut AtOnce(&self.socket));
+            let _ = tls.flush(&mut NonBlocking(&self.socket));
         }
     }
 
     /// Writes wait for the client, all of them together until `deadline`.
-    pub fn patient(&mut self, deadline: Instant) -> Patient<'_> {
-        Patient { stream: self, deadline }
+    pub fn blocking(&mut self, deadline: Instant) -> BlockingWriter<'_> {
+        BlockingWriter { stream: self, deadline }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.say_goodbye();
+        self.close_notify();
     }
 }
 
@@ -191,17 +191,17 @@ impl AsFd for Stream {
 }
 
 /// A stream whose writes wait for a slow client.
-pub struct Patient<'a> {
+pub struct BlockingWriter<'a> {
     stream: &'a mut Stream,
     deadline: Instant,
 }
 
 /// A socket that waits, until a deadline.
-struct Until<'a>(&'a TcpStream, Instant);
+struct WithDeadline<'a>(&'a TcpStream, Instant);
 
-impl Write for Until<'_> {
+impl Write for WithDeadline<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let left = self.1.saturating_duration_since(Instant::now()).min(STALL);
+        let left = self.1.saturating_duration_since(Instant::now()).min(STALLED);
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
@@ -214,9 +214,9 @@ impl Write for Until<'_> {
     }
 }
 
-impl Write for Patient<'_> {
+impl Write for BlockingWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut socket = Until(&self.stream.socket, self.deadline);
+        let mut socket = WithDeadline(&self.stream.socket, self.deadline);
         match &mut self.stream.tls {
             None => socket.write(bytes),
             Some(tls) => tls.send(bytes, false, &mut socket).map(|()| bytes.len()),
