@@ -14,7 +14,7 @@
 //! so the resource begins at the first slash. (Against listeners who want to read, use HTTPS. SHA-1 is what
 //! the original announced; its weakness, collisions, does not touch HMAC.)
 //!
-//! **Guessing** is refused after `WrongLogins` failures a minute from an address (`limits`).
+//! **Guessing** is refused after 20 failures a minute from an address (`limits`).
 
 use std::fs::{self, OpenOptions};
 use std::hint::black_box;

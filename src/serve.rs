@@ -21,7 +21,8 @@ pub struct Call<'a> {
 }
 
 /// Has `attempt` admit and answer at a time in seconds since 1970, again where the database knows a user or a torrent
-/// that memory does not: it was made a moment ago. `None` if the database must be asked and this thread may not `wait`.
+/// that memory does not: it was made a moment ago. `None` if the database must be asked and this thread may not `wait`,
+/// or has asked once: somebody new on a new torrent takes two turns.
 pub fn serve(
     tracker: &Tracker,
     call: &Call,
@@ -30,23 +31,27 @@ pub fn serve(
 ) -> Option<Result<(), Refusal>> {
     let now = tracker.clock.at(call.start);
     let mut done = attempt(now);
-    // A passkey, then a torrent.
-    for _ in 0..2 {
-        let Err(unknown @ (Refusal::UnknownPasskey | Refusal::Unregistered)) = &done else { break };
-        if !tracker.may_look_up(unknown, call.from, now) {
-            if *unknown == Refusal::UnknownPasskey {
-                tracker.limits.refused_passkeys.note(call.from);
-            }
-            break;
-        }
+    if let Some(unknown) = to_look_up(tracker, call, &done, now) {
         if !wait {
             return None;
         }
-        if !tracker.look_up(unknown, call.from, call.passkey, call.info_hash.as_ref()) {
-            break;
+        if tracker.look_up(&unknown, call.from, call.passkey, call.info_hash.as_ref()) {
+            done = attempt(now);
+            if to_look_up(tracker, call, &done, now).is_some_and(|second| second != unknown) {
+                return None;
+            }
         }
-        done = attempt(now);
     }
     tracker.metrics.answered(call.transport, call.asked, done.as_ref().err(), call.start);
     Some(done)
+}
+
+/// What memory does not know and the database may be asked about.
+fn to_look_up(tracker: &Tracker, call: &Call, done: &Result<(), Refusal>, now: u32) -> Option<Refusal> {
+    let unknown = done.err().filter(|refusal| matches!(refusal, Refusal::UnknownPasskey | Refusal::Unregistered))?;
+    let may = tracker.may_look_up(&unknown, call.from, now);
+    if !may && unknown == Refusal::UnknownPasskey {
+        tracker.limits.refused_passkeys.note(call.from);
+    }
+    may.then_some(unknown)
 }

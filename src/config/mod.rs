@@ -51,7 +51,7 @@ pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x
 type Key = (&'static str, &'static str, fn(&Value) -> bool, &'static str);
 
 #[rustfmt::skip]
-const KEYS: [Key; 29] = [
+const KEYS: [Key; 27] = [
     ("Host",            "''",               |v| v == "" || is(host, v), HOST),
     ("Port",            "8080",             |v| is_number(v, 1, 65535), PORT),
     ("URL",             "''",               |v| v == "" || is(url, v), URL),
@@ -61,8 +61,6 @@ const KEYS: [Key; 29] = [
     ("Interval",        "3600",             |v| is_number(v, 1, 86400), INTERVAL),
     ("SlowDown",        "33",               |v| is_number(v, 0, 100), "whole percents, 0 to 100"),
     ("Clients",         "32",               |v| is_number(v, 1, 1_000_000), "a whole number, 1 to 1000000"),
-    ("WrongPasskeys",   "20",               |v| is_number(v, 0, 1_000_000), "a whole number, 0 to 1000000"),
-    ("WrongLogins",     "20",               |v| is_number(v, 0, 1_000_000), "a whole number, 0 to 1000000"),
     ("HTTP",            "true",             Value::is_boolean, FLAG),
     ("HTTPS",           "false",            Value::is_boolean, FLAG),
     ("API",             "true",             Value::is_boolean, FLAG),
@@ -107,12 +105,6 @@ pub struct Config {
     /// The most clients of one member on one torrent at a time; twice as many may begin within an Interval
     /// (where passkeys are off, at one address).
     pub clients: u32,
-    /// Unknown passkeys that are looked up for an address in a minute; 0 is any number.
-    #[serde(rename = "wrongpasskeys")]
-    pub wrong_passkeys: u32,
-    /// Failed sign-ins in a minute after which an address is shut out of the API; 0 never shuts out.
-    #[serde(rename = "wronglogins")]
-    pub wrong_logins: u32,
     pub http: bool,
     pub https: bool,
     pub api: bool,
@@ -534,8 +526,6 @@ mod tests {
             interval: 3600,
             slow_down: 33,
             clients: 32,
-            wrong_passkeys: 20,
-            wrong_logins: 20,
             http: true,
             https: true,
             api: true,
@@ -597,7 +587,7 @@ mod tests {
         let config = config(
             r#"{
                 Host: "::1", Port: 1, Passkey: false, Whitelist: false, Verified: false,
-                Interval: 600, SlowDown: 0, Clients: 1, WrongPasskeys: 0, WrongLogins: 3,
+                Interval: 600, SlowDown: 0, Clients: 1,
                 HTTP: false, HTTPS: false, API: false, UDP: true,
                 Redis: "redis://:secret@[::1]:6380/2", Workers: 4096,
                 TrustedProxies: ["10.0.0.0/8", "::1"],
@@ -613,7 +603,7 @@ mod tests {
         assert!(!config.passkey && !config.whitelist && !config.verified);
         assert!(!config.http && !config.https && !config.api && config.udp);
         assert_eq!((config.interval, config.slow_down, config.workers), (600, 0, 4096));
-        assert_eq!((config.clients, config.wrong_passkeys, config.wrong_logins), (1, 0, 3));
+        assert_eq!(config.clients, 1);
         assert_eq!(config.redis.as_deref(), Some("redis://:secret@[::1]:6380/2"));
         let proxies: Vec<String> = config.trusted_proxies.iter().map(IpNet::to_string).collect();
         assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);

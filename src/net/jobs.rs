@@ -96,3 +96,33 @@ fn permits<T>(limits: &Limits, job: &Job<T>) -> Option<[Option<Permit>; 2]> {
     let busy = limits.busy.acquire(job.who, 1).ok()?;
     (job.kind == Kind::Long || limits.look_up(job.who)).then_some([Some(busy), long])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn of_many_look_ups_at_most_10_begin_in_a_tenth_of_a_second_and_5_of_one_address() {
+        let config = config::parse(Path::new("/goat/config.json"), "{}").unwrap();
+        let limits = Limits::new(&config, 1_024);
+        let mut jobs = Jobs::default();
+        let start = Instant::now();
+        for n in 0..300_u16 {
+            let [high, low] = n.to_be_bytes();
+            let who = if n < 100 { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(10, 0, high, low) };
+            jobs.push(Job { who: Some(who.into()), kind: Kind::Lookup, work: who });
+        }
+        let begun: Vec<Ipv4Addr> =
+            std::iter::from_fn(|| jobs.next(&limits, Instant::now())).map(|(job, _)| job.work).collect();
+        // One more for the tenth in which the limits were made.
+        let tenths = 2 + start.elapsed().as_millis() as usize / 100;
+        assert!(!begun.is_empty() && begun.len() <= 10 * tenths, "{} in {tenths} tenths", begun.len());
+        let of_one = begun.iter().filter(|who| **who == Ipv4Addr::LOCALHOST).count();
+        assert!(of_one <= 5 * tenths, "{of_one} of one address");
+        assert!(!jobs.is_empty(), "the others wait");
+    }
+}

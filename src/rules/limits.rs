@@ -45,11 +45,10 @@ const LONG: Bound = bound(4, 8, 0);
 const DATAGRAMS: Bound = bound(32, 64, 256);
 /// Look-ups in the database for what memory does not know, in a tenth of a second. What goes beyond waits its turn.
 const LOOKUPS: Bound = bound(5, 7, 10);
-/// Look-ups in vain for passkeys, a minute; `WrongPasskeys` for one address, and this many times that for a /48.
-const PASSKEYS: usize = 3_000;
-/// Failed sign-ins that are remembered, a minute; `WrongLogins` for one address.
-const LOGINS: usize = 8_192;
-const NETWORK: usize = 4;
+/// Look-ups in vain for passkeys, a minute.
+const PASSKEYS: Bound = bound(20, 80, 3_000);
+/// Failed sign-ins, a minute; in all, as many as are remembered.
+const LOGINS: Bound = bound(20, 80, 8_192);
 const MINUTE: u32 = 60;
 /// Descriptors that are not connections: databases, certificates, the log.
 const OTHER_FILES: usize = 128;
@@ -277,11 +276,6 @@ impl Limits {
             Shares::new(Bound { all, ..bound })
         };
         let threads = |bound: Bound, all| Shares::new(Bound { all, ..bound });
-        let failures = |most: u32, all| {
-            // 0 is no limit.
-            let most = if most == 0 { NO_SHARES } else { most as usize };
-            Rate::new(bound(most, most.saturating_mul(NETWORK), all), MINUTE)
-        };
         Limits {
             connections: sockets(CONNECTIONS),
             trusted: sockets(TRUSTED),
@@ -292,8 +286,8 @@ impl Limits {
             long: threads(LONG, config.workers.div_ceil(2)),
             datagrams: Shares::new(DATAGRAMS),
             lookups: Rate::new(LOOKUPS, 1),
-            passkeys: failures(config.wrong_passkeys, PASSKEYS),
-            logins: failures(config.wrong_logins, LOGINS),
+            passkeys: Rate::new(PASSKEYS, MINUTE),
+            logins: Rate::new(LOGINS, MINUTE),
             refused_connections: Refused::default(),
             refused_passkeys: Refused::default(),
             refused_logins: Refused::default(),
@@ -311,7 +305,7 @@ impl Limits {
         u32::try_from(self.start.elapsed().as_millis() / 100).unwrap_or(u32::MAX)
     }
 
-    /// Counts one more look-up, if it is somebody's turn. Somebody new on a new torrent asks for both in one turn.
+    /// Counts one more look-up, if it is somebody's turn.
     pub fn look_up(&self, who: Option<IpAddr>) -> bool {
         self.lookups.take(who, self.tenths())
     }

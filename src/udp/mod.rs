@@ -412,20 +412,26 @@ impl Server {
     }
 
     /// Has a thread that may wait answer a datagram, unless too many of its network wait already.
-    fn ask_database(self: &Arc<Server>, pool: &Pool, mut datagram: Datagram) {
+    fn ask_database(self: &Arc<Server>, pool: &Pool, datagram: Datagram) {
         let (server, tracker) = (self.clone(), &self.responder.tracker);
         let ip = datagram.path.ip();
         let who = sharer(&tracker.config, ip);
         let Ok(permit) = tracker.limits.datagrams.acquire(who, 1) else {
             return tracker.metrics.datagram(Fate::Dropped);
         };
-        pool.submit(who, Kind::Lookup, move |_, worker| {
-            let _permit = permit;
+        pool.submit(who, Kind::Lookup, move |pool, worker| {
             let buffers = &mut worker.scratch.buffers;
-            let asked = std::mem::take(&mut datagram.bytes);
-            if server.responder.answer(&asked, ip, true, buffers, &mut datagram.bytes) == Outcome::Answer {
-                server.responder.tracker.journal.write(&mut buffers.records);
-                send_all(&server.socket, std::slice::from_mut(&mut datagram));
+            let mut answer = Datagram { path: datagram.path, bytes: Vec::new() };
+            match server.responder.answer(&datagram.bytes, ip, true, buffers, &mut answer.bytes) {
+                Outcome::Answer => {
+                    server.responder.tracker.journal.write(&mut buffers.records);
+                    send_all(&server.socket, std::slice::from_mut(&mut answer));
+                }
+                Outcome::Slow => {
+                    drop(permit);
+                    server.ask_database(pool, datagram);
+                }
+                Outcome::Silence => {}
             }
         });
     }

@@ -510,7 +510,7 @@ impl Fuzz {
     fn new(seed: u64, passkey: bool) -> Fuzz {
         // Hardly anybody is refused for being too many: more of the code is reached.
         let site = Site::new(json!({
-            "Passkey": passkey, "Whitelist": passkey, "Clients": 1_000_000, "WrongPasskeys": 0,
+            "Passkey": passkey, "Whitelist": passkey, "Clients": 1_000_000,
         }));
         let store = &site.tracker.store;
         let options = |url: &str| leecher(0).url(url).options;
@@ -1291,17 +1291,6 @@ fn who_guesses_passkeys_is_told_that_each_is_invalid_and_members_at_that_address
     // A member whom a look-up has found stays known; at an address that may ask no more, the keeper finds them.
     Client::at("127.0.0.2", goat.address()).accepted(&right);
     client.accepted(&right);
-}
-
-#[test]
-fn however_many_passkeys_are_guessed_each_guess_is_answered() {
-    let database = Database::sqlite();
-    let goat = Goat::start(&database, json!({ "UDP": true, "WrongPasskeys": 0 }));
-    let client = Client::at("127.0.0.1", goat.address());
-    for n in 0..1_000 {
-        let guess = leecher(1).url(format!("/{n:040}/announce"));
-        assert_eq!(client.refusal(&guess), "Invalid passkey");
-    }
 }
 
 #[test]
@@ -2189,10 +2178,13 @@ impl Site {
 
     fn ask(&self, ip: IpAddr, datagram: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        match self.answer(datagram, ip, true, &mut out) {
-            Outcome::Answer => Some(out),
-            Outcome::Silence => None,
-            Outcome::Slow => panic!("it may wait"),
+        loop {
+            match self.answer(datagram, ip, true, &mut out) {
+                Outcome::Answer => return Some(out),
+                Outcome::Silence => return None,
+                // Somebody new on a new torrent takes two turns.
+                Outcome::Slow => {}
+            }
         }
     }
 }

@@ -487,26 +487,34 @@ impl Site {
         }
     }
 
-    /// The whole answer, and whether the database had to be asked for it.
-    pub fn answer(&self, request: &Request) -> (Vec<u8>, bool) {
+    /// The whole answer, and how many turns it took of threads that may ask the database.
+    pub fn answer(&self, request: &Request) -> (Vec<u8>, usize) {
         let (mut scratch, mut out) = (self.scratch.borrow_mut(), Vec::new());
         let mut answer = |wait, out: &mut Vec<u8>| {
             let tracker = &self.tracker;
             http::answer(tracker, &PAGES, request, wait, &mut scratch, out) == Answer::Slow
         };
-        let slow = answer(false, &mut out);
-        if slow {
+        let mut turns = 0;
+        let page = (PAGES.serves)(&self.tracker, request.target);
+        while answer(turns > 0 && !page, &mut out) {
             assert!(out.is_empty(), "what is not answered yet is not begun");
-            if answer(true, &mut out) {
+            turns += 1;
+            if page {
                 (PAGES.answer)(&self.tracker, request, &mut out).unwrap();
+                break;
             }
-            self.tracker.journal.write(&mut scratch.buffers.records);
         }
-        (out, slow)
+        self.tracker.journal.write(&mut scratch.buffers.records);
+        (out, turns)
     }
 
     /// The same, of a request with these headers from this address.
-    pub fn respond(&self, target: &str, headers: &[(&str, &str)], peer: IpAddr) -> (Vec<u8>, bool) {
+    pub fn respond(
+        &self,
+        target: &str,
+        headers: &[(&str, &str)],
+        peer: IpAddr,
+    ) -> (Vec<u8>, usize) {
         let headers = headers
             .iter()
             .map(|(name, value)| (*name, value.as_bytes()));
