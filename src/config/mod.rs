@@ -315,7 +315,9 @@ impl Display for Problem {
 /// Finds what is wrong though each value is right by itself. `complain` takes the key, the key in
 /// whose line the problem is if that one is left out, what was found and what is allowed.
 fn conflicts(config: &Config, mut complain: impl FnMut(&str, &str, String, &str)) {
-    let (http, https, ssl) = (config.http, config.https, &config.ssl);
+    let http = config.http;
+    let https = config.https;
+    let ssl = &config.ssl;
     let testing = env::var_os("GOAT_TEST_INTERVAL").is_some_and(|value| value == "1");
     if config.interval < 600 && !testing {
         complain("Interval", "", config.interval.to_string(), INTERVAL);

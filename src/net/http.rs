@@ -270,7 +270,8 @@ fn decode(value: &str) -> Option<Bytes20> {
         let byte = match byte {
             b'%' => {
                 let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                let (high, low) = (digit(input.next())?, digit(input.next())?);
+                let high = digit(input.next())?;
+                let low = digit(input.next())?;
                 (high * 16 + low) as u8
             }
             // As in the original: a plus sign is a space, as HTML forms write it.

@@ -210,7 +210,8 @@ impl Pool {
         let used = if c.body.is_some() { head } else { head.saturating_add(body) };
         let keep_alive = request.keep_alive && self.stopping.get().is_none();
         let request = Request { keep_alive, secure: c.stream.is_tls(), ..request };
-        let (tracker, before) = (&self.tracker, worker.out.len());
+        let tracker = &self.tracker;
+        let before = worker.out.len();
         match http::answer(tracker, &self.pages, &request, wait, &mut worker.scratch, &mut worker.out) {
             Answer::Written => {
                 c.answered(data.get(used..).unwrap_or_default(), now);

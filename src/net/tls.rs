@@ -99,7 +99,8 @@ impl Certificates {
         let tickets = tickets.map_err(|_| Defect { key: "HTTPS", found: "no random numbers to be had".into() })?;
         let mut config = build(files, &found)?;
         config.ticketer = tickets.clone();
-        let (in_use, seen) = (Mutex::new(Arc::new(config)), Mutex::new(Some(digest(&found))));
+        let in_use = Mutex::new(Arc::new(config));
+        let seen = Mutex::new(Some(digest(&found)));
         Ok(Certificates { files: files.clone(), in_use, seen, tickets })
     }
 

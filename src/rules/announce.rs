@@ -125,7 +125,8 @@ pub fn announce(
     let moved = known.is_none_or(|known| known.closed != 0 || known.at != state.known.at);
     if state.known.closed == 0 && moved {
         for gone in oust(swarm, &key, &state.known.at, now) {
-            let (state, session) = (State { factors: torrent.factors, ..gone }, gone.known.session);
+            let state = State { factors: torrent.factors, ..gone };
+            let session = gone.known.session;
             closed.insert(SessionKey { user: session.user, peer_id: session.peer_id, ..key }, state.known);
             ledger.note(&a.info_hash, key.file, state, &mut buffers.records);
         }
@@ -172,7 +173,8 @@ fn may(
     lately: &mut Lately,
     now: u32,
 ) -> Result<bool, Refusal> {
-    let (user, stopped) = (&who.user, a.event == Event::Stopped);
+    let user = &who.user;
+    let stopped = a.event == Event::Stopped;
     if stopped && known.is_some() {
         return Ok(false);
     }

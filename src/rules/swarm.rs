@@ -243,14 +243,17 @@ impl Swarm {
                 let (session, at) = self.remove(slot);
                 gone(session, at);
             } else if session.seen.iter().any(|&seen| seen != 0 && seen < deadline) {
-                let (before, before_at, mut session) = (*session, at, *session);
+                let mut session = *session;
+                let before = (session, at);
                 if session.seen[0] < deadline {
-                    (session.seen[0], at.v4) = (0, NO_ADDR4);
+                    session.seen[0] = 0;
+                    at.v4 = NO_ADDR4;
                 } else {
-                    (session.seen[1], at.v6) = (0, NO_ADDR6);
+                    session.seen[1] = 0;
+                    at.v6 = NO_ADDR6;
                 }
                 self.put(Some(slot), session, at);
-                gone(before, before_at);
+                gone(before.0, before.1);
             }
         }
     }
@@ -283,7 +286,8 @@ fn sample(among: Range<usize>, skip: usize, count: usize, rng: &mut Rng) -> impl
     let skips = among.contains(&skip);
     let size = among.len() - usize::from(skips);
     let count = count.min(size);
-    let (short, longer) = (size / count.max(1), size % count.max(1));
+    let short = size / count.max(1);
+    let longer = size % count.max(1);
     let mut from = rng.below(size);
     (0..count).map(move |i| {
         let arc = short + usize::from(i < longer);

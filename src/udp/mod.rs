@@ -100,14 +100,21 @@ fn take_u64(data: &mut &[u8]) -> Option<u64> {
 pub fn read(mut data: &[u8]) -> Option<Packet<'_>> {
     let data = &mut data;
     let connection = take_u64(data)?;
-    let (action, transaction) = (take_u32(data)?, take_u32(data)?);
+    let action = take_u32(data)?;
+    let transaction = take_u32(data)?;
     let action = match action {
         CONNECT if connection == PROTOCOL_ID => Action::Connect,
         ANNOUNCE => {
-            let (info_hash, peer_id) = (InfoHash(take(data)?), PeerId(take(data)?));
-            let (downloaded, left, uploaded) = (take_u64(data)?, take_u64(data)?, take_u64(data)?);
-            let (event, _ip, _key) = (take_u32(data)?, take_u32(data)?, take_u32(data)?);
-            let (numwant, port) = (take(data).map(i32::from_be_bytes)?, take(data).map(u16::from_be_bytes)?);
+            let info_hash = InfoHash(take(data)?);
+            let peer_id = PeerId(take(data)?);
+            let downloaded = take_u64(data)?;
+            let left = take_u64(data)?;
+            let uploaded = take_u64(data)?;
+            let event = take_u32(data)?;
+            let _ip = take_u32(data)?;
+            let _key = take_u32(data)?;
+            let numwant = take(data).map(i32::from_be_bytes)?;
+            let port = take(data).map(u16::from_be_bytes)?;
             Action::Announce(Fields {
                 info_hash,
                 peer_id,
@@ -413,7 +420,8 @@ impl Server {
 
     /// Has a thread that may wait answer a datagram, unless too many of its network wait already.
     fn ask_database(self: &Arc<Server>, pool: &Pool, datagram: Datagram) {
-        let (server, tracker) = (self.clone(), &self.responder.tracker);
+        let server = self.clone();
+        let tracker = &self.responder.tracker;
         let ip = datagram.path.ip();
         let who = sharer(&tracker.config, ip);
         let Ok(permit) = tracker.limits.datagrams.acquire(who, 1) else {
