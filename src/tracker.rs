@@ -229,32 +229,41 @@ impl Tracker {
 /// The URLs for a member's torrents and client, the best first.
 pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
     let path = if config.passkey { format!("/{passkey}/announce") } else { "/announce".into() };
-    let (public, place) = config.url.split_once("://").unwrap_or(("", &config.host));
-    let host = match place.split('/').next().unwrap_or_default() {
-        _ if config.url.is_empty() && config.everywhere() => "localhost".to_string(),
-        host if config.url.is_empty() && host.contains(':') => format!("[{host}]"),
-        host if config.url.is_empty() || host.ends_with(']') => host.to_string(),
-        host => host.rsplit_once(':').map_or(host, |(host, _)| host).to_string(),
-    };
-    let listeners = [
-        (config.https, "https", config.ssl.port),
-        (config.http, "http", config.port),
-        (config.udp, "udp", config.port),
-    ];
-    let on = listeners.iter().filter(|(on, ..)| *on);
+    let host = announced_host(config);
+    let direct = config.https && config.url.starts_with("https:") || config.http && config.url.starts_with("http:");
     // A proxy may speak HTTPS for a goat that listens for HTTP only.
-    let direct = on.clone().any(|(_, scheme, _)| *scheme == public);
-    let urls = on.map(|(_, scheme, port)| match *scheme {
-        "udp" => format!("udp://{host}:{port}{path}"),
-        scheme if scheme == public || !public.is_empty() && !direct => {
-            format!("{}{path}", config.url.trim_end_matches('/'))
-        }
-        scheme => format!("{scheme}://{host}:{port}{path}"),
-    });
-    let mut urls: Vec<String> = urls.collect();
+    let by_proxy = !config.url.is_empty() && !direct;
+    let url = |scheme: &str, port| match config.url.split_once("://") {
+        Some((public, _)) if public == scheme || by_proxy => format!("{}{path}", config.url.trim_end_matches('/')),
+        _ => format!("{scheme}://{host}:{port}{path}"),
+    };
+    let mut urls = Vec::new();
+    if config.https {
+        urls.push(url("https", config.ssl.port));
+    }
+    if config.http {
+        urls.push(url("http", config.port));
+    }
     // A client that fails once over HTTPS would send its passkey in clear. Who has an old copy is still answered.
     if urls.iter().any(|url| url.starts_with("https:")) {
         urls.retain(|url| !url.starts_with("http:"));
     }
+    if config.udp {
+        urls.push(format!("udp://{host}:{}{path}", config.port));
+    }
     urls
+}
+
+/// The host in announce URLs: an IPv6 address in brackets, and no port.
+fn announced_host(config: &Config) -> String {
+    let Some((_, rest)) = config.url.split_once("://") else {
+        return match config.host.as_str() {
+            _ if config.everywhere() => "localhost".into(),
+            ipv6 if ipv6.contains(':') => format!("[{ipv6}]"),
+            host => host.into(),
+        };
+    };
+    let place = rest.split('/').next().unwrap_or_default();
+    let port = if place.ends_with(']') { None } else { place.rsplit_once(':') };
+    port.map_or(place, |(host, _)| host).to_string()
 }
