@@ -274,7 +274,7 @@ fn start_goat(dir: &Path) -> (Server, u16) {
     (server, tls_port)
 }
 
-/// nginx as the README configures it, if it is installed.
+/// nginx as docs/https.md configures it, if it is installed.
 fn start_nginx(dir: &Path, goat: u16) -> Option<Server> {
     let port = goat + 2;
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

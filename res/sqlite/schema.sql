@@ -78,7 +78,7 @@ CREATE INDEX IF NOT EXISTS files_verified ON files (verified);
 
 -- Sessions: one client of one member on one torrent, in a form that is small: nearly all that goat writes is here.
 -- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "top_" are the highest counters
--- announced in the current life (README, "The books"), "lives" is what goat must know of a life in doubt and of the
+-- announced in the current life (docs/reference.md, "Accounts"), "lives" is what goat must know of a life in doubt and of the
 -- life before; "uploaded" and "downloaded" are the bytes that moved in all lives, "credited_" what of them was
 -- credited. "closed" is when the session ended, 0 while it is open. at4 is the IPv4 address times 65536 plus the
 -- port, at6 the 18 bytes of an IPv6 address and port; time4 and time6 are when it announced last over each.

@@ -1,4 +1,4 @@
-//! What a session is, and what an announce makes of it: the lives of a client, by the table in "The books".
+//! What a session is, and what an announce makes of it: the lives of a client, by the table in docs/reference.md, "Accounts".
 //!
 //! Memory keeps states, never debts. A session has lives; of a life the highest counters ever announced are
 //! kept. Which life an announce belongs to is decided here, by plain functions without a clock; what a life is

@@ -86,7 +86,7 @@ fn by_hand(config: &Config, program: &str, options: &str, direction: char, file:
     let (database, file) = (quoted(&config.db.database), quoted(file));
     print(&format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
     let done = "nothing was done yet: with MySQL and MariaDB use the command above";
-    let first = "; first stop goat and move away what it could not write, as README says under \"Backup and restore\"";
+    let first = "; first stop goat and move away what it could not write, as docs/database.md says under \"Backup and restore\"";
     Err(Failure::Failed(format!("{done}{}", if direction == '<' { first } else { "" })))
 }
 

@@ -55,7 +55,7 @@ fn run(words: &[String]) -> Done {
         Err(error) => return Err(Failure::Usage(explain(&error, words))),
     };
     if matches.get_flag("version") && matches.subcommand().is_none() {
-        return output::print(concat!("goat ", env!("CARGO_PKG_VERSION"), "\n"));
+        return output::print(concat!("goat ", env!("GOAT_VERSION"), "\n"));
     }
     // The option may stand behind any word of the command.
     let mut configs = Vec::new();

@@ -79,7 +79,7 @@ impl Mysql {
             let e = Error::from(e);
             let advice = match code {
                 Some(DENIED_USER) => ": look at DB.Username and DB.Password, or let an administrator CREATE USER",
-                Some(DENIED_DATABASE) => ": let an administrator GRANT the user what README says",
+                Some(DENIED_DATABASE) => ": let an administrator GRANT the user what docs/database.md says",
                 Some(UNKNOWN_DATABASE) => ": let an administrator CREATE DATABASE with CHARACTER SET utf8mb4",
                 _ => "",
             };

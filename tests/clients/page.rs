@@ -1,5 +1,5 @@
 //! The status page in a real browser: Chromium, driven over WebDriver. `GOAT_SCREENSHOTS=FOLDER` keeps what
-//! the tests look like; the README's pictures are made so.
+//! the tests look like; the documents' pictures are made so.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

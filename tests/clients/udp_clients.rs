@@ -155,7 +155,7 @@ fn without_passkeys_aria2_transmission_and_libtorrent_share_over_udp() {
     });
 }
 
-/// The README tells members which clients can be used over UDP with a passkey: those that send the path
+/// docs/reference.md says which clients can be used over UDP with a passkey: those that send the path
 /// of the announce URL (BEP 41).
 #[test]
 fn only_libtorrent_sends_the_path_of_the_announce_url() {

@@ -428,7 +428,7 @@ fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
     // As Let's Encrypt's client does it: links to the newest of the files, and then the hook.
     let live = site.goat.folder.join("live");
     std::fs::create_dir(&live).unwrap();
-    let (_, hook) = include_str!("../../README.md")
+    let (_, hook) = include_str!("../../docs/https.md")
         .split_once("```sh\n")
         .unwrap();
     let (hook, _) = hook.split_once("```").unwrap();
@@ -685,12 +685,12 @@ fn goat_does_not_start_with_files_that_it_cannot_use_and_says_how_to_make_them()
 }
 
 #[test]
-fn the_files_that_the_readme_makes_work() {
-    let Some(mut site) = Site::prepare("the README's certificates", json!({})) else {
+fn the_files_that_the_documents_make_work() {
+    let Some(mut site) = Site::prepare("the certificates of docs/https.md", json!({})) else {
         return;
     };
-    let readme = include_str!("../../README.md");
-    let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
+    let document = include_str!("../../docs/https.md");
+    let lines = document.lines().filter_map(|line| line.strip_prefix("$ "));
     let lines: Vec<&str> = lines
         .filter(|line| line.starts_with("openssl req "))
         .collect();

@@ -7,6 +7,7 @@ mod addresses;
 mod api;
 mod cli;
 mod community;
+mod documents;
 mod https;
 mod metrics;
 mod network;

@@ -1,4 +1,4 @@
-//! goat behind real proxies, configured with exactly what the README prints: goat sees their clients'
+//! goat behind real proxies, configured with exactly what docs/https.md prints: goat sees their clients'
 //! addresses, and nobody can make it see another.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -224,7 +224,7 @@ fn proxies_write_no_passkeys_into_their_logs() {
     }
 }
 
-/// What the README has to be changed in its configurations for a path, here another one than there.
+/// What has to be changed in the documented configurations for a path, here another one than there.
 fn under_a_path(program: &str, path: &str) -> Vec<(&'static str, String)> {
     let nginx = [
         ("location / {", "    location /tracker/ {\n"),
@@ -244,13 +244,13 @@ fn under_a_path(program: &str, path: &str) -> Vec<(&'static str, String)> {
         &caddy
     };
     let change = change.iter().map(|(from, to)| {
-        assert!(README.contains(to), "{to} is not in the README");
+        assert!(DOCUMENT.contains(to), "{to} is not in docs/https.md");
         (*from, to.replace("/tracker", path))
     });
     change.collect()
 }
 
-const README: &str = include_str!("../../README.md");
+const DOCUMENT: &str = include_str!("../../docs/https.md");
 
 const HASH: [u8; 20] = *b"behind a real proxy!";
 
@@ -284,7 +284,7 @@ impl Site {
     }
 }
 
-/// A proxy with the README's configuration, but on a port of its own.
+/// A proxy with the documented configuration, but on a port of its own.
 struct Proxy {
     process: Process,
     folder: Folder,
@@ -298,7 +298,7 @@ impl Proxy {
         Proxy::start_with(program, site, free_port(), &[])
     }
 
-    /// With something else written into the README's configuration.
+    /// With something else written into the documented configuration.
     fn start_with(
         program: &str,
         site: &Site,
@@ -397,7 +397,7 @@ fn nginx(
 ) -> (String, Command) {
     let certificate = authority.issue("nginx", tls::P256);
     let show = |path: &std::path::Path| path.display().to_string();
-    let block = readme(
+    let block = documented(
         "nginx",
         change,
         &[
@@ -448,7 +448,7 @@ fn caddy(
          storage file_system {}\n{root}\n",
         storage.display()
     );
-    let block = readme(
+    let block = documented(
         "caddy",
         change,
         &[
@@ -468,14 +468,14 @@ fn caddy(
     (options + rest, command)
 }
 
-/// The only block of the README in this language, with everything replaced that must be different here: every
+/// The only block of docs/https.md in this language, with everything replaced that must be different here: every
 /// text to be replaced must be there once.
-fn readme(language: &str, change: &[(&str, String)], replaced: &[(&str, &str)]) -> String {
-    let mut blocks = README.split("\n```").skip(1).step_by(2);
+fn documented(language: &str, change: &[(&str, String)], replaced: &[(&str, &str)]) -> String {
+    let mut blocks = DOCUMENT.split("\n```").skip(1).step_by(2);
     let mut block = blocks
         .by_ref()
         .find_map(|block| block.strip_prefix(&format!("{language}\n")))
-        .unwrap_or_else(|| panic!("the README has no block for {language}"))
+        .unwrap_or_else(|| panic!("docs/https.md has no block for {language}"))
         .to_string()
         + "\n";
     assert!(blocks.all(|block| !block.starts_with(language)));
