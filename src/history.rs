@@ -4,73 +4,81 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use serde::Serialize;
+
 use crate::metrics::Metrics;
 use crate::rules::swarm::Swarms;
-use crate::store::{Error, HistoryRow, Store};
+use crate::store::{Error, HistoryRow, Kind, Store};
 use crate::sync::lock;
 
 /// Seconds between two samples.
 pub const STEP: u32 = 5;
 /// Samples kept: half an hour.
 const SAMPLES: usize = 361;
-/// Seconds between two updates of the current hour's row.
+/// The least seconds between two additions to the current hour's row.
 const SAVE: u32 = 60;
 /// Seconds of an hour.
 pub const HOUR: u32 = 3_600;
 
-/// Torrents and peers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Torrents that an operator has approved, or that need no approval.
+/// Torrents and peers at one time, and what was counted from the start until then.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sample {
+    /// Seconds since 1970.
+    pub time: u32,
+    /// Those that an operator has approved, or that need no approval, and those that somebody is on.
     pub torrents: u64,
-    /// Torrents that somebody is on.
-    pub active: u64,
+    pub active_torrents: u64,
     pub seeders: u64,
     pub leechers: u64,
-}
-
-impl Counts {
-    /// Counts anew. Locks one shard after the other, each for as long as it takes to walk its torrents.
-    pub fn now(swarms: &Swarms) -> Counts {
-        let mut counts = Counts::default();
-        for shard in swarms.each() {
-            counts.torrents += shard.torrents.values().filter(|torrent| torrent.verified).count() as u64;
-            for swarm in shard.torrents.values().filter_map(|torrent| torrent.swarm.as_deref()) {
-                counts.active += 1;
-                counts.seeders += swarm.seeders() as u64;
-                counts.leechers += swarm.leechers() as u64;
-            }
-        }
-        counts
-    }
-}
-
-/// The counters at one time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    /// Seconds since 1970.
-    time: u32,
-    counts: Counts,
-    announces: u64,
-    refused: u64,
-    moved: [u64; 2],
-    requests: (u64, u64),
+    /// Announces answered, and announces and scrapes refused.
+    pub announces: u64,
+    pub refused: u64,
+    /// Bytes that were written into the books.
+    pub uploaded: u64,
+    pub downloaded: u64,
+    /// Requests over HTTP and HTTPS, and over UDP.
+    #[serde(skip)]
+    pub http: u64,
+    #[serde(skip)]
+    pub udp: u64,
 }
 
 /// The names of the columns of [`HistoryRow`].
 pub const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"];
 
 impl Sample {
+    /// What was counted, with the torrents and peers of another sample.
+    fn counted(self, metrics: &Metrics, store: &Store, time: u32) -> Sample {
+        let (announces, refused) = metrics.announces();
+        let [uploaded, downloaded] = store.moved();
+        let (http, udp) = metrics.requests();
+        Sample { time, announces, refused, uploaded, downloaded, http, udp, ..self }
+    }
+
+    /// Counts torrents and peers. Locks one shard after the other, each for as long as it takes to walk its torrents.
+    fn walk(swarms: &Swarms) -> Sample {
+        let mut sample = Sample::default();
+        for shard in swarms.each() {
+            sample.torrents += shard.torrents.values().filter(|torrent| torrent.verified).count() as u64;
+            for swarm in shard.torrents.values().filter_map(|torrent| torrent.swarm.as_deref()) {
+                sample.active_torrents += 1;
+                sample.seeders += swarm.seeders() as u64;
+                sample.leechers += swarm.leechers() as u64;
+            }
+        }
+        sample
+    }
+
     fn since(&self, earlier: &Sample) -> HistoryRow {
-        let grown = |now: u64, then: u64| now.saturating_sub(then);
         [
-            u64::from(self.time),
-            grown(self.announces, earlier.announces),
-            grown(self.refused, earlier.refused),
-            self.counts.seeders,
-            self.counts.leechers,
-            grown(self.moved[0], earlier.moved[0]),
-            grown(self.moved[1], earlier.moved[1]),
+            self.time.into(),
+            self.announces.saturating_sub(earlier.announces),
+            self.refused.saturating_sub(earlier.refused),
+            self.seeders,
+            self.leechers,
+            self.uploaded.saturating_sub(earlier.uploaded),
+            self.downloaded.saturating_sub(earlier.downloaded),
         ]
     }
 }
@@ -79,8 +87,8 @@ impl Sample {
 #[derive(Default)]
 pub struct History {
     samples: Mutex<VecDeque<Sample>>,
-    /// When the hour's row was last written, and what it is to hold: all up to a sample.
-    saved: Mutex<(u32, Sample, HistoryRow)>,
+    /// Up to here the hours' rows hold what happened.
+    saved: Mutex<Sample>,
     clients: Mutex<(u32, Arc<Heads>)>,
 }
 
@@ -94,13 +102,10 @@ const WALK: usize = 4_096;
 impl History {
     /// Takes a sample, if it is time for one.
     pub fn tick(&self, metrics: &Metrics, swarms: &Swarms, store: &Store, now: u32) {
-        let last = lock(&self.samples).back().map(|sample| sample.time);
-        if last.is_some_and(|last| now < last.saturating_add(STEP)) {
+        if lock(&self.samples).back().is_some_and(|last| now < last.time.saturating_add(STEP)) {
             return;
         }
-        let (announces, refused) = metrics.announces();
-        let (counts, moved, requests) = (Counts::now(swarms), store.moved(), metrics.requests());
-        let sample = Sample { time: now, counts, announces, refused, moved, requests };
+        let sample = Sample::walk(swarms).counted(metrics, store, now);
         let mut samples = lock(&self.samples);
         samples.push_back(sample);
         if samples.len() > SAMPLES {
@@ -108,49 +113,29 @@ impl History {
         }
     }
 
-    /// Writes the row of this hour, each minute and `at_last`: all that it holds, so that nothing counts twice
-    /// where the database does not say whether it was written.
+    /// Adds what happened to the row of this hour, if it is time for that or for the last time.
     pub fn save(&self, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
-        let (written, last, mut row) = *lock(&self.saved);
+        let saved = *lock(&self.saved);
         let Some(sample) = lock(&self.samples).back().copied() else { return Ok(()) };
-        if !at_last && now < written.saturating_add(SAVE) {
+        if !at_last && now < saved.time.saturating_add(SAVE) {
             return Ok(());
         }
-        let hour = now - now % HOUR;
-        if row[0] != u64::from(hour) {
-            if row[0] != 0 {
-                store.save_hour(&row)?;
-            }
-            // A run before this one may have begun it.
-            let begun = store.hours(hour.saturating_sub(1))?.into_iter().find(|row| row[0] == u64::from(hour));
-            row = begun.unwrap_or_default();
+        let mut row = sample.since(&saved);
+        row[0] = (sample.time - sample.time % HOUR).into();
+        let done = store.add_to_hour(&row);
+        // What may have been written is not written again: nothing shall count twice.
+        if done.as_ref().err().is_none_or(|e| e.kind == Kind::Unsure) {
+            *lock(&self.saved) = sample;
         }
-        let [_, announces, refused, seeders, leechers, uploaded, downloaded] = sample.since(&last);
-        row = [
-            u64::from(hour),
-            row[1].saturating_add(announces),
-            row[2].saturating_add(refused),
-            seeders,
-            leechers,
-            row[5].saturating_add(uploaded),
-            row[6].saturating_add(downloaded),
-        ];
-        *lock(&self.saved) = (written, sample, row);
-        store.save_hour(&row)?;
-        lock(&self.saved).0 = now;
-        Ok(())
+        done
     }
 
-    /// Torrents and peers at the last sample.
-    pub fn counts(&self) -> Counts {
-        lock(&self.samples).back().map(|sample| sample.counts).unwrap_or_default()
-    }
-
-    /// Requests over HTTP (and HTTPS) and over UDP that had come a minute ago.
-    pub fn requests_a_minute_ago(&self, now: u32) -> (u64, u64) {
+    /// What is counted now, with the torrents and peers of the last sample; and the sample of a minute ago.
+    pub fn now(&self, metrics: &Metrics, store: &Store, now: u32) -> (Sample, Sample) {
         let samples = lock(&self.samples);
         let before = samples.iter().rev().find(|sample| sample.time.saturating_add(60) <= now);
-        before.map(|sample| sample.requests).unwrap_or_default()
+        let last = samples.back().copied().unwrap_or_default();
+        (last.counted(metrics, store, now), before.copied().unwrap_or_default())
     }
 
     /// What happened in each step that ended after `after`, in order.

@@ -12,10 +12,11 @@
 //! Everything else over HTTP is for [`web`], which sends the status page, and the answers of the [`web::api`] to those
 //! whom [`auth`] knows. It waits for the database on a thread of the [`net::pool`] that may, as does an announce whose
 //! member or torrent memory does not know ([`serve`]). [`rules::limits`] bounds what others can make goat hold or do.
-//! [`metrics`] and [`history`] count, at next to no cost for an announce; [`web::metrics`] shows it.
+//! [`metrics`] and [`history`] count, at next to no cost for an announce; a `snapshot` is what the log, the API and
+//! [`web::metrics`] show of it.
 //!
 //! **The floors.** Each of these imports only from those that follow: `cli` and `server`; `web`; `udp`; `net`;
-//! `keeper` and `serve`; `tracker`; `auth` and `history`, `metrics`; `rules`; `books`; `store`; `protocol`; `torrent`; `config`;
+//! `keeper` and `serve`; `snapshot`; `tracker`; `auth` and `history`, `metrics`; `rules`; `books`; `store`; `protocol`; `torrent`; `config`;
 //! `log`, `clock`, `random`, `sync`, `sys`. Nor do the files of one room import each other in a circle.
 //!
 //! **Why no two threads race.** All that threads share is behind a lock or is an atomic number, or the compiler
@@ -24,12 +25,10 @@
 //! **Why no two threads wait for each other.** There are these locks: a shard of the swarms, the tables of `access`,
 //! the idle connections of the store, the shares and rates of `limits`, the certificate in `tls`, the jobs, the slots
 //! of connections and the threads in `pool`, the scrapers in `udp`, the segment of the journal, the samples in
-//! `history`, the statuses in `metrics`, the server key in `auth`, the one sort of a long
-//! list in `store::api`. While a shard is locked the tables of `access` may be asked for, never the other way round;
-//! while clients are counted for `history`, the shards one by one; while a list is sorted, the idle connections; while
-//! the jobs are locked, the shares and the threads; while a slot is locked, the shares, for what is in it may end. All
+//! `history`, the statuses in `metrics`, the server key in `auth`. While a shard is locked the tables of `access` may be
+//! asked for, never the other way round; while clients are counted for `history`, the shards one by one; while the jobs are locked, the shares and the threads; while a slot is locked, the shares, for what is in it may end. All
 //! others are taken alone. None is held across I/O but the journal's, for one write to a file; the server key's, once,
-//! for its file; the sort's, for its query; and a slot's, for calls that do not wait.
+//! for its file; and a slot's, for calls that do not wait.
 
 #![deny(unsafe_code)]
 
@@ -51,6 +50,7 @@ pub mod random;
 pub mod rules;
 pub mod serve;
 pub mod server;
+mod snapshot;
 pub mod store;
 pub mod sync;
 mod sys;

@@ -16,6 +16,7 @@ use crate::keeper::Keeper;
 use crate::log::log;
 use crate::net::pool::{Listener, Pool};
 use crate::net::tls::Certificates;
+use crate::snapshot::Snapshot;
 use crate::tracker::{Tracker, announce_urls};
 use crate::udp;
 use crate::web::PAGES;
@@ -117,7 +118,7 @@ pub fn run(config: Config) -> Result<(), String> {
     let certificates = config.https.then(|| Certificates::load(&config.ssl)).transpose().map_err(|d| d.found)?;
     let certificates = certificates.map(Arc::new);
     let tracker = Arc::new(Tracker::load(config)?);
-    log(format!("{}: {}", tracker.config.database_name(), crate::keeper::counts(&tracker)));
+    log(format!("{}: {}", tracker.config.database_name(), Snapshot::take(&tracker).counts()));
     first_user(&tracker)?;
     let failed = |e: io::Error| format!("cannot start to listen: {e}");
     let at = |listener: &Listener| Ok((if listener.tls { "HTTPS" } else { "HTTP" }, listener.socket.local_addr()?));

@@ -12,13 +12,13 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::history::History;
 use crate::metrics::Metrics;
-use crate::protocol::Refusal;
+use crate::protocol::{Factors, Refusal};
 use crate::rules::access::Access;
 use crate::rules::announce::{drop_torrent, silence};
 use crate::rules::limits::Limits;
-use crate::rules::swarm::{Swarms, Torrent};
+use crate::rules::swarm::Swarms;
 use crate::store::sessions::{Key, Row};
-use crate::store::{FileRow, Store, Suggestion};
+use crate::store::{Store, Suggestion, Torrent};
 use crate::torrent::InfoHash;
 
 /// How often somebody is looked up, while the keeper takes over changes.
@@ -79,6 +79,7 @@ impl Tracker {
             limits,
         };
         tracker.read().map_err(failed)?;
+        tracker.history.tick(&tracker.metrics, &tracker.swarms, &tracker.store, tracker.clock.now());
         tracker.store.hurry();
         Ok(tracker)
     }
@@ -189,14 +190,14 @@ impl Tracker {
     }
 
     /// Registers a torrent that nobody knows, where the member may.
-    fn register(&self, info_hash: &InfoHash, user: u32) -> Option<FileRow> {
+    fn register(&self, info_hash: &InfoHash, user: u32) -> Option<Torrent> {
         let now = self.clock.now();
         let registered = self.access.may_register(user, now) && self.store.register(info_hash, user, now).is_ok();
         registered.then(|| self.store.file_by_hash(info_hash).ok().flatten())?
     }
 
     /// Stores a torrent that a look-up has found, unless the keeper took over something since it began.
-    fn learn_torrent(&self, file: &FileRow, changes: u64) -> bool {
+    fn learn_torrent(&self, file: &Torrent, changes: u64) -> bool {
         let same = self.access.changes() == changes;
         if same {
             self.put_torrent(file);
@@ -214,11 +215,14 @@ impl Tracker {
     }
 
     /// Stores a torrent as the database has it; its swarm stays.
-    pub fn put_torrent(&self, file: &FileRow) {
+    pub fn put_torrent(&self, file: &Torrent) {
         let mut shard = self.swarms.shard(&file.info_hash);
-        let torrent: &mut Torrent = shard.torrents.entry(file.info_hash).or_default();
-        (torrent.id, torrent.snatches, torrent.verified) = (file.id, file.completed, file.verified);
-        (torrent.refused, torrent.factors) = (file.refused, file.factors);
+        let torrent = shard.torrents.entry(file.info_hash).or_default();
+        torrent.id = file.id;
+        torrent.snatches = file.completed;
+        torrent.verified = file.verified;
+        torrent.refused = file.refused;
+        torrent.factors = Factors { upload: file.upload_percent, download: file.download_percent };
         drop(shard);
         if let Some(second) = file.second {
             self.swarms.shard(&second).seconds.insert(second, file.info_hash);

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use super::running;
 use crate::config::{self, Config, Problem};
 use crate::log::log;
-use crate::store::Store;
+use crate::store::{Order, Page, Store};
 
 /// Why a command ends with another status than 0.
 pub enum Failure {
@@ -64,6 +64,11 @@ impl Call {
     /// The same of an option that is read as something else than text.
     pub fn get<T: Copy + Send + Sync + 'static>(&self, name: &str) -> Option<T> {
         self.matches.get_one(name).copied()
+    }
+
+    /// A whole list in the order of `--sort`.
+    pub fn page<'a>(&self, orders: impl IntoIterator<Item = &'a Order>) -> Page {
+        Page::named(orders, self.value("sort").unwrap_or("id"))
     }
 
     /// Whether an option without a value was given.
@@ -131,12 +136,6 @@ pub fn now() -> u32 {
 /// Sessions that announced since then are in their swarms.
 pub fn live_since(config: &Config) -> u32 {
     now().saturating_sub(config.interval.saturating_mul(2))
-}
-
-/// The SQL for the order that a word names, such as that of `--sort`.
-pub fn order(orders: &[(&str, &'static str)], word: Option<&str>) -> &'static str {
-    let word = word.unwrap_or("id");
-    orders.iter().find(|(known, _)| *known == word).map_or("1", |(_, sql)| sql)
 }
 
 /// What a file that is to be written stands in the way of.

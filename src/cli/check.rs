@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::socket::SockType;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::json;
 
 use super::call::{Call, Done, Failure, NO_DATABASE, now};
-use super::output::{Cell, List, print};
+use super::output::{List, print};
 use crate::books::journal;
 use crate::config::{Config, Driver, PEM};
 use crate::log::{clean, timestamp};
@@ -82,10 +83,9 @@ pub fn check(call: &Call) -> Done {
     }
     let wrong = findings.iter().filter(|(_, state, _)| *state == State::Wrong).count();
     if call.json() {
-        let mut list = List::new(true, &[], &vec![]);
+        let mut list = List::new(true, "");
         for (what, state, message) in findings {
-            let state = Cell::Text(state.word().into());
-            list.row(&vec![("what", Cell::Text(what)), ("state", state), ("message", Cell::Text(message))]);
+            list.row(&json!({ "what": what, "state": state.word(), "message": message }));
         }
         list.end()?;
     } else {

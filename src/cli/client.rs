@@ -1,27 +1,19 @@
 //! `goat client`: which clients are let in.
 
-use super::call::{Call, Done, Failure};
-use super::output::{Cell, Fields, List, done};
-use crate::log::clean;
-use crate::store::{ClientRow, Store};
+use serde_json::json;
 
-fn fields(client: &ClientRow) -> Fields {
-    vec![
-        ("approved", Cell::Flag(client.approved)),
-        ("suggested", Cell::Time(client.suggested)),
-        ("suggestedBy", Cell::Text(client.suggested_by.clone())),
-        ("client", Cell::Text(client.client.clone())),
-    ]
-}
+use super::call::{Call, Done, Failure};
+use super::output::{List, done};
+use crate::log::clean;
+use crate::store::Store;
 
 pub fn list(call: &Call) -> Done {
     let (_, store) = call.open()?;
-    let pending = ["approved", "suggested", "suggestedBy", "client"];
-    let columns = if call.on("pending") { &pending[..] } else { &["approved", "client"] };
-    let mut list = List::new(call.json(), columns, &fields(&ClientRow::default()));
+    let pending = call.on("pending");
+    let columns = if pending { "approved suggested suggestedBy client" } else { "approved client" };
+    let mut list = List::new(call.json(), columns);
     let clients = store.clients()?;
-    let shown = clients.iter().filter(|client| client.pending || !call.on("pending"));
-    shown.for_each(|client| list.row(&fields(client)));
+    clients.iter().filter(|client| client.pending || !pending).for_each(|client| list.row(client));
     list.end()
 }
 
@@ -33,8 +25,8 @@ fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
 /// Says what became of a prefix.
 fn said(call: &Call, text: &str, approved: bool) -> Done {
     let client = call.argument("PREFIX");
-    let fields = vec![("client", Cell::Text(client.into())), ("approved", Cell::Flag(approved))];
-    done(&format!("{} {text}", clean(client)), &fields, call.json())
+    let thing = json!({ "client": client, "approved": approved });
+    done(&format!("{} {text}", clean(client)), &thing, call.json())
 }
 
 pub fn approve(call: &Call) -> Done {

@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
-use super::call::{Call, Done, Failure, live_since, order, replace_file, store};
-use super::output::{Cell, Fields, count, done, print, show};
+use serde_json::json;
+
+use super::call::{Call, Done, Failure, live_since, replace_file, store};
+use super::output::{count, done, print, show};
 #[cfg(feature = "sqlite")]
 use crate::books::Journal;
 use crate::books::journal;
@@ -14,7 +16,7 @@ use crate::config::{Config, Driver, PEM, Problem};
 use crate::net::tls::{Certificates, Defect};
 #[cfg(feature = "sqlite")]
 use crate::store::Error;
-use crate::store::{FILE_ORDERS, Import, USER_ORDERS, Which, Who};
+use crate::store::{FILE_ORDERS, Import, Page, USER_ORDERS, Which, Who};
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;
@@ -34,37 +36,18 @@ const TOP: usize = 5;
 pub fn stats(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let since = live_since(&config);
-    let cell = |(name, n): (&'static str, u64)| match name {
-        "size" | "uploaded" | "downloaded" => (name, Cell::Bytes(n)),
-        "lastWritten" => (name, Cell::Time(u32::try_from(n).unwrap_or(0))),
-        _ => (name, Cell::Int(n)),
-    };
-    let mut shown: Fields = store.stats(since)?.into_iter().map(cell).collect();
-    let (mut members, mut torrents): (Vec<Fields>, Vec<Fields>) = (Vec::new(), Vec::new());
-    let top = |orders: &[(&str, &'static str)], word| format!("{} LIMIT {TOP}", order(orders, Some(word)));
-    store.users(Who::Everybody, &top(&USER_ORDERS, "uploaded"), since, |user| {
-        members.push(vec![
-            ("uploaded", Cell::Bytes(user.uploaded)),
-            ("downloaded", Cell::Bytes(user.downloaded)),
-            ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
-            ("name", Cell::Text(user.name)),
-        ]);
-    })?;
-    store.files(Which::All, &top(&FILE_ORDERS, "completed"), since, |row| {
-        torrents.push(vec![
-            ("completed", Cell::Int(row.file.completed.into())),
-            ("seeders", Cell::Int(row.seeders.into())),
-            ("leechers", Cell::Int(row.leechers.into())),
-            ("infoHash", Cell::Hash(row.file.info_hash.to_string())),
-            ("name", Cell::Text(row.file.name)),
-        ]);
-    })?;
-    shown.extend([
-        ("unsaved", Cell::Int(journal::left(&config).map_err(Failure::Failed)? as u64)),
-        ("topMembers", Cell::List(members)),
-        ("topTorrents", Cell::List(torrents)),
-    ]);
-    show(&shown, call.json())
+    let (mut members, mut torrents) = (Vec::new(), Vec::new());
+    let top = |page: Page| Page { limit: TOP, ..page };
+    store.users(Who::Everybody, &top(Page::named(&USER_ORDERS, "uploaded")), None, |user| members.push(user))?;
+    let most = top(Page::named(&FILE_ORDERS, "completed"));
+    store.files(Which::All, &most, Some(since), |file| torrents.push(file))?;
+    let mut shown = serde_json::to_value(store.stats(since)?)?;
+    shown["unsaved"] = journal::left(&config).map_err(Failure::Failed)?.into();
+    shown["topMembers"] = serde_json::to_value(members)?;
+    shown["topTorrents"] = serde_json::to_value(torrents)?;
+    let keys = "members banned torrents pending size swarms seeders leechers snatches uploaded downloaded lastWritten \
+        unsaved topMembers:uploaded,downloaded,ratio,name topTorrents:completed,seeders,leechers,infoHash,name";
+    show(&shown, keys, call.json())
 }
 
 /// A word for a shell.
@@ -138,7 +121,7 @@ pub fn restore(call: &Call) -> Done {
         let discard = || Journal::open(&config).and_then(|journal| journal.discard()).map_err(Error::other);
         let (old, discarded) = crate::store::restore(Path::new(file), &config.db.path, discard)?;
         // Opened for its own checks.
-        let members = store(&config)?.stats(0)?.first().map_or(0, |(_, members)| *members);
+        let members = store(&config)?.stats(0)?.members;
         let mut text = String::new();
         if let Some(old) = &old {
             text += &format!("the former database is kept as {}\n", old.display());
@@ -146,12 +129,9 @@ pub fn restore(call: &Call) -> Done {
         if discarded > 0 {
             text += &format!("{discarded} states of sessions that the last run had not written are discarded\n");
         }
-        let fields = vec![
-            ("members", Cell::Int(members)),
-            ("former", old.map_or(Cell::None, |old| Cell::Text(old.display().to_string()))),
-            ("discarded", Cell::Int(discarded as u64)),
-        ];
-        done(&format!("{text}{}: {}", config.database_name(), count(members, "member")), &fields, call.json())?;
+        let former = old.map(|old| old.display().to_string());
+        let thing = json!({ "members": members, "former": former, "discarded": discarded });
+        done(&format!("{text}{}: {}", config.database_name(), count(members, "member")), &thing, call.json())?;
     }
     Ok(())
 }
@@ -178,7 +158,7 @@ pub fn import(call: &Call) -> Done {
     };
     store(&config)?.import(&rows, progress).map_err(|e| wrong(e.to_string()))?;
     let imported = rows.len() as u64;
-    done(&format!("{} imported", count(imported, "row")), &vec![("imported", Cell::Int(imported))], call.json())
+    done(&format!("{} imported", count(imported, "row")), &json!({ "imported": imported }), call.json())
 }
 
 /// A row to import with the number of its line, or what is wrong with it.

@@ -2,26 +2,28 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use super::call::{Call, Done, Failure, Place, live_since, load, occupied, place, write_file};
-use super::output::{Cell, Fields, List, count, done, print, show};
+use super::output::{List, count, done, print, show};
 use crate::config::Config;
 use crate::log::clean;
 use crate::protocol::Factors;
-use crate::store::{Error, FILE_ORDERS, Store, SwarmRow, Which};
-use crate::torrent::{self, InfoHash, Torrent};
+use crate::store::{Error, FILE_ORDERS, Page, SWARM_ORDERS, Store, Torrent, Which};
+use crate::torrent::{self, InfoHash};
 
 /// What is to be registered.
 const WHAT: &str = "FILE.torrent|HASH";
 
 /// The torrent with an id, and its swarm now.
-fn read(config: &Config, store: &Store, id: u32) -> Result<SwarmRow, Failure> {
+fn read(config: &Config, store: &Store, id: u32) -> Result<Torrent, Failure> {
     let mut found = None;
-    store.files(Which::Id(id), "f.id", live_since(config), |row| found = Some(row))?;
+    store.files(Which::Ids(&[id]), &Page::ALL, Some(live_since(config)), |file| found = Some(file))?;
     found.ok_or_else(|| Failure::Failed("the torrent was removed meanwhile".into()))
 }
 
 /// The torrent that a command is about.
-fn find(config: &Config, store: &Store, text: &str) -> Result<SwarmRow, Failure> {
+fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failure> {
     let mut found = match text.parse::<InfoHash>() {
         Ok(hash) => store.file_by_either_hash(&hash)?.into_iter().collect(),
         Err(_) => store.find_files(text)?,
@@ -47,7 +49,7 @@ struct New {
 }
 
 impl New {
-    fn from(torrent: &Torrent) -> New {
+    fn from(torrent: &torrent::Torrent) -> New {
         let second = torrent.info_hash_v2.filter(|hash| *hash != torrent.info_hash);
         New { info_hash: torrent.info_hash, second, name: torrent.name.clone(), size: torrent.size }
     }
@@ -113,38 +115,16 @@ pub fn add(call: &Call) -> Done {
             )));
         }
     }
-    let mut list = List::new(true, &[], &vec![]);
+    let mut list = List::new(true, "");
     for New { info_hash, second, name, size } in &new {
-        let row = read(&config, &store, store.add_file(info_hash, second.as_ref(), name, *size)?.id)?;
-        let text = format!("{info_hash}  {}  registered and verified\n", clean(&row.file.name));
-        let fields = fields(&row);
+        let file = read(&config, &store, store.add_file(info_hash, second.as_ref(), name, *size)?.id)?;
         match (call.json(), new.len()) {
-            (false, _) => print(&text)?,
-            (true, 1) => return show(&fields, true),
-            (true, _) => list.row(&fields),
+            (false, _) => print(&format!("{info_hash}  {}  registered and verified\n", clean(&file.name)))?,
+            (true, 1) => return show(&file, "", true),
+            (true, _) => list.row(&file),
         }
     }
     if call.json() { list.end() } else { Ok(()) }
-}
-
-fn fields(row: &SwarmRow) -> Fields {
-    let file = &row.file;
-    vec![
-        ("id", Cell::Int(file.id.into())),
-        ("infoHash", Cell::Hash(file.info_hash.to_string())),
-        ("verified", Cell::Flag(file.verified)),
-        ("size", Cell::Bytes(file.size)),
-        ("seeders", Cell::Int(row.seeders.into())),
-        ("leechers", Cell::Int(row.leechers.into())),
-        ("completed", Cell::Int(file.completed.into())),
-        ("uploadPercent", Cell::Int(file.factors.upload.into())),
-        ("downloadPercent", Cell::Int(file.factors.download.into())),
-        ("lastActive", Cell::Time(row.last_active)),
-        ("created", Cell::Time(row.created)),
-        ("suggested", Cell::Time(row.suggested)),
-        ("suggestedBy", Cell::Text(row.suggested_by.clone())),
-        ("name", Cell::Text(file.name.clone())),
-    ]
 }
 
 pub fn list(call: &Call) -> Done {
@@ -154,27 +134,22 @@ pub fn list(call: &Call) -> Done {
         (false, false) => Which::All,
     };
     let (config, store) = call.open()?;
-    let usual =
-        ["id", "infoHash", "verified", "size", "seeders", "leechers", "completed", "lastActive", "created", "name"];
-    let pending = ["id", "infoHash", "size", "suggested", "suggestedBy", "name"];
-    let columns = if call.on("pending") { &pending[..] } else { &usual };
-    let mut list = List::new(call.json(), columns, &fields(&SwarmRow::default()));
-    store.files(which, super::call::order(&FILE_ORDERS, call.value("sort")), live_since(&config), |row| {
-        list.row(&fields(&row))
-    })?;
+    let columns = match which {
+        Which::Pending => "id infoHash size suggested suggestedBy name",
+        _ => "id infoHash verified size seeders leechers completed lastActive createTime name",
+    };
+    let mut list = List::new(call.json(), columns);
+    let page = call.page(FILE_ORDERS.iter().chain(&SWARM_ORDERS));
+    store.files(which, &page, Some(live_since(&config)), |file| list.row(&file))?;
     list.end()
 }
 
 pub fn show_one(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let row = find(&config, &store, call.argument("HASH"))?;
-    let (mut shown, totals) = (fields(&row), store.file_totals(row.file.id)?);
-    shown.extend([
-        ("uploaded", Cell::Bytes(totals.uploaded)),
-        ("downloaded", Cell::Bytes(totals.downloaded)),
-        ("seedTime", Cell::Seconds(totals.seed_time)),
-    ]);
-    show(&shown, call.json())
+    let file = find(&config, &store, call.argument("HASH"))?;
+    let keys = "id infoHash verified size seeders leechers completed uploadPercent downloadPercent lastActive createTime \
+        suggested suggestedBy name uploaded downloaded seedTime";
+    show(&file, keys, call.json())
 }
 
 pub fn approve(call: &Call) -> Done {
@@ -183,21 +158,20 @@ pub fn approve(call: &Call) -> Done {
     let approved = if all {
         store.approve_pending()?
     } else {
-        let file = find(&config, &store, call.argument("HASH"))?.file;
+        let file = find(&config, &store, call.argument("HASH"))?;
         store.set_verified(file.id, true)?;
         u64::from(!file.verified)
     };
-    done(&format!("{} approved", count(approved, "torrent")), &vec![("approved", Cell::Int(approved))], call.json())
+    done(&format!("{} approved", count(approved, "torrent")), &json!({ "approved": approved }), call.json())
 }
 
 /// Does something to the torrent that a command names, and says what it is then: after its name, `said`.
 fn change(call: &Call, change: impl FnOnce(&Store, u32) -> Result<(), Error>, said: &str) -> Done {
     let (config, store) = call.open()?;
-    let id = find(&config, &store, call.argument("HASH"))?.file.id;
+    let id = find(&config, &store, call.argument("HASH"))?.id;
     change(&store, id)?;
-    let row = read(&config, &store, id)?;
-    let text = format!("{}  {}  {said}", row.file.info_hash, clean(&row.file.name));
-    done(&text, &fields(&row), call.json())
+    let file = read(&config, &store, id)?;
+    done(&format!("{}  {}  {said}", file.info_hash, clean(&file.name)), &file, call.json())
 }
 
 pub fn revoke(call: &Call) -> Done {
@@ -222,10 +196,9 @@ pub fn remove(call: &Call) -> Done {
         let by = by.map(|name| super::user::find(&config, &store, name)).transpose()?;
         let removed = store.remove_pending(by.map(|user| user.id))?;
         let text = format!("{} removed", count(removed, "torrent"));
-        return done(&text, &vec![("removed", Cell::Int(removed))], call.json());
+        return done(&text, &json!({ "removed": removed }), call.json());
     }
-    let row = find(&config, &store, call.argument("HASH"))?;
-    store.remove_file(row.file.id)?;
-    let text = format!("{}  {}  is removed", row.file.info_hash, clean(&row.file.name));
-    done(&text, &fields(&row), call.json())
+    let file = find(&config, &store, call.argument("HASH"))?;
+    store.remove_file(file.id)?;
+    done(&format!("{}  {}  is removed", file.info_hash, clean(&file.name)), &file, call.json())
 }

@@ -1,168 +1,162 @@
-//! How commands print: the same fields as aligned text for people, or as JSON with exact numbers.
+//! How commands print: what serde makes of a thing, as JSON, or some of its fields as aligned text for people.
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::Value;
 
-use super::call::Done;
+use super::call::{Done, Failure};
 use crate::log::{clean, timestamp};
 
-/// The fields of a thing, each by its name in JSON.
-pub type Fields = Vec<(&'static str, Cell)>;
-
-/// A value to print.
-pub enum Cell {
-    /// A number.
-    Int(u64),
-    /// Bytes.
-    Bytes(u64),
-    /// (uploaded, downloaded) in bytes.
-    Ratio(u64, u64),
-    /// Yes or no.
-    Flag(bool),
-    /// Text.
-    Text(String),
-    /// An info hash.
-    Hash(String),
-    /// Seconds since 1970; 0 is never.
-    Time(u32),
-    /// Seconds.
-    Seconds(u64),
-    /// Nothing.
-    None,
-    /// Texts, each on a line of its own.
-    Texts(Vec<String>),
-    /// Things of the same kind.
-    List(Vec<Fields>),
+/// How a field is shown to people.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Number,
+    Bytes,
+    Ratio,
+    Flag,
+    Text,
+    Hash,
+    /// Seconds since 1970.
+    Time,
+    Seconds,
 }
 
-impl Cell {
-    fn json(&self) -> Value {
-        match self {
-            Cell::Int(n) | Cell::Bytes(n) | Cell::Seconds(n) => (*n).into(),
-            Cell::Ratio(_, 0) | Cell::None | Cell::Time(0) => Value::Null,
-            Cell::Ratio(up, down) => ((*up as f64 / *down as f64 * 1000.0).round() / 1000.0).into(),
-            Cell::Flag(on) => (*on).into(),
-            Cell::Text(text) | Cell::Hash(text) => text.as_str().into(),
-            Cell::Time(time) => (*time).into(),
-            Cell::Texts(texts) => texts.as_slice().into(),
-            Cell::List(list) => list.iter().map(object).collect(),
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Cell::Int(n) => n.to_string(),
-            Cell::Bytes(n) => size(*n),
-            Cell::Ratio(0, 0) | Cell::None | Cell::Time(0) => "-".into(),
-            Cell::Ratio(_, 0) => "inf".into(),
-            Cell::Ratio(up, down) => format!("{:.2}", *up as f64 / *down as f64),
-            Cell::Flag(on) => if *on { "yes" } else { "no" }.into(),
-            Cell::Text(text) | Cell::Hash(text) => clean(text),
-            Cell::Time(time) => timestamp((*time).into()),
-            Cell::Seconds(n) => duration(*n),
-            Cell::Texts(texts) => texts.join(" "),
-            Cell::List(list) => {
-                let columns: Vec<&str> = list.iter().take(1).flatten().map(|(key, _)| *key).collect();
-                let titles = list.iter().take(1).map(|first| row(first, &columns, true));
-                let rows = list.iter().map(|fields| row(fields, &columns, false));
-                titles.chain(rows).map(|row| format!("\n  {row}")).collect()
-            }
+impl Kind {
+    /// By the field's name in JSON.
+    fn of(key: &str) -> Kind {
+        match key {
+            "size" | "uploaded" | "downloaded" | "rawUploaded" | "rawDownloaded" => Kind::Bytes,
+            "ratio" => Kind::Ratio,
+            "admin" | "banned" | "verified" | "approved" => Kind::Flag,
+            "name" | "client" | "suggestedBy" | "banReason" | "ip" | "peerId" => Kind::Text,
+            "infoHash" => Kind::Hash,
+            "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" => Kind::Time,
+            "seedTime" => Kind::Seconds,
+            _ => Kind::Number,
         }
     }
 
     /// How wide a column of these is, and whether its text stands on the right.
-    fn width(&self) -> (usize, bool) {
+    fn width(self) -> (usize, bool) {
         match self {
-            Cell::Int(_) => (5, true),
-            Cell::Bytes(_) => (10, true),
-            Cell::Ratio(..) => (7, true),
-            Cell::Time(_) => (20, false),
-            Cell::Seconds(_) => (9, true),
-            Cell::Hash(_) => (40, false),
-            Cell::Flag(_) => (3, false),
-            Cell::Text(_) => (20, false),
-            Cell::None | Cell::Texts(_) | Cell::List(_) => (0, false),
+            Kind::Number => (5, true),
+            Kind::Bytes => (10, true),
+            Kind::Ratio => (7, true),
+            Kind::Flag => (3, false),
+            Kind::Text | Kind::Time => (20, false),
+            Kind::Hash => (40, false),
+            Kind::Seconds => (9, true),
         }
     }
 }
 
-/// A JSON object.
-fn object(fields: &Fields) -> Value {
-    Value::Object(fields.iter().map(|(key, cell)| (key.to_string(), cell.json())).collect())
+/// A field of a thing as text.
+fn text(thing: &Value, key: &str) -> String {
+    let value = &thing[key];
+    let number = value.as_u64().unwrap_or(0);
+    match (Kind::of(key), value) {
+        (Kind::Ratio, Value::Null) if thing["uploaded"].as_u64() > Some(0) => "inf".into(),
+        (_, Value::Null) => "-".into(),
+        (_, Value::Bool(on)) => if *on { "yes" } else { "no" }.into(),
+        (_, Value::String(text)) => clean(text),
+        (Kind::Bytes, _) => size(number),
+        (Kind::Time, _) => timestamp(number),
+        (Kind::Seconds, _) => duration(number),
+        (Kind::Ratio, _) => format!("{:.2}", value.as_f64().unwrap_or(0.0)),
+        _ => value.to_string(),
+    }
 }
 
 /// `infoHash` as a title: `info hash`.
 fn title(key: &str) -> String {
     let split = |c: char| if c.is_ascii_uppercase() { format!(" {}", c.to_ascii_lowercase()) } else { c.into() };
-    key.chars().map(split).collect::<String>().replace("api ", "API ")
+    key.chars().map(split).collect::<String>().replace("api ", "API ").replace("create time", "created")
 }
 
-/// A row of text: the columns named, or their titles.
-fn row(fields: &Fields, columns: &[&str], titles: bool) -> String {
-    let shown = fields.iter().filter(|(key, _)| columns.contains(key));
-    let cells = shown.map(|(key, cell)| {
-        let ((width, right), title) = (cell.width(), title(key));
+/// A row of text: some fields of a thing, by their names, or their titles.
+fn row(thing: Option<&Value>, columns: &str) -> String {
+    let cells = columns.split([' ', ',']).map(|key| {
+        let (width, right) = Kind::of(key).width();
+        let title = title(key);
         let width = width.max(title.len());
-        let text = if titles { title } else { cell.text() };
+        let text = thing.map_or(title, |thing| text(thing, key));
         if right { format!("{text:>width$}") } else { format!("{text:<width$}") }
     });
     cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
 }
 
-/// Prints one thing: a line for each field, or a JSON object.
-pub fn show(fields: &Fields, json: bool) -> Done {
+/// Prints one thing: a line for each of these fields that it has, or all as a JSON object. `key:a,b` is a list of things
+/// with the columns a and b.
+pub fn show(thing: &impl Serialize, keys: &str, json: bool) -> Done {
     if json {
-        return print(&format!("{}\n", object(fields)));
+        return print(&format!("{}\n", serde_json::to_string(thing)?));
     }
-    let width = fields.iter().map(|(key, _)| title(key).len()).max().unwrap_or(0);
-    let line = |key: &str, text: String| format!("{:<width$}  {text}", title(key)).trim_end().to_string() + "\n";
-    let lines = |(key, cell): &(&str, Cell)| match cell {
-        Cell::List(_) => format!("{}{}\n", title(key), cell.text()),
-        Cell::Texts(texts) => texts.iter().map(|text| line(key, clean(text))).collect(),
-        _ => line(key, cell.text()),
-    };
-    print(&fields.iter().map(lines).collect::<String>())
+    let thing = serde_json::to_value(thing)?;
+    let keys = keys.split_whitespace().map(|key| key.split_once(':').unwrap_or((key, "")));
+    let keys = keys.filter(|(key, _)| thing.get(key).is_some());
+    let width = keys.clone().map(|(key, _)| title(key).len()).max().unwrap_or(0);
+    let line = |key: &str, text: &str| format!("{:<width$}  {text}", title(key)).trim_end().to_string() + "\n";
+    let lines = keys.map(|(key, columns)| match &thing[key] {
+        Value::Array(list) if !columns.is_empty() => {
+            let titles = list.first().map(|_| row(None, columns));
+            let rows = titles.into_iter().chain(list.iter().map(|thing| row(Some(thing), columns)));
+            title(key) + &rows.map(|row| format!("\n  {row}")).collect::<String>() + "\n"
+        }
+        Value::Array(texts) => texts.iter().map(|text| line(key, &clean(text.as_str().unwrap_or_default()))).collect(),
+        _ => line(key, &text(&thing, key)),
+    });
+    print(&lines.collect::<String>())
 }
 
 /// Prints what was done: a line of text, or a JSON object.
-pub fn done(text: &str, fields: &Fields, json: bool) -> Done {
-    if json { show(fields, true) } else { print(&format!("{text}\n")) }
+pub fn done(text: &str, thing: &impl Serialize, json: bool) -> Done {
+    if json { show(thing, "", true) } else { print(&format!("{text}\n")) }
 }
 
 /// Prints things as text under titles, or as one JSON array, an object a line.
 pub struct List<'a> {
     text: String,
     json: bool,
-    columns: &'a [&'a str],
+    columns: &'a str,
     rows: usize,
     result: Done,
 }
 
 impl<'a> List<'a> {
-    /// An empty list of things like `sample`; as text it has only these columns.
-    pub fn new(json: bool, columns: &'a [&'a str], sample: &Fields) -> List<'a> {
-        let text = if json { "[".into() } else { row(sample, columns, true) + "\n" };
+    /// An empty list; as text it has only these columns.
+    pub fn new(json: bool, columns: &'a str) -> List<'a> {
+        let text = if json { "[".into() } else { row(None, columns) + "\n" };
         List { text, json, columns, rows: 0, result: Ok(()) }
     }
 
     /// Adds a thing.
-    pub fn row(&mut self, fields: &Fields) {
+    pub fn row(&mut self, thing: &impl Serialize) {
+        if self.result.is_ok() {
+            self.result = self.add(thing);
+        }
+    }
+
+    fn add(&mut self, thing: &impl Serialize) -> Done {
         let comma = if self.rows > 0 { "," } else { "" };
         self.text += &match self.json {
-            true => format!("{comma}\n{}", object(fields)),
-            false => row(fields, self.columns, false) + "\n",
+            true => format!("{comma}\n{}", serde_json::to_string(thing)?),
+            false => row(Some(&serde_json::to_value(thing)?), self.columns) + "\n",
         };
         self.rows += 1;
-        if self.text.len() > 1 << 16 && self.result.is_ok() {
-            self.result = print(&std::mem::take(&mut self.text));
-        }
+        if self.text.len() > 1 << 16 { print(&std::mem::take(&mut self.text)) } else { Ok(()) }
     }
 
     /// Prints the rest.
     pub fn end(self) -> Done {
         self.result?;
         print(&(self.text + if self.json { "\n]\n" } else { "" }))
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Failure {
+        Failure::Failed(format!("cannot be said in JSON: {error}"))
     }
 }
 

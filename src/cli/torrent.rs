@@ -4,10 +4,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::call::{Call, Done, Failure, Place, load, occupied, place, write_file};
-use super::output::{Cell, print, show};
+use super::output::{print, show};
 use super::user;
 use crate::config::Config;
+use crate::store::{Page, Who};
 use crate::torrent::{self, InfoHash, Torrent};
 use crate::tracker::announce_urls;
 
@@ -30,14 +33,15 @@ pub fn copy(call: &Call) -> Done {
     if let Some(folder) = call.value("for-all") {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|e| Failure::Failed(format!("cannot make the folder {folder}: {e}")))?;
-        for (id, name, passkey) in store.passkeys()? {
-            copies.push((passkey, Path::new(folder).join(file_name(&torrent, id, &name))));
-        }
+        store.users(Who::Everybody, &Page::ALL, None, |user| {
+            if !user.banned {
+                copies.push((user.passkey, Path::new(folder).join(file_name(&torrent, user.id, &user.name))));
+            }
+        })?;
     } else {
         let user = user::find(&config, &store, call.value("for").unwrap_or_default())?;
-        let passkey = store.passkey(user.id)?;
         let path = out.map_or_else(|| file_name(&torrent, user.id, &user.name).into(), PathBuf::from);
-        if out == Some("-") { to_stdout = Some(passkey) } else { copies.push((passkey, path)) }
+        if out == Some("-") { to_stdout = Some(user.passkey) } else { copies.push((user.passkey, path)) }
     }
     // All are judged before the first is written.
     for (_, path) in copies.iter().filter(|_| !call.on("force")) {
@@ -55,9 +59,8 @@ pub fn copy(call: &Call) -> Done {
     }
     let paths: Vec<String> = copies.iter().map(|(_, path)| path.display().to_string()).collect();
     if call.json() {
-        let hash = Cell::Hash(torrent.info_hash.to_string());
-        let registered = Cell::Flag(registered);
-        return show(&vec![("infoHash", hash), ("registered", registered), ("copies", Cell::Texts(paths))], true);
+        let shown = json!({ "infoHash": torrent.info_hash, "registered": registered, "copies": paths });
+        return show(&shown, "", true);
     }
     let mut said = match (call.value("for-all"), out) {
         (Some(folder), _) if paths.len() == 1 => format!("1 copy in {folder}\n"),

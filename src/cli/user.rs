@@ -1,41 +1,35 @@
 //! `goat user`: members.
 
+use serde_json::{Value, json};
+
 use super::call::{Call, Done, Failure, live_since};
-use super::output::{Cell, Fields, List, count, done, print, show};
+use super::output::{List, count, done, print, show};
 use crate::config::Config;
 use crate::log::clean;
-use crate::store::{Error, NewUser, Seen, Store, USER_ORDERS, UserRow, Who};
+use crate::store::{Error, NewUser, Page, Store, USER_ORDERS, User, Who};
 use crate::tracker::announce_urls;
 
 /// The member that a command is about.
-pub fn find(config: &Config, store: &Store, text: &str) -> Result<UserRow, Failure> {
+pub fn find(config: &Config, store: &Store, text: &str) -> Result<User, Failure> {
     let absent = || Failure::Failed(format!("there is no user {text}: `goat user list` shows who there is"));
     read(config, store, store.find_user(text)?.ok_or_else(absent)?)
 }
 
 /// The member with an id.
-fn read(config: &Config, store: &Store, id: u32) -> Result<UserRow, Failure> {
+fn read(config: &Config, store: &Store, id: u32) -> Result<User, Failure> {
     let mut found = None;
-    store.users(Who::Id(id), "u.id", live_since(config), |user| found = Some(user))?;
+    store.users(Who::Id(id), &Page::ALL, Some(live_since(config)), |user| found = Some(user))?;
     found.ok_or_else(|| Failure::Failed("the member was removed meanwhile".into()))
 }
 
 /// What is shown once of a member who was made or has got something new.
-fn secrets(config: &Config, id: u32, name: &str, passkey: &str, api_key: Option<String>, json: bool) -> Done {
+fn secrets(config: &Config, id: u32, name: &str, passkey: &str, api_key: Option<&str>, json: bool) -> Done {
+    let announce = announce_urls(config, passkey);
+    let shown = json!({ "id": id, "name": name, "passkey": passkey, "apiKey": api_key, "announce": announce });
     let hidden = api_key.is_none();
-    let mut shown = vec![
-        ("id", Cell::Int(id.into())),
-        ("name", Cell::Text(name.into())),
-        ("passkey", Cell::Text(passkey.into())),
-        ("apiKey", api_key.map_or(Cell::None, Cell::Text)),
-        ("announce", Cell::Texts(announce_urls(config, passkey))),
-    ];
-    if json {
-        return show(&shown, true);
-    }
-    shown.retain(|(key, _)| !hidden || *key != "apiKey");
-    show(&shown, false)?;
-    if hidden { Ok(()) } else { print("The API key is not shown again.\n") }
+    let keys = if hidden { "id name passkey announce" } else { "id name passkey apiKey announce" };
+    show(&shown, keys, json)?;
+    if hidden || json { Ok(()) } else { print("The API key is not shown again.\n") }
 }
 
 pub fn add(call: &Call) -> Done {
@@ -43,107 +37,64 @@ pub fn add(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let name = call.argument("NAME");
     let NewUser { id, passkey, api_key } = store.add_user(name, limit, call.on("admin"))?;
-    secrets(&config, id, name, &passkey, Some(api_key), call.json())
+    secrets(&config, id, name, &passkey, Some(&api_key), call.json())
 }
 
 pub fn passkey(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
-    let passkey = store.new_passkey(user.id)?;
-    secrets(&config, user.id, &user.name, &passkey, None, call.json())
+    secrets(&config, user.id, &user.name, &store.new_passkey(user.id)?, None, call.json())
 }
 
 pub fn key(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
-    let (passkey, key) = (store.passkey(user.id)?, store.new_api_key(user.id)?);
-    secrets(&config, user.id, &user.name, &passkey, Some(key), call.json())
-}
-
-fn fields(user: &UserRow) -> Fields {
-    vec![
-        ("id", Cell::Int(user.id.into())),
-        ("uploaded", Cell::Bytes(user.uploaded)),
-        ("downloaded", Cell::Bytes(user.downloaded)),
-        ("ratio", Cell::Ratio(user.uploaded, user.downloaded)),
-        ("seeding", Cell::Int(user.seeding.into())),
-        ("leeching", Cell::Int(user.leeching.into())),
-        ("seedTime", Cell::Seconds(user.seed_time)),
-        ("lastSeen", Cell::Time(user.last_seen)),
-        ("created", Cell::Time(user.created)),
-        ("torrentLimit", Cell::Int(user.torrent_limit.into())),
-        ("admin", Cell::Flag(user.admin)),
-        ("banned", Cell::Flag(user.banned)),
-        ("name", Cell::Text(user.name.clone())),
-        ("banReason", Cell::Text(user.ban_reason.clone())),
-    ]
+    secrets(&config, user.id, &user.name, &user.passkey, Some(&store.new_api_key(user.id)?), call.json())
 }
 
 pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
-    let who = if call.on("banned") { Who::Banned } else { Who::Everybody };
-    let columns: &[&str] = match who {
-        Who::Banned => &["id", "uploaded", "downloaded", "ratio", "name", "banReason"],
-        _ => &[
-            "id",
-            "uploaded",
-            "downloaded",
-            "ratio",
-            "seeding",
-            "leeching",
-            "seedTime",
-            "lastSeen",
-            "created",
-            "admin",
-            "banned",
-            "name",
-        ],
+    let (who, columns) = match call.on("banned") {
+        true => (Who::Banned, "id uploaded downloaded ratio name banReason"),
+        false => (
+            Who::Everybody,
+            "id uploaded downloaded ratio seeding leeching seedTime lastSeen createTime admin banned name",
+        ),
     };
-    let mut list = List::new(call.json(), columns, &fields(&UserRow::default()));
-    let order = super::call::order(&USER_ORDERS, call.value("sort"));
-    store.users(who, order, live_since(&config), |user| list.row(&fields(&user)))?;
+    let mut list = List::new(call.json(), columns);
+    store.users(who, &call.page(&USER_ORDERS), Some(live_since(&config)), |user| list.row(&user))?;
     list.end()
 }
 
 pub fn show_one(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
-    let (mut shown, totals) = (fields(&user), store.user_totals(user.id)?);
-    let seen = |what: &'static str, list: Vec<Seen>| {
-        let fields = |seen: Seen| vec![("lastSeen", Cell::Time(seen.last_seen)), (what, Cell::Text(seen.what))];
-        Cell::List(list.into_iter().map(fields).collect())
+    let mut shown = serde_json::to_value(&user)?;
+    let seen = |key: &str, list: Vec<(u32, String)>| -> Value {
+        list.into_iter().map(|(time, what)| json!({ "lastSeen": time, key: what })).collect()
     };
-    shown.extend([
-        ("rawUploaded", Cell::Bytes(totals.uploaded)),
-        ("rawDownloaded", Cell::Bytes(totals.downloaded)),
-        ("snatches", Cell::Int(totals.snatches.into())),
-        ("addresses", seen("ip", store.user_addresses(user.id)?)),
-        ("clients", seen("peerId", store.user_clients(user.id)?)),
-    ]);
+    shown["addresses"] = seen("ip", store.user_addresses(user.id)?);
+    shown["clients"] = seen("peerId", store.user_clients(user.id)?);
     if call.on("secrets") {
-        let passkey = store.passkey(user.id)?;
-        shown.push(("announce", Cell::Texts(announce_urls(&config, &passkey))));
-        shown.push(("passkey", Cell::Text(passkey)));
+        shown["announce"] = announce_urls(&config, &user.passkey).into();
+        shown["passkey"] = user.passkey.into();
     }
-    shown.sort_by_key(|(key, _)| match *key {
-        "id" => 0,
-        "name" => 1,
-        _ => 2,
-    });
-    show(&shown, call.json())
+    let keys = "id name uploaded downloaded ratio seeding leeching seedTime lastSeen createTime torrentLimit admin banned \
+        banReason rawUploaded rawDownloaded snatches addresses:lastSeen,ip clients:lastSeen,peerId announce passkey";
+    show(&shown, keys, call.json())
 }
 
 /// Does something to the member that a command names, and says what they are then: after their name, `said`.
 fn change(
     call: &Call,
     change: impl FnOnce(&Store, u32) -> Result<(), Error>,
-    said: impl FnOnce(&UserRow) -> String,
+    said: impl FnOnce(&User) -> String,
 ) -> Done {
     let (config, store) = call.open()?;
     let id = find(&config, &store, call.argument("NAME"))?.id;
     change(&store, id)?;
     let user = read(&config, &store, id)?;
-    done(&format!("{} {}", clean(&user.name), said(&user)), &fields(&user), call.json())
+    done(&format!("{} {}", clean(&user.name), said(&user)), &user, call.json())
 }
 
 pub fn ban(call: &Call) -> Done {
@@ -176,7 +127,7 @@ pub fn credit(call: &Call) -> Done {
     let (uploaded, downloaded) = (call.get("uploaded").unwrap_or(0), call.get("downloaded").unwrap_or(0));
     let cut = std::cell::Cell::new(false);
     let credit = |store: &Store, id| store.credit(id, uploaded, downloaded).map(|less| cut.set(less));
-    let said = |user: &UserRow| {
+    let said = |user: &User| {
         let less = if cut.get() { ": that was less than what you took away, so nothing is left of it" } else { "" };
         format!("has {} bytes uploaded, {} downloaded{less}", user.uploaded, user.downloaded)
     };
@@ -187,5 +138,5 @@ pub fn remove(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
     store.remove_user(user.id)?;
-    done(&format!("{} is removed", clean(&user.name)), &fields(&user), call.json())
+    done(&format!("{} is removed", clean(&user.name)), &user, call.json())
 }

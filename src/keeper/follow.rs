@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::log::log;
-use crate::rules::access::User;
 use crate::rules::announce::drop_users;
-use crate::store::{Account, Error, FileRow, Found, Suggestion};
+use crate::store::{Error, Found, Suggestion, Torrent, User};
 use crate::torrent::InfoHash;
 use crate::tracker::Tracker;
 
@@ -36,11 +35,11 @@ fn follow_some(tracker: &Tracker) -> Result<bool, Error> {
 }
 
 /// Takes over a member; returns the id of one who may not announce any more.
-fn put_user(tracker: &Tracker, found: Found<u32, Account>) -> Option<u32> {
+fn put_user(tracker: &Tracker, found: Found<u32, User>) -> Option<u32> {
     match found {
         Found::There(user) => {
             let (id, banned) = (user.id, user.banned);
-            tracker.access.put_user(User::from(user));
+            tracker.access.put_user(user.into());
             banned.then_some(id)
         }
         Found::Gone(id) => {
@@ -50,7 +49,7 @@ fn put_user(tracker: &Tracker, found: Found<u32, Account>) -> Option<u32> {
     }
 }
 
-fn put_file(tracker: &Tracker, found: Found<InfoHash, FileRow>) {
+fn put_file(tracker: &Tracker, found: Found<InfoHash, Torrent>) {
     match found {
         Found::There(file) => tracker.put_torrent(&file),
         Found::Gone(info_hash) => tracker.remove_torrent(&info_hash),

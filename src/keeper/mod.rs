@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 pub use self::follow::{compare, follow_changes};
 pub use self::write::Writer;
-use crate::history::Counts;
 use crate::log::log;
 use crate::rules::announce::expire;
+use crate::snapshot::Snapshot;
 use crate::store::{Error, Kind};
 use crate::tracker::Tracker;
 
@@ -174,7 +174,7 @@ impl Keeper {
         while let (Some(from), true) = (self.sweep, more && start.elapsed() < SWEEP) {
             (self.sweep, more) = tracker.store.sweep(from, now.saturating_sub(RETENTION))?;
         }
-        tracker.history.save(&tracker.store, now, false)
+        Ok(())
     }
 
     fn expire(&self, now: u32) {
@@ -193,7 +193,8 @@ impl Keeper {
         match done {
             Ok(()) => self.came_back(now),
             Err(e) if self.away_since.is_none() => {
-                (self.away_since, self.writer.caught_up) = (Some(now), 0);
+                self.away_since = Some(now);
+                self.writer.caught_up = 0;
                 log(format!(
                     "{} cannot be written: {e}. Announces are answered, {} rows are kept in memory until it can",
                     self.tracker.config.database_name(),
@@ -213,23 +214,22 @@ impl Keeper {
     }
 
     fn status(&mut self) {
-        let stats = &self.tracker.stats;
-        let (announces, refused) = self.tracker.metrics.announces();
+        let now = Snapshot::take(&self.tracker);
         log(format!(
             "status: {}, {} announces (+{}), {} refused, {} connections, {} unsaved rows{}",
-            counts(&self.tracker),
-            announces,
-            announces.saturating_sub(self.announces),
-            refused,
-            stats.connections.load(Relaxed),
-            stats.unsaved.load(Relaxed),
+            now.counts(),
+            now.sample.announces,
+            now.sample.announces.saturating_sub(self.announces),
+            now.sample.refused,
+            now.connections,
+            now.database.unsaved_rows,
             self.away_since.map_or(String::new(), |_| format!(
                 ", the oldest {} seconds old, for {} cannot be written",
                 self.tracker.clock.now().saturating_sub(self.writer.written),
                 self.tracker.config.database_name()
             )),
         ));
-        self.announces = announces;
+        self.announces = now.sample.announces;
     }
 
     /// Writes everything for the last time.
@@ -238,15 +238,7 @@ impl Keeper {
         if !self.hangs {
             let tracker = &self.tracker;
             tracker.history.tick(&tracker.metrics, &tracker.swarms, &tracker.store, now);
-            // A few minutes of a graph are no reason to end with an error.
-            let _ = tracker.history.save(&tracker.store, now, true);
         }
         self.writer.finish(&self.tracker, self.hangs)
     }
-}
-
-/// Users, torrents and peers, in words.
-pub fn counts(tracker: &Tracker) -> String {
-    let Counts { torrents, seeders, leechers, .. } = Counts::now(&tracker.swarms);
-    format!("{} users, {torrents} torrents, {seeders} seeders, {leechers} leechers", tracker.access.users())
 }

@@ -111,7 +111,10 @@ impl Writer {
         self.written = now;
         self.took = begin.elapsed().as_secs() as u32;
         tracker.metrics.saved(now);
-        Ok(())
+        let at_last = self.until.is_some();
+        let done = tracker.history.save(&tracker.store, now, at_last);
+        // A few minutes of a graph are no reason to end with an error.
+        if at_last { Ok(()) } else { done }
     }
 
     fn settle(&mut self, tracker: &Tracker, part: &[Waiting]) -> Result<(), Error> {

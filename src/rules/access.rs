@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use crate::protocol::Refusal;
 use crate::rules::limits::Quota;
-use crate::store::{Account, MAX_PENDING, MAX_PENDING_BY_ONE, Suggestion};
+use crate::store::{self, MAX_PENDING, MAX_PENDING_BY_ONE, Suggestion};
 use crate::sync::lock;
 
 /// A member, as far as announces need to know one.
@@ -56,8 +56,8 @@ impl User {
     }
 }
 
-impl From<Account> for User {
-    fn from(row: Account) -> User {
+impl From<store::User> for User {
+    fn from(row: store::User) -> User {
         User::new(row.id, &row.passkey, row.torrent_limit, row.banned)
     }
 }

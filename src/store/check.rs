@@ -1,10 +1,11 @@
 //! What is wrong with the tables of a database, and how to mend it.
 
-use super::load::{FILE_COLUMNS, USER_COLUMNS};
 use super::pool::Store;
 use super::schema::version;
 use super::sessions::{SESSION_COLUMNS, TOTALS};
 use super::sql::{Connection, Error, Value};
+use super::torrents::FILE_COLUMNS;
+use super::users::USER_COLUMNS;
 use crate::config::{Config, Driver};
 
 /// The tables, and the columns of them that goat cannot do without.

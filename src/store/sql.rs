@@ -1,7 +1,6 @@
 //! Statements, their values and their errors, as SQLite and MySQL both have them.
 
 use std::fmt;
-use std::net::IpAddr;
 
 /// A value that goes into a statement or comes out of a row.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +18,18 @@ pub enum Value<'a> {
 impl From<u32> for Value<'_> {
     fn from(n: u32) -> Self {
         Value::Int(n.into())
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(on: bool) -> Self {
+        Value::Int(on.into())
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Value::Text(text)
     }
 }
 
@@ -47,15 +58,6 @@ impl Value<'_> {
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(self.bytes()).into_owned()
     }
-
-    /// An IP address as it is usually written.
-    pub(super) fn address(&self) -> String {
-        self.parse::<IpAddr>().map_or_else(|| self.text(), |ip| ip.to_string())
-    }
-
-    pub(super) fn parse<T: std::str::FromStr>(&self) -> Option<T> {
-        std::str::from_utf8(self.bytes()).ok()?.parse().ok()
-    }
 }
 
 /// A counter as the database can hold it.
@@ -78,6 +80,8 @@ pub enum Kind {
     Unsure,
     /// Another database is where this one was, or an earlier state of it.
     Replaced,
+    /// A list was to go on after a row that it does not have.
+    NoRow,
     /// Anything else.
     Other,
 }

@@ -3,7 +3,7 @@
 
 pub mod bencode;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use ring::digest;
@@ -14,10 +14,11 @@ use crate::torrent::bencode::Value;
 /// A torrent's identity, as clients announce it: the SHA-1 of its info dictionary (BEP 3), or the
 /// first 20 bytes of the SHA-256 (BEP 52).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InfoHash(pub [u8; 20]);
 
 /// What a client calls itself (BEP 3): any 20 bytes, usually new at each start.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub [u8; 20]);
 
 impl fmt::Display for InfoHash {
@@ -46,7 +47,8 @@ impl fmt::Debug for PeerId {
 
 /// Lower-case hexadecimal digits.
 fn hex(bytes: &[u8], f: &mut fmt::Formatter) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).try_for_each(|half| f.write_char(digit(half)))
 }
 
 impl FromStr for InfoHash {
@@ -62,6 +64,20 @@ impl FromStr for InfoHash {
         let digit = |b: u8| char::from(b).to_digit(16).unwrap_or_default() as u8;
         let (pairs, _) = text.as_bytes().as_chunks();
         Ok(cut(pairs.iter().map(|[a, b]| digit(*a) << 4 | digit(*b))))
+    }
+}
+
+impl TryFrom<String> for InfoHash {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<InfoHash, String> {
+        text.parse()
+    }
+}
+
+impl From<InfoHash> for String {
+    fn from(hash: InfoHash) -> String {
+        hash.to_string()
     }
 }
 

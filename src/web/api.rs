@@ -4,6 +4,7 @@
 //! awaits approval are for administrators.
 
 use std::collections::HashMap;
+use std::env::consts::{ARCH, OS};
 
 use serde::Serialize;
 use serde_json::json;
@@ -11,14 +12,13 @@ use serde_json::json;
 use crate::auth::{Caller, Credentials, Failure};
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::net::message::{Request, split};
+use crate::rules::announce::silence;
 use crate::rules::limits::Full;
-use crate::store::{
-    Activity, ApiFile, ApiUser, ClientRow, FileUser, KEY_LIFE, List, Member, MoreOfFile, PIECE, UserFile,
-};
-use crate::torrent::InfoHash;
+use crate::snapshot::Snapshot;
+use crate::store::{BY_TIME, FILE_ORDERS, FileUser, KEY_LIFE, Page, Torrent, USER_ORDERS, User, Which, Who};
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::local::{hostname, is_local};
-use crate::web::metrics::{self, Process};
+use crate::web::metrics;
 use crate::web::query::Query;
 
 /// Hours of history unless `after` says otherwise: a week.
@@ -88,18 +88,18 @@ pub fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Failure> 
     };
     let caller = credentials.map(identify).transpose()?;
     if path == "/metrics" {
-        if caller.is_some_and(|(member, _)| !member.admin) {
+        if caller.is_some_and(|(user, _)| !user.admin) {
             return Err(forbidden());
         }
         let body = metrics::render(tracker).into_bytes();
         return Ok(Answer { media: "text/plain; version=0.0.4; charset=utf-8", body, next: None });
     }
-    let Some((member, key_hash)) = caller else { return Err(undefined()) };
+    let Some((user, key_hash)) = caller else { return Err(undefined()) };
     let allowed: &[&str] = if path == "/api/login" { &["POST"] } else { &["GET", "HEAD"] };
     if !allowed.contains(&request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
-    let call = Call { tracker, query: Query::read(query)?, member, now: tracker.clock.now() };
+    let call = Call { tracker, query: Query::read(query)?, user, now: tracker.clock.now() };
     let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
     match *words.as_slice() {
         ["login"] => call.login(key_hash),
@@ -107,7 +107,7 @@ pub fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Failure> 
         ["files", id] => call.file(number(id)?),
         ["users"] => call.users(),
         ["users", id] => call.user(number(id)?),
-        ["me"] => call.user(call.member.id),
+        ["me"] => call.user(call.user.id),
         ["clients"] => call.clients(),
         ["status"] => call.status(),
         ["history"] => call.history(),
@@ -130,28 +130,14 @@ fn number(text: &str) -> Result<u32, Failure> {
     if digits { text.parse().map_err(|_| wrong()) } else { Err(wrong()) }
 }
 
-/// A member with all that is known of them.
+/// A member with what they did, and for themselves what is for nobody else's eyes.
 #[derive(Serialize)]
 struct FullUser {
     #[serde(flatten)]
-    user: ApiUser,
-    #[serde(flatten)]
-    activity: Activity,
-    /// For nobody's eyes but the member's.
+    user: User,
     #[serde(flatten)]
     own: Option<Own>,
-    torrents: Vec<UserFile>,
-}
-
-/// A torrent with those who are on it; first the fields of the original.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct FullFile {
-    #[serde(flatten)]
-    file: ApiFile,
-    file_users: Vec<FileUser>,
-    #[serde(flatten)]
-    more: Option<MoreOfFile>,
+    torrents: Vec<FileUser>,
 }
 
 #[derive(Serialize)]
@@ -180,50 +166,15 @@ struct Status {
     platform: &'static str,
     architecture: &'static str,
     num_cpu: usize,
-    /// Threads.
-    num_goroutine: u64,
-    /// Resident, in millions of bytes.
-    memory_mb: f64,
-    http: Requests,
-    udp: Requests,
-    version: &'static str,
-    /// Seconds since 1970.
-    start_time: u32,
-    time: u32,
-    users: usize,
-    torrents: u64,
-    active_torrents: u64,
-    seeders: u64,
-    leechers: u64,
-    /// Since the start.
-    announces: u64,
-    refused: u64,
-    uploaded: u64,
-    downloaded: u64,
-    database: Database,
-}
-
-/// Requests that came in: in the last minute, and since the start.
-#[derive(Serialize)]
-struct Requests {
-    current: u64,
-    total: u64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Database {
-    up: bool,
-    unsaved_rows: u64,
-    /// Seconds.
-    unsaved_age: u32,
+    #[serde(flatten)]
+    now: Snapshot,
 }
 
 /// A call by a member who is known.
 struct Call<'a> {
     tracker: &'a Tracker,
     query: Query<'a>,
-    member: Member,
+    user: User,
     now: u32,
 }
 
@@ -231,180 +182,147 @@ impl Call<'_> {
     /// Makes a key to sign calls with.
     fn login(&self, key_hash: Option<String>) -> Result<Answer, Failure> {
         let no_basic = || Failure(403, "Log in with your API key (HTTP Basic)".into());
-        let public = self.tracker.store.add_login(self.member.id, &key_hash.ok_or_else(no_basic)?, self.now)?;
-        let secret = self.tracker.auth.secret(&self.tracker.config, &public, self.member.id)?;
+        let user_id = self.user.id;
+        let public = self.tracker.store.add_login(user_id, &key_hash.ok_or_else(no_basic)?, self.now)?;
+        let secret = self.tracker.auth.secret(&self.tracker.config, &public, user_id)?;
         let expire = self.now.saturating_add(KEY_LIFE);
-        Answer::json(&Login { user_id: self.member.id, pubkey: &public, secret: &secret, expire })
+        Answer::json(&Login { user_id, pubkey: &public, secret: &secret, expire })
     }
 
     /// Only an administrator goes on.
     fn admin(&self) -> Result<(), Failure> {
-        if self.member.admin { Ok(()) } else { Err(forbidden()) }
+        if self.user.admin { Ok(()) } else { Err(forbidden()) }
     }
 
     /// Whether the caller sees torrents that are not verified.
     fn sees_pending(&self) -> bool {
-        self.member.admin || !self.tracker.config.verified
+        self.user.admin || !self.tracker.config.verified
     }
 
-    /// How many ids of a list have to be read: where it is continued, all, to find the place.
-    fn most(&self) -> usize {
-        if self.query.after.is_some() { usize::MAX } else { self.query.limit.saturating_add(1) }
-    }
-
-    /// The rows of a list that `after` and `limit` leave of `ids`, and the query for the next ones.
-    fn rows<T>(
-        &self,
-        ids: &[u32],
-        by: (&str, bool),
-        read: impl Fn(&[u32]) -> Result<Vec<T>, Failure>,
-    ) -> Result<(Vec<T>, Option<String>), Failure> {
-        let start = match (self.query.after, by) {
-            (None, _) => 0,
-            (Some(after), ("id", descending)) => {
-                ids.partition_point(|id| if descending { *id >= after } else { *id <= after })
+    fn files(&self) -> Result<Answer, Failure> {
+        if self.query.pending {
+            self.admin()?;
+        }
+        let which = match (self.query.pending, self.sees_pending()) {
+            (true, _) => Which::Pending,
+            (false, true) => Which::All,
+            (false, false) => Which::Verified,
+        };
+        let mut files = match self.query.sort() {
+            ("peers", descending) => {
+                let ids = self.by_peers(which, descending)?;
+                let mut files = self.read_files(Which::Ids(&ids), &Page::ALL)?;
+                files.sort_by_cached_key(|file| ids.iter().position(|id| *id == file.id));
+                files
             }
-            (Some(after), _) => {
+            _ => self.read_files(which, &self.query.page(&FILE_ORDERS)?)?,
+        };
+        let next = self.query.cut(&mut files, |file| file.id);
+        Ok(Answer { next, ..Answer::json(&files)? })
+    }
+
+    /// The ids of the torrents that are wanted, in the order of their peers, which memory knows.
+    fn by_peers(&self, which: Which, descending: bool) -> Result<Vec<u32>, Failure> {
+        let mut ids = self.tracker.store.file_ids(which, descending)?;
+        // With room for all from the start: announces wait while a shard is locked.
+        let mut peers = Vec::with_capacity(ids.len());
+        for shard in self.tracker.swarms.each() {
+            peers.extend(shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len() as i64))));
+        }
+        let peers: HashMap<u32, i64> = peers.into_iter().collect();
+        let sign = if descending { -1 } else { 1 };
+        ids.sort_by_cached_key(|id| peers.get(id).map_or(0, |count| count * sign));
+        let page = self.query.part(Page::ALL);
+        let start = match page.after {
+            None => 0,
+            Some(after) => {
                 let found = ids.iter().position(|id| *id == after);
                 1 + found.ok_or_else(|| Failure(400, "Invalid after: no row has this id".into()))?
             }
         };
-        let ids = ids.get(start..).unwrap_or_default();
-        let (ids, rest) = ids.split_at_checked(self.query.limit).unwrap_or((ids, &[]));
-        let mut rows = Vec::with_capacity(ids.len());
-        for piece in ids.chunks(PIECE) {
-            rows.extend(read(piece)?);
-        }
-        let last = if rest.is_empty() { None } else { ids.last() };
-        Ok((rows, last.map(|last| self.query.next(*last))))
+        Ok(ids.into_iter().skip(start).take(page.limit).collect())
     }
 
-    fn files(&self) -> Result<Answer, Failure> {
-        const NAMES: [(&str, &str); 7] = [
-            ("id", "id"),
-            ("name", "name"),
-            ("size", "size"),
-            ("completed", "completed"),
-            ("createTime", "create_time"),
-            ("updateTime", "update_time"),
-            ("peers", "peers"),
-        ];
-        let (column, descending) = self.query.sort(&NAMES)?;
-        if self.query.pending {
-            self.admin()?;
-        }
-        let list = List::Files { verified: !self.sees_pending(), pending: self.query.pending };
-        let ids = if column == "peers" {
-            // Memory knows these.
-            let mut ids = self.tracker.store.ids(list, "id", descending, usize::MAX)?;
-            // With room for all from the start: announces wait while a shard is locked.
-            let mut peers = Vec::with_capacity(self.tracker.history.counts().torrents as usize);
-            for shard in self.tracker.swarms.each() {
-                peers.extend(shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len() as i64))));
+    fn read_files(&self, which: Which, page: &Page) -> Result<Vec<Torrent>, Failure> {
+        let mut files = Vec::new();
+        self.tracker.store.files(which, page, None, |mut file| {
+            if !self.user.admin {
+                file.suggested_by = None;
             }
-            let peers: HashMap<u32, i64> = peers.into_iter().collect();
-            let sign = if descending { -1 } else { 1 };
-            ids.sort_by_cached_key(|id| peers.get(id).map_or(0, |count| count * sign));
-            ids
-        } else {
-            self.tracker.store.ids(list, column, descending, self.most())?
-        };
-        let (files, next) = self.rows(&ids, (column, descending), |piece| {
-            let mut files = self.tracker.store.api_files(piece)?;
-            files.iter_mut().for_each(|file| self.count_peers(file));
-            Ok(files)
+            let shard = self.tracker.swarms.shard(&file.info_hash);
+            if let Some(swarm) = shard.torrents.get(&file.info_hash).and_then(|torrent| torrent.swarm.as_deref()) {
+                file.seeders = swarm.seeders() as u32;
+                file.leechers = swarm.leechers() as u32;
+            }
+            drop(shard);
+            files.push(file);
         })?;
-        Ok(Answer { next, ..Answer::json(&files)? })
-    }
-
-    fn count_peers(&self, file: &mut ApiFile) {
-        if let Ok(hash) = file.info_hash.parse::<InfoHash>() {
-            let shard = self.tracker.swarms.shard(&hash);
-            if let Some(swarm) = shard.torrents.get(&hash).and_then(|torrent| torrent.swarm.as_deref()) {
-                (file.seeders, file.leechers) = (swarm.seeders(), swarm.leechers());
-            }
-        }
+        Ok(files)
     }
 
     fn file(&self, id: u32) -> Result<Answer, Failure> {
-        let found = self.tracker.store.api_files(&[id])?.pop().filter(|file| file.verified || self.sees_pending());
-        let mut file = found.ok_or_else(|| Failure(404, "There is no file with this ID".into()))?;
-        self.count_peers(&mut file);
-        let more = file.more.take();
-        let only = (!self.member.admin).then_some(self.member.id);
-        let limit = self.query.limit;
-        let from = self.query.after.map_or(0, |after| after.saturating_add(1));
-        let mut file_users = self.tracker.store.file_users(id, only, from, limit.saturating_add(1))?;
-        let more_users = file_users.len() > limit;
-        file_users.truncate(limit);
-        let last = file_users.last().filter(|_| more_users).map(|last| self.query.next(last.user_id));
-        Ok(Answer { next: last, ..Answer::json(&FullFile { file, file_users, more })? })
+        let found = self.read_files(Which::Ids(&[id]), &Page::ALL)?.pop();
+        let found = found.filter(|file| file.verified || self.sees_pending());
+        let file = found.ok_or_else(|| Failure(404, "There is no file with this ID".into()))?;
+        let only = (!self.user.admin).then_some(self.user.id);
+        let mut users = self.tracker.store.file_users(id, only, &self.query.part(Page::ALL))?;
+        let next = self.query.cut(&mut users, |user| user.user_id);
+        Ok(Answer { next, ..Answer::json(&Torrent { file_users: Some(users), ..file })? })
     }
 
     fn users(&self) -> Result<Answer, Failure> {
-        const NAMES: [(&str, &str); 5] = [
-            ("id", "id"),
-            ("username", "username"),
-            ("uploaded", "uploaded"),
-            ("downloaded", "downloaded"),
-            ("createTime", "create_time"),
-        ];
         self.admin()?;
-        let (column, descending) = self.query.sort(&NAMES)?;
-        let ids = self.tracker.store.ids(List::Users, column, descending, self.most())?;
-        let (users, next) = self.rows(&ids, (column, descending), |piece| self.read_users(piece))?;
+        let mut users = self.read_users(Who::Everybody, &self.query.page(&USER_ORDERS)?, None)?;
+        let next = self.query.cut(&mut users, |user| user.id);
         Ok(Answer { next, ..Answer::json(&users)? })
     }
 
-    fn read_users(&self, ids: &[u32]) -> Result<Vec<ApiUser>, Failure> {
-        let mut users = self.tracker.store.api_users(ids)?;
-        for user in &mut users {
-            user.active = self.tracker.access.by_id(user.id).map_or(0, |user| user.active());
-        }
+    fn read_users(&self, who: Who, page: &Page, since: Option<u32>) -> Result<Vec<User>, Failure> {
+        let mut users = Vec::new();
+        self.tracker.store.users(who, page, since, |user| {
+            let active = Some(self.tracker.access.by_id(user.id).map_or(0, |user| user.active()));
+            users.push(User { active, ..user });
+        })?;
         Ok(users)
     }
 
     fn user(&self, id: u32) -> Result<Answer, Failure> {
-        let (tracker, own) = (self.tracker, id == self.member.id);
+        let tracker = self.tracker;
+        let own = id == self.user.id;
         if !own {
             self.admin()?;
         }
-        let user = self.read_users(&[id])?.pop().ok_or_else(|| Failure(404, "There is no user with this ID".into()))?;
-        let passkey = if own { Some(tracker.store.passkey(id)?) } else { None };
-        let own = passkey.map(|passkey| Own { announce: announce_urls(&tracker.config, &passkey), passkey });
-        // The ones announced last come first.
-        let ids = tracker.store.ids(List::FilesOf(id), "time", true, self.most())?;
-        let (torrents, next) = self.rows(&ids, ("time", true), |piece| Ok(tracker.store.user_files(id, piece)?))?;
-        let user = FullUser { user, activity: tracker.store.activity(id)?, own, torrents };
-        Ok(Answer { next, ..Answer::json(&user)? })
+        let since = self.now.saturating_sub(silence(&tracker.config));
+        let found = self.read_users(Who::Id(id), &Page::ALL, Some(since))?.pop();
+        let user = found.ok_or_else(|| Failure(404, "There is no user with this ID".into()))?;
+        let urls = || announce_urls(&tracker.config, &user.passkey);
+        let own = own.then(|| Own { passkey: user.passkey.clone(), announce: urls() });
+        let mut torrents = tracker.store.user_files(id, &self.query.part(Page::by(&BY_TIME, true)))?;
+        let next = self.query.cut(&mut torrents, |row| row.file_id);
+        Ok(Answer { next, ..Answer::json(&FullUser { user, own, torrents })? })
     }
 
     /// The clients that are let in, and for administrators also the others; with the peers whose ids begin
     /// so, as of the last minute.
     fn clients(&self) -> Result<Answer, Failure> {
-        let clients = self.tracker.store.clients()?;
+        let mut clients = self.tracker.store.clients()?;
         let peers = self.tracker.history.peers_by_client(&self.tracker.swarms, self.now);
-        let mut rows = Vec::new();
-        for client in clients.iter().filter(|client| client.approved || self.member.admin) {
+        clients.retain(|client| client.approved || self.user.admin);
+        for client in &mut clients {
             let prefix = client.client.as_bytes();
             let fits = |head: &[u8; 8]| head.starts_with(prefix.get(..8).unwrap_or(prefix));
-            let count: u64 = peers.iter().filter(|(head, _)| fits(head)).map(|(_, count)| count).sum();
-            let ClientRow { client, approved, pending, .. } = client;
-            rows.push(json!({ "client": client, "approved": approved, "pending": pending, "peers": count }));
+            client.peers = Some(peers.iter().filter(|(head, _)| fits(head)).map(|(_, count)| count).sum());
+            client.suggested_by = client.suggested_by.take().filter(|_| self.user.admin);
         }
-        Answer::json(&rows)
+        Answer::json(&clients)
     }
 
     fn status(&self) -> Result<Answer, Failure> {
-        use std::env::consts::{ARCH, OS};
-        let (tracker, metrics, process) = (self.tracker, &self.tracker.metrics, Process::now());
-        let history = &tracker.history;
-        let (counts, (announces, refused)) = (history.counts(), metrics.announces());
-        let (http, udp) = metrics.requests();
-        let (http_before, udp_before) = history.requests_a_minute_ago(self.now);
-        let [uploaded, downloaded] = tracker.store.moved();
-        let requests = |total: u64, before: u64| Requests { current: total.saturating_sub(before), total };
-        let status = Status {
+        let mut now = Snapshot::take(self.tracker);
+        // This request is one.
+        now.http.total = now.http.total.saturating_add(1);
+        now.http.current = now.http.current.saturating_add(1);
+        Answer::json(&Status {
             pid: std::process::id(),
             hostname: hostname(),
             platform: OS,
@@ -416,30 +334,8 @@ impl Call<'_> {
                 other => other,
             },
             num_cpu: std::thread::available_parallelism().map_or(1, usize::from),
-            num_goroutine: process.threads,
-            memory_mb: process.resident as f64 / 1e6,
-            // This request is one.
-            http: requests(http.saturating_add(1), http_before),
-            udp: requests(udp, udp_before),
-            version: env!("CARGO_PKG_VERSION"),
-            start_time: tracker.clock.started(),
-            time: self.now,
-            users: tracker.access.users(),
-            torrents: counts.torrents,
-            active_torrents: counts.active,
-            seeders: counts.seeders,
-            leechers: counts.leechers,
-            announces,
-            refused,
-            uploaded,
-            downloaded,
-            database: Database {
-                up: metrics.database_up(),
-                unsaved_rows: tracker.stats.unsaved.load(std::sync::atomic::Ordering::Relaxed),
-                unsaved_age: metrics.unsaved_age(self.now),
-            },
-        };
-        Answer::json(&status)
+            now,
+        })
     }
 
     /// What happened: the last half hour in steps, and a week by the hour; of both only what is after

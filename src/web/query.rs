@@ -1,6 +1,7 @@
 //! What may follow the question mark of a call.
 
 use crate::auth::Failure;
+use crate::store::{Order, Page};
 
 /// The most rows of a list in one answer, and how many there are unless `limit` says otherwise.
 const MAX_ROWS: usize = 1_000;
@@ -36,20 +37,38 @@ impl<'a> Query<'a> {
     }
 
     /// The query that asks for what follows a row.
-    pub fn next(&self, last: u32) -> String {
+    fn next(&self, last: u32) -> String {
         let sort = self.sort.map_or(String::new(), |sort| format!("sort={sort}&"));
         let pending = if self.pending { "pending=true&" } else { "" };
         format!("{sort}{pending}limit={}&after={last}", self.limit)
     }
 
-    /// The column to sort by, and whether backwards: one of `names`, perhaps after a minus sign.
-    pub fn sort(&self, names: &[(&str, &'static str)]) -> Result<(&'static str, bool), Failure> {
-        let Some(sort) = self.sort else { return Ok(("id", false)) };
-        let (name, descending) = sort.strip_prefix('-').map_or((sort, false), |name| (name, true));
-        let column = names.iter().find(|(known, _)| *known == name).map(|(_, column)| (*column, descending));
-        column.ok_or_else(|| {
-            let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-            Failure(400, format!("Invalid sort: one of {}, or with a minus sign", names.join(", ")))
-        })
+    /// The word to sort by, and whether backwards.
+    pub fn sort(&self) -> (&'a str, bool) {
+        let sort = self.sort.unwrap_or("id");
+        sort.strip_prefix('-').map_or((sort, false), |word| (word, true))
+    }
+
+    /// The part of a list that is wanted, in the order that is asked for, and one row more.
+    pub fn page(&self, orders: &[Order]) -> Result<Page, Failure> {
+        let (word, descending) = self.sort();
+        let word = if word == "username" { "name" } else { word };
+        let order = orders.iter().find(|order| order.word == word).ok_or_else(|| {
+            let words: Vec<&str> = orders.iter().map(|order| order.word).collect();
+            Failure(400, format!("Invalid sort: one of {}, or with a minus sign", words.join(", ")))
+        })?;
+        Ok(self.part(Page::by(order, descending)))
+    }
+
+    /// The part of a list that is wanted, and one row more.
+    pub fn part(&self, list: Page) -> Page {
+        Page { after: self.after, limit: self.limit.saturating_add(1), ..list }
+    }
+
+    /// Takes away the row too many, and returns the query for what follows the others.
+    pub fn cut<T>(&self, rows: &mut Vec<T>, id: impl Fn(&T) -> u32) -> Option<String> {
+        let more = rows.len() > self.limit;
+        rows.truncate(self.limit);
+        rows.last().filter(|_| more).map(|last| self.next(id(last)))
     }
 }

@@ -499,7 +499,7 @@ fn an_administrator_sees_the_community_move() {
             .then_some(())
     });
     let users = community.api(admin, "/api/users?sort=-uploaded&limit=10");
-    let first = users[0]["username"].as_str().unwrap();
+    let first = users[0]["name"].as_str().unwrap();
     assert!(browser.text("#members tbody tr").starts_with(first));
     let peers: u64 = community
         .api(admin, "/api/clients")

@@ -486,7 +486,7 @@ fn members_see_themselves_and_of_others_only_counts(database: Database) {
     );
 
     let me = good(&goat, &berta, "/api/me");
-    assert_eq!(me["username"], "berta");
+    assert_eq!(me["name"], "berta");
     assert_eq!(me["passkey"], berta.passkey);
     assert!(me["announce"][0].as_str().unwrap().contains(&berta.passkey));
     assert_eq!(
@@ -563,7 +563,7 @@ fn a_signed_call_works_once_and_only_as_it_was_signed(database: Database) {
     let (mut goat, _, berta, caro) = start(&database);
     let key = log_in(&goat, &berta);
     let other = log_in(&goat, &caro);
-    assert_eq!(key.call(&goat, "nonce-1").json()["username"], "berta");
+    assert_eq!(key.call(&goat, "nonce-1").json()["name"], "berta");
     let again = key.call(&goat, "nonce-1");
     assert_eq!(
         (again.status, again.error().as_str()),
@@ -571,7 +571,7 @@ fn a_signed_call_works_once_and_only_as_it_was_signed(database: Database) {
     );
     assert_eq!(key.call(&goat, "nonce-2").status, 200);
     // A nonce is the key's own.
-    assert_eq!(other.call(&goat, "nonce-1").json()["username"], "caro");
+    assert_eq!(other.call(&goat, "nonce-1").json()["name"], "caro");
 
     let send = |goat: &Goat, method, path, signed: &str| {
         ask(goat, method, path, &[("Authorization", signed)]).status
@@ -777,16 +777,10 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
     let list = |path: &str| -> Vec<String> {
         let list = good(&goat, &admin, path);
         let rows = list.as_array().unwrap().iter();
-        rows.map(|row| {
-            row.get("name")
-                .unwrap_or(&row["username"])
-                .as_str()
-                .unwrap()
-                .into()
-        })
-        .collect()
+        rows.map(|row| row["name"].as_str().unwrap().into())
+            .collect()
     };
-    let cases: [(&str, &[&str]); 17] = [
+    let cases: [(&str, &[&str]); 18] = [
         ("/api/files", &["delta", "alpha", "charlie", "bravo"]),
         ("/api/files?limit=2", &["delta", "alpha"]),
         ("/api/files?limit=2&after=2", &["charlie", "bravo"]),
@@ -824,6 +818,7 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
             "/api/files?unknown=1",
             &["delta", "alpha", "charlie", "bravo"],
         ),
+        ("/api/users?sort=-name", &["caro", "berta", "ana"]),
         ("/api/users?sort=-username", &["caro", "berta", "ana"]),
         ("/api/users?sort=createTime&limit=1", &["ana"]),
     ];
@@ -957,7 +952,7 @@ fn names_of_every_kind_come_through_json_unharmed(database: Database) {
     for (number, name) in NAMES.into_iter().enumerate() {
         assert_eq!(files[number]["name"], name);
         assert_eq!(
-            users[number + 3]["username"],
+            users[number + 3]["name"],
             format!("{name}{number}").replace(':', ";")
         );
         assert_eq!(users[number + 3]["admin"], false);

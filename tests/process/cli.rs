@@ -205,7 +205,8 @@ fn check_users(goat: &Goat, round: i64) {
     let expected = |id: i64, name: &str, admin: bool, limit: i64| {
         json!({ "id": id, "name": name, "admin": admin, "banned": false, "banReason": "",
                 "torrentLimit": limit, "uploaded": 0, "downloaded": 0, "ratio": null,
-                "seeding": 0, "leeching": 0, "seedTime": 0, "lastSeen": null, "created": "now" })
+                "seeding": 0, "leeching": 0, "seedTime": 0, "lastSeen": null, "createTime": "now",
+                "snatches": 0, "rawUploaded": 0, "rawDownloaded": 0 })
     };
     let (a, b) = (created_now(a), created_now(b));
     assert_eq!(a, expected(user["id"].as_i64().unwrap(), &first, true, 7));
@@ -241,7 +242,8 @@ fn check_files(goat: &Goat, round: i64) {
     let expected = |verified: bool| {
         json!({ "id": id, "infoHash": hash, "name": name, "verified": verified,
                 "size": file["size"], "seeders": 0, "leechers": 0, "completed": 0, "lastActive": null,
-                "uploadPercent": 100, "downloadPercent": 100, "suggested": null, "suggestedBy": "", "created": "now" })
+                "uploadPercent": 100, "downloadPercent": 100, "suggested": null, "suggestedBy": "",
+                "uploaded": 0, "downloaded": 0, "seedTime": 0, "createTime": "now", "updateTime": file["updateTime"] })
     };
     assert_eq!(created_now(&file), expected(true));
     let other = hex(&info_hash(round as u32));
@@ -284,7 +286,8 @@ fn check_clients(goat: &Goat, round: i64) {
         let rows = list.as_array().unwrap();
         assert!(
             rows.iter()
-                .all(|row| keys(row) == ["approved", "client", "suggested", "suggestedBy"]),
+                .all(|row| keys(row)
+                    == ["approved", "client", "pending", "suggested", "suggestedBy"]),
             "{list}"
         );
         let found: Vec<&Value> = rows.iter().filter(|row| row["client"] == client).collect();
@@ -1270,10 +1273,10 @@ fn keys(object: &Value) -> Vec<&str> {
 /// An object with "now" for the time of its creation, which must be of this test.
 fn created_now(object: &Value) -> Value {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let created = object["created"].as_u64().unwrap();
+    let created = object["createTime"].as_u64().unwrap();
     assert!(created <= now + 1 && created + 600 > now, "{object}");
     let mut object = object.clone();
-    object["created"] = json!("now");
+    object["createTime"] = json!("now");
     object
 }
 

@@ -304,7 +304,7 @@ fn without_times(mut value: Value) -> Value {
                     "lastWritten",
                     "lastSeen",
                     "lastActive",
-                    "created",
+                    "createTime",
                     "seeding",
                     "leeching",
                 ]
@@ -580,8 +580,7 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         let longer = format!("{prefix}.1");
         let said = cli(&goat, &["client", "deny", &longer]);
         assert!(said.contains(&format!("by the shorter {prefix}")), "{said}");
-        let denied =
-            json!({ "approved": false, "client": longer, "suggested": null, "suggestedBy": "" });
+        let denied = json!({ "approved": false, "pending": false, "client": longer, "suggested": null, "suggestedBy": "" });
         let clients = goat.json(&["client", "list"]);
         assert!(clients.as_array().unwrap().contains(&denied), "{clients}");
         cli(&goat, &["client", "remove", &longer]);
@@ -1116,7 +1115,7 @@ fn lists_are_sorted_and_filtered(database: &Database) {
         ("id", "abcd"),
         ("name", "abcd"),
         ("uploaded", "cabd"),
-        ("downloaded", "cabd"),
+        ("downloaded", "cadb"),
         ("ratio", "bacd"),
     ] {
         assert_eq!(names("user", &["--sort", sort]), order, "{sort}");
@@ -1143,8 +1142,8 @@ fn lists_are_sorted_and_filtered(database: &Database) {
     for (sort, order) in [
         ("name", "wxy"),
         ("size", "wyx"),
-        ("seeders", "xwy"),
-        ("leechers", "wxy"),
+        ("seeders", "xyw"),
+        ("leechers", "wyx"),
         ("completed", "wyx"),
         ("snatches", "wyx"),
         ("last-active", "xyw"),

@@ -1817,9 +1817,12 @@ mod rules {
         // batch is written.
         let store = &books.tracker.store;
         store
-            .users(goat::store::Who::Everybody, "u.id", 0, |_| {
-                assert!(store.user_by_passkey("nobody").unwrap().is_none())
-            })
+            .users(
+                goat::store::Who::Everybody,
+                &goat::store::Page::ALL,
+                None,
+                |_| assert!(store.user_by_passkey("nobody").unwrap().is_none()),
+            )
             .unwrap();
         assert_eq!(books.user(ALICE), (70, 7), "what the shell sees");
         for bytes in [80, 90] {

@@ -6,7 +6,7 @@ use crate::common::escape;
 use crate::world::*;
 use goat::protocol::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
 use goat::rules::access::{Access, User};
-use goat::store::{FileRow, NewUser, Suggestion};
+use goat::store::{NewUser, Suggestion, Torrent};
 use goat::torrent::InfoHash;
 use proptest::prelude::*;
 use serde_json::json;
@@ -17,7 +17,7 @@ use serde_json::json;
 #[test]
 fn the_checks_are_made_in_the_order_of_the_rules() {
     let site = Site::new(json!({}));
-    site.tracker.put_torrent(&FileRow {
+    site.tracker.put_torrent(&Torrent {
         verified: false,
         ..file(2)
     });
@@ -111,7 +111,7 @@ fn the_checks_are_made_in_the_order_of_the_rules() {
 #[test]
 fn a_failure_tells_in_both_intervals_when_another_try_makes_sense() {
     let site = Site::new(json!({ "Interval": 1801 }));
-    site.tracker.put_torrent(&FileRow {
+    site.tracker.put_torrent(&Torrent {
         verified: false,
         ..file(2)
     });
@@ -460,7 +460,7 @@ fn a_stop_of_a_session_that_is_there_is_never_refused() {
         (
             "Unverified torrent",
             &|site| {
-                site.tracker.put_torrent(&FileRow {
+                site.tracker.put_torrent(&Torrent {
                     verified: false,
                     refused: true,
                     ..file(1)
@@ -679,7 +679,7 @@ fn a_space_behind_a_value_does_not_count() {
     }
     // One that belongs to the 20 bytes does.
     let info_hash = InfoHash(*b"ends with a space   ");
-    site.tracker.put_torrent(&FileRow {
+    site.tracker.put_torrent(&Torrent {
         info_hash,
         ..file(2)
     });
@@ -857,7 +857,7 @@ fn parameters_nobody_knows_are_ignored_however_long() {
 fn a_plus_sign_is_a_space_and_2b_is_a_plus_sign() {
     let site = Site::new(json!({}));
     let info_hash = InfoHash(*b" + 0123456789 ++ xyz");
-    site.tracker.put_torrent(&FileRow {
+    site.tracker.put_torrent(&Torrent {
         info_hash,
         ..file(2)
     });
@@ -884,7 +884,7 @@ fn any_bytes_encoded_in_any_legal_way_are_themselves() {
     let values = (bytes.clone(), ways.clone(), bytes, ways);
     check(400, values, |(info_hash, way, peer_id, another_way)| {
         let hash = InfoHash(info_hash.clone().try_into().unwrap());
-        site.tracker.put_torrent(&FileRow {
+        site.tracker.put_torrent(&Torrent {
             info_hash: hash,
             ..file(2)
         });

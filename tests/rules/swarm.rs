@@ -14,7 +14,7 @@ use goat::net::message::Request;
 use goat::protocol::{Addresses, Announce, Event, Moved, Peers, Scrape, Want, ip4, ip6, port};
 use goat::random::Rng;
 use goat::rules::swarm::Swarm;
-use goat::store::FileRow;
+use goat::store::Torrent;
 use goat::torrent::{InfoHash, PeerId};
 use proptest::prelude::*;
 use serde_json::json;
@@ -388,9 +388,8 @@ fn an_answer_has_these_keys_in_order() {
 fn an_answer_holds_the_numbers_of_the_swarm() {
     let site = Site::new(json!({}));
     site.fill(3);
-    site.tracker.put_torrent(&FileRow {
+    site.tracker.put_torrent(&Torrent {
         completed: 42,
-        factors: Default::default(),
         ..file(1)
     });
     let answer = site.announce(Query::new(1).set("left", "0"));
@@ -554,10 +553,9 @@ fn a_scrape_answers_each_hash_under_its_20_bytes() {
     ]
     .map(InfoHash);
     for (id, info_hash) in (2..).zip(odd) {
-        site.tracker.put_torrent(&FileRow {
+        site.tracker.put_torrent(&Torrent {
             info_hash,
             completed: 40 + id,
-            factors: Default::default(),
             ..file(id)
         });
     }
@@ -602,7 +600,7 @@ fn a_scrape_takes_up_to_74_hashes() {
 #[test]
 fn a_scrape_leaves_out_what_is_not_known_or_not_verified() {
     let site = Site::new(json!({}));
-    site.tracker.put_torrent(&FileRow {
+    site.tracker.put_torrent(&Torrent {
         verified: false,
         ..file(2)
     });

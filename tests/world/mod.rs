@@ -19,7 +19,7 @@ use goat::random::Rng;
 use goat::rules::access::{Access, User};
 use goat::rules::announce::{self, Admitted, Buffers, Visitor};
 use goat::rules::swarm::Swarms;
-use goat::store::{FileRow, NewUser};
+use goat::store::{NewUser, Torrent};
 use goat::torrent::{InfoHash, PeerId};
 use goat::tracker::Tracker;
 use goat::web::PAGES;
@@ -44,16 +44,18 @@ pub fn hash(n: u32) -> InfoHash {
 }
 
 /// The `n`th torrent as a row of `files`, verified.
-pub fn file(n: u32) -> FileRow {
+pub fn file(n: u32) -> Torrent {
     let name = String::new();
-    FileRow {
+    Torrent {
         id: n,
         info_hash: hash(n),
         name,
         size: 0,
         verified: true,
         completed: 0,
-        ..FileRow::default()
+        upload_percent: 100,
+        download_percent: 100,
+        ..Torrent::default()
     }
 }
 

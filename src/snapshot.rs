@@ -1,0 +1,113 @@
+//! The state of the tracker at one time: what its log, `/api/status`, the page and the metrics say.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+
+use crate::history::Sample;
+use crate::tracker::Tracker;
+
+/// The fields of `/api/status` that change, first those of the original, in its words.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Threads.
+    num_goroutine: u64,
+    /// Resident, in millions of bytes.
+    memory_mb: f64,
+    pub http: Requests,
+    udp: Requests,
+    version: &'static str,
+    /// Seconds since 1970.
+    pub start_time: u32,
+    pub users: usize,
+    #[serde(flatten)]
+    pub sample: Sample,
+    pub database: Database,
+    /// TCP connections accepted.
+    #[serde(skip)]
+    pub connections: u64,
+    #[serde(skip)]
+    pub process: Process,
+}
+
+/// Requests that came in: in the last minute, and since the start.
+#[derive(Serialize)]
+pub struct Requests {
+    pub current: u64,
+    pub total: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Database {
+    /// It answered when it was asked last.
+    pub up: bool,
+    pub unsaved_rows: u64,
+    /// Seconds.
+    pub unsaved_age: u32,
+}
+
+/// What the kernel says of this process; 0 where it does not.
+pub struct Process {
+    /// Bytes of memory that are resident.
+    pub resident: u64,
+    pub threads: u64,
+    /// Files and sockets that are open.
+    pub descriptors: usize,
+    /// Seconds on a processor.
+    pub cpu: f64,
+}
+
+impl Snapshot {
+    /// What is known now. Torrents and peers are as of the last five seconds.
+    pub fn take(tracker: &Tracker) -> Snapshot {
+        let now = tracker.clock.now();
+        let (sample, before) = tracker.history.now(&tracker.metrics, &tracker.store, now);
+        let requests = |total: u64, before: u64| Requests { current: total.saturating_sub(before), total };
+        let process = Process::now();
+        Snapshot {
+            num_goroutine: process.threads,
+            memory_mb: process.resident as f64 / 1e6,
+            http: requests(sample.http, before.http),
+            udp: requests(sample.udp, before.udp),
+            version: env!("CARGO_PKG_VERSION"),
+            start_time: tracker.clock.started(),
+            users: tracker.access.users(),
+            sample,
+            database: Database {
+                up: tracker.metrics.database_up(),
+                unsaved_rows: tracker.stats.unsaved.load(Relaxed),
+                unsaved_age: tracker.metrics.unsaved_age(now),
+            },
+            connections: tracker.stats.connections.load(Relaxed),
+            process,
+        }
+    }
+
+    /// Users, torrents and peers, in words.
+    pub fn counts(&self) -> String {
+        let Sample { torrents, seeders, leechers, .. } = self.sample;
+        format!("{} users, {torrents} torrents, {seeders} seeders, {leechers} leechers", self.users)
+    }
+}
+
+impl Process {
+    fn now() -> Process {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // After the name, which may hold anything but ends with the last parenthesis: the 12th and 13th of
+        // the fields, in hundredths of a second.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        Process {
+            resident: number("VmRSS:").saturating_mul(1024),
+            threads: number("Threads:"),
+            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count().saturating_sub(1)),
+            cpu: fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0,
+        }
+    }
+}

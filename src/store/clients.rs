@@ -1,0 +1,114 @@
+//! Clients that are let in, and what members' clients suggest for approval: clients and torrents.
+
+use serde::{Deserialize, Serialize};
+
+use super::pool::Store;
+use super::row::rows;
+use super::sql::{Error, Value, big};
+use crate::torrent::InfoHash;
+
+/// A row of `whitelist`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Client {
+    /// The prefix of User-Agents or peer ids.
+    pub client: String,
+    /// Whether it is let in.
+    pub approved: bool,
+    /// Whether it is not let in, and no operator has said no.
+    pub pending: bool,
+    /// When a member first used it, in seconds since 1970; `None`: others named it.
+    pub suggested: Option<u32>,
+    /// The name of that member, if they are still one; `None` for whom it is none of their business.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggested_by: Option<String>,
+    /// Peers with such a peer id, if memory was asked.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<u64>,
+}
+
+/// Something that the database does not have and that an operator may want to approve.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Suggestion {
+    /// The User-Agent of a member's client.
+    Client(String),
+    /// A torrent that a member's client announced.
+    Torrent(InfoHash),
+}
+
+/// The most suggestions that wait for an operator, of each kind.
+pub const MAX_PENDING: usize = 1000;
+/// The most of them that one member may have.
+pub const MAX_PENDING_BY_ONE: usize = 20;
+
+impl Store {
+    /// All clients, by prefix.
+    pub fn clients(&self) -> Result<Vec<Client>, Error> {
+        let sql =
+            "SELECT client, approved, approved = 0 AND suggested >= 0, CASE WHEN suggested > 0 THEN suggested END,
+            COALESCE(username, '') FROM whitelist w LEFT JOIN users u ON u.id = w.suggested_by ORDER BY client";
+        self.rows(sql, &[])
+    }
+
+    /// The approved prefixes of User-Agents and peer ids.
+    pub fn approved_clients(&self) -> Result<Vec<Box<[u8]>>, Error> {
+        let sql = "SELECT client FROM whitelist WHERE approved = 1 AND client <> ''";
+        Ok(self.rows::<(String,)>(sql, &[])?.into_iter().map(|(client,)| client.into_bytes().into()).collect())
+    }
+
+    /// Approves or denies a client, known so far or not. It is no suggestion any more, nor are those that an
+    /// approved one covers.
+    pub fn set_client(&self, prefix: &str, approved: bool) -> Result<(), Error> {
+        let insert = self.dialect.insert_ignore();
+        self.transaction(|c| {
+            let values = [approved.into(), prefix.into()];
+            c.execute(&format!("{insert} INTO whitelist (approved, client) VALUES (?, ?)"), &values)?;
+            let values = [approved.into(), judged(approved), prefix.into()];
+            c.execute("UPDATE whitelist SET approved = ?, suggested = ? WHERE client = ?", &values)?;
+            if approved {
+                let sql = "DELETE FROM whitelist WHERE approved = 0 AND suggested > 0 AND SUBSTR(client, 1, ?) = ?";
+                c.execute(sql, &[big(prefix.chars().count() as u64), prefix.into()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets a client; returns whether it was there.
+    pub fn remove_client(&self, prefix: &str) -> Result<bool, Error> {
+        Ok(self.write("DELETE FROM whitelist WHERE client = ?", &[prefix.into()])? > 0)
+    }
+
+    /// Writes down what members suggested, unapproved, while fewer than [`MAX_PENDING`] of the kind wait, and fewer
+    /// than [`MAX_PENDING_BY_ONE`] of the member. Returns what was not there already.
+    pub fn suggest(&self, suggestions: &[(Suggestion, u32)], now: u32) -> Result<Vec<Suggestion>, Error> {
+        let insert = self.dialect.insert_ignore();
+        let mut new = Vec::new();
+        for (suggestion, user) in suggestions {
+            let (table, column, unapproved, key) = match suggestion {
+                Suggestion::Client(agent) => ("whitelist", "client", "approved", agent.clone()),
+                Suggestion::Torrent(hash) => ("files", "info_hash", "verified", hash.to_string()),
+            };
+            let count = format!(
+                "SELECT COUNT(*), COUNT(CASE WHEN suggested_by = ? THEN 1 END) FROM {table}
+                 WHERE {unapproved} = 0 AND suggested >= 0"
+            );
+            let sql = format!("{insert} INTO {table} ({column}, suggested, suggested_by) VALUES (?, ?, ?)");
+            let inserted = self.with(|c| {
+                let (all, own) = rows::<(u64, u64)>(c, &count, &[(*user).into()])?.pop().unwrap_or_default();
+                if all >= MAX_PENDING as u64 || *user != 0 && own >= MAX_PENDING_BY_ONE as u64 {
+                    return Ok(0);
+                }
+                c.execute(&sql, &[key.as_str().into(), now.into(), (*user).into()])
+            })?;
+            if inserted > 0 {
+                new.push(suggestion.clone());
+            }
+        }
+        Ok(new)
+    }
+}
+
+/// What `suggested` says of what an operator has approved or refused.
+pub(super) fn judged(approved: bool) -> Value<'static> {
+    Value::Int(i64::from(approved) - 1)
+}

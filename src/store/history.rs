@@ -1,0 +1,45 @@
+//! What moved, and the hours of the history.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::pool::Store;
+use super::sql::{Error, big};
+
+/// What happened in one step or one hour, as a row of numbers: time, announces answered, announces and
+/// scrapes refused, seeders, leechers, bytes uploaded, bytes downloaded.
+pub type HistoryRow = [u64; 7];
+
+/// How long the hours are kept, in seconds: 400 days.
+const KEEP_HOURS: u64 = 400 * 86_400;
+
+impl Store {
+    /// Bytes that were written into the books since the start: uploaded and downloaded.
+    pub fn moved(&self) -> [u64; 2] {
+        self.moved.each_ref().map(|bytes| bytes.load(Relaxed))
+    }
+
+    /// Adds what happened to the hour that began at its time; seeders and leechers are those of now.
+    pub fn add_to_hour(&self, row: &HistoryRow) -> Result<(), Error> {
+        let add = self.dialect.upsert(
+            "time",
+            "announces = hours.announces + NEW(announces), refused = hours.refused + NEW(refused),
+             seeders = NEW(seeders), leechers = NEW(leechers), uploaded = hours.uploaded + NEW(uploaded),
+             downloaded = hours.downloaded + NEW(downloaded)",
+        );
+        let sql = format!(
+            "INSERT INTO hours (time, announces, refused, seeders, leechers, uploaded, downloaded)
+             VALUES (?, ?, ?, ?, ?, ?, ?) {add}"
+        );
+        self.transaction(|c| {
+            c.execute("DELETE FROM hours WHERE time < ?", &[big(row[0].saturating_sub(KEEP_HOURS))])?;
+            c.execute(&sql, &row.map(big)).map(drop)
+        })
+    }
+
+    /// The hours that began after `after` (seconds since 1970), in order.
+    pub fn hours(&self, after: u32) -> Result<Vec<HistoryRow>, Error> {
+        let sql = "SELECT time, announces, refused, seeders, leechers, uploaded, downloaded
+            FROM hours WHERE time > ? ORDER BY time";
+        self.rows(sql, &[after.into()])
+    }
+}

@@ -1,0 +1,319 @@
+//! Members: what is listed of them, and what operators do to them.
+//!
+//! Sessions are closed too, for where no tracker runs; one that runs follows the triggers and writes its own.
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::insert_key;
+use super::list::{Order, Page, Source, joined};
+use super::pool::Store;
+use super::row::{rows, usual};
+use super::sql::{Connection, Error, Kind, Value};
+use crate::random::secret;
+
+/// A row of `users`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    pub id: u32,
+    pub name: String,
+    /// What the announce URLs contain.
+    #[serde(skip_serializing)]
+    pub passkey: String,
+    /// Sees everything through the API.
+    pub admin: bool,
+    /// May not announce.
+    pub banned: bool,
+    /// The most torrents to be active on; 0 is no limit.
+    pub torrent_limit: u32,
+    /// Bytes credited.
+    pub uploaded: u64,
+    pub downloaded: u64,
+    /// Seconds since 1970.
+    pub create_time: u32,
+    pub ban_reason: String,
+    /// `uploaded` to `downloaded`, where there is something downloaded.
+    #[serde(skip_deserializing)]
+    pub ratio: Option<f64>,
+    /// Torrents active on now, if memory was asked.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub active: Option<u32>,
+    #[serde(flatten, skip_deserializing)]
+    pub activity: Option<Activity>,
+}
+
+/// What a member has done on all torrents together.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Activity {
+    /// Torrents seeded and leeched now.
+    pub seeding: u32,
+    pub leeching: u32,
+    /// Torrents downloaded completely.
+    pub snatches: u32,
+    /// Seconds, all torrents added up.
+    pub seed_time: u64,
+    /// The last announce, in seconds since 1970.
+    pub last_seen: Option<u32>,
+    /// Bytes that moved.
+    pub raw_uploaded: u64,
+    pub raw_downloaded: u64,
+}
+
+pub(super) const USER_COLUMNS: &str =
+    "id, username, passkey, admin, banned, torrent_limit, uploaded, downloaded, create_time, ban_reason";
+/// The columns of [`Activity`].
+const ACTIVITY: &str =
+    "COALESCE(seeding, 0), COALESCE(leeching, 0), COALESCE(snatches, 0), COALESCE(seed_time, 0), seen,
+    COALESCE(moved_up, 0), COALESCE(moved_down, 0)";
+
+/// By what users can be sorted.
+pub const USER_ORDERS: [Order; 6] = [
+    Order::new("id", "id", false),
+    Order::new("name", "username", false),
+    Order::new("uploaded", "uploaded", true),
+    Order::new("downloaded", "downloaded", true),
+    // Who has downloaded nothing has an infinite ratio, or none.
+    Order::new(
+        "ratio",
+        "CASE WHEN downloaded > 0 THEN 1.0 * uploaded / downloaded WHEN uploaded > 0 THEN 1e300 ELSE -1.0 END",
+        true,
+    ),
+    Order::new("createTime", "create_time", false),
+];
+
+/// Which users to list.
+#[derive(Clone, Copy)]
+pub enum Who {
+    Everybody,
+    Banned,
+    /// One, by `users.id`.
+    Id(u32),
+}
+
+/// A user just made, with the secrets that are shown once.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    pub id: u32,
+    /// What the announce URLs contain: 40 hex digits.
+    pub passkey: String,
+    /// The password of the API: 40 hex digits. The database keeps only its hash.
+    pub api_key: String,
+}
+
+/// The longest user name, in characters.
+const MAX_NAME: usize = 64;
+
+impl Store {
+    /// Whether there is any user.
+    pub fn has_users(&self) -> Result<bool, Error> {
+        Ok(self.row::<(u32,)>("SELECT id FROM users LIMIT 1", &[])?.is_some())
+    }
+
+    /// Makes a user with a new passkey and API key.
+    pub fn add_user(&self, name: &str, torrent_limit: u32, admin: bool) -> Result<NewUser, Error> {
+        check_name(name).map_err(Error::other)?;
+        let passkey = secret::<20>().map_err(Error::other)?;
+        let api_key = secret::<20>().map_err(Error::other)?;
+        let id = self.transaction(|c| {
+            not_an_id(c, name, 0)?;
+            let sql = "INSERT INTO users (username, passkey, torrent_limit, admin) VALUES (?, ?, ?, ?)";
+            let values = [name.into(), passkey.as_str().into(), torrent_limit.into(), admin.into()];
+            c.execute(sql, &values).map_err(|e| taken(e, name))?;
+            let id = c.last_id();
+            insert_key(c, id, &api_key)?;
+            Ok(id)
+        })?;
+        Ok(NewUser { id, passkey, api_key })
+    }
+
+    /// Calls `sink` for some users; with what they do, if that is asked for, according to sessions that announced since
+    /// a time in seconds since 1970.
+    pub fn users(&self, who: Who, page: &Page, since: Option<u32>, mut sink: impl FnMut(User)) -> Result<(), Error> {
+        let (filter, one) = match who {
+            Who::Everybody => ("1 = 1", None),
+            Who::Banned => ("banned = 1", None),
+            Who::Id(id) => ("users.id = ?", Some(id)),
+        };
+        let (columns, tables, mut values) = joined("users", (USER_COLUMNS, ACTIVITY), one, since);
+        values.extend(one.map(Value::from));
+        let from = format!("{tables} WHERE {filter}");
+        let source = Source { columns: &columns, from: &from, values: &values, id: "users.id" };
+        self.list(&source, page, &mut |(user, activity): (User, _)| {
+            sink(User { ratio: ratio(user.uploaded, user.downloaded), activity, ..user });
+        })
+    }
+
+    /// The user with an id.
+    pub fn user_by_id(&self, id: u32) -> Result<Option<User>, Error> {
+        self.row(&format!("SELECT {USER_COLUMNS} FROM users WHERE id = ?"), &[id.into()])
+    }
+
+    /// The user with a passkey.
+    pub fn user_by_passkey(&self, passkey: &str) -> Result<Option<User>, Error> {
+        self.row(&format!("SELECT {USER_COLUMNS} FROM users WHERE passkey = ?"), &[passkey.into()])
+    }
+
+    /// The id of the user with a name, or else with an id.
+    pub fn find_user(&self, text: &str) -> Result<Option<u32>, Error> {
+        let sql = format!("SELECT id FROM users WHERE {}", self.dialect.has_name());
+        let by_name = self.row(&sql, &[text.into()])?.map(|(id,)| id);
+        match text.parse() {
+            Ok(id) if by_name.is_none() => Ok(self.user_by_id(id)?.map(|user| user.id)),
+            _ => Ok(by_name),
+        }
+    }
+
+    /// The addresses that a user announced from and when they did last, in seconds since 1970; the newest first.
+    pub fn user_addresses(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
+        let whose = "user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)";
+        let sql = format!(
+            "SELECT MAX(time), ip FROM (SELECT ipv4 AS ip, time4 AS time FROM peers WHERE {whose}
+             UNION ALL SELECT ipv6, time6 FROM peers WHERE {whose}) a WHERE ip <> '' GROUP BY ip ORDER BY MAX(time) DESC, ip"
+        );
+        let seen: Vec<(u32, String)> = self.rows(&sql, &[id.into(); 4])?;
+        Ok(seen.into_iter().map(|(time, ip)| (time, usual(ip))).collect())
+    }
+
+    /// The clients that a user announced with, by the first 8 bytes of their peer ids, likewise.
+    pub fn user_clients(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
+        let sql = "SELECT MAX(time), HEX(SUBSTR(peer_id, 1, 8)) FROM peers
+            WHERE user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)
+            GROUP BY SUBSTR(peer_id, 1, 8) ORDER BY MAX(time) DESC";
+        let seen: Vec<(u32, String)> = self.rows(sql, &[id.into(); 2])?;
+        Ok(seen.into_iter().map(|(time, hex)| (time, unhex(&hex).escape_ascii().to_string())).collect())
+    }
+
+    /// Shuts a user out. Without a reason the one that was given before stays.
+    pub fn ban(&self, id: u32, reason: Option<&str>) -> Result<(), Error> {
+        self.transaction(|c| {
+            self.keep_an_admin(c, id)?;
+            c.execute("UPDATE users SET banned = 1 WHERE id = ?", &[id.into()])?;
+            if let Some(reason) = reason {
+                c.execute("UPDATE users SET ban_reason = ? WHERE id = ?", &[reason.into(), id.into()])?;
+            }
+            close_sessions(c, "user_id", id)
+        })
+    }
+
+    /// Lets a user in again.
+    pub fn unban(&self, id: u32) -> Result<(), Error> {
+        self.write("UPDATE users SET banned = 0, ban_reason = '' WHERE id = ?", &[id.into()]).map(drop)
+    }
+
+    /// Makes a user an administrator, or takes that back.
+    pub fn set_admin(&self, id: u32, admin: bool) -> Result<(), Error> {
+        self.transaction(|c| {
+            if !admin {
+                self.keep_an_admin(c, id)?;
+            }
+            c.execute("UPDATE users SET admin = ? WHERE id = ?", &[admin.into(), id.into()]).map(drop)
+        })
+    }
+
+    /// Refuses to take away the last administrator who is not banned.
+    fn keep_an_admin(&self, c: &mut dyn Connection, id: u32) -> Result<(), Error> {
+        let sql = format!("SELECT id FROM users WHERE admin = 1 AND banned = 0{}", self.dialect.for_update());
+        let admins: Vec<(u32,)> = rows(c, &sql, &[])?;
+        let message = "this is the last administrator: first make another one with `goat user admin NAME on`";
+        if admins == [(id,)] { Err(Error::other(message)) } else { Ok(()) }
+    }
+
+    /// Gives a user another name.
+    pub fn rename_user(&self, id: u32, name: &str) -> Result<(), Error> {
+        check_name(name).map_err(Error::other)?;
+        self.transaction(|c| {
+            not_an_id(c, name, id)?;
+            let done = c.execute("UPDATE users SET username = ? WHERE id = ?", &[name.into(), id.into()]);
+            done.map(drop).map_err(|e| taken(e, name))
+        })
+    }
+
+    /// Removes a user. What they moved stays on the torrents' accounts, under an id that nobody gets again.
+    pub fn remove_user(&self, id: u32) -> Result<(), Error> {
+        self.transaction(|c| {
+            self.keep_an_admin(c, id)?;
+            c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
+            c.execute("DELETE FROM users WHERE id = ?", &[id.into()])?;
+            close_sessions(c, "user_id", id)
+        })
+    }
+
+    /// Gives a user a new passkey, and returns it.
+    pub fn new_passkey(&self, id: u32) -> Result<String, Error> {
+        let passkey = secret::<20>().map_err(Error::other)?;
+        self.write("UPDATE users SET passkey = ? WHERE id = ?", &[passkey.as_str().into(), id.into()])?;
+        Ok(passkey)
+    }
+
+    /// Sets how many torrents a user may be active on; 0 is no limit.
+    pub fn set_limit(&self, id: u32, limit: u32) -> Result<(), Error> {
+        self.write("UPDATE users SET torrent_limit = ? WHERE id = ?", &[limit.into(), id.into()]).map(drop)
+    }
+
+    /// Adds bytes to what a user was credited; negative ones take away, down to 0. Whether more was to be taken away
+    /// than was there.
+    pub fn credit(&self, id: u32, uploaded: i64, downloaded: i64) -> Result<bool, Error> {
+        self.transaction(|c| {
+            let sql = "SELECT uploaded, downloaded FROM users WHERE id = ?";
+            let (up, down) = rows::<(i64, i64)>(c, sql, &[id.into()])?.pop().unwrap_or_default();
+            let sum = |what: &str, has: i64, more: i64| {
+                let much = || Error::other(format!("{what} is {has}: with {more} it is more than {}", i64::MAX));
+                has.checked_add(more).ok_or_else(much)
+            };
+            let up = sum("uploaded", up, uploaded)?;
+            let down = sum("downloaded", down, downloaded)?;
+            let values = [Value::Int(up.max(0)), Value::Int(down.max(0)), id.into()];
+            c.execute("UPDATE users SET uploaded = ?, downloaded = ? WHERE id = ?", &values)?;
+            Ok(up < 0 || down < 0)
+        })
+    }
+}
+
+/// To three places; `None` where nothing was downloaded.
+fn ratio(uploaded: u64, downloaded: u64) -> Option<f64> {
+    (downloaded > 0).then(|| (uploaded as f64 / downloaded as f64 * 1000.0).round() / 1000.0)
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2).filter_map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
+    pairs.collect()
+}
+
+/// Whether somebody can be called so.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let length = name.chars().count();
+    if length == 0 || length > MAX_NAME || name.chars().any(|c| c.is_control() || c == ':') || name.trim() != name {
+        return Err(format!(
+            "a user name has 1 to {MAX_NAME} characters, no control characters, no colon, and no space at its ends"
+        ));
+    }
+    Ok(())
+}
+
+/// Says of a name that exists that it does.
+fn taken(e: Error, name: &str) -> Error {
+    match e.kind {
+        Kind::Exists => Error { kind: Kind::Exists, message: format!("there is a user named {name} already") },
+        _ => e,
+    }
+}
+
+/// Keeps a user other than `own` from being called what another one is meant by: their id.
+pub(super) fn not_an_id(c: &mut dyn Connection, name: &str, own: u32) -> Result<(), Error> {
+    let Some(id) = name.parse::<u32>().ok().filter(|id| *id != own) else { return Ok(()) };
+    let found: Vec<(u32,)> = rows(c, "SELECT id FROM users WHERE id = ?", &[id.into()])?;
+    let message = format!("{name} is the id of another member: choose another name");
+    if found.is_empty() { Ok(()) } else { Err(Error::other(message)) }
+}
+
+/// Closes the sessions of one user or torrent, by the name of the column.
+pub(super) fn close_sessions(c: &mut dyn Connection, column: &str, id: u32) -> Result<(), Error> {
+    let on = match column {
+        "user_id" => "file_id IN (SELECT file_id FROM totals WHERE user_id = ?)",
+        _ => "file_id = ?",
+    };
+    let sql = format!("UPDATE sessions SET closed = ? WHERE {column} = ? AND {on} AND closed = 0");
+    let now = u32::try_from(crate::clock::now()).unwrap_or(u32::MAX);
+    c.execute(&sql, &[now.into(), id.into(), id.into()]).map(drop)
+}
