@@ -34,7 +34,7 @@ use crate::sync::lock;
 
 /// Why a call of the API is refused: a status and what is said of it.
 #[derive(Debug)]
-pub struct Failure(pub u16, pub String);
+pub(crate) struct Failure(pub u16, pub String);
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
@@ -53,14 +53,14 @@ impl From<serde_json::Error> for Failure {
 }
 
 /// What a request says who it is.
-pub enum Credentials {
+pub(crate) enum Credentials {
     Basic(String, String),
     /// The public part of a key, a nonce, and the signature in hex.
     Signed(String, String, String),
 }
 
 #[derive(Default)]
-pub struct Auth {
+pub(crate) struct Auth {
     /// The server key, once it was read.
     key: Mutex<Option<hmac::Key>>,
 }
@@ -70,7 +70,7 @@ const MAX_NONCE: usize = 64;
 
 impl Credentials {
     /// Reads the Authorization header.
-    pub fn of(header: Option<&[u8]>) -> Result<Credentials, Failure> {
+    pub(crate) fn of(header: Option<&[u8]>) -> Result<Credentials, Failure> {
         let missing = || Failure(401, "No authentication: send your user name and API key (HTTP Basic)".into());
         let header = header.ok_or_else(missing)?;
         let (scheme, encoded) = header.split_at_checked(6).ok_or_else(missing)?;
@@ -94,7 +94,7 @@ impl Credentials {
 }
 
 /// A call, as far as it must be known to know who calls.
-pub struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     pub from: IpAddr,
     /// GET, HEAD, POST, ...
     pub method: &'a str,
@@ -104,7 +104,7 @@ pub struct Caller<'a> {
 
 impl Auth {
     /// The member who calls, proved by the credentials; with the SHA-256 of the API key, if one was sent.
-    pub fn identify(
+    pub(crate) fn identify(
         &self,
         config: &Config,
         store: &Store,
@@ -144,7 +144,7 @@ impl Auth {
     }
 
     /// The secret that belongs to a public part, as 40 hex digits.
-    pub fn secret(&self, config: &Config, public: &str, user: u32) -> Result<String, Failure> {
+    pub(crate) fn secret(&self, config: &Config, public: &str, user: u32) -> Result<String, Failure> {
         let mut key = lock(&self.key);
         if key.is_none() {
             let bytes = server_key(config).map_err(|e| {
@@ -188,7 +188,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Bytes as base64 (RFC 4648), padded.
-pub fn base64_encode(bytes: &[u8]) -> String {
+pub(crate) fn base64_encode(bytes: &[u8]) -> String {
     let mut out = String::new();
     for group in bytes.chunks(3) {
         let bits = group.iter().enumerate().fold(0u32, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));

@@ -12,18 +12,17 @@ use crate::store::{Error, HistoryRow, Kind, Store};
 use crate::sync::lock;
 
 /// Seconds between two samples.
-pub const STEP: u32 = 5;
+pub(crate) const STEP: u32 = 5;
 /// Samples kept: half an hour.
 const SAMPLES: usize = 361;
 /// The least seconds between two additions to the current hour's row.
 const SAVE: u32 = 60;
-/// Seconds of an hour.
-pub const HOUR: u32 = 3_600;
+pub(crate) const HOUR: u32 = 3_600;
 
 /// Torrents and peers at one time, and what was counted from the start until then.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Seconds since 1970.
     pub time: u32,
     /// Those that an operator has approved, or that need no approval, and those that somebody is on.
@@ -45,7 +44,7 @@ pub struct Sample {
 }
 
 /// The names of the columns of [`HistoryRow`].
-pub const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"];
+pub(crate) const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"];
 
 impl Sample {
     /// What was counted, with the torrents and peers of another sample.
@@ -85,7 +84,7 @@ impl Sample {
 
 /// The last half hour.
 #[derive(Default)]
-pub struct History {
+pub(crate) struct History {
     samples: Mutex<VecDeque<Sample>>,
     /// Up to here the hours' rows hold what happened.
     saved: Mutex<Sample>,
@@ -101,7 +100,7 @@ const WALK: usize = 4_096;
 
 impl History {
     /// Takes a sample, if it is time for one.
-    pub fn tick(&self, metrics: &Metrics, swarms: &Swarms, store: &Store, now: u32) {
+    pub(crate) fn tick(&self, metrics: &Metrics, swarms: &Swarms, store: &Store, now: u32) {
         if lock(&self.samples).back().is_some_and(|last| now < last.time.saturating_add(STEP)) {
             return;
         }
@@ -114,7 +113,7 @@ impl History {
     }
 
     /// Adds what happened to the row of this hour, if it is time for that or for the last time.
-    pub fn save(&self, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
+    pub(crate) fn save(&self, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
         let saved = *lock(&self.saved);
         let Some(sample) = lock(&self.samples).back().copied() else { return Ok(()) };
         if !at_last && now < saved.time.saturating_add(SAVE) {
@@ -131,7 +130,7 @@ impl History {
     }
 
     /// What is counted now, with the torrents and peers of the last sample; and the sample of a minute ago.
-    pub fn now(&self, metrics: &Metrics, store: &Store, now: u32) -> (Sample, Sample) {
+    pub(crate) fn now(&self, metrics: &Metrics, store: &Store, now: u32) -> (Sample, Sample) {
         let samples = lock(&self.samples);
         let before = samples.iter().rev().find(|sample| sample.time.saturating_add(60) <= now);
         let last = samples.back().copied().unwrap_or_default();
@@ -139,14 +138,14 @@ impl History {
     }
 
     /// What happened in each step that ended after `after`, in order.
-    pub fn rows(&self, after: u32) -> Vec<HistoryRow> {
+    pub(crate) fn rows(&self, after: u32) -> Vec<HistoryRow> {
         let samples = lock(&self.samples);
         let pairs = samples.iter().zip(samples.iter().skip(1));
         pairs.filter(|(_, now)| now.time > after).map(|(then, now)| now.since(then)).collect()
     }
 
     /// Peers by the beginnings of their ids, counted at most once a minute.
-    pub fn peers_by_client(&self, swarms: &Swarms, now: u32) -> Arc<Heads> {
+    pub(crate) fn peers_by_client(&self, swarms: &Swarms, now: u32) -> Arc<Heads> {
         // One at a time: who comes meanwhile waits for the same numbers.
         let mut kept = lock(&self.clients);
         if kept.0 == 0 || now >= kept.0.saturating_add(60) {

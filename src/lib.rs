@@ -35,24 +35,24 @@
 #[cfg(not(any(feature = "sqlite", feature = "mysql")))]
 compile_error!("goat needs a database: build it with the feature sqlite, mysql or both");
 
-pub mod auth;
+mod auth;
 pub mod books;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod history;
+mod history;
 pub mod keeper;
-pub mod log;
+mod log;
 pub mod metrics;
 pub mod net;
 pub mod protocol;
 pub mod random;
 pub mod rules;
-pub mod serve;
-pub mod server;
+mod serve;
+mod server;
 mod snapshot;
 pub mod store;
-pub mod sync;
+mod sync;
 mod sys;
 pub mod torrent;
 pub mod tracker;

@@ -21,7 +21,7 @@ pub enum Transport {
 }
 
 /// The words for the [`Transport`]s, in their order.
-pub const LISTENERS: [&str; 3] = ["http", "https", "udp"];
+pub(crate) const LISTENERS: [&str; 3] = ["http", "https", "udp"];
 
 /// What a request of a client asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,25 +34,25 @@ pub enum Asked {
 }
 
 /// The words for what was [`Asked`].
-pub const EVENTS: [&str; 6] = ["none", "started", "stopped", "completed", "paused", "unknown"];
+pub(crate) const EVENTS: [&str; 7] = ["none", "started", "stopped", "completed", "paused", "unknown", "scrape"];
 
 impl Asked {
-    /// The place among [`EVENTS`]; `None` for a scrape.
-    fn event(self) -> Option<usize> {
-        Some(match self {
+    /// The place among [`EVENTS`].
+    fn event(self) -> usize {
+        match self {
             Asked::Announce(Event::None) => 0,
             Asked::Announce(Event::Started) => 1,
             Asked::Announce(Event::Stopped) => 2,
             Asked::Announce(Event::Completed) => 3,
             Asked::Announce(Event::Paused) => 4,
             Asked::Unknown => 5,
-            Asked::Scrape => return None,
-        })
+            Asked::Scrape => 6,
+        }
     }
 }
 
 /// The words for what became of it: an answer, or why there was none.
-pub const RESULTS: [&str; 11] = [
+pub(crate) const RESULTS: [&str; 11] = [
     "answered",
     "malformed",
     "no_user_agent",
@@ -85,7 +85,7 @@ fn result(refusal: Option<&Refusal>) -> usize {
 
 /// What became of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// A connect, answered with an id.
     Connect,
     /// An announce or scrape, answered.
@@ -101,7 +101,7 @@ pub enum Fate {
 }
 
 /// The words for the [`Fate`]s, in their order.
-pub const FATES: [&str; 6] = ["connect", "answered", "refused", "invalid_id", "ignored", "dropped"];
+pub(crate) const FATES: [&str; 6] = ["connect", "answered", "refused", "invalid_id", "ignored", "dropped"];
 
 /// How long something took: how often at most so many nanoseconds, and the sum.
 struct Histogram {
@@ -110,7 +110,7 @@ struct Histogram {
 }
 
 /// How long something may take to be counted in each place, in nanoseconds; what takes longer is in one more.
-pub const BOUNDS: [u64; 14] = [
+pub(crate) const BOUNDS: [u64; 14] = [
     10_000,
     25_000,
     50_000,
@@ -155,9 +155,7 @@ const PER_LISTENER: usize = EVENTS.len() * RESULTS.len();
 #[repr(align(128))]
 struct Slot {
     /// By listener, event and result.
-    announces: [AtomicU64; LISTENERS.len() * PER_LISTENER],
-    /// By listener and result.
-    scrapes: [AtomicU64; LISTENERS.len() * RESULTS.len()],
+    requests: [AtomicU64; LISTENERS.len() * PER_LISTENER],
     times: [Histogram; LISTENERS.len()],
     datagrams: [AtomicU64; FATES.len()],
 }
@@ -165,25 +163,28 @@ struct Slot {
 impl Slot {
     const fn new() -> Slot {
         Slot {
-            announces: [const { AtomicU64::new(0) }; LISTENERS.len() * PER_LISTENER],
-            scrapes: [const { AtomicU64::new(0) }; LISTENERS.len() * RESULTS.len()],
+            requests: [const { AtomicU64::new(0) }; LISTENERS.len() * PER_LISTENER],
             times: [const { Histogram::new() }; LISTENERS.len()],
             datagrams: [const { AtomicU64::new(0) }; FATES.len()],
         }
     }
 }
 
-/// Everything that is counted.
 pub struct Metrics {
     slots: [Slot; SLOTS],
     /// Answers of the API, the metrics and the page, by status.
     api: Mutex<BTreeMap<u16, u64>>,
     batches: Histogram,
-    rows: AtomicU64,
-    /// When nothing was unwritten last, in seconds since 1970.
-    saved: AtomicU32,
+    /// Rows written in batches.
+    pub(crate) rows: AtomicU64,
+    /// Rows that the database does not have yet.
+    pub(crate) unsaved: AtomicU64,
+    /// When there were none last, in seconds since 1970.
+    pub(crate) saved: AtomicU32,
     /// The last attempt to write or read the database did not fail.
-    database_up: AtomicBool,
+    pub(crate) database_up: AtomicBool,
+    /// TCP connections accepted.
+    pub(crate) connections: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -192,15 +193,16 @@ impl Default for Metrics {
             slots: [const { Slot::new() }; SLOTS],
             api: Mutex::default(),
             batches: Histogram::new(),
-            rows: AtomicU64::new(0),
-            saved: AtomicU32::new(0),
+            rows: AtomicU64::default(),
+            unsaved: AtomicU64::default(),
+            saved: AtomicU32::default(),
             database_up: AtomicBool::new(true),
+            connections: AtomicU64::default(),
         }
     }
 }
 
 impl Metrics {
-    /// The slot of this thread.
     fn slot(&self) -> &Slot {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static SLOT: Cell<usize> = const { Cell::new(usize::MAX) });
@@ -214,53 +216,25 @@ impl Metrics {
 
     /// Counts a request of a client that came at `start`.
     pub fn answered(&self, listener: Transport, asked: Asked, refusal: Option<&Refusal>, start: Instant) {
-        let (slot, listener, result) = (self.slot(), listener as usize, result(refusal));
-        match asked.event() {
-            Some(event) => count(&slot.announces, listener * PER_LISTENER + event * RESULTS.len() + result),
-            None => count(&slot.scrapes, listener * RESULTS.len() + result),
-        }
+        let slot = self.slot();
+        let listener = listener as usize;
+        count(&slot.requests, listener * PER_LISTENER + asked.event() * RESULTS.len() + result(refusal));
         if let Some(times) = slot.times.get(listener) {
             times.add(start.elapsed());
         }
     }
 
-    /// Counts a datagram.
-    pub fn datagram(&self, fate: Fate) {
+    pub(crate) fn datagram(&self, fate: Fate) {
         count(&self.slot().datagrams, fate as usize);
     }
 
-    /// Counts an answer of the API.
-    pub fn api(&self, status: u16) {
+    pub(crate) fn api(&self, status: u16) {
         *lock(&self.api).entry(status).or_default() += 1;
     }
 
-    /// Counts a batch that was written.
-    pub fn wrote(&self, rows: usize, took: Duration) {
+    pub(crate) fn wrote(&self, rows: usize, took: Duration) {
         self.batches.add(took);
         self.rows.fetch_add(rows as u64, Relaxed);
-    }
-
-    /// Notes that nothing was unwritten at a time in seconds since 1970.
-    pub fn saved(&self, now: u32) {
-        self.saved.store(now, Relaxed);
-    }
-
-    /// For how many seconds something has been unwritten.
-    pub fn unsaved_age(&self, now: u32) -> u32 {
-        match self.saved.load(Relaxed) {
-            0 => 0,
-            saved => now.saturating_sub(saved),
-        }
-    }
-
-    /// Notes whether the database answers.
-    pub fn database(&self, up: bool) {
-        self.database_up.store(up, Relaxed);
-    }
-
-    /// Whether the database answers.
-    pub fn database_up(&self) -> bool {
-        self.database_up.load(Relaxed)
     }
 
     /// The sum of all slots' counters at a place.
@@ -268,28 +242,22 @@ impl Metrics {
         self.slots.iter().filter_map(|slot| counters(slot).get(at)).map(|counter| counter.load(Relaxed)).sum()
     }
 
-    /// Announces by the places of their listener, event and result.
-    pub fn announces_of(&self, listener: usize, event: usize, result: usize) -> u64 {
-        self.sum(|s| &s.announces, listener * PER_LISTENER + event * RESULTS.len() + result)
+    /// Announces or scrapes by the places of their listener, event and result.
+    pub(crate) fn requests_of(&self, listener: usize, event: usize, result: usize) -> u64 {
+        self.sum(|s| &s.requests, listener * PER_LISTENER + event * RESULTS.len() + result)
     }
 
-    /// Scrapes by the places of their listener and result.
-    pub fn scrapes_of(&self, listener: usize, result: usize) -> u64 {
-        self.sum(|s| &s.scrapes, listener * RESULTS.len() + result)
-    }
-
-    /// Datagrams by the place of their fate.
-    pub fn datagrams_of(&self, fate: usize) -> u64 {
+    pub(crate) fn datagrams_of(&self, fate: usize) -> u64 {
         self.sum(|s| &s.datagrams, fate)
     }
 
     /// Answers of the API by status.
-    pub fn statuses(&self) -> BTreeMap<u16, u64> {
+    pub(crate) fn statuses(&self) -> BTreeMap<u16, u64> {
         lock(&self.api).clone()
     }
 
     /// How many answers of a listener took how long, by [`BOUNDS`]; and nanoseconds in all.
-    pub fn answer_times(&self, listener: usize) -> (Vec<u64>, u64) {
+    pub(crate) fn answer_times(&self, listener: usize) -> (Vec<u64>, u64) {
         let times: Vec<&Histogram> = self.slots.iter().filter_map(|slot| slot.times.get(listener)).collect();
         let count = |at: usize| times.iter().filter_map(|h| h.counts.get(at)).map(|c| c.load(Relaxed)).sum();
         let counts = (0..=BOUNDS.len()).map(count).collect();
@@ -297,36 +265,29 @@ impl Metrics {
     }
 
     /// The same of the batches that were written.
-    pub fn batch_times(&self) -> (Vec<u64>, u64) {
+    pub(crate) fn batch_times(&self) -> (Vec<u64>, u64) {
         let counts = self.batches.counts.iter().map(|count| count.load(Relaxed)).collect();
         (counts, self.batches.nanos.load(Relaxed))
-    }
-
-    /// Rows written in batches.
-    pub fn batch_rows(&self) -> u64 {
-        self.rows.load(Relaxed)
     }
 
     /// Announces answered, and announces and scrapes refused.
     pub fn announces(&self) -> (u64, u64) {
         let (mut answered, mut refused) = (0, 0);
         for slot in &self.slots {
-            for results in slot.announces.chunks(RESULTS.len()).chain(slot.scrapes.chunks(RESULTS.len())) {
-                refused += results.iter().skip(1).map(|counter| counter.load(Relaxed)).sum::<u64>();
+            for (event, results) in slot.requests.chunks(RESULTS.len()).enumerate() {
+                let mut counts = results.iter().map(|counter| counter.load(Relaxed));
+                let good = counts.next().unwrap_or(0);
+                answered += if event % EVENTS.len() == Asked::Scrape.event() { 0 } else { good };
+                refused += counts.sum::<u64>();
             }
-            let first = slot.announces.iter().step_by(RESULTS.len());
-            answered += first.map(|counter| counter.load(Relaxed)).sum::<u64>();
         }
         (answered, refused)
     }
 
     /// Requests over HTTP and HTTPS, those of the API among them, and over UDP.
-    pub fn requests(&self) -> (u64, u64) {
-        let of = |listener: usize| {
-            let announces = (0..PER_LISTENER).map(|at| self.sum(|s| &s.announces, listener * PER_LISTENER + at));
-            let scrapes = (0..RESULTS.len()).map(|at| self.sum(|s| &s.scrapes, listener * RESULTS.len() + at));
-            announces.chain(scrapes).sum::<u64>()
-        };
+    pub(crate) fn requests(&self) -> (u64, u64) {
+        let sum = |at| self.sum(|s| &s.requests, at);
+        let of = |listener: usize| (0..PER_LISTENER).map(|at| sum(listener * PER_LISTENER + at)).sum::<u64>();
         (of(0) + of(1) + lock(&self.api).values().sum::<u64>(), of(2))
     }
 }

@@ -62,8 +62,9 @@ pub struct Process {
 impl Snapshot {
     /// What is known now. Torrents and peers are as of the last five seconds.
     pub fn take(tracker: &Tracker) -> Snapshot {
-        let now = tracker.clock.now();
-        let (sample, before) = tracker.history.now(&tracker.metrics, &tracker.store, now);
+        let (now, metrics) = (tracker.clock.now(), &tracker.metrics);
+        let saved = metrics.saved.load(Relaxed);
+        let (sample, before) = tracker.history.now(metrics, &tracker.store, now);
         let requests = |total: u64, before: u64| Requests { current: total.saturating_sub(before), total };
         let process = Process::now();
         Snapshot {
@@ -76,11 +77,11 @@ impl Snapshot {
             users: tracker.access.users(),
             sample,
             database: Database {
-                up: tracker.metrics.database_up(),
-                unsaved_rows: tracker.stats.unsaved.load(Relaxed),
-                unsaved_age: tracker.metrics.unsaved_age(now),
+                up: metrics.database_up.load(Relaxed),
+                unsaved_rows: metrics.unsaved.load(Relaxed),
+                unsaved_age: if saved == 0 { 0 } else { now.saturating_sub(saved) },
             },
-            connections: tracker.stats.connections.load(Relaxed),
+            connections: metrics.connections.load(Relaxed),
             process,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::auth::Auth;
 use crate::books::recovery::recover;
@@ -24,14 +24,6 @@ use crate::torrent::InfoHash;
 /// How often somebody is looked up, while the keeper takes over changes.
 const LOOKS: u32 = 3;
 
-#[derive(Default)]
-pub struct Stats {
-    /// TCP connections accepted.
-    pub connections: AtomicU64,
-    /// Rows that the database does not have yet.
-    pub unsaved: AtomicU64,
-}
-
 /// Everything that the threads share.
 pub struct Tracker {
     pub config: Config,
@@ -42,13 +34,10 @@ pub struct Tracker {
     pub store: Store,
     /// What the database does not have yet, where a kill cannot reach it.
     pub journal: Journal,
-    pub auth: Auth,
-    /// What was counted.
-    pub stats: Stats,
-    /// What else was counted, for Prometheus and the status page.
+    pub(crate) auth: Auth,
     pub metrics: Metrics,
     /// How it went, for the status page.
-    pub history: History,
+    pub(crate) history: History,
     pub clock: Clock,
     /// What others may make goat hold or do.
     pub limits: Limits,
@@ -72,7 +61,6 @@ impl Tracker {
             store,
             journal,
             auth: Auth::default(),
-            stats: Stats::default(),
             metrics: Metrics::default(),
             history: History::default(),
             clock,
@@ -132,7 +120,7 @@ impl Tracker {
     /// long, and nobody may try many passkeys.
     pub fn may_look_up(&self, unknown: &Refusal, from: IpAddr, now: u32) -> bool {
         let passkey = *unknown == Refusal::UnknownPasskey;
-        self.metrics.database_up() && (!passkey || self.limits.passkeys.room(Some(from), now).is_ok())
+        self.metrics.database_up.load(Relaxed) && (!passkey || self.limits.passkeys.room(Some(from), now).is_ok())
     }
 
     /// Asks the database about what memory did not know: a user or a torrent may have been made a moment ago.

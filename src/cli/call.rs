@@ -34,7 +34,6 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What a command returns.
 pub type Done = Result<(), Failure>;
 
 /// A command's words, as clap has read them.
@@ -128,7 +127,6 @@ pub fn store(config: &Config) -> Result<Store, Failure> {
 /// Of a database that is not there, or has none of goat's tables.
 pub const NO_DATABASE: &str = "nothing of goat's is there yet: `goat run` makes it";
 
-/// Seconds since 1970.
 pub fn now() -> u32 {
     u32::try_from(crate::clock::now()).unwrap_or(u32::MAX)
 }

@@ -5,10 +5,14 @@ use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::socket::SockType;
-use rustls::pki_types::CertificateDer;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, Error, RootCertStore};
 use serde_json::json;
 
 use super::call::{Call, Done, Failure, NO_DATABASE, now};
@@ -282,64 +286,33 @@ fn certificate(config: &Config) -> Finding {
     let Some((from, until)) = fs::read(&config.ssl.certificate).ok().and_then(|pem| validity(&pem)) else {
         return (what, State::Wrong, "it does not say until when it is valid".into());
     };
-    let digits = |seconds: u64| timestamp(seconds).replace(|c: char| !c.is_ascii_digit(), "");
     let now = u64::from(now());
-    let day = |time: &str| format!("{}-{}-{}", &time[..4], &time[4..6], &time[6..8]);
+    let day = |time| timestamp(time).split('T').next().unwrap_or_default().to_string();
     let advice = "renew it; goat need not be restarted";
-    match (from > digits(now), until < digits(now), until < digits(now + SOON * 86_400)) {
-        (true, ..) => (what, State::Wrong, format!("valid only from {}: {advice}", day(&from))),
-        (_, true, _) => (what, State::Wrong, format!("expired on {}: {advice}", day(&until))),
-        (.., true) => (what, State::Warning, format!("expires on {}: {advice}", day(&until))),
-        _ => (what, State::Good, format!("until {}", day(&until))),
+    match (from > now, until < now, until < now + SOON * 86_400) {
+        (true, ..) => (what, State::Wrong, format!("valid only from {}: {advice}", day(from))),
+        (_, true, _) => (what, State::Wrong, format!("expired on {}: {advice}", day(until))),
+        (.., true) => (what, State::Warning, format!("expires on {}: {advice}", day(until))),
+        _ => (what, State::Good, format!("until {}", day(until))),
     }
 }
 
-/// (not before, not after) of the first certificate in a PEM file, each as the 14 digits of the time in UTC
-/// (RFC 5280, section 4.1).
-fn validity(pem: &[u8]) -> Option<(String, String)> {
+/// (not before, not after) of the first certificate in a PEM file, in seconds since 1970: rustls says so where it is to
+/// believe one at a time out of these.
+fn validity(pem: &[u8]) -> Option<(u64, u64)> {
     let der = CertificateDer::from_pem_slice(pem).ok()?;
-    let (_, certificate, _) = element(&der)?;
-    let (_, mut rest, _) = element(certificate)?;
-    if rest.first() == Some(&0xa0) {
-        (.., rest) = element(rest)?; // the version
-    }
-    for _ in ["serial number", "signature", "issuer"] {
-        (.., rest) = element(rest)?;
-    }
-    let (_, validity, _) = element(rest)?;
-    let (kind, from, rest) = element(validity)?;
-    let from = time(kind, from)?;
-    let (kind, until, _) = element(rest)?;
-    Some((from, time(kind, until)?))
-}
-
-/// The first element of DER: its tag, its content, and what follows it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, length], rest) = der.split_first_chunk()?;
-    let (length, rest) = match length {
-        0..0x80 => (length.into(), rest),
-        _ => {
-            let (bytes, rest) = rest.split_at_checked((length & 0x7f).into()).filter(|(bytes, _)| bytes.len() <= 4)?;
-            (bytes.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)), rest)
-        }
+    let certificate = ParsedCertificate::try_from(&der).ok()?;
+    let refusal = |seconds| {
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        verify_server_cert_signed_by_trust_anchor(&certificate, &RootCertStore::empty(), &[], at, &[]).err()
     };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-/// The 14 digits of a UTCTime or GeneralizedTime.
-fn time(kind: u8, text: &[u8]) -> Option<String> {
-    let text = str::from_utf8(text).ok()?.strip_suffix('Z')?;
-    // A year of two digits is from 1950 to 2049.
-    let century = if kind != 0x17 {
-        ""
-    } else if text < "5" {
-        "20"
-    } else {
-        "19"
-    };
-    let time = format!("{century}{text}");
-    (time.len() == 14 && time.bytes().all(|b| b.is_ascii_digit())).then_some(time)
+    match (refusal(0)?, refusal(u64::MAX)?) {
+        (
+            Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }),
+            Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }),
+        ) => Some((not_before.as_secs(), not_after.as_secs())),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -350,11 +323,18 @@ mod tests {
     fn the_end_of_a_certificate_is_read_in_both_forms_of_time() {
         // Made by openssl, which says the same of them.
         let cases = [
-            (include_str!("../../tests/data/certificates/utc-time.pem"), "20261123051710", "20271123051710"),
-            (include_str!("../../tests/data/certificates/generalized-time.pem"), "20261123051712", "21261030051712"),
+            (
+                include_str!("../../tests/data/certificates/utc-time.pem"),
+                ["2026-11-23T05:17:10Z", "2027-11-23T05:17:10Z"],
+            ),
+            (
+                include_str!("../../tests/data/certificates/generalized-time.pem"),
+                ["2026-11-23T05:17:12Z", "2126-10-30T05:17:12Z"],
+            ),
         ];
-        for (pem, from, until) in cases {
-            assert_eq!(validity(format!("a key before it\n{pem}").as_bytes()), Some((from.into(), until.into())));
+        for (pem, times) in cases {
+            let (from, until) = validity(format!("a key before it\n{pem}").as_bytes()).unwrap();
+            assert_eq!([from, until].map(timestamp), times);
         }
     }
 

@@ -22,7 +22,6 @@ fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
     Ok((call.argument("PREFIX"), call.open()?.1))
 }
 
-/// Says what became of a prefix.
 fn said(call: &Call, text: &str, approved: bool) -> Done {
     let client = call.argument("PREFIX");
     let thing = json!({ "client": client, "approved": approved });

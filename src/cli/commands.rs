@@ -8,7 +8,6 @@ use super::call::{Call, Done, Failure};
 use super::output::{self, print};
 use super::{check, client, community, file, torrent, user};
 
-/// Does a command.
 pub type Run = fn(&Call) -> Done;
 
 /// A command: its one or two words, what does it, and what clap knows of it.
@@ -255,7 +254,6 @@ pub fn goat() -> Command {
     ))
 }
 
-/// The command of this name.
 pub fn find<'a>(goat: &'a mut Command, name: &str) -> Option<&'a mut Command> {
     name.split_whitespace().try_fold(goat, |command, word| command.find_subcommand_mut(word))
 }

@@ -40,7 +40,6 @@ fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failure> 
     }
 }
 
-/// A torrent to register.
 struct New {
     info_hash: InfoHash,
     second: Option<InfoHash>,

@@ -8,46 +8,28 @@ use serde_json::Value;
 use super::call::{Done, Failure};
 use crate::log::{clean, timestamp};
 
-/// How a field is shown to people.
-#[derive(Clone, Copy, PartialEq)]
+/// What a number or nothing means.
 enum Kind {
-    Number,
+    Plain,
     Bytes,
     Ratio,
-    Flag,
-    Text,
-    Hash,
     /// Seconds since 1970.
     Time,
     Seconds,
 }
 
-impl Kind {
-    /// By the field's name in JSON.
-    fn of(key: &str) -> Kind {
-        match key {
-            "size" | "uploaded" | "downloaded" | "rawUploaded" | "rawDownloaded" => Kind::Bytes,
-            "ratio" => Kind::Ratio,
-            "admin" | "banned" | "verified" | "approved" => Kind::Flag,
-            "name" | "client" | "suggestedBy" | "banReason" | "ip" | "peerId" => Kind::Text,
-            "infoHash" => Kind::Hash,
-            "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" => Kind::Time,
-            "seedTime" => Kind::Seconds,
-            _ => Kind::Number,
-        }
-    }
-
-    /// How wide a column of these is, and whether its text stands on the right.
-    fn width(self) -> (usize, bool) {
-        match self {
-            Kind::Number => (5, true),
-            Kind::Bytes => (10, true),
-            Kind::Ratio => (7, true),
-            Kind::Flag => (3, false),
-            Kind::Text | Kind::Time => (20, false),
-            Kind::Hash => (40, false),
-            Kind::Seconds => (9, true),
-        }
+/// How a field is shown to people, by its name in JSON: what it means, how wide a column of these is, and whether its text
+/// stands on the right.
+fn shown(key: &str) -> (Kind, usize, bool) {
+    match key {
+        "size" | "uploaded" | "downloaded" | "rawUploaded" | "rawDownloaded" => (Kind::Bytes, 10, true),
+        "ratio" => (Kind::Ratio, 7, true),
+        "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" => (Kind::Time, 20, false),
+        "seedTime" => (Kind::Seconds, 9, true),
+        "admin" | "banned" | "verified" | "approved" => (Kind::Plain, 3, false),
+        "name" | "client" | "suggestedBy" | "banReason" | "ip" | "peerId" => (Kind::Plain, 20, false),
+        "infoHash" => (Kind::Plain, 40, false),
+        _ => (Kind::Plain, 5, true),
     }
 }
 
@@ -55,7 +37,7 @@ impl Kind {
 fn text(thing: &Value, key: &str) -> String {
     let value = &thing[key];
     let number = value.as_u64().unwrap_or(0);
-    match (Kind::of(key), value) {
+    match (shown(key).0, value) {
         (Kind::Ratio, Value::Null) if thing["uploaded"].as_u64() > Some(0) => "inf".into(),
         (_, Value::Null) => "-".into(),
         (_, Value::Bool(on)) => if *on { "yes" } else { "no" }.into(),
@@ -64,7 +46,7 @@ fn text(thing: &Value, key: &str) -> String {
         (Kind::Time, _) => timestamp(number),
         (Kind::Seconds, _) => duration(number),
         (Kind::Ratio, _) => format!("{:.2}", value.as_f64().unwrap_or(0.0)),
-        _ => value.to_string(),
+        (Kind::Plain, _) => value.to_string(),
     }
 }
 
@@ -77,7 +59,7 @@ fn title(key: &str) -> String {
 /// A row of text: some fields of a thing, by their names, or their titles.
 fn row(thing: Option<&Value>, columns: &str) -> String {
     let cells = columns.split([' ', ',']).map(|key| {
-        let (width, right) = Kind::of(key).width();
+        let (_, width, right) = shown(key);
         let title = title(key);
         let width = width.max(title.len());
         let text = thing.map_or(title, |thing| text(thing, key));
@@ -130,7 +112,6 @@ impl<'a> List<'a> {
         List { text, json, columns, rows: 0, result: Ok(()) }
     }
 
-    /// Adds a thing.
     pub fn row(&mut self, thing: &impl Serialize) {
         if self.result.is_ok() {
             self.result = self.add(thing);
@@ -147,7 +128,6 @@ impl<'a> List<'a> {
         if self.text.len() > 1 << 16 { print(&std::mem::take(&mut self.text)) } else { Ok(()) }
     }
 
-    /// Prints the rest.
     pub fn end(self) -> Done {
         self.result?;
         print(&(self.text + if self.json { "\n]\n" } else { "" }))

@@ -15,7 +15,6 @@ pub fn find(config: &Config, store: &Store, text: &str) -> Result<User, Failure>
     read(config, store, store.find_user(text)?.ok_or_else(absent)?)
 }
 
-/// The member with an id.
 fn read(config: &Config, store: &Store, id: u32) -> Result<User, Failure> {
     let mut found = None;
     store.users(Who::Id(id), &Page::ALL, Some(live_since(config)), |user| found = Some(user))?;

@@ -126,7 +126,7 @@ impl Keeper {
         }
         self.writer.tend_journal(&self.tracker);
         let done = self.use_database(times, now);
-        self.tracker.stats.unsaved.store(Writer::waiting(&self.tracker) as u64, Relaxed);
+        self.tracker.metrics.unsaved.store(Writer::waiting(&self.tracker) as u64, Relaxed);
         if let Err(e) = &done
             && e.kind == Kind::Replaced
         {
@@ -188,7 +188,7 @@ impl Keeper {
 
     /// Says once that the database is away, and once that it is back.
     fn report(&mut self, done: Result<(), Error>, now: u32) {
-        self.tracker.metrics.database(done.is_ok());
+        self.tracker.metrics.database_up.store(done.is_ok(), Relaxed);
         self.hangs = matches!(&done, Err(e) if e.kind == Kind::Silent);
         match done {
             Ok(()) => self.came_back(now),
@@ -198,7 +198,7 @@ impl Keeper {
                 log(format!(
                     "{} cannot be written: {e}. Announces are answered, {} rows are kept in memory until it can",
                     self.tracker.config.database_name(),
-                    self.tracker.stats.unsaved.load(Relaxed)
+                    self.tracker.metrics.unsaved.load(Relaxed)
                 ));
             }
             Err(_) => {}

@@ -1,5 +1,6 @@
 //! Writing the books: when ledgers are taken, how they are settled, and what the journal must hold meanwhile.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,7 @@ impl Writer {
         }
         self.written = now;
         self.took = begin.elapsed().as_secs() as u32;
-        tracker.metrics.saved(now);
+        tracker.metrics.saved.store(now, Relaxed);
         let at_last = self.until.is_some();
         let done = tracker.history.save(&tracker.store, now, at_last);
         // A few minutes of a graph are no reason to end with an error.

@@ -80,7 +80,7 @@ impl Pool {
             let who = sharer(&self.tracker.config, ip);
             match self.admit(socket, ip, who, listener.tls, now) {
                 Ok(connection) => {
-                    self.tracker.stats.connections.fetch_add(1, Relaxed);
+                    self.tracker.metrics.connections.fetch_add(1, Relaxed);
                     self.turn(Box::new(connection), now, worker);
                 }
                 Err(reason) => self.tracker.limits.refuse(reason, ip),

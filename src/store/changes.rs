@@ -48,7 +48,7 @@ impl Store {
     }
 
     /// A number that was drawn when the database was new. Its backups and copies have the same.
-    pub fn identity(&self) -> Result<u64, Error> {
+    pub(crate) fn identity(&self) -> Result<u64, Error> {
         let drawn = big(Rng::from_system().bits() >> 1);
         let sql = format!("{} INTO goat (name, value) VALUES ('identity', ?)", self.dialect.insert_ignore());
         again(|| self.with(|c| c.execute(&sql, &[drawn])))?;
@@ -87,7 +87,7 @@ impl Store {
     }
 
     /// Forgets all changes, before everything is read.
-    pub fn forget_all_changes(&self) -> Result<(), Error> {
+    pub(crate) fn forget_all_changes(&self) -> Result<(), Error> {
         again(|| self.with(|c| c.execute("DELETE FROM changes", &[]).map(drop)))
     }
 

@@ -33,7 +33,7 @@ const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE",
 impl Store {
     /// Connects, and says what is wrong; changes nothing. A database that is empty is good: goat makes its tables at
     /// its start.
-    pub fn check(config: &Config) -> Result<Vec<String>, Error> {
+    pub(crate) fn check(config: &Config) -> Result<Vec<String>, Error> {
         let store = Store::unopened(config);
         store.with(|c| {
             let mut wrong = Vec::new();

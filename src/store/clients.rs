@@ -10,10 +10,9 @@ use crate::torrent::InfoHash;
 /// A row of `whitelist`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Client {
+pub(crate) struct Client {
     /// The prefix of User-Agents or peer ids.
     pub client: String,
-    /// Whether it is let in.
     pub approved: bool,
     /// Whether it is not let in, and no operator has said no.
     pub pending: bool,
@@ -37,13 +36,13 @@ pub enum Suggestion {
 }
 
 /// The most suggestions that wait for an operator, of each kind.
-pub const MAX_PENDING: usize = 1000;
+pub(crate) const MAX_PENDING: usize = 1000;
 /// The most of them that one member may have.
-pub const MAX_PENDING_BY_ONE: usize = 20;
+pub(crate) const MAX_PENDING_BY_ONE: usize = 20;
 
 impl Store {
     /// All clients, by prefix.
-    pub fn clients(&self) -> Result<Vec<Client>, Error> {
+    pub(crate) fn clients(&self) -> Result<Vec<Client>, Error> {
         let sql =
             "SELECT client, approved, approved = 0 AND suggested >= 0, CASE WHEN suggested > 0 THEN suggested END,
             COALESCE(username, '') FROM whitelist w LEFT JOIN users u ON u.id = w.suggested_by ORDER BY client";
@@ -51,14 +50,14 @@ impl Store {
     }
 
     /// The approved prefixes of User-Agents and peer ids.
-    pub fn approved_clients(&self) -> Result<Vec<Box<[u8]>>, Error> {
+    pub(crate) fn approved_clients(&self) -> Result<Vec<Box<[u8]>>, Error> {
         let sql = "SELECT client FROM whitelist WHERE approved = 1 AND client <> ''";
         Ok(self.rows::<(String,)>(sql, &[])?.into_iter().map(|(client,)| client.into_bytes().into()).collect())
     }
 
     /// Approves or denies a client, known so far or not. It is no suggestion any more, nor are those that an
     /// approved one covers.
-    pub fn set_client(&self, prefix: &str, approved: bool) -> Result<(), Error> {
+    pub(crate) fn set_client(&self, prefix: &str, approved: bool) -> Result<(), Error> {
         let insert = self.dialect.insert_ignore();
         self.transaction(|c| {
             let values = [approved.into(), prefix.into()];
@@ -74,7 +73,7 @@ impl Store {
     }
 
     /// Forgets a client; returns whether it was there.
-    pub fn remove_client(&self, prefix: &str) -> Result<bool, Error> {
+    pub(crate) fn remove_client(&self, prefix: &str) -> Result<bool, Error> {
         Ok(self.write("DELETE FROM whitelist WHERE client = ?", &[prefix.into()])? > 0)
     }
 

@@ -11,7 +11,7 @@ use crate::torrent::InfoHash;
 /// The community at a glance.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Stats {
+pub(crate) struct Stats {
     pub members: u64,
     /// Of them, those who may not announce.
     pub banned: u64,
@@ -32,9 +32,8 @@ pub struct Stats {
     pub last_written: Option<u32>,
 }
 
-/// A row to import.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Import {
+pub(crate) enum Import {
     /// A member with their passkey.
     User { name: String, passkey: String, uploaded: u64, downloaded: u64, torrent_limit: u32 },
     /// A torrent, which counts as verified.
@@ -46,7 +45,7 @@ const MISTAKES: usize = 20;
 
 impl Store {
     /// The community at a glance; sessions count that announced since `since`.
-    pub fn stats(&self, since: u32) -> Result<Stats, Error> {
+    pub(crate) fn stats(&self, since: u32) -> Result<Stats, Error> {
         let sql = "SELECT members, banned, torrents, pending, size, swarms, seeders, peers - seeders, snatches,
                 uploaded, downloaded, last FROM
             (SELECT COUNT(*) AS members, COALESCE(SUM(banned), 0) AS banned, COALESCE(SUM(uploaded), 0) AS uploaded,
@@ -61,19 +60,19 @@ impl Store {
     }
 
     /// When the books were written last, in seconds since 1970; 0 is never.
-    pub fn last_written(&self) -> Result<u32, Error> {
+    pub(crate) fn last_written(&self) -> Result<u32, Error> {
         Ok(self.row("SELECT value FROM goat WHERE name = 'written'", &[])?.map_or(0, |(time,)| time))
     }
 
     /// Copies the whole SQLite database, as it is at this moment, into a file that is empty or missing. A
     /// tracker may run meanwhile.
-    pub fn backup(&self, file: &str) -> Result<(), Error> {
+    pub(crate) fn backup(&self, file: &str) -> Result<(), Error> {
         self.with(|c| c.execute("VACUUM INTO ?", &[file.into()]).map(drop))
     }
 
     /// Inserts all rows, each of which comes with its line, or none and says what is wrong in which line. Calls
     /// `progress` with the number of rows done.
-    pub fn import(
+    pub(crate) fn import(
         &self,
         rows: &[(usize, Result<Import, String>)],
         mut progress: impl FnMut(usize),

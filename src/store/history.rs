@@ -7,19 +7,19 @@ use super::sql::{Error, big};
 
 /// What happened in one step or one hour, as a row of numbers: time, announces answered, announces and
 /// scrapes refused, seeders, leechers, bytes uploaded, bytes downloaded.
-pub type HistoryRow = [u64; 7];
+pub(crate) type HistoryRow = [u64; 7];
 
 /// How long the hours are kept, in seconds: 400 days.
 const KEEP_HOURS: u64 = 400 * 86_400;
 
 impl Store {
     /// Bytes that were written into the books since the start: uploaded and downloaded.
-    pub fn moved(&self) -> [u64; 2] {
+    pub(crate) fn moved(&self) -> [u64; 2] {
         self.moved.each_ref().map(|bytes| bytes.load(Relaxed))
     }
 
     /// Adds what happened to the hour that began at its time; seeders and leechers are those of now.
-    pub fn add_to_hour(&self, row: &HistoryRow) -> Result<(), Error> {
+    pub(crate) fn add_to_hour(&self, row: &HistoryRow) -> Result<(), Error> {
         let add = self.dialect.upsert(
             "time",
             "announces = hours.announces + NEW(announces), refused = hours.refused + NEW(refused),
@@ -37,7 +37,7 @@ impl Store {
     }
 
     /// The hours that began after `after` (seconds since 1970), in order.
-    pub fn hours(&self, after: u32) -> Result<Vec<HistoryRow>, Error> {
+    pub(crate) fn hours(&self, after: u32) -> Result<Vec<HistoryRow>, Error> {
         let sql = "SELECT time, announces, refused, seeders, leechers, uploaded, downloaded
             FROM hours WHERE time > ? ORDER BY time";
         self.rows(sql, &[after.into()])

@@ -7,7 +7,7 @@ use super::users::{USER_COLUMNS, User};
 use crate::random::{hex, secret};
 
 /// A key that was not used for so many seconds opens nothing: a week.
-pub const KEY_LIFE: u32 = 7 * 86_400;
+pub(crate) const KEY_LIFE: u32 = 7 * 86_400;
 /// The most keys of one member; the oldest makes room.
 const MAX_KEYS: usize = 10;
 /// How often a key may be used: that bounds how many nonces are remembered.
@@ -15,7 +15,7 @@ const MAX_CALLS: i64 = 100_000;
 
 impl Store {
     /// The member of a name who has an API key with this SHA-256, in hex.
-    pub fn user_with_key(&self, name: &str, key_hash: &str) -> Result<Option<User>, Error> {
+    pub(crate) fn user_with_key(&self, name: &str, key_hash: &str) -> Result<Option<User>, Error> {
         let sql = format!(
             "SELECT {USER_COLUMNS} FROM users WHERE {}
              AND EXISTS (SELECT 1 FROM api_keys k WHERE k.user_id = users.id AND k.key_hash = ?)",
@@ -25,7 +25,7 @@ impl Store {
     }
 
     /// Gives a user a new API key in place of all that they have, and returns it.
-    pub fn new_api_key(&self, id: u32) -> Result<String, Error> {
+    pub(crate) fn new_api_key(&self, id: u32) -> Result<String, Error> {
         let api_key = secret::<20>().map_err(Error::other)?;
         self.transaction(|c| {
             c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
@@ -35,7 +35,7 @@ impl Store {
     }
 
     /// Makes a key to sign with, for whoever has the API key with this hash, and returns its public part.
-    pub fn add_login(&self, user: u32, key_hash: &str, now: u32) -> Result<String, Error> {
+    pub(crate) fn add_login(&self, user: u32, key_hash: &str, now: u32) -> Result<String, Error> {
         let public = secret::<20>().map_err(Error::other)?;
         self.transaction(|c| {
             c.execute("DELETE FROM api_logins WHERE use_time < ?", &[now.saturating_sub(KEY_LIFE).into()])?;
@@ -52,7 +52,7 @@ impl Store {
 
     /// The member who has a key to sign with, unless it has expired, was used too often, or the API key is
     /// gone that it was made with.
-    pub fn login(&self, public: &str, now: u32) -> Result<Option<User>, Error> {
+    pub(crate) fn login(&self, public: &str, now: u32) -> Result<Option<User>, Error> {
         let sql = format!(
             "SELECT {USER_COLUMNS} FROM users WHERE id = (SELECT l.user_id FROM api_logins l
              JOIN api_keys k ON k.key_hash = l.key_hash AND k.user_id = l.user_id
@@ -63,7 +63,7 @@ impl Store {
     }
 
     /// Uses a key once more, with a nonce. Returns false where that was used before.
-    pub fn use_login(&self, public: &str, nonce: &str, now: u32) -> Result<bool, Error> {
+    pub(crate) fn use_login(&self, public: &str, nonce: &str, now: u32) -> Result<bool, Error> {
         let insert = format!("{} INTO api_nonces (pubkey, nonce) VALUES (?, ?)", self.dialect.insert_ignore());
         self.transaction(|c| {
             let new = c.execute(&insert, &[public.into(), nonce.into()])? > 0;
@@ -76,13 +76,12 @@ impl Store {
     }
 }
 
-/// Stores a user's API key.
 pub(super) fn insert_key(c: &mut dyn Connection, user: u32, api_key: &str) -> Result<(), Error> {
     let values = [user.into(), Value::Text(&hash_key(api_key))];
     c.execute("INSERT INTO api_keys (user_id, key_hash) VALUES (?, ?)", &values).map(drop)
 }
 
 /// What `api_keys` holds of a key. The key is 160 random bits, so a plain hash cannot be searched.
-pub fn hash_key(key: &str) -> String {
+pub(crate) fn hash_key(key: &str) -> String {
     hex(ring::digest::digest(&ring::digest::SHA256, key.as_bytes()).as_ref())
 }

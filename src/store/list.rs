@@ -8,7 +8,7 @@ use super::row::read;
 use super::sql::{Error, Kind, Value, big};
 
 /// A word by which a list can be sorted.
-pub struct Order {
+pub(crate) struct Order {
     pub word: &'static str,
     /// SQL for what it stands for.
     by: &'static str,
@@ -24,7 +24,7 @@ impl Order {
 
 /// Part of a list.
 #[derive(Clone, Copy)]
-pub struct Page {
+pub(crate) struct Page {
     pub(crate) by: &'static str,
     pub(crate) descending: bool,
     /// The row, by its id, that the part follows.
@@ -37,13 +37,13 @@ impl Page {
     pub const ALL: Page = Page { by: "id", descending: false, after: None, limit: usize::MAX };
 
     /// All rows in the order of a word, the largest first where people want that.
-    pub fn named<'a>(orders: impl IntoIterator<Item = &'a Order>, word: &str) -> Page {
+    pub(crate) fn named<'a>(orders: impl IntoIterator<Item = &'a Order>, word: &str) -> Page {
         let order = orders.into_iter().find(|order| order.word == word);
         order.map_or(Page::ALL, |order| Page::by(order, order.largest_first))
     }
 
     /// All rows in an order.
-    pub fn by(order: &Order, descending: bool) -> Page {
+    pub(crate) fn by(order: &Order, descending: bool) -> Page {
         Page { by: order.by, descending, ..Page::ALL }
     }
 }

@@ -26,15 +26,19 @@ mod sql;
 mod torrents;
 mod users;
 
-pub use changes::Found;
-pub use clients::{Client, MAX_PENDING, MAX_PENDING_BY_ONE, Suggestion};
-pub use community::{Import, Stats};
-pub use history::HistoryRow;
-pub use keys::{KEY_LIFE, hash_key};
-pub use list::{Order, Page};
+pub use changes::{Changes, Found};
+pub use clients::Suggestion;
 pub use pool::Store;
 pub use sql::{Error, Kind, Value};
+pub use torrents::Torrent;
+pub use users::{NewUser, User};
+
+pub(crate) use clients::{MAX_PENDING, MAX_PENDING_BY_ONE};
+pub(crate) use community::Import;
+pub(crate) use history::HistoryRow;
+pub(crate) use keys::{KEY_LIFE, hash_key};
+pub(crate) use list::{Order, Page};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{aside, restore};
-pub use torrents::{BY_TIME, FILE_ORDERS, FileActivity, FileUser, SWARM_ORDERS, Torrent, Which};
-pub use users::{Activity, NewUser, USER_ORDERS, User, Who};
+pub(crate) use sqlite::restore;
+pub(crate) use torrents::{BY_TIME, FILE_ORDERS, FileUser, SWARM_ORDERS, Which};
+pub(crate) use users::{USER_ORDERS, Who};

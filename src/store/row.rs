@@ -49,10 +49,6 @@ impl<'de> Deserializer<'de> for &mut Columns<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Wrong> {
-        visitor.visit_newtype_struct(self)
-    }
-
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Wrong> {
         visitor.visit_seq(self)
     }
@@ -67,7 +63,7 @@ impl<'de> Deserializer<'de> for &mut Columns<'_> {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i128 u8 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple_struct map enum identifier
+        i8 i16 i32 i128 u8 u128 f32 f64 char str string bytes byte_buf unit unit_struct newtype_struct seq tuple_struct map enum identifier
         ignored_any
     }
 }
@@ -108,12 +104,10 @@ pub(super) fn rows<T: DeserializeOwned>(c: &mut dyn Connection, sql: &str, value
 }
 
 impl Store {
-    /// All rows of a query.
     pub(super) fn rows<T: DeserializeOwned>(&self, sql: &str, values: &[Value]) -> Result<Vec<T>, Error> {
         self.with(|c| rows(c, sql, values))
     }
 
-    /// The last row of a query.
     pub(super) fn row<T: DeserializeOwned>(&self, sql: &str, values: &[Value]) -> Result<Option<T>, Error> {
         Ok(self.rows(sql, values)?.pop())
     }

@@ -13,13 +13,13 @@ fn name(run: u64) -> String {
 
 impl Store {
     /// Whether a run has a row here: it wrote into this database, and did not end in good order.
-    pub fn has_run(&self, run: u64) -> Result<bool, Error> {
+    pub(crate) fn has_run(&self, run: u64) -> Result<bool, Error> {
         let sql = "SELECT 1 FROM goat WHERE name = ?";
         Ok(self.one(sql, &[Value::Text(&name(run))], |_| Some(()))?.is_some())
     }
 
     /// Begins a run, and returns what it is called by.
-    pub fn begin_run(&self) -> Result<u64, Error> {
+    pub(crate) fn begin_run(&self) -> Result<u64, Error> {
         let run = Rng::from_system().bits().max(1);
         let sql = "INSERT INTO goat (name, value) VALUES (?, 0)";
         again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))])))?;
@@ -29,12 +29,12 @@ impl Store {
     }
 
     /// What the run that has begun is called by; 0: none has.
-    pub fn run(&self) -> u64 {
+    pub(crate) fn run(&self) -> u64 {
         self.run.id.load(Relaxed)
     }
 
     /// Forgets a run of which nothing is left to write.
-    pub fn end_run(&self, run: u64) -> Result<(), Error> {
+    pub(crate) fn end_run(&self, run: u64) -> Result<(), Error> {
         let sql = "DELETE FROM goat WHERE name = ?";
         again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))]).map(drop)))
     }
@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// Whether the database is still the one that was written last.
-    pub fn is_same(&self) -> Result<(), Error> {
+    pub(crate) fn is_same(&self) -> Result<(), Error> {
         let (run, written) = (self.run.id.load(Relaxed), self.run.written.load(Relaxed));
         if run == 0 {
             return Ok(());

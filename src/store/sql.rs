@@ -9,9 +9,7 @@ pub enum Value<'a> {
     Null,
     /// A number. Counters are cut at 2^63 - 1 before they come here.
     Int(i64),
-    /// Text.
     Text(&'a str),
-    /// Bytes.
     Blob(&'a [u8]),
 }
 
@@ -89,7 +87,6 @@ pub enum Kind {
 /// An error of a database, with its own words.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// What kind.
     pub kind: Kind,
     /// The database's words.
     pub message: String,
@@ -124,7 +121,6 @@ pub(super) fn replaced() -> Error {
     Error { kind: Kind::Replaced, message: message.into() }
 }
 
-/// One connection to a database.
 pub(super) trait Connection: Send {
     /// Runs a statement and returns how many rows it changed. SQLite, which is as fast one row at a time, runs it
     /// again for all values that are left over.

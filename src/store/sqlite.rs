@@ -228,7 +228,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Where a restore keeps a file: a name beside it that nothing has.
-pub fn aside(path: &Path) -> PathBuf {
+fn aside(path: &Path) -> PathBuf {
     let mut name = beside(path, ".before-restore");
     let mut number = 1;
     while PARTS.iter().any(|part| beside(&name, part).exists()) {

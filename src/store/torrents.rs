@@ -117,9 +117,9 @@ const ACTIVITY: &str =
     COALESCE(seed_time, 0)";
 
 /// The order of a member's torrents: the one announced last comes first.
-pub const BY_TIME: Order = Order::new("time", "t.time", true);
+pub(crate) const BY_TIME: Order = Order::new("time", "t.time", true);
 /// By what torrents can be sorted.
-pub const FILE_ORDERS: [Order; 7] = [
+pub(crate) const FILE_ORDERS: [Order; 7] = [
     Order::new("id", "id", false),
     Order::new("name", "name", false),
     Order::new("size", "size", true),
@@ -130,15 +130,14 @@ pub const FILE_ORDERS: [Order; 7] = [
     Order::new("peers", "id", true),
 ];
 /// By what else, where the swarms are asked for.
-pub const SWARM_ORDERS: [Order; 3] = [
+pub(crate) const SWARM_ORDERS: [Order; 3] = [
     Order::new("seeders", "COALESCE(seeding, 0)", true),
     Order::new("leechers", "COALESCE(leeching, 0)", true),
     Order::new("last-active", "COALESCE(seen, 0)", true),
 ];
 
-/// Which torrents to list.
 #[derive(Clone, Copy)]
-pub enum Which<'a> {
+pub(crate) enum Which<'a> {
     All,
     Verified,
     /// Those that are not approved and that no operator has refused.
@@ -155,7 +154,7 @@ const IDS: usize = 1_000;
 impl Store {
     /// Calls `sink` for some torrents; with their swarms, if that is asked for, according to sessions that announced
     /// since a time in seconds since 1970.
-    pub fn files(
+    pub(crate) fn files(
         &self,
         which: Which,
         page: &Page,
@@ -177,7 +176,7 @@ impl Store {
     }
 
     /// The ids of some torrents, in their order.
-    pub fn file_ids(&self, which: Which, descending: bool) -> Result<Vec<u32>, Error> {
+    pub(crate) fn file_ids(&self, which: Which, descending: bool) -> Result<Vec<u32>, Error> {
         let sql = format!(
             "SELECT id FROM files WHERE {} ORDER BY id {}",
             filter(which).0,
@@ -186,20 +185,19 @@ impl Store {
         Ok(self.rows(&sql, &[])?.into_iter().map(|(id,)| id).collect())
     }
 
-    /// The torrent with an info hash.
-    pub fn file_by_hash(&self, info_hash: &InfoHash) -> Result<Option<Torrent>, Error> {
+    pub(crate) fn file_by_hash(&self, info_hash: &InfoHash) -> Result<Option<Torrent>, Error> {
         let sql = format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash = ?");
         self.row(&sql, &[Value::Text(&info_hash.to_string())])
     }
 
     /// The torrent with an info hash, be it the second one.
-    pub fn file_by_either_hash(&self, info_hash: &InfoHash) -> Result<Option<Torrent>, Error> {
+    pub(crate) fn file_by_either_hash(&self, info_hash: &InfoHash) -> Result<Option<Torrent>, Error> {
         let sql = format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash_v2 = ?");
         Ok(self.file_by_hash(info_hash)?.or(self.row(&sql, &[Value::Text(&info_hash.to_string())])?))
     }
 
     /// The torrents that a text may stand for, three at most: an id, a name, or the beginning of an info hash.
-    pub fn find_files(&self, text: &str) -> Result<Vec<Torrent>, Error> {
+    pub(crate) fn find_files(&self, text: &str) -> Result<Vec<Torrent>, Error> {
         if text.is_empty() {
             return Ok(Vec::new()); // Many may have no name.
         }
@@ -212,7 +210,7 @@ impl Store {
     }
 
     /// The members of a torrent, or one of them.
-    pub fn file_users(&self, file: u32, only: Option<u32>, page: &Page) -> Result<Vec<FileUser>, Error> {
+    pub(crate) fn file_users(&self, file: u32, only: Option<u32>, page: &Page) -> Result<Vec<FileUser>, Error> {
         let from = match only {
             None => "files_users t WHERE t.file_id = ?",
             Some(_) => "files_users t WHERE t.file_id = ? AND t.user_id = ?",
@@ -224,8 +222,7 @@ impl Store {
         Ok(found)
     }
 
-    /// The torrents of a member.
-    pub fn user_files(&self, user: u32, page: &Page) -> Result<Vec<FileUser>, Error> {
+    pub(crate) fn user_files(&self, user: u32, page: &Page) -> Result<Vec<FileUser>, Error> {
         let columns = format!("{FILE_USER_COLUMNS}, f.name, f.info_hash, f.size");
         let from = "files_users t JOIN files f ON f.id = t.file_id WHERE t.user_id = ?";
         let source = Source { columns: &columns, from, values: &[user.into()], id: "t.file_id" };
@@ -265,20 +262,20 @@ impl Store {
     }
 
     /// Registers a torrent that a member announced where no operator is asked, unless it is there.
-    pub fn register(&self, info_hash: &InfoHash, user: u32, now: u32) -> Result<(), Error> {
+    pub(crate) fn register(&self, info_hash: &InfoHash, user: u32, now: u32) -> Result<(), Error> {
         let insert = self.dialect.insert_ignore();
         let sql = format!("{insert} INTO files (info_hash, verified, suggested, suggested_by) VALUES (?, 1, ?, ?)");
         self.with(|c| c.execute(&sql, &[Value::Text(&info_hash.to_string()), now.into(), user.into()]).map(drop))
     }
 
     /// Approves a torrent, or refuses it. It is no suggestion any more.
-    pub fn set_verified(&self, id: u32, verified: bool) -> Result<(), Error> {
+    pub(crate) fn set_verified(&self, id: u32, verified: bool) -> Result<(), Error> {
         let values = [verified.into(), judged(verified), id.into()];
         self.write("UPDATE files SET verified = ?, suggested = ? WHERE id = ?", &values).map(drop)
     }
 
     /// Removes the torrents that wait for approval, all or those that one member announced; returns how many.
-    pub fn remove_pending(&self, by: Option<u32>) -> Result<u64, Error> {
+    pub(crate) fn remove_pending(&self, by: Option<u32>) -> Result<u64, Error> {
         let whose = by.map_or(String::new(), |id| format!(" AND suggested_by = {id}"));
         self.write(&format!("DELETE FROM files WHERE {PENDING}{whose}"), &[])
     }
@@ -288,15 +285,14 @@ impl Store {
         self.write(&format!("UPDATE files SET verified = 1, suggested = 0 WHERE {PENDING}"), &[])
     }
 
-    /// Gives a torrent another name.
-    pub fn rename_file(&self, id: u32, name: &str) -> Result<(), Error> {
+    pub(crate) fn rename_file(&self, id: u32, name: &str) -> Result<(), Error> {
         check_title(name).map_err(Error::other)?;
         let name: String = name.chars().take(MAX_TITLE).collect();
         self.write("UPDATE files SET name = ? WHERE id = ?", &[name.as_str().into(), id.into()]).map(drop)
     }
 
     /// Removes a torrent. What members moved of it stays theirs.
-    pub fn remove_file(&self, id: u32) -> Result<(), Error> {
+    pub(crate) fn remove_file(&self, id: u32) -> Result<(), Error> {
         self.transaction(|c| {
             c.execute("DELETE FROM files WHERE id = ?", &[id.into()])?;
             close_sessions(c, "file_id", id)
@@ -304,7 +300,7 @@ impl Store {
     }
 
     /// Sets what is credited of the bytes that move from now on.
-    pub fn set_factors(&self, id: u32, factors: Factors) -> Result<(), Error> {
+    pub(crate) fn set_factors(&self, id: u32, factors: Factors) -> Result<(), Error> {
         let values = [u32::from(factors.upload).into(), u32::from(factors.download).into(), id.into()];
         self.write("UPDATE files SET upload_percent = ?, download_percent = ? WHERE id = ?", &values).map(drop)
     }

@@ -68,7 +68,7 @@ const ACTIVITY: &str =
     COALESCE(moved_up, 0), COALESCE(moved_down, 0)";
 
 /// By what users can be sorted.
-pub const USER_ORDERS: [Order; 6] = [
+pub(crate) const USER_ORDERS: [Order; 6] = [
     Order::new("id", "id", false),
     Order::new("name", "username", false),
     Order::new("uploaded", "uploaded", true),
@@ -82,9 +82,8 @@ pub const USER_ORDERS: [Order; 6] = [
     Order::new("createTime", "create_time", false),
 ];
 
-/// Which users to list.
 #[derive(Clone, Copy)]
-pub enum Who {
+pub(crate) enum Who {
     Everybody,
     Banned,
     /// One, by `users.id`.
@@ -105,8 +104,7 @@ pub struct NewUser {
 const MAX_NAME: usize = 64;
 
 impl Store {
-    /// Whether there is any user.
-    pub fn has_users(&self) -> Result<bool, Error> {
+    pub(crate) fn has_users(&self) -> Result<bool, Error> {
         Ok(self.row::<(u32,)>("SELECT id FROM users LIMIT 1", &[])?.is_some())
     }
 
@@ -129,7 +127,13 @@ impl Store {
 
     /// Calls `sink` for some users; with what they do, if that is asked for, according to sessions that announced since
     /// a time in seconds since 1970.
-    pub fn users(&self, who: Who, page: &Page, since: Option<u32>, mut sink: impl FnMut(User)) -> Result<(), Error> {
+    pub(crate) fn users(
+        &self,
+        who: Who,
+        page: &Page,
+        since: Option<u32>,
+        mut sink: impl FnMut(User),
+    ) -> Result<(), Error> {
         let (filter, one) = match who {
             Who::Everybody => ("1 = 1", None),
             Who::Banned => ("banned = 1", None),
@@ -144,18 +148,16 @@ impl Store {
         })
     }
 
-    /// The user with an id.
-    pub fn user_by_id(&self, id: u32) -> Result<Option<User>, Error> {
+    pub(crate) fn user_by_id(&self, id: u32) -> Result<Option<User>, Error> {
         self.row(&format!("SELECT {USER_COLUMNS} FROM users WHERE id = ?"), &[id.into()])
     }
 
-    /// The user with a passkey.
     pub fn user_by_passkey(&self, passkey: &str) -> Result<Option<User>, Error> {
         self.row(&format!("SELECT {USER_COLUMNS} FROM users WHERE passkey = ?"), &[passkey.into()])
     }
 
     /// The id of the user with a name, or else with an id.
-    pub fn find_user(&self, text: &str) -> Result<Option<u32>, Error> {
+    pub(crate) fn find_user(&self, text: &str) -> Result<Option<u32>, Error> {
         let sql = format!("SELECT id FROM users WHERE {}", self.dialect.has_name());
         let by_name = self.row(&sql, &[text.into()])?.map(|(id,)| id);
         match text.parse() {
@@ -165,7 +167,7 @@ impl Store {
     }
 
     /// The addresses that a user announced from and when they did last, in seconds since 1970; the newest first.
-    pub fn user_addresses(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
+    pub(crate) fn user_addresses(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
         let whose = "user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)";
         let sql = format!(
             "SELECT MAX(time), ip FROM (SELECT ipv4 AS ip, time4 AS time FROM peers WHERE {whose}
@@ -176,7 +178,7 @@ impl Store {
     }
 
     /// The clients that a user announced with, by the first 8 bytes of their peer ids, likewise.
-    pub fn user_clients(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
+    pub(crate) fn user_clients(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
         let sql = "SELECT MAX(time), HEX(SUBSTR(peer_id, 1, 8)) FROM peers
             WHERE user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)
             GROUP BY SUBSTR(peer_id, 1, 8) ORDER BY MAX(time) DESC";
@@ -185,7 +187,7 @@ impl Store {
     }
 
     /// Shuts a user out. Without a reason the one that was given before stays.
-    pub fn ban(&self, id: u32, reason: Option<&str>) -> Result<(), Error> {
+    pub(crate) fn ban(&self, id: u32, reason: Option<&str>) -> Result<(), Error> {
         self.transaction(|c| {
             self.keep_an_admin(c, id)?;
             c.execute("UPDATE users SET banned = 1 WHERE id = ?", &[id.into()])?;
@@ -196,13 +198,12 @@ impl Store {
         })
     }
 
-    /// Lets a user in again.
-    pub fn unban(&self, id: u32) -> Result<(), Error> {
+    pub(crate) fn unban(&self, id: u32) -> Result<(), Error> {
         self.write("UPDATE users SET banned = 0, ban_reason = '' WHERE id = ?", &[id.into()]).map(drop)
     }
 
     /// Makes a user an administrator, or takes that back.
-    pub fn set_admin(&self, id: u32, admin: bool) -> Result<(), Error> {
+    pub(crate) fn set_admin(&self, id: u32, admin: bool) -> Result<(), Error> {
         self.transaction(|c| {
             if !admin {
                 self.keep_an_admin(c, id)?;
@@ -219,8 +220,7 @@ impl Store {
         if admins == [(id,)] { Err(Error::other(message)) } else { Ok(()) }
     }
 
-    /// Gives a user another name.
-    pub fn rename_user(&self, id: u32, name: &str) -> Result<(), Error> {
+    pub(crate) fn rename_user(&self, id: u32, name: &str) -> Result<(), Error> {
         check_name(name).map_err(Error::other)?;
         self.transaction(|c| {
             not_an_id(c, name, id)?;
@@ -230,7 +230,7 @@ impl Store {
     }
 
     /// Removes a user. What they moved stays on the torrents' accounts, under an id that nobody gets again.
-    pub fn remove_user(&self, id: u32) -> Result<(), Error> {
+    pub(crate) fn remove_user(&self, id: u32) -> Result<(), Error> {
         self.transaction(|c| {
             self.keep_an_admin(c, id)?;
             c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
@@ -240,20 +240,20 @@ impl Store {
     }
 
     /// Gives a user a new passkey, and returns it.
-    pub fn new_passkey(&self, id: u32) -> Result<String, Error> {
+    pub(crate) fn new_passkey(&self, id: u32) -> Result<String, Error> {
         let passkey = secret::<20>().map_err(Error::other)?;
         self.write("UPDATE users SET passkey = ? WHERE id = ?", &[passkey.as_str().into(), id.into()])?;
         Ok(passkey)
     }
 
     /// Sets how many torrents a user may be active on; 0 is no limit.
-    pub fn set_limit(&self, id: u32, limit: u32) -> Result<(), Error> {
+    pub(crate) fn set_limit(&self, id: u32, limit: u32) -> Result<(), Error> {
         self.write("UPDATE users SET torrent_limit = ? WHERE id = ?", &[limit.into(), id.into()]).map(drop)
     }
 
     /// Adds bytes to what a user was credited; negative ones take away, down to 0. Whether more was to be taken away
     /// than was there.
-    pub fn credit(&self, id: u32, uploaded: i64, downloaded: i64) -> Result<bool, Error> {
+    pub(crate) fn credit(&self, id: u32, uploaded: i64, downloaded: i64) -> Result<bool, Error> {
         self.transaction(|c| {
             let sql = "SELECT uploaded, downloaded FROM users WHERE id = ?";
             let (up, down) = rows::<(i64, i64)>(c, sql, &[id.into()])?.pop().unwrap_or_default();

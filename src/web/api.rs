@@ -25,14 +25,14 @@ use crate::web::query::Query;
 const HOURS: u32 = 7 * 24;
 
 /// Whether a request is for the API, the metrics or the page. Where there is no API, only the API says so.
-pub fn serves(tracker: &Tracker, target: &str) -> bool {
+pub(crate) fn serves(tracker: &Tracker, target: &str) -> bool {
     let path = split(target).0;
     path == "/api" || path.starts_with("/api/") || tracker.config.api && matches!(path, "/" | "/metrics")
 }
 
 /// The first checks, which need no database: is there an API, may this address try, and who does it say it
 /// is? `None` needs nobody: the page, and the metrics from this machine.
-pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>, Failure> {
+pub(crate) fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>, Failure> {
     if !tracker.config.api {
         return Err(Failure(503, "API is currently disabled".into()));
     }
@@ -62,7 +62,7 @@ pub fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>
 }
 
 /// An answer of status 200.
-pub struct Answer {
+pub(crate) struct Answer {
     pub media: &'static str,
     pub body: Vec<u8>,
     /// Where a list has more rows: the query that asks for the next of them.
@@ -77,8 +77,7 @@ impl Answer {
     }
 }
 
-/// Does what a request asks for.
-pub fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Failure> {
+pub(crate) fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Failure> {
     let credentials = admit(tracker, request)?;
     let (path, query) = split(request.target);
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
@@ -135,15 +134,11 @@ fn number(text: &str) -> Result<u32, Failure> {
 struct FullUser {
     #[serde(flatten)]
     user: User,
-    #[serde(flatten)]
-    own: Option<Own>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passkey: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    announce: Option<Vec<String>>,
     torrents: Vec<FileUser>,
-}
-
-#[derive(Serialize)]
-struct Own {
-    passkey: String,
-    announce: Vec<String>,
 }
 
 /// A key to sign calls with, as the original answers it.
@@ -179,7 +174,6 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Makes a key to sign calls with.
     fn login(&self, key_hash: Option<String>) -> Result<Answer, Failure> {
         let no_basic = || Failure(403, "Log in with your API key (HTTP Basic)".into());
         let user_id = self.user.id;
@@ -294,12 +288,15 @@ impl Call<'_> {
         }
         let since = self.now.saturating_sub(silence(&tracker.config));
         let found = self.read_users(Who::Id(id), &Page::ALL, Some(since))?.pop();
-        let user = found.ok_or_else(|| Failure(404, "There is no user with this ID".into()))?;
-        let urls = || announce_urls(&tracker.config, &user.passkey);
-        let own = own.then(|| Own { passkey: user.passkey.clone(), announce: urls() });
+        let mut user = found.ok_or_else(|| Failure(404, "There is no user with this ID".into()))?;
+        if !self.user.admin {
+            user.ban_reason.clear(); // It is for operators.
+        }
+        let passkey = own.then(|| user.passkey.clone());
+        let announce = passkey.as_ref().map(|passkey| announce_urls(&tracker.config, passkey));
         let mut torrents = tracker.store.user_files(id, &self.query.part(Page::by(&BY_TIME, true)))?;
         let next = self.query.cut(&mut torrents, |row| row.file_id);
-        Ok(Answer { next, ..Answer::json(&FullUser { user, own, torrents })? })
+        Ok(Answer { next, ..Answer::json(&FullUser { user, passkey, announce, torrents })? })
     }
 
     /// The clients that are let in, and for administrators also the others; with the peers whose ids begin

@@ -7,7 +7,7 @@ use crate::net::message::Request;
 
 /// Whether a request comes from this machine and means it: not through a proxy that runs here, nor from a browser's page
 /// that got its own name to mean this machine.
-pub fn is_local(config: &Config, request: &Request) -> bool {
+pub(crate) fn is_local(config: &Config, request: &Request) -> bool {
     let proxied =
         ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"].iter().any(|name| request.header(name).is_some());
     let host = request.header("Host").and_then(|host| str::from_utf8(host).ok()).unwrap_or_default();
@@ -19,7 +19,6 @@ pub fn is_local(config: &Config, request: &Request) -> bool {
     request.peer.is_loopback() && !proxied && (loopback() || own())
 }
 
-/// What this machine calls itself.
-pub fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into()
 }

@@ -2,6 +2,7 @@
 //! clients cannot forge a line.
 
 use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::metrics::{BOUNDS, EVENTS, FATES, LISTENERS, Metrics, RESULTS};
 use crate::snapshot::Snapshot;
@@ -47,7 +48,7 @@ fn seconds(nanos: u64) -> f64 {
 }
 
 /// Everything, in the text format of Prometheus 0.0.4.
-pub fn render(tracker: &Tracker) -> String {
+pub(crate) fn render(tracker: &Tracker) -> String {
     let mut text = Text(String::with_capacity(16 * 1024));
     requests(&mut text, &tracker.metrics);
     let Snapshot { users, sample, database, connections, process, start_time, .. } = Snapshot::take(tracker);
@@ -70,7 +71,7 @@ pub fn render(tracker: &Tracker) -> String {
         ("goat_database_up", "gauge", "1 if the database answers, 0 if not.", &u8::from(database.up)),
         ("goat_unsaved_rows", "gauge", "Rows that the database does not have yet.", &database.unsaved_rows),
         ("goat_unsaved_age_seconds", "gauge", "Time since nothing was unsaved.", &database.unsaved_age),
-        ("goat_batch_rows_total", "counter", "Rows written in batches.", &tracker.metrics.batch_rows()),
+        ("goat_batch_rows_total", "counter", "Rows written in batches.", &tracker.metrics.rows.load(Relaxed)),
         ("goat_connections_open", "gauge", "TCP connections that are open.", &tracker.limits.open()),
         ("goat_connections_total", "counter", "TCP connections accepted.", &connections),
         (
@@ -93,7 +94,6 @@ pub fn render(tracker: &Tracker) -> String {
     text.0
 }
 
-/// Samples with one label.
 fn labelled<T: Display>(
     name: &str,
     samples: impl IntoIterator<Item = (T, u64)>,
@@ -104,28 +104,26 @@ fn labelled<T: Display>(
 /// What clients and browsers asked for, and what became of it.
 fn requests(text: &mut Text, metrics: &Metrics) {
     let each = |labels: &'static [&str]| labels.iter().enumerate();
-    text.head("goat_announces_total", "counter", "Announces by listener, event and result.");
+    let mut samples = Vec::new();
     for (l, listener) in each(&LISTENERS) {
         for (e, event) in each(&EVENTS) {
             for (r, result) in each(&RESULTS) {
-                let value = metrics.announces_of(l, e, r);
-                // Of all combinations only those that happen, and the good ones from the start.
-                if value > 0 || r == 0 && *event != "unknown" {
-                    let labels = format!("listener=\"{listener}\",event=\"{event}\",result=\"{result}\"");
-                    text.sample("goat_announces_total", &labels, value);
-                }
+                samples.push((*listener, *event, *result, r == 0, metrics.requests_of(l, e, r)));
             }
         }
     }
-    text.head("goat_scrapes_total", "counter", "Scrapes by listener and result.");
-    for (l, listener) in each(&LISTENERS) {
-        for (r, result) in each(&RESULTS) {
-            let value = metrics.scrapes_of(l, r);
-            if value > 0 || r == 0 {
-                text.sample("goat_scrapes_total", &format!("listener=\"{listener}\",result=\"{result}\""), value);
-            }
-        }
-    }
+    // Of all combinations only those that happen, and the good ones from the start.
+    samples.retain(|(_, event, _, good, value)| *value > 0 || *good && *event != "unknown");
+    let (scrapes, announces): (Vec<_>, Vec<_>) = samples.into_iter().partition(|(_, event, ..)| *event == "scrape");
+    let announces = announces.into_iter().map(|(listener, event, result, _, value)| {
+        (format!("listener=\"{listener}\",event=\"{event}\",result=\"{result}\""), value)
+    });
+    let help = "Announces by listener, event and result.";
+    text.family("goat_announces_total", "counter", help, announces);
+    let scrapes = scrapes
+        .into_iter()
+        .map(|(listener, _, result, _, value)| (format!("listener=\"{listener}\",result=\"{result}\""), value));
+    text.family("goat_scrapes_total", "counter", "Scrapes by listener and result.", scrapes);
     let name = "goat_answer_duration_seconds";
     text.head(name, "histogram", "Time to answer an announce or scrape, by listener.");
     for (l, listener) in each(&LISTENERS) {

@@ -1,8 +1,8 @@
 //! Sends what browsers and scripts ask for: the status page from memory, and the answers of `api`.
 
-pub mod api;
+mod api;
 mod local;
-pub mod metrics;
+mod metrics;
 mod query;
 
 use std::io::{self, Write};
@@ -40,14 +40,14 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// Appends why a request is refused, where that needs no database. Returns whether it is; else the request is for
 /// [`answer`].
-pub fn answer_at_once(tracker: &Tracker, request: &Request, out: &mut Vec<u8>) -> bool {
+pub(crate) fn answer_at_once(tracker: &Tracker, request: &Request, out: &mut Vec<u8>) -> bool {
     let refused = admit(tracker, request).err();
     refused.iter().for_each(|failure| fail(tracker, request, failure, out));
     refused.is_some()
 }
 
 /// Answers a request that may ask the database, or whose answer may be long.
-pub fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> io::Result<()> {
     let page = || Answer { media: "text/html; charset=utf-8", body: PAGE.into(), next: None };
     let mut out = Vec::new();
     let answer = match split(request.target).0 {

@@ -7,7 +7,7 @@ use crate::store::{Order, Page};
 const MAX_ROWS: usize = 1_000;
 
 /// What may follow the question mark. Other parameters are ignored.
-pub struct Query<'a> {
+pub(crate) struct Query<'a> {
     pub limit: usize,
     pub after: Option<u32>,
     pub sort: Option<&'a str>,
@@ -15,7 +15,7 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    pub fn read(query: &'a str) -> Result<Query<'a>, Failure> {
+    pub(crate) fn read(query: &'a str) -> Result<Query<'a>, Failure> {
         let mut read = Query { limit: MAX_ROWS, after: None, sort: None, pending: false };
         let wrong = |what: &str| Failure(400, format!("Invalid {what}"));
         for (name, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
@@ -44,13 +44,13 @@ impl<'a> Query<'a> {
     }
 
     /// The word to sort by, and whether backwards.
-    pub fn sort(&self) -> (&'a str, bool) {
+    pub(crate) fn sort(&self) -> (&'a str, bool) {
         let sort = self.sort.unwrap_or("id");
         sort.strip_prefix('-').map_or((sort, false), |word| (word, true))
     }
 
     /// The part of a list that is wanted, in the order that is asked for, and one row more.
-    pub fn page(&self, orders: &[Order]) -> Result<Page, Failure> {
+    pub(crate) fn page(&self, orders: &[Order]) -> Result<Page, Failure> {
         let (word, descending) = self.sort();
         let word = if word == "username" { "name" } else { word };
         let order = orders.iter().find(|order| order.word == word).ok_or_else(|| {
@@ -61,12 +61,12 @@ impl<'a> Query<'a> {
     }
 
     /// The part of a list that is wanted, and one row more.
-    pub fn part(&self, list: Page) -> Page {
+    pub(crate) fn part(&self, list: Page) -> Page {
         Page { after: self.after, limit: self.limit.saturating_add(1), ..list }
     }
 
     /// Takes away the row too many, and returns the query for what follows the others.
-    pub fn cut<T>(&self, rows: &mut Vec<T>, id: impl Fn(&T) -> u32) -> Option<String> {
+    pub(crate) fn cut<T>(&self, rows: &mut Vec<T>, id: impl Fn(&T) -> u32) -> Option<String> {
         let more = rows.len() > self.limit;
         rows.truncate(self.limit);
         rows.last().filter(|_| more).map(|last| self.next(id(last)))

@@ -1817,11 +1817,9 @@ mod rules {
         // batch is written.
         let store = &books.tracker.store;
         store
-            .users(
-                goat::store::Who::Everybody,
-                &goat::store::Page::ALL,
-                None,
+            .load(
                 |_| assert!(store.user_by_passkey("nobody").unwrap().is_none()),
+                |_| (),
             )
             .unwrap();
         assert_eq!(books.user(ALICE), (70, 7), "what the shell sees");
