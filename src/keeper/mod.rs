@@ -236,8 +236,7 @@ impl Keeper {
     pub fn finish(mut self) -> Result<(), String> {
         let now = self.tracker.clock.now();
         if !self.hangs {
-            let tracker = &self.tracker;
-            tracker.history.tick(&tracker.metrics, &tracker.swarms, &tracker.store, now);
+            self.tracker.history.tick(&self.tracker.metrics, &self.tracker.swarms, &self.tracker.store, now);
         }
         self.writer.finish(&self.tracker, self.hangs)
     }

@@ -79,8 +79,7 @@ impl Store {
     /// The first changes of a kind: their ids, and of what they are, each once.
     fn changed(&self, what: &str) -> Result<(Vec<i64>, Vec<String>), Error> {
         let sql = format!("SELECT id, which FROM changes WHERE what = ? ORDER BY id LIMIT {TOGETHER}");
-        let found: Vec<(i64, String)> = self.rows(&sql, &[what.into()])?;
-        let (ids, mut which): (_, Vec<String>) = found.into_iter().unzip();
+        let (ids, mut which): (_, Vec<String>) = self.rows::<(i64, _)>(&sql, &[what.into()])?.into_iter().unzip();
         which.sort_unstable();
         which.dedup();
         Ok((ids, which))

@@ -1,11 +1,10 @@
 //! Rows as structs: serde reads the columns of a row, in their order, into the fields of a struct or a tuple, also of
 //! structs in these. What does not fit a number is 0; an `Option` is `None` where the column is NULL or not there.
 
-use std::net::IpAddr;
 use std::slice::Iter;
 
 use serde::de::value::Error as Wrong;
-use serde::de::{Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::pool::Store;
@@ -79,21 +78,6 @@ impl<'de> SeqAccess<'de> for &mut Columns<'_> {
 /// The struct that a row is; `None` if a column cannot be read as what it should be.
 pub(super) fn read<T: DeserializeOwned>(row: &[Value]) -> Option<T> {
     T::deserialize(&mut Columns(row.iter())).ok()
-}
-
-/// An IP address as it is usually written.
-pub(super) fn usual(address: String) -> String {
-    address.parse::<IpAddr>().map_or(address, |ip| ip.to_string())
-}
-
-/// The same for a field of a struct.
-pub(super) fn address<'de, D: Deserializer<'de>>(column: D) -> Result<String, D::Error> {
-    String::deserialize(column).map(usual)
-}
-
-/// Something that may be missing or wrong, for a field of a struct.
-pub(super) fn perhaps<'de, D: Deserializer<'de>, T: std::str::FromStr>(column: D) -> Result<Option<T>, D::Error> {
-    Ok(String::deserialize(column)?.parse().ok())
 }
 
 /// All rows of a query.

@@ -1,11 +1,12 @@
 //! Torrents: what is listed of them, and what operators do to them.
 
-use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::clients::judged;
 use super::list::{Order, Page, Source, joined};
 use super::pool::Store;
-use super::row::{address, perhaps};
 use super::sql::{Error, Value, big};
 use super::users::close_sessions;
 use crate::protocol::Factors;
@@ -331,4 +332,19 @@ fn filter(which: Which) -> (String, Vec<u32>) {
 /// Whether a torrent can be called so.
 pub(super) fn check_title(name: &str) -> Result<(), String> {
     if name.contains(char::is_control) { Err("the name of a torrent has no control characters".into()) } else { Ok(()) }
+}
+
+/// An IP address as it is usually written.
+pub(super) fn usual(address: String) -> String {
+    address.parse::<IpAddr>().map_or(address, |ip| ip.to_string())
+}
+
+/// The same for a field of a struct.
+fn address<'de, D: Deserializer<'de>>(column: D) -> Result<String, D::Error> {
+    String::deserialize(column).map(usual)
+}
+
+/// Something that may be missing or wrong, for a field of a struct.
+fn perhaps<'de, D: Deserializer<'de>, T: std::str::FromStr>(column: D) -> Result<Option<T>, D::Error> {
+    Ok(String::deserialize(column)?.parse().ok())
 }

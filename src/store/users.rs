@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::keys::insert_key;
 use super::list::{Order, Page, Source, joined};
 use super::pool::Store;
-use super::row::{rows, usual};
+use super::row::rows;
 use super::sql::{Connection, Error, Kind, Value};
+use super::torrents::usual;
 use crate::random::secret;
 
 /// A row of `users`.
