@@ -37,7 +37,7 @@ impl<'de> Deserializer<'de> for &mut Columns<'_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        visitor.visit_string(self.next()?.text())
+        visitor.visit_str(&String::from_utf8_lossy(self.next()?.bytes()))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {

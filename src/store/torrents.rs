@@ -105,7 +105,7 @@ pub struct FileName {
 
 pub(super) const FILE_COLUMNS: &str = "id, info_hash, verified, create_time, update_time, completed, name, size, \
     upload_percent, download_percent, CASE WHEN suggested > 0 THEN suggested END, \
-    COALESCE((SELECT username FROM users WHERE users.id = suggested_by), ''), verified = 0 AND suggested < 0, info_hash_v2";
+    COALESCE(CASE WHEN suggested_by > 0 THEN (SELECT username FROM users WHERE users.id = suggested_by) END, ''), verified = 0 AND suggested < 0, info_hash_v2";
 const FILE_USER_COLUMNS: &str = "t.file_id, t.user_id, t.ip, t.active, t.completed, t.announced, t.uploaded, \
     t.downloaded, t.`left`, t.time, t.seed_time";
 /// The columns of a torrent without those that memory is not asked for.

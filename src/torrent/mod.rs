@@ -3,18 +3,18 @@
 
 pub mod bencode;
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 use ring::digest;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::torrent::bencode::Value;
 
 /// A torrent's identity, as clients announce it: the SHA-1 of its info dictionary (BEP 3), or the
 /// first 20 bytes of the SHA-256 (BEP 52).
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
 
 /// What a client calls itself (BEP 3): any 20 bytes, usually new at each start.
@@ -46,9 +46,14 @@ impl fmt::Debug for PeerId {
 }
 
 /// Lower-case hexadecimal digits.
-fn hex(bytes: &[u8], f: &mut fmt::Formatter) -> fmt::Result {
-    let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).try_for_each(|half| f.write_char(digit(half)))
+fn hex(bytes: &[u8; 20], f: &mut fmt::Formatter) -> fmt::Result {
+    f.write_str(digits(bytes, &mut [0; 40]))
+}
+
+fn digits<'a>(bytes: &[u8; 20], out: &'a mut [u8; 40]) -> &'a str {
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    out.iter_mut().zip(halves).for_each(|(to, half)| *to = if half < 10 { b'0' + half } else { b'a' - 10 + half });
+    str::from_utf8(out).unwrap_or_default()
 }
 
 impl FromStr for InfoHash {
@@ -67,17 +72,27 @@ impl FromStr for InfoHash {
     }
 }
 
-impl TryFrom<String> for InfoHash {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<InfoHash, String> {
-        text.parse()
+impl Serialize for InfoHash {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(digits(&self.0, &mut [0; 40]))
     }
 }
 
-impl From<InfoHash> for String {
-    fn from(hash: InfoHash) -> String {
-        hash.to_string()
+impl<'de> Deserialize<'de> for InfoHash {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<InfoHash, D::Error> {
+        struct Digits;
+        impl Visitor<'_> for Digits {
+            type Value = InfoHash;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an info_hash")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<InfoHash, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        from.deserialize_str(Digits)
     }
 }
 
