@@ -109,20 +109,40 @@ pub fn parse(input: &[u8]) -> Result<Value<'_>, String> {
 /// A key of a dictionary, and its value as it stands in the input.
 pub type Entry<'a> = (&'a [u8], &'a [u8]);
 
-/// The keys of a dictionary that [`parse`] accepts, each with its value as it stands in the input.
+/// As [`parse`], of a dictionary whose own keys may stand in any order, as some programs write them.
+pub fn parse_unsorted(input: &[u8]) -> Result<Value<'_>, String> {
+    let mut rest = input;
+    let mut entries: Vec<_> = fields(&mut rest)
+        .and_then(|fields| if rest.is_empty() { Ok(fields) } else { Err(expected("the end of the input", rest)) })
+        .map_err(|problem| format!("{problem} at byte {}", input.len() - rest.len()))?
+        .into_iter()
+        .map(|((key, _), value)| (key, value))
+        .collect();
+    entries.sort_by_key(|(key, _)| *key);
+    let twice = |pair: &&[(&[u8], Value)]| matches!(pair, [(a, _), (b, _)] if a == b);
+    match entries.windows(2).find(twice) {
+        Some([(key, _), ..]) => Err(format!("duplicate key {}", excerpt(key))),
+        _ => Ok(Value::Dict { entries, raw: input }),
+    }
+}
+
+/// The keys of a dictionary that [`parse_unsorted`] accepts, each with its value as it stands in the input.
 pub fn entries(input: &[u8]) -> Result<Vec<Entry<'_>>, String> {
-    let (mut rest, mut room) = (input, MAX_VALUES);
-    let mut entries = Vec::new();
-    if !eat(&mut rest, b'd') {
+    Ok(fields(&mut &*input)?.into_iter().map(|(entry, _)| entry).collect())
+}
+
+/// Takes a dictionary from the start of `rest`: its keys, each with its value as it stands there, and read.
+fn fields<'a>(rest: &mut &'a [u8]) -> Result<Vec<(Entry<'a>, Value<'a>)>, String> {
+    let (mut fields, mut room) = (Vec::new(), MAX_VALUES);
+    if !eat(rest, b'd') {
         return Err(expected("a dictionary", rest));
     }
-    while !eat(&mut rest, b'e') {
-        let key = string(&mut rest, "a key")?;
-        let start = rest;
-        value(&mut rest, 1, &mut room)?;
-        entries.push((key, start.get(..start.len() - rest.len()).unwrap_or_default()));
+    while !eat(rest, b'e') {
+        let (key, start) = (string(rest, "a key")?, *rest);
+        let value = value(rest, 1, &mut room)?;
+        fields.push(((key, start.get(..start.len() - rest.len()).unwrap_or_default()), value));
     }
-    Ok(entries)
+    Ok(fields)
 }
 
 /// Appends a dictionary whose values are bencode already; sorts the keys.

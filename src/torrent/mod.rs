@@ -122,7 +122,7 @@ pub struct Torrent<'a> {
 
 /// Reads a torrent file: v1 (BEP 3), v2 (BEP 52) or hybrid. An error is a sentence for people.
 pub fn read(file: &[u8]) -> Result<Torrent<'_>, String> {
-    let root = bencode::parse(file).map_err(|problem| format!("not a torrent: {problem}"))?;
+    let root = bencode::parse_unsorted(file).map_err(|problem| format!("not a torrent: {problem}"))?;
     describe(&root).map_err(|problem| format!("not a torrent: {problem}"))
 }
 
@@ -153,7 +153,7 @@ fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
         return Err("its piece length is not a power of two from 16 KiB upwards");
     }
 
-    let size_v1 = has_v1.then(|| size_v1(info)).transpose()?;
+    let size_v1 = has_v1.then(|| size_v1(info, piece)).transpose()?;
     let size_v2 = has_v2.then(|| size_v2(info)).transpose()?;
     if has_v1 && has_v2 && size_v1 != size_v2 {
         return Err("its v1 and its v2 part differ in size");
@@ -177,7 +177,7 @@ const FOREIGN: [&[u8]; 5] = [b"announce", b"announce-list", b"nodes", b"url-list
 
 /// A member's copy of a torrent that [`read`] accepts: with these announce URLs, each a tier of its own
 /// (BEP 12), and without other trackers, nodes and web seeds. Everything else, the info dictionary above all,
-/// is the same to the byte.
+/// is the same to the byte, but for the order of the keys: they are sorted.
 pub fn copy_for(file: &[u8], urls: &[String]) -> Result<Vec<u8>, String> {
     let (mut announce, mut tiers) = (Vec::new(), b"l".to_vec());
     bencode::bytes(&mut announce, urls.first().map_or("", |url| url).as_bytes());
@@ -213,17 +213,25 @@ pub fn private_copy(file: &[u8]) -> Result<Vec<u8>, String> {
     Ok(copy)
 }
 
-/// Bytes in the files of the v1 part (BEP 3).
-fn size_v1(info: &Value) -> Result<u64, &'static str> {
-    let pieces = info.get(b"pieces").and_then(Value::as_bytes);
-    if !pieces.ok_or("it has no pieces")?.len().is_multiple_of(20) {
+/// Bytes in the files of the v1 part (BEP 3), whose pieces have so many bytes each.
+fn size_v1(info: &Value, piece: i64) -> Result<u64, &'static str> {
+    let pieces = info.get(b"pieces").and_then(Value::as_bytes).ok_or("it has no pieces")?.len();
+    if !pieces.is_multiple_of(20) {
         return Err("its pieces are not a multiple of 20 bytes");
     }
-    match (info.get(b"length"), info.get(b"files")) {
-        (Some(_), None) => file_size(info),
-        (None, Some(Value::List(files))) => add(files.iter().map(file_size)),
-        _ => Err("it must have either a length or a list of files"),
+    let files = match (info.get(b"length"), info.get(b"files")) {
+        (Some(_), None) => std::slice::from_ref(info),
+        (None, Some(Value::List(files))) => files,
+        _ => return Err("it must have either a length or a list of files"),
+    };
+    let stored = add(files.iter().map(file_size))?;
+    // Padding has pieces too.
+    let padding = add(files.iter().filter(|file| has_attribute(file, b'p')).map(length))?;
+    let whole = stored.checked_add(padding).ok_or("its files add up to 2^63 bytes or more")?;
+    if (pieces / 20) as u64 != whole.div_ceil(piece.unsigned_abs()) {
+        return Err("its pieces do not fit the length of its files: there are too many or too few");
     }
+    Ok(stored)
 }
 
 /// Bytes in the files of the v2 part (BEP 52).
@@ -236,12 +244,12 @@ fn size_v2(info: &Value) -> Result<u64, &'static str> {
 }
 
 /// Bytes in a file or directory of a BEP 52 file tree. What it says of itself is under the empty
-/// name, and only a file has a length there. Recurses no deeper than the reader lets values nest.
+/// name, and only a file has a length there, or is a symbolic link. Recurses no deeper than the reader lets values nest.
 fn tree_size(node: &Value) -> Result<u64, &'static str> {
     let Value::Dict { entries, .. } = node else {
         return Err("its file tree is not made of dictionaries");
     };
-    match node.get(b"").filter(|this| this.get(b"length").is_some()) {
+    match node.get(b"").filter(|this| this.get(b"length").is_some() || has_attribute(this, b'l')) {
         Some(file) if entries.len() == 1 => file_size(file),
         Some(_) => Err("its file tree has a file with files inside"),
         None => {
@@ -251,14 +259,24 @@ fn tree_size(node: &Value) -> Result<u64, &'static str> {
     }
 }
 
-/// Bytes in a file; 0 for a padding file, which nobody stores (BEP 47, `attr`).
+/// Bytes in a file; 0 for one that nobody stores: padding, or a symbolic link, which needs no length (BEP 47).
 fn file_size(file: &Value) -> Result<u64, &'static str> {
+    if has_attribute(file, b'l') {
+        return Ok(0);
+    }
+    let length = length(file)?;
+    Ok(if has_attribute(file, b'p') { 0 } else { length })
+}
+
+/// What a file says of its length.
+fn length(file: &Value) -> Result<u64, &'static str> {
     let length = file.get(b"length").and_then(Value::as_int);
-    let length = u64::try_from(length.unwrap_or(-1));
-    let length = length.or(Err("a file's length is missing or negative"))?;
-    let attr = file.get(b"attr").and_then(Value::as_bytes);
-    let padding = attr.is_some_and(|attr| attr.contains(&b'p'));
-    Ok(if padding { 0 } else { length })
+    u64::try_from(length.unwrap_or(-1)).or(Err("a file's length is missing or negative"))
+}
+
+/// Whether a file has an attribute (BEP 47).
+fn has_attribute(file: &Value, letter: u8) -> bool {
+    file.get(b"attr").and_then(Value::as_bytes).is_some_and(|attributes| attributes.contains(&letter))
 }
 
 /// The sum, which must fit a database's signed 64 bits.
@@ -337,12 +355,26 @@ mod tests {
     }
 
     #[test]
-    fn a_torrent_with_unsorted_or_duplicate_keys_is_refused() {
+    fn an_info_dictionary_with_unsorted_or_duplicate_keys_is_refused() {
         let duplicate = "d6:lengthi1e4:name1:a4:name1:b12:piece lengthi1e6:pieces0:e";
         let reason = "not a torrent: unsorted or duplicate key \"name\" at byte 28";
         assert_eq!(refusal(duplicate), reason);
-        let unsorted = read(b"d4:infode8:announce1:xe").unwrap_err();
-        assert!(unsorted.ends_with("unsorted or duplicate key \"announce\" at byte 9"));
+        let unsorted = refusal("d4:name1:a6:lengthi1e12:piece lengthi1e6:pieces20:aaaaaaaaaaaaaaaaaaaae");
+        assert_eq!(unsorted, "not a torrent: unsorted or duplicate key \"length\" at byte 17");
+    }
+
+    #[test]
+    fn keys_beside_the_info_dictionary_may_stand_in_any_order_and_are_sorted_in_copies() {
+        let info = "d6:lengthi1e4:name1:a12:piece lengthi1e6:pieces20:aaaaaaaaaaaaaaaaaaaae";
+        let file = format!("d4:info{info}7:comment1:x8:announce1:y10:created by1:ze");
+        let torrent = read(file.as_bytes()).unwrap();
+        assert_eq!((torrent.info, torrent.size), (info.as_bytes(), 1));
+        let copy = copy_for(file.as_bytes(), &["u".into()]).unwrap();
+        let sorted = format!("d8:announce1:u7:comment1:x10:created by1:z4:info{info}e");
+        assert_eq!(String::from_utf8(copy), Ok(sorted));
+        let twice = read(b"d4:infode7:comment1:x4:infodee").unwrap_err();
+        assert_eq!(twice, "not a torrent: duplicate key \"info\"");
+        assert!(read(b"d7:commentd1:bi1e1:ai1ee4:infodee").unwrap_err().contains("unsorted"));
     }
 
     /// Info dictionaries, and why they are refused.
@@ -369,7 +401,8 @@ mod tests {
     #[test]
     fn what_a_torrent_must_have_is_named_when_it_is_missing() {
         let missing = "not a torrent: it has no info dictionary";
-        assert_eq!(read(b"le"), Err(missing.to_string()));
+        assert_eq!(read(b"de"), Err(missing.to_string()));
+        assert_eq!(read(b"le"), Err("not a torrent: expected a dictionary, found \"le\" at byte 0".into()));
         assert_eq!(read(b"d4:infolee"), Err(missing.to_string()));
         for line in BROKEN.trim().lines() {
             let (info, reason) = line.trim().split_once(" => ").unwrap();
@@ -377,9 +410,10 @@ mod tests {
         }
     }
 
-    /// A v1 info dictionary with these files.
+    /// A v1 info dictionary with these files, in one piece.
     fn v1(files: &str) -> String {
-        format!("d5:filesl{files}e4:name1:a12:piece lengthi1e6:pieces0:e")
+        let pieces = "12:piece lengthi9223372036854775807e6:pieces20:aaaaaaaaaaaaaaaaaaaa";
+        format!("d5:filesl{files}e4:name1:a{pieces}e")
     }
 
     /// A v2 info dictionary with this file tree.
@@ -394,6 +428,36 @@ mod tests {
         assert_eq!(read_info(&v1(&format!("{a}{b}{padding}{a}"))).unwrap().0, 22);
         let tree = format!("d1:ad0:{a}e1:dd1:bd0:{b}e1:cd0:{padding}eee");
         assert_eq!(read_info(&v2(&tree)).unwrap().0, 21);
+    }
+
+    #[test]
+    fn a_symbolic_link_has_no_bytes_whatever_its_length_says() {
+        for link in ["d4:attr1:le", "d4:attr1:l6:lengthi0ee", "d4:attr2:xl6:lengthi9ee", "d4:attr1:l6:lengthi-1ee"] {
+            assert_eq!(read_info(&v1(&format!("d6:lengthi5ee{link}"))).unwrap().0, 5, "{link}");
+            let tree = format!("d1:ad0:d6:lengthi5eee1:bd0:{link}ee");
+            assert_eq!(read_info(&v2(&tree)).unwrap().0, 5, "{link}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_do_not_fit_the_files_are_refused() {
+        let info = |files: &str, pieces: usize| {
+            let hashes = "a".repeat(20 * pieces);
+            read_info(&format!("d{files}4:name1:a12:piece lengthi10e6:pieces{}:{hashes}e", hashes.len()))
+        };
+        let padding = "5:filesld6:lengthi5eed4:attr1:p6:lengthi5eed6:lengthi6eee";
+        let link = "5:filesld6:lengthi10eed4:attr1:l6:lengthi9eee";
+        let (one, empty) = ("6:lengthi20e", "6:lengthi0e");
+        for (files, pieces) in [(one, 2), ("6:lengthi21e", 3), ("6:lengthi1e", 1), (empty, 0), (padding, 2), (link, 1)]
+        {
+            assert!(info(files, pieces).is_ok(), "{files}");
+            for wrong in [pieces.saturating_sub(1), pieces + 1].into_iter().filter(|wrong| *wrong != pieces) {
+                let error = info(files, wrong).expect_err(files);
+                let reason =
+                    "not a torrent: its pieces do not fit the length of its files: there are too many or too few";
+                assert_eq!(error, reason, "{files} {wrong}");
+            }
+        }
     }
 
     #[test]
@@ -446,7 +510,7 @@ mod tests {
         let hybrid = |v1: u64, v2: u64| {
             format!(
                 "d9:file treed1:ad0:d6:lengthi{v2}eeee6:lengthi{v1}e12:meta versioni2e\
-                 4:name1:a12:piece lengthi16384e6:pieces0:e"
+                 4:name1:a12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaae"
             )
         };
         assert_eq!(read_info(&hybrid(7, 7)).unwrap().0, 7);
@@ -467,13 +531,14 @@ mod tests {
     fn a_name_is_fit_for_display() {
         let named = |name: &str| {
             let len = name.len();
-            read_info(&format!("d6:lengthi1e4:name{len}:{name}12:piece lengthi1e6:pieces0:e"))
+            read_info(&format!("d6:lengthi1e4:name{len}:{name}12:piece lengthi1e6:pieces20:aaaaaaaaaaaaaaaaaaaae"))
         };
         assert_eq!(named("Gr\u{f6}\u{df}e").unwrap().1, "Gr\u{f6}\u{df}e");
         assert_eq!(named("a\x1b[2J\n\u{9b}b").unwrap().1, "a\u{fffd}[2J\u{fffd}\u{fffd}b");
-        let file = b"d4:infod6:lengthi1e4:name2:a\xff12:piece lengthi1e6:pieces0:ee";
+        let file = b"d4:infod6:lengthi1e4:name2:a\xff12:piece lengthi1e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
         assert_eq!(read(file).unwrap().name, "a\u{fffd}");
-        let file = b"d4:infod6:lengthi1e4:name1:\xff10:name.utf-81:b12:piece lengthi1e6:pieces0:ee";
+        let file =
+            b"d4:infod6:lengthi1e4:name1:\xff10:name.utf-81:b12:piece lengthi1e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
         assert_eq!(read(file).unwrap().name, "b");
     }
 
@@ -481,7 +546,7 @@ mod tests {
     fn only_private_1_is_private() {
         for (private, expected) in [("", false), ("i0e", false), ("i1e", true), ("i2e", false)] {
             let key = if private.is_empty() { "" } else { "7:private" };
-            let info = format!("d6:lengthi1e4:name1:a12:piece lengthi1e6:pieces0:{key}{private}e");
+            let info = format!("d6:lengthi1e4:name1:a12:piece lengthi1e6:pieces20:aaaaaaaaaaaaaaaaaaaa{key}{private}e");
             let file = format!("d4:info{info}7:privatei1ee");
             assert_eq!(read(file.as_bytes()).unwrap().private, expected);
         }
