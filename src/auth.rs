@@ -3,8 +3,8 @@
 //! **What a stolen database opens: nothing.** Of an API key, 160 random bits, the database has the SHA-256,
 //! from which nobody gets back to it. A key to sign with has a public part, which the database has, and a
 //! secret, which it has not: that is HMAC-SHA-256 of the public part and the user's id under a server key
-//! of 32 random bytes, cut to 160 bits. The server key is in a file for its owner's eyes only beside the
-//! configuration (`config.secret`), never in the database nor in its backups. HMAC-SHA-256 is a
+//! of 32 random bytes, cut to 160 bits. The server key is in a file for its owner's eyes only, in the folder
+//! `State` (`config.secret`), never in the database nor in its backups. HMAC-SHA-256 is a
 //! pseudorandom function: without the server key the secrets of all public parts look like random bits,
 //! also to one who has made keys of their own and knows those secrets. Removing the file ends all keys.
 //!
@@ -20,7 +20,6 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use ring::hmac;
@@ -48,7 +47,7 @@ impl From<Error> for Failure {
 
 impl From<serde_json::Error> for Failure {
     fn from(_: serde_json::Error) -> Failure {
-        Failure(500, "This cannot be said in JSON: please report it".into())
+        Failure(500, "This cannot be expressed in JSON: please report it".into())
     }
 }
 
@@ -78,7 +77,7 @@ impl Credentials {
             return Err(missing());
         }
         let decoded = base64_decode(encoded.trim_ascii()).and_then(|bytes| String::from_utf8(bytes).ok());
-        let malformed = || Failure(401, "The Authorization header is no HTTP Basic".into());
+        let malformed = || Failure(401, "The Authorization header is not HTTP Basic".into());
         let decoded = decoded.ok_or_else(malformed)?;
         let (name, password) = decoded.split_once(':').ok_or_else(malformed)?;
         // API keys are hex digits: a slash makes it a signature.
@@ -124,7 +123,7 @@ impl Auth {
                 (found.ok_or_else(|| wrong("Wrong user name or API key"))?, Some(hash))
             }
             Credentials::Signed(public, nonce, signature) => {
-                let gone = "This key is unknown or has expired: POST /api/login makes another";
+                let gone = "This key is unknown or has expired: POST /api/login creates another";
                 let member = store.login(public, now)?.ok_or_else(|| wrong(gone))?;
                 let secret = self.secret(config, public, member.id)?;
                 let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
@@ -160,7 +159,7 @@ impl Auth {
 }
 
 fn server_key(config: &Config) -> Result<Vec<u8>, String> {
-    let file: PathBuf = config.file.with_extension("secret");
+    let file = config.state_file("secret");
     let shown = file.display();
     match fs::read_to_string(&file) {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -168,7 +167,7 @@ fn server_key(config: &Config) -> Result<Vec<u8>, String> {
             let text = read.map_err(|e| format!("cannot read {shown}, the key of the API: {e}"))?;
             let key = unhex(text.trim()).filter(|key| key.len() == 32);
             return key.ok_or_else(|| {
-                format!("{shown} must hold 64 hex digits; without it goat makes another, and clients must log in again")
+                format!("{shown} must hold 64 hex digits; if you remove it, goat makes another, and clients must log in again")
             });
         }
     }

@@ -8,7 +8,15 @@ use crate::clock::now;
 pub fn log(message: impl AsRef<str>) {
     let seconds = now();
     // Where the log cannot be written, for the disk is full or its reader gone, goat goes on.
-    let _ = writeln!(std::io::stderr(), "{} {}", timestamp(seconds), clean(message.as_ref()));
+    let _ = writeln!(std::io::stderr(), "{} {}", timestamp(seconds), words(message.as_ref()));
+}
+
+/// A message fit for a person: in one line, and without the numbers that Rust puts behind the system's own words.
+pub fn words(message: &str) -> String {
+    let mut parts = message.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_string();
+    let kept = parts.map(|part| part.split_once(')').map_or(part, |(_number, rest)| rest));
+    clean(&kept.fold(first, |text, part| text + part))
 }
 
 /// Text with its control characters escaped, so that it stays one line and moves no cursor.
@@ -51,6 +59,16 @@ mod tests {
         for (seconds, date) in cases {
             assert_eq!(timestamp(seconds), date);
         }
+    }
+
+    #[test]
+    fn a_message_names_the_errors_of_the_system_by_words_alone() {
+        let not_found = std::io::Error::from_raw_os_error(2);
+        let denied = std::io::Error::from_raw_os_error(13);
+        let message = format!("cannot write a ({denied}): cannot read b: {not_found}. Stop\n");
+        let said = "cannot write a (Permission denied): cannot read b: No such file or directory. Stop\\n";
+        assert_eq!(words(&message), said);
+        assert_eq!(words("none (os errors) (os error"), "none (os errors) (os error");
     }
 
     #[test]

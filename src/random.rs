@@ -36,7 +36,7 @@ impl Rng {
 pub fn secret<const BYTES: usize>() -> Result<String, String> {
     let mut bytes = [0; BYTES];
     let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| "the operating system gives no random numbers".to_string())?;
+    filled.map_err(|_| "the operating system provides no random numbers".to_string())?;
     Ok(hex(&bytes))
 }
 

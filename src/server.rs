@@ -11,13 +11,13 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 
-use crate::config::Config;
+use crate::config::{Config, command};
 use crate::keeper::Keeper;
 use crate::log::log;
 use crate::net::pool::{Listener, Pool};
 use crate::net::tls::Certificates;
 use crate::snapshot::Snapshot;
-use crate::tracker::{Tracker, announce_urls};
+use crate::tracker::{Tracker, announce_urls, page_url};
 use crate::udp;
 use crate::web::PAGES;
 
@@ -87,15 +87,20 @@ fn first_user(tracker: &Tracker) -> Result<(), String> {
     if !tracker.config.passkey || tracker.store.has_users().map_err(failed)? {
         return Ok(());
     }
+    let page = page_url(&tracker.config);
+    let page = page.as_deref().unwrap_or("none: `API`, with `HTTP` or `HTTPS`, turns it on");
     if !std::io::stdout().is_terminal() {
-        log("there are no users yet: make the first with `goat user add NAME --admin`");
+        log(format!("there are no users yet: make the first with `{}`", command("user add NAME --admin")));
+        log(format!("status page, to sign in with a name and an API key: {page}"));
         return Ok(());
     }
     let user = tracker.store.add_user("admin", 0, true).map_err(failed)?;
     let urls = announce_urls(&tracker.config, &user.passkey).into_iter();
     let urls: String = urls.map(|url| format!("  announce URL  {url}\n")).collect();
-    let key = &user.api_key;
-    let shown = format!("\nThe first user, admin, was made. This is shown once:\n{urls}  API key       {key}\n\n");
+    let shown = format!(
+        "\nThe first user, admin, was made. This is shown once:\n{urls}  API key       {}\n  status page   {page}\n\n",
+        user.api_key
+    );
     io::stdout().write_all(shown.as_bytes()).map_err(|e| format!("cannot show the first user: {e}"))?;
     Ok(())
 }
@@ -119,6 +124,7 @@ pub fn run(config: Config) -> Result<(), String> {
     let certificates = certificates.map(Arc::new);
     let tracker = Arc::new(Tracker::load(config)?);
     log(format!("{}: {}", tracker.config.database_name(), Snapshot::take(&tracker).counts()));
+    tracker.config.unwritable().iter().for_each(log);
     first_user(&tracker)?;
     let failed = |e: io::Error| format!("cannot start to listen: {e}");
     let at = |listener: &Listener| Ok((if listener.tls { "HTTPS" } else { "HTTP" }, listener.socket.local_addr()?));

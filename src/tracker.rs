@@ -218,6 +218,13 @@ impl Tracker {
     }
 }
 
+/// Where the status page is, if there is one: at the best URL of the tracker over HTTP or HTTPS.
+pub fn page_url(config: &Config) -> Option<String> {
+    let urls = announce_urls(&Config { passkey: false, ..config.clone() }, "");
+    let url = urls.into_iter().find(|url| config.api && url.starts_with("http"))?;
+    url.strip_suffix("announce").map(String::from)
+}
+
 /// The URLs for a member's torrents and client, the best first.
 pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
     let path = if config.passkey { format!("/{passkey}/announce") } else { "/announce".into() };

@@ -32,16 +32,16 @@ complete -c goat -n "__fish_goat_needs_command" -f -a "check" -d 'check configur
 complete -c goat -n "__fish_goat_needs_command" -f -a "stats" -d 'show the community at a glance'
 complete -c goat -n "__fish_goat_needs_command" -f -a "user" -d 'members'
 complete -c goat -n "__fish_goat_needs_command" -f -a "file" -d 'torrents'
-complete -c goat -n "__fish_goat_needs_command" -f -a "client" -d 'clients that are let in'
+complete -c goat -n "__fish_goat_needs_command" -f -a "client" -d 'clients that are allowed'
 complete -c goat -n "__fish_goat_needs_command" -f -a "torrent" -d 'write a member\'s copy of a torrent, with their announce URLs'
-complete -c goat -n "__fish_goat_needs_command" -f -a "backup" -d 'copy the database into a file; the tracker may run'
-complete -c goat -n "__fish_goat_needs_command" -f -a "restore" -d 'put a backup in the database\'s place; the tracker must not run'
-complete -c goat -n "__fish_goat_needs_command" -f -a "import" -d 'import members with passkeys, or torrents, of another tracker'
+complete -c goat -n "__fish_goat_needs_command" -f -a "backup" -d 'copy the database into a file; the tracker may be running'
+complete -c goat -n "__fish_goat_needs_command" -f -a "restore" -d 'replace the database with a backup; the tracker must not be running'
+complete -c goat -n "__fish_goat_needs_command" -f -a "import" -d 'import members with passkeys, or torrents, from another tracker'
 complete -c goat -n "__fish_goat_needs_command" -f -a "help" -d 'explain goat, or one command'
 complete -c goat -n "__fish_goat_using_subcommand run" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand run" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand check" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand check" -l fix -d 'mend what goat can mend: permissions of files, a damaged journal'
+complete -c goat -n "__fish_goat_using_subcommand check" -l fix -d 'fix what goat can fix: permissions of files, a damaged journal'
 complete -c goat -n "__fish_goat_using_subcommand check" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand check" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand stats" -l config -d 'instead of ~/.config/goat/config.json' -r -F
@@ -49,34 +49,34 @@ complete -c goat -n "__fish_goat_using_subcommand stats" -l json -d 'print one J
 complete -c goat -n "__fish_goat_using_subcommand stats" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "add" -d 'make a member, and show passkey and API key'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "list" -d 'list members: totals and what they do now'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "add" -d 'add a member, and show their passkey and API key'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "list" -d 'list members, with totals and current activity'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "show" -d 'show a member: totals, clients and addresses'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "ban" -d 'shut a member out of all swarms'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "admin" -d 'make a member an administrator, or take that back'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "ban" -d 'ban a member from all swarms'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "admin" -d 'make a member an administrator, or no longer one'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "rename" -d 'give a member another name'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "unban" -d 'let a member in again'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "unban" -d 'lift the ban of a member'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "remove" -d 'remove a member; the totals of torrents stay as they are'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "passkey" -d 'give a member a new passkey; the old one is dead'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "key" -d 'give a member a new API key; the old one is dead'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "passkey" -d 'give a member a new passkey; the old one stops working'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "key" -d 'give a member a new API key; the old one stops working'
 complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "limit" -d 'limit a member to N active torrents; 0: any number'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "credit" -d 'add to what a member was credited'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "credit" -d 'add to, or take from, the credited totals of a member'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l torrent-limit -d 'active on at most N torrents at a time; 0: any number' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l admin -d 'may see everything through the API'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l admin -d 'make them an administrator, who may see everything through the API'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l sort -d 'the order' -r -f -a "id\t''
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l sort -d 'sort by this column' -r -f -a "id\t''
 name\t''
 uploaded\t''
 downloaded\t''
 ratio\t''"
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l banned -d 'only those'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l banned -d 'only banned members'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l secrets -d 'passkey and announce URLs, too'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l secrets -d 'passkey and announce URLs as well'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l reason -d 'for other operators' -r
@@ -104,8 +104,8 @@ complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l uploaded -d 'to add, such as 10GiB; with a minus to take away' -r
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l downloaded -d 'the same' -r
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l uploaded -d 'what to add to uploads, such as 10GiB; negative to take away' -r
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l downloaded -d 'the same for downloads' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -s h -l help -d 'Print help'
@@ -114,18 +114,18 @@ complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subc
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "add" -d 'register and verify torrents'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "list" -d 'list torrents and their swarms'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "show" -d 'show a torrent: its swarm, factors and totals'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "approve" -d 'verify a torrent that is registered'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "approve" -d 'approve a torrent that is registered'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "rename" -d 'give a torrent another name'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "revoke" -d 'take that approval back'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "revoke" -d 'withdraw the approval of a torrent'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "remove" -d 'remove a torrent; members keep their totals'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "free" -d 'credit so many percent from now on; freeleech by default'
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l private -d 'write a copy with the private flag, and register that' -r -F
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "free" -d 'set the percentages credited from now on; freeleech by default'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l private -d 'write a copy with the private flag, and register that copy' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l public -d 'register it though it has no private flag'
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l force -d 'replace what is there, whatever it is'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l public -d 'register it even without the private flag'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l force -d 'overwrite a file that exists, whatever it is'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l sort -d 'the order' -r -f -a "id\t''
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l sort -d 'sort by this column' -r -f -a "id\t''
 name\t''
 size\t''
 seeders\t''
@@ -133,15 +133,15 @@ leechers\t''
 completed\t''
 last-active\t''"
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l pending -d 'only those that await approval'
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l dead -d 'only those that nobody seeds'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l pending -d 'only those awaiting approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l dead -d 'only those without seeders'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from show" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from show" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l all -d 'all that await approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l all -d 'all torrents that await approval'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from approve" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from rename" -l config -d 'instead of ~/.config/goat/config.json' -r -F
@@ -150,24 +150,24 @@ complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l by -d 'of them, those that this member announced' -r
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l by -d 'only those that this member announced first' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l pending -d 'all that await approval'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l pending -d 'all torrents that await approval'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l download -d 'of what is downloaded; 0 if left out' -r
-complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l upload -d 'of what is uploaded; 100 if left out' -r
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l download -d 'of downloads; default 0' -r
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l upload -d 'of uploads; default 100' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "list" -d 'list clients, by the beginning of their User-Agent or peer id'
-complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "approve" -d 'let in clients whose User-Agent or peer id begins so'
-complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "deny" -d 'take that approval back'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "approve" -d 'allow clients whose User-Agent or peer id begins with PREFIX'
+complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "deny" -d 'withdraw the approval of clients'
 complete -c goat -n "__fish_goat_using_subcommand client; and not __fish_seen_subcommand_from list approve deny remove" -f -a "remove" -d 'forget a client, so that it can be suggested again'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l pending -d 'only those that await approval'
+complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l pending -d 'only those awaiting approval'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from approve" -l config -d 'instead of ~/.config/goat/config.json' -r -F
@@ -180,10 +180,10 @@ complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcom
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l for -d 'the member' -r
-complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'the copy, or - for stdout; TORRENT@NAME.torrent if left out' -r -F
-complete -c goat -n "__fish_goat_using_subcommand torrent" -l for-all -d 'a copy for each member who is not banned, into this folder' -r -f -a "(__fish_complete_directories)"
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'where to write the copy, or - for stdout; default TORRENT@NAME.torrent' -r -F
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l for-all -d 'write a copy for each member who is not banned into this folder' -r -f -a "(__fish_complete_directories)"
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand torrent" -l force -d 'replace what is there, whatever it is'
+complete -c goat -n "__fish_goat_using_subcommand torrent" -l force -d 'overwrite a file that exists, whatever it is'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand backup" -l config -d 'instead of ~/.config/goat/config.json' -r -F
@@ -191,6 +191,7 @@ complete -c goat -n "__fish_goat_using_subcommand backup" -s h -l help -d 'Print
 complete -c goat -n "__fish_goat_using_subcommand restore" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand restore" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand restore" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand import" -l keys -d 'make API keys for the members, and write them into this new file' -r -F
 complete -c goat -n "__fish_goat_using_subcommand import" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand import" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand import" -s h -l help -d 'Print help'

@@ -1,7 +1,7 @@
 //! The journal: what the ledger holds, on the disk. Whatever ends goat, `kill -9` or a power cut, the next start
 //! settles what was answered and not written into the database.
 //!
-//! A folder beside the database (SQLite) or the configuration (MySQL) holds segments, files to which records of a
+//! A folder beside the database (SQLite) or in `State` (MySQL) holds segments, files to which records of a
 //! fixed size are appended, one for each announce: a thread writes those of its round before the answers leave,
 //! and the keeper syncs once a second. A segment begins with a head that names the database and the run that it
 //! belongs to. The keeper begins a segment before it takes the ledgers, and deletes the older ones when what it
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::Flock;
 
 use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
-use crate::config::{Config, Driver};
+use crate::config::{Config, Driver, command};
 use crate::protocol::{Addresses, Factors, Moved, take};
 use crate::sync::lock;
 use crate::torrent::PeerId;
@@ -125,7 +125,7 @@ fn wait_for(mut file: File, folder: &Path) -> Result<Flock<File>, String> {
         match crate::sys::lock_file(file) {
             Ok(locked) => return Ok(locked),
             Err((_, e)) if begin.elapsed() > PATIENCE => {
-                return Err(format!("another goat uses {} ({e}): stop that first", folder.display()));
+                return Err(format!("another goat is using {} ({e}): stop it first", folder.display()));
             }
             Err((again, _)) => file = again,
         }
@@ -133,14 +133,14 @@ fn wait_for(mut file: File, folder: &Path) -> Result<Flock<File>, String> {
     }
 }
 
-/// The folder of a configuration's journal: beside the database, or else beside the configuration.
+/// The folder of a configuration's journal: beside the database, or else in the folder `State`.
 pub fn path(config: &Config) -> PathBuf {
+    let db = &config.db.path;
     match config.db.driver {
         // By whatever name the database is called, it has one journal.
-        Driver::Sqlite => config.db.path.canonicalize().unwrap_or_else(|_| config.db.path.clone()),
-        Driver::Mysql => config.file.clone(),
+        Driver::Sqlite => db.canonicalize().unwrap_or_else(|_| db.clone()).with_extension("journal"),
+        Driver::Mysql => config.state_file("journal"),
     }
-    .with_extension("journal")
 }
 
 fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
@@ -158,7 +158,7 @@ fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, String> {
 fn cannot_read(path: &Path, why: &str) -> String {
     let advice = match crate::sys::stranger(path) {
         Some(owner) => format!("It belongs to {owner}: run goat as that user"),
-        None => "`goat check --fix` sets a damaged one aside".into(),
+        None => format!("`{}` sets a damaged one aside", command("check --fix")),
     };
     format!("{} holds accounts not yet written, but cannot be read: {why}. {advice}", path.display())
 }

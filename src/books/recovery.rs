@@ -20,7 +20,7 @@ pub fn recover(config: &Config, store: &Store, silence: u32) -> Result<Journal, 
         if !known {
             let (states, folder) = (states.len(), journal.path().display());
             log(format!(
-                "{states} states of sessions in {folder} are of another database, or of a later time than the one that was restored: they are discarded"
+                "{states} states of sessions in {folder} belong to another database, or to a later time than the one that was restored: they were discarded"
             ));
             continue;
         }

@@ -9,7 +9,7 @@ use clap::ArgMatches;
 
 use super::running;
 use crate::config::{self, Config, Problem};
-use crate::log::log;
+use crate::log::{log, words};
 use crate::store::{Order, Page, Store};
 
 /// Why a command ends with another status than 0.
@@ -87,11 +87,14 @@ impl Call {
     /// Reads the configuration. Where there is none, the tracker makes the default one, and no other command.
     pub fn config(&self) -> Result<Config, Failure> {
         let path = match &self.config {
-            Some(path) => path.into(),
+            Some(path) => {
+                config::name_in_hints(Path::new(path));
+                path.into()
+            }
             None => {
                 let path = config::default_path().map_err(|problem| Failure::Config(vec![problem]))?;
                 if !path.exists() && !["", "run"].contains(&self.name.as_str()) {
-                    let advice = "`goat run` makes one, --config FILE names another";
+                    let advice = "`goat run` creates one, --config FILE names another";
                     let hints: String = running::hints().iter().map(|hint| format!("; {hint}")).collect();
                     let path = path.display();
                     return Err(Failure::Usage(format!("there is no configuration {path}: {advice}{hints}")));
@@ -119,13 +122,15 @@ pub fn store(config: &Config) -> Result<Store, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", config.database_name()));
     match Store::existing(config) {
         Ok(Some(store)) => Ok(store),
-        Ok(None) => Err(failed(&NO_DATABASE)),
+        Ok(None) => Err(failed(&no_database())),
         Err(e) => Err(failed(&e)),
     }
 }
 
 /// Of a database that is not there, or has none of goat's tables.
-pub const NO_DATABASE: &str = "nothing of goat's is there yet: `goat run` makes it";
+pub fn no_database() -> String {
+    format!("it has no tables of goat yet: `{}` creates them", config::command("run"))
+}
 
 pub fn now() -> u32 {
     u32::try_from(crate::clock::now()).unwrap_or(u32::MAX)
@@ -185,8 +190,30 @@ pub fn load(path: &Path) -> Result<Vec<u8>, String> {
     if bytes.len() as u64 > MAX_TORRENT { Err("larger than 256 MiB".into()) } else { Ok(bytes) }
 }
 
+/// Reads a torrent file, without the line end that editors and web sites put behind its last byte, and says so.
+pub fn load_torrent(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = load(path)?;
+    if let Some(torrent) = bytes.strip_suffix(b"\r\n").or(bytes.strip_suffix(b"\n")).filter(|rest| rest.ends_with(b"e"))
+    {
+        bytes.truncate(torrent.len());
+        let file = words(&path.display().to_string());
+        let _ = writeln!(io::stderr(), "goat: {file}: the line end after the torrent's last byte is left out");
+    }
+    Ok(bytes)
+}
+
 fn cannot_write(path: &Path, e: &dyn std::fmt::Display) -> Failure {
     Failure::Failed(format!("cannot write {}: {e}", path.display()))
+}
+
+/// Writes a file for its owner's eyes only, where there is none.
+pub fn write_new_file(path: &Path, bytes: &[u8]) -> Done {
+    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = made.map_err(|e| cannot_write(path, &e))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| {
+        let _ = fs::remove_file(path); // Half of it is of no use.
+        cannot_write(path, &e)
+    })
 }
 
 /// Makes an empty file beside `path` for its owner's eyes only, has it filled, and puts it in the place.

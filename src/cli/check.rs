@@ -1,7 +1,7 @@
 //! `goat check`: what is wrong with this goat's surroundings, and how to mend it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error, RootCertStore};
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, NO_DATABASE, now};
+use super::call::{Call, Done, Failure, no_database, now};
 use super::output::{List, print};
 use crate::books::journal;
-use crate::config::{Config, Driver, PEM};
-use crate::log::{clean, timestamp};
+use crate::config::{Config, Driver, PEM, command};
+use crate::log::{clean, timestamp, words};
 use crate::net::tls::{Certificates, Defect};
 use crate::server::listen;
 use crate::store::Store;
@@ -71,7 +71,7 @@ pub fn check(call: &Call) -> Done {
         Ok(wrong)
     });
     let wrong = wrong.unwrap_or_else(|e| vec![e.to_string()]);
-    let none_yet = || (name.clone(), State::Warning, NO_DATABASE.into());
+    let none_yet = || (name.clone(), State::Warning, no_database());
     findings.extend(wrong.is_empty().then(|| if made { good(name.as_str()) } else { none_yet() }));
     findings.extend(wrong.into_iter().map(|message| (name.clone(), State::Wrong, message)));
     findings.extend(files(&config, fix));
@@ -82,26 +82,26 @@ pub fn check(call: &Call) -> Done {
     findings.extend(damage(&config, fix));
     findings.push(clock(last_written));
     if config.url.is_empty() && config.everywhere() {
-        let advice = "members' announce URLs say localhost: set URL to how this machine is called from outside";
+        let advice = "members' announce URLs say localhost: set URL to the name that this machine has outside";
         findings.push(("URL".into(), State::Warning, advice.into()));
     }
     let wrong = findings.iter().filter(|(_, state, _)| *state == State::Wrong).count();
     if call.json() {
         let mut list = List::new(true, "");
         for (what, state, message) in findings {
-            list.row(&json!({ "what": what, "state": state.word(), "message": message }));
+            list.row(&json!({ "what": what, "state": state.word(), "message": words(&message) }));
         }
         list.end()?;
     } else {
         for (what, state, message) in findings {
             let message = if message.is_empty() { message } else { format!(": {message}") };
-            print(&format!("{}: {}{}\n", clean(&what), state.word(), clean(&message)))?;
+            print(&format!("{}: {}{}\n", clean(&what), state.word(), words(&message)))?;
         }
     }
-    if wrong == 0 { Ok(()) } else { Err(Failure::Failed(format!("{wrong} of these must be mended"))) }
+    if wrong == 0 { Ok(()) } else { Err(Failure::Failed(format!("{wrong} of these must be fixed"))) }
 }
 
-/// Files with secrets that everybody on the machine may read, and a folder that cannot be written.
+/// Files with secrets that everybody on the machine may read, and folders that cannot be written.
 fn files(config: &Config, fix: bool) -> Vec<Finding> {
     let (mysql, db) = (config.db.driver == Driver::Mysql, &config.db.path);
     let wal = PathBuf::from(format!("{}-wal", db.display()));
@@ -110,7 +110,7 @@ fn files(config: &Config, fix: bool) -> Vec<Finding> {
         (!mysql, db.clone(), "passkeys"),
         (!mysql, wal, "passkeys"),
         (config.https, config.ssl.key.clone(), "a private key"),
-        (true, config.file.with_extension("secret"), "the key to the API's logins"),
+        (true, config.state_file("secret"), "the key to the API's logins"),
         (true, journal::path(config), "members' addresses"),
     ];
     // What restores put aside.
@@ -129,22 +129,16 @@ fn files(config: &Config, fix: bool) -> Vec<Finding> {
         if mode & 0o007 == 0 {
             continue;
         }
-        let message = format!("everybody on this machine may read it, and it holds {what}: chmod o= FILE, or --fix");
+        let message = format!("everybody on this machine can read it, and it holds {what}: chmod o= FILE, or --fix");
         let mended = if fix { fs::set_permissions(&file, PermissionsExt::from_mode(mode & !0o007)) } else { Ok(()) };
         findings.push(match mended {
-            Ok(()) if fix => (file, State::Mended, "nobody else may read it now".into()),
+            Ok(()) if fix => (file, State::Mended, "nobody else can read it now".into()),
             Ok(()) => (file, State::Warning, message),
             Err(e) => (file, State::Warning, format!("{message} (which failed: {e})")),
         });
     }
-    let folder = config.file.parent().unwrap_or(Path::new("/"));
-    let probe = folder.join(format!(".goat-check-{}", std::process::id()));
-    let written = OpenOptions::new().write(true).create_new(true).open(&probe).and_then(|_| fs::remove_file(&probe));
-    if let Err(e) = written {
-        let message =
-            format!("cannot be written ({e}): commands cannot change it, and the key to the API's logins is not kept");
-        findings.push((folder.display().to_string(), State::Warning, message));
-    }
+    let unwritable = config.unwritable().into_iter();
+    findings.extend(unwritable.map(|message| ("State".into(), State::Warning, message)));
     findings
 }
 
@@ -157,7 +151,7 @@ fn damage(config: &Config, fix: bool) -> Vec<Finding> {
     let finding = |(file, why): (PathBuf, String)| {
         let (name, aside) = (file.display().to_string(), file.with_extension("damaged"));
         let message =
-            format!("{why}: accounts not yet written are in it, and goat does not start. --fix sets it aside");
+            format!("{why}: it holds accounts not yet written, and goat does not start with it. --fix sets it aside");
         match if fix { fs::rename(&file, &aside) } else { Ok(()) } {
             Ok(()) if fix => (name, State::Mended, format!("{why}: set aside as {}", aside.display())),
             Ok(()) => (name, State::Wrong, message),
@@ -187,9 +181,9 @@ fn ports(config: &Config) -> Vec<Finding> {
         let message = match owners.first() {
             Some((id, name)) => {
                 let name = if name == "goat" { "a goat with another configuration" } else { name };
-                format!("{message}: {name} (process {id}) has it. Stop that, or choose another port")
+                format!("{message}: {name} (process {id}) is using it. Stop that, or choose another port")
             }
-            None => format!("{message}. Root can see which program has it: run goat check as root"),
+            None => format!("{message}. Root can see which program is using it: run `{}` as root", command("check")),
         };
         (what, State::Wrong, message)
     };
@@ -266,7 +260,7 @@ fn hidden(config: &Config, sockets: &[Socket]) -> Option<u32> {
 fn clock(last_written: u32) -> Finding {
     let (what, now) = (format!("the clock, {}", timestamp(now().into())), now());
     if last_written > now.saturating_add(60) {
-        let message = format!("the books were written at {} already: set it", timestamp(last_written.into()));
+        let message = format!("the database was last written at {}: set the clock", timestamp(last_written.into()));
         return (what, State::Wrong, message);
     }
     match sys::clock_is_kept() {
@@ -284,7 +278,7 @@ fn certificate(config: &Config) -> Finding {
         return (what, State::Wrong, format!("{key}: found {found}; allowed: {PEM}"));
     }
     let Some((from, until)) = fs::read(&config.ssl.certificate).ok().and_then(|pem| validity(&pem)) else {
-        return (what, State::Wrong, "it does not say until when it is valid".into());
+        return (what, State::Wrong, "it does not say how long it is valid".into());
     };
     let now = u64::from(now());
     let day = |time| timestamp(time).split('T').next().unwrap_or_default().to_string();

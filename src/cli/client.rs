@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::call::{Call, Done, Failure};
 use super::output::{List, done};
+use crate::config::command;
 use crate::log::clean;
 use crate::store::Store;
 
@@ -31,7 +32,7 @@ fn said(call: &Call, text: &str, approved: bool) -> Done {
 pub fn approve(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
     store.set_client(prefix, true)?;
-    said(call, "is let in", true)
+    said(call, "is allowed", true)
 }
 
 pub fn deny(call: &Call) -> Done {
@@ -40,10 +41,10 @@ pub fn deny(call: &Call) -> Done {
     // Approval is by any prefix, so this one may not matter.
     let clients = store.clients()?;
     match clients.iter().find(|client| client.approved && prefix.starts_with(&client.client)) {
-        None => said(call, "is not let in", false),
+        None => said(call, "is not allowed", false),
         Some(shorter) => {
-            let advice = "to shut it out, deny that and approve longer ones";
-            said(call, &format!("is still let in by the shorter {}: {advice}", clean(&shorter.client)), true)
+            let advice = "to keep it out, deny that one and approve longer ones";
+            said(call, &format!("is still allowed by the shorter {}: {advice}", clean(&shorter.client)), true)
         }
     }
 }
@@ -51,7 +52,7 @@ pub fn deny(call: &Call) -> Done {
 pub fn remove(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
     if !store.remove_client(prefix)? {
-        let message = format!("there is no client {prefix}: `goat client list` shows what there is");
+        let message = format!("there is no client {prefix}: `{}` shows what there is", command("client list"));
         return Err(Failure::Failed(message));
     }
     said(call, "is forgotten", false)

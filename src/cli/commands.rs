@@ -20,13 +20,13 @@ pub struct Entry {
 const TITLE: &str = "a BitTorrent tracker for small private communities";
 
 const NOTES: &str = "\
-Without a command goat runs the tracker. All other commands work on its database, whether it runs or not; a running
-tracker follows what they change within 5 seconds.
+Without a command goat runs the tracker. All other commands work on its database, whether it is running or not;
+a running tracker picks up their changes within 5 seconds.
 
 NAME is a member's name or id. HASH is a torrent's info hash, the beginning of it (4 digits or more), id or name.
 BYTES may have a unit: 10GiB, 1.5TB. `--` ends the options: what follows may begin with a hyphen.
 
-Exit status: 0: done. 1: it could not be done. 2: wrong usage or a wrong configuration, and nothing was opened.";
+Exit status: 0: success. 1: failure. 2: wrong usage or an invalid configuration; nothing was opened.";
 
 /// A command that says nothing that a program could want.
 fn plain(name: &'static str, run: Run, about: &'static str, arguments: impl IntoIterator<Item = Arg>) -> Entry {
@@ -63,7 +63,7 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn force() -> Arg {
-    flag("force", "replace what is there, whatever it is")
+    flag("force", "overwrite a file that exists, whatever it is")
 }
 
 /// An option with a value, which may begin with a hyphen.
@@ -82,7 +82,7 @@ fn sort(columns: &'static [&'static str]) -> Arg {
         words.and_then(|words| words.split('|').next()).map_or(word.clone(), String::from)
     };
     let values = PossibleValuesParser::new(values.collect::<Vec<_>>());
-    option("sort", "COLUMN", "the order").value_parser(values.map(column))
+    option("sort", "COLUMN", "sort by this column").value_parser(values.map(column))
 }
 
 fn config() -> Arg {
@@ -106,57 +106,58 @@ fn users_and_tracker() -> [Entry; 15] {
     let limit = || value_parser!(u32);
     let at_most = option("torrent-limit", "N", "active on at most N torrents at a time; 0: any number");
     let bytes = |name, help| option(name, "BYTES", help).value_parser(output::bytes);
-    let uploaded = bytes("uploaded", "to add, such as 10GiB; with a minus to take away");
+    let uploaded = bytes("uploaded", "what to add to uploads, such as 10GiB; negative to take away");
     let reason = option("reason", "TEXT", "for other operators").value_parser(text(0, 255));
     let sorted = sort(&["id", "name", "uploaded", "downloaded", "ratio"]);
-    let fix = flag("fix", "mend what goat can mend: permissions of files, a damaged journal");
-    let secrets = flag("secrets", "passkey and announce URLs, too");
+    let fix = flag("fix", "fix what goat can fix: permissions of files, a damaged journal");
+    let secrets = flag("secrets", "passkey and announce URLs as well");
     let added = [
         word("NAME", "the new member's name"),
         at_most.value_parser(limit()),
-        flag("admin", "may see everything through the API"),
+        flag("admin", "make them an administrator, who may see everything through the API"),
     ];
-    let on_off = word("on|off", "which").value_parser(["on", "off"]);
-    let credited = [member(), uploaded.required_unless_present("downloaded"), bytes("downloaded", "the same")];
+    let on_off = word("on|off", "whether they are one").value_parser(["on", "off"]);
+    let credited =
+        [member(), uploaded.required_unless_present("downloaded"), bytes("downloaded", "the same for downloads")];
     let count = word("N", "how many torrents").value_parser(limit());
     [
         plain("run", community::run, "run the tracker; so does goat without a command", []),
         entry("check", check::check, "check configuration, database, certificate, ports, clock and permissions", [fix]),
         entry("stats", community::stats, "show the community at a glance", []),
-        entry("user add", user::add, "make a member, and show passkey and API key", added),
+        entry("user add", user::add, "add a member, and show their passkey and API key", added),
         entry(
             "user list",
             user::list,
-            "list members: totals and what they do now",
-            [sorted, flag("banned", "only those")],
+            "list members, with totals and current activity",
+            [sorted, flag("banned", "only banned members")],
         ),
         entry("user show", user::show_one, "show a member: totals, clients and addresses", [member(), secrets]),
-        entry("user ban", user::ban, "shut a member out of all swarms", [member(), reason]),
-        entry("user admin", user::admin, "make a member an administrator, or take that back", [member(), on_off]),
+        entry("user ban", user::ban, "ban a member from all swarms", [member(), reason]),
+        entry("user admin", user::admin, "make a member an administrator, or no longer one", [member(), on_off]),
         entry("user rename", user::rename, "give a member another name", [member(), word("NEW", "the new name")]),
-        entry("user unban", user::unban, "let a member in again", [member()]),
+        entry("user unban", user::unban, "lift the ban of a member", [member()]),
         entry("user remove", user::remove, "remove a member; the totals of torrents stay as they are", [member()]),
-        entry("user passkey", user::passkey, "give a member a new passkey; the old one is dead", [member()]),
-        entry("user key", user::key, "give a member a new API key; the old one is dead", [member()]),
+        entry("user passkey", user::passkey, "give a member a new passkey; the old one stops working", [member()]),
+        entry("user key", user::key, "give a member a new API key; the old one stops working", [member()]),
         entry("user limit", user::limit, "limit a member to N active torrents; 0: any number", [member(), count]),
-        entry("user credit", user::credit, "add to what a member was credited", credited),
+        entry("user credit", user::credit, "add to, or take from, the credited totals of a member", credited),
     ]
 }
 
 fn files() -> [Entry; 8] {
     let pending = |help| flag("pending", help);
-    let all = flag("all", "all that await approval").conflicts_with("HASH");
-    let all_pending = pending("all that await approval").conflicts_with("HASH");
+    let all = flag("all", "all torrents that await approval").conflicts_with("HASH");
+    let all_pending = pending("all torrents that await approval").conflicts_with("HASH");
     let or = |option| hash().required(false).required_unless_present(option);
-    let by = option("by", "NAME", "of them, those that this member announced").requires("pending");
-    let listed = pending("only those that await approval").conflicts_with("dead");
-    let dead = flag("dead", "only those that nobody seeds");
+    let by = option("by", "NAME", "only those that this member announced first").requires("pending");
+    let listed = pending("only those awaiting approval").conflicts_with("dead");
+    let dead = flag("dead", "only those without seeders");
     let sorted = sort(&["id", "name", "size", "seeders", "leechers", "completed|snatches", "last-active|activity"]);
     let percent = |name, help| option(name, "PERCENT", help).value_parser(value_parser!(u16).range(0..=1000));
-    let download = percent("download", "of what is downloaded; 0 if left out");
-    let upload = percent("upload", "of what is uploaded; 100 if left out");
-    let private = option("private", "OUT.torrent", "write a copy with the private flag, and register that");
-    let public = flag("public", "register it though it has no private flag").conflicts_with("private");
+    let download = percent("download", "of downloads; default 0");
+    let upload = percent("upload", "of uploads; default 100");
+    let private = option("private", "OUT.torrent", "write a copy with the private flag, and register that copy");
+    let public = flag("public", "register it even without the private flag").conflicts_with("private");
     let added = [
         path("FILE.torrent|HASH", "torrents, or their info hashes").num_args(1..).allow_hyphen_values(false),
         private.value_hint(ValueHint::FilePath),
@@ -167,9 +168,9 @@ fn files() -> [Entry; 8] {
         entry("file add", file::add, "register and verify torrents", added),
         entry("file list", file::list, "list torrents and their swarms", [listed, dead, sorted]),
         entry("file show", file::show_one, "show a torrent: its swarm, factors and totals", [hash()]),
-        entry("file approve", file::approve, "verify a torrent that is registered", [or("all"), all]),
+        entry("file approve", file::approve, "approve a torrent that is registered", [or("all"), all]),
         entry("file rename", file::rename, "give a torrent another name", [hash(), word("NAME", "the new name")]),
-        entry("file revoke", file::revoke, "take that approval back", [hash()]),
+        entry("file revoke", file::revoke, "withdraw the approval of a torrent", [hash()]),
         entry(
             "file remove",
             file::remove,
@@ -179,7 +180,7 @@ fn files() -> [Entry; 8] {
         entry(
             "file free",
             file::free,
-            "credit so many percent from now on; freeleech by default",
+            "set the percentages credited from now on; freeleech by default",
             [hash(), download, upload],
         ),
     ]
@@ -187,18 +188,23 @@ fn files() -> [Entry; 8] {
 
 fn clients() -> [Entry; 4] {
     let prefix = || word("PREFIX", "the beginning of a User-Agent or peer id").value_parser(text(1, 128));
-    let pending = flag("pending", "only those that await approval");
+    let pending = flag("pending", "only those awaiting approval");
     [
         entry("client list", client::list, "list clients, by the beginning of their User-Agent or peer id", [pending]),
-        entry("client approve", client::approve, "let in clients whose User-Agent or peer id begins so", [prefix()]),
-        entry("client deny", client::deny, "take that approval back", [prefix()]),
+        entry(
+            "client approve",
+            client::approve,
+            "allow clients whose User-Agent or peer id begins with PREFIX",
+            [prefix()],
+        ),
+        entry("client deny", client::deny, "withdraw the approval of clients", [prefix()]),
         entry("client remove", client::remove, "forget a client, so that it can be suggested again", [prefix()]),
     ]
 }
 
 fn community() -> [Entry; 5] {
-    let out = option("out", "OUT.torrent", "the copy, or - for stdout; TORRENT@NAME.torrent if left out");
-    let everybody = option("for-all", "DIR", "a copy for each member who is not banned, into this folder");
+    let out = option("out", "OUT.torrent", "where to write the copy, or - for stdout; default TORRENT@NAME.torrent");
+    let everybody = option("for-all", "DIR", "write a copy for each member who is not banned into this folder");
     let copied = [
         path("FILE.torrent", "the torrent"),
         option("for", "NAME", "the member").required_unless_present("for-all"),
@@ -208,6 +214,7 @@ fn community() -> [Entry; 5] {
     ];
     let backup = || path("FILE", "the backup");
     let table = path("FILE.csv", "a table whose first line names the columns");
+    let keys = option("keys", "OUT.csv", "make API keys for the members, and write them into this new file");
     let explained = [
         Arg::new("COMMAND").num_args(0..).help("the command"),
         flag("man", "print the manual page"),
@@ -215,12 +222,17 @@ fn community() -> [Entry; 5] {
         flag("zsh", "print completions for zsh"),
         flag("fish", "print completions for fish"),
     ];
-    let replace = "put a backup in the database's place; the tracker must not run";
+    let replace = "replace the database with a backup; the tracker must not be running";
     [
         entry("torrent", torrent::copy, "write a member's copy of a torrent, with their announce URLs", copied),
-        plain("backup", community::backup, "copy the database into a file; the tracker may run", [backup()]),
+        plain("backup", community::backup, "copy the database into a file; the tracker may be running", [backup()]),
         entry("restore", community::restore, replace, [backup()]),
-        entry("import", community::import, "import members with passkeys, or torrents, of another tracker", [table]),
+        entry(
+            "import",
+            community::import,
+            "import members with passkeys, or torrents, from another tracker",
+            [table, keys.value_hint(ValueHint::FilePath)],
+        ),
         plain("help", help, "explain goat, or one command", explained),
     ]
 }
@@ -229,7 +241,7 @@ fn community() -> [Entry; 5] {
 pub fn goat() -> Command {
     let version = flag("version", "print the version").short('V');
     let mut goat = Command::new("goat").about(TITLE).after_help(NOTES).args([config(), version]);
-    for (name, about) in [("user", "members"), ("file", "torrents"), ("client", "clients that are let in")] {
+    for (name, about) in [("user", "members"), ("file", "torrents"), ("client", "clients that are allowed")] {
         let family = Command::new(name).about(about).arg(config()).disable_help_subcommand(true);
         goat = goat.subcommand(family.subcommand_required(true).subcommand_value_name("COMMAND"));
     }

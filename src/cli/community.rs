@@ -7,16 +7,17 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, live_since, replace_file, store};
-use super::output::{count, done, print, show};
+use super::call::{Call, Done, Failure, live_since, replace_file, store, write_new_file};
+use super::output::{bytes, count, done, print, show};
 #[cfg(feature = "sqlite")]
 use crate::books::Journal;
 use crate::books::journal;
-use crate::config::{Config, Driver, PEM, Problem};
+use crate::config::{Config, Driver, PEM, Problem, quoted};
 use crate::net::tls::{Certificates, Defect};
+use crate::random::secret;
 #[cfg(feature = "sqlite")]
 use crate::store::Error;
-use crate::store::{FILE_ORDERS, Import, Page, USER_ORDERS, Which, Who};
+use crate::store::{FILE_ORDERS, Import, Kind, Page, USER_ORDERS, Which, Who};
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;
@@ -50,12 +51,6 @@ pub fn stats(call: &Call) -> Done {
     show(&shown, keys, call.json())
 }
 
-/// A word for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if word.chars().all(plain) && !word.is_empty() { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
 /// Prints how a MySQL database is copied, which is the business of its own programs.
 fn by_hand(config: &Config, program: &str, options: &str, direction: char, file: &str) -> Done {
     let server = match config.db.host.as_str() {
@@ -68,28 +63,31 @@ fn by_hand(config: &Config, program: &str, options: &str, direction: char, file:
     let user = format!("--user={} --password", quoted(&config.db.username));
     let (database, file) = (quoted(&config.db.database), quoted(file));
     print(&format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
-    let done = "nothing was done yet: with MySQL and MariaDB use the command above";
-    let first = "; first stop goat and move away what it could not write, as docs/database.md says under \"Backup and restore\"";
-    Err(Failure::Failed(format!("{done}{}", if direction == '<' { first } else { "" })))
+    let done = "nothing has been done yet: with MySQL and MariaDB, run the command above";
+    let journal = journal::path(config);
+    let first = format!("; first stop goat and move {} away: it belongs to the former database", journal.display());
+    Err(Failure::Failed(format!("{done}{}", if direction == '<' { &first } else { "" })))
 }
 
 pub fn backup(call: &Call) -> Done {
     let config = call.config()?;
     let file = call.argument("FILE");
     if config.db.driver == Driver::Mysql {
-        let options = "--single-transaction --default-character-set=utf8mb4 ";
+        // What the database's user need not have rights for is left out: locks, and keys that are switched off.
+        let options = "--single-transaction --skip-add-locks --skip-disable-keys --no-tablespaces \
+            --default-character-set=utf8mb4 ";
         return by_hand(&config, "mariadb-dump", options, '>', file);
     }
     not_itself(&config, file)?;
     let taken = |why: &str| Err(Failure::Failed(format!("{file} {why}: name another file")));
     if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
-        return taken("is there, and is no file");
+        return taken("exists, and is not a file");
     }
     let mut start = Vec::new();
     match File::open(file).and_then(|file| file.take(16).read_to_end(&mut start)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return taken(&format!("cannot be read ({e})")),
         _ if start.is_empty() || start == *b"SQLite format 3\0" => {}
-        _ => return taken("is there, and is no backup"),
+        _ => return taken("exists, and is not a backup"),
     }
     let store = store(&config)?;
     // A link is the operator's own way to say where backups are.
@@ -127,7 +125,7 @@ pub fn restore(call: &Call) -> Done {
             text += &format!("the former database is kept as {}\n", old.display());
         }
         if discarded > 0 {
-            text += &format!("{discarded} states of sessions that the last run had not written are discarded\n");
+            text += &format!("{discarded} states of sessions that the last run had not written were discarded\n");
         }
         let former = old.map(|old| old.display().to_string());
         let thing = json!({ "members": members, "former": former, "discarded": discarded });
@@ -148,7 +146,9 @@ pub fn import(call: &Call) -> Done {
     if text.len() as u64 > MAX_IMPORT {
         return Err(wrong("larger than 256 MiB".into()));
     }
-    let rows = rows(&text).map_err(wrong)?;
+    let mut rows = rows(&text).map_err(wrong)?;
+    let store = store(&config)?;
+    let keys = call.value("keys").map(|out| new_keys(&mut rows, out)).transpose()?;
     let on_terminal = io::stderr().is_terminal();
     let progress = |done: usize| {
         if on_terminal && (done.is_multiple_of(1000) || done == rows.len()) {
@@ -156,57 +156,108 @@ pub fn import(call: &Call) -> Done {
             let _ = write!(io::stderr(), "\r{done} of {} rows{end}", rows.len()); // It is only for looking at.
         }
     };
-    store(&config)?.import(&rows, progress).map_err(|e| wrong(e.to_string()))?;
+    store.import(&rows, progress).map_err(|e| {
+        // Where it may have been written, these are the only copies.
+        if let Some(out) = keys.filter(|_| e.kind != Kind::Unsure) {
+            let _ = std::fs::remove_file(out);
+        }
+        wrong(e.to_string())
+    })?;
     let imported = rows.len() as u64;
-    done(&format!("{} imported", count(imported, "row")), &json!({ "imported": imported }), call.json())
+    let mut text = format!("{} imported", count(imported, "row"));
+    if let Some(out) = keys {
+        text += &format!("; their API keys are in {out}, and are not shown again");
+    }
+    done(&text, &json!({ "imported": imported, "keys": keys }), call.json())
+}
+
+/// Gives each member who is to be imported an API key, and writes them into a new file, which it returns.
+fn new_keys<'a>(rows: &mut [Row], out: &'a str) -> Result<&'a str, Failure> {
+    let mut table = "name,api_key\n".to_string();
+    for (_, row) in rows {
+        match row {
+            Ok(Import::User { name, api_key, .. }) => {
+                let key = secret::<20>().map_err(Failure::Failed)?;
+                table += &format!("\"{}\",{key}\n", name.replace('"', "\"\""));
+                *api_key = Some(key);
+            }
+            Ok(Import::Torrent { .. }) => {
+                return Err(Failure::Failed("--keys is for members, not for torrents".into()));
+            }
+            Err(_) => {} // It is said by the import, which then does nothing.
+        }
+    }
+    write_new_file(Path::new(out), table.as_bytes())?;
+    Ok(out)
 }
 
 /// A row to import with the number of its line, or what is wrong with it.
 type Row = (usize, Result<Import, String>);
 
+/// Where the columns are that a header names, and whether they are those of torrents.
+fn columns(header: &[String]) -> Result<(HashMap<String, usize>, bool), String> {
+    const USERS: [&str; 7] = ["name", "passkey", "uploaded", "downloaded", "torrent_limit", "admin", "banned"];
+    const TORRENTS: [&str; 3] = ["info_hash", "name", "size"];
+    let named = header.iter().zip(0..).map(|(name, at)| (name.trim().to_lowercase(), at));
+    let columns: HashMap<String, usize> = named.collect();
+    let of_torrents = columns.contains_key("info_hash");
+    let (known, required) = if of_torrents { (&TORRENTS[..], 1) } else { (&USERS[..], 2) };
+    let unknown = header.iter().find(|name| !known.contains(&name.trim().to_lowercase().as_str()));
+    let missing = known.iter().take(required).find(|name| !columns.contains_key(**name));
+    let wrong = match (unknown, missing) {
+        (Some(unknown), _) => format!("unknown column {:?}", unknown.trim()),
+        (None, Some(missing)) => format!("no column {missing}"),
+        (None, None) if columns.len() != header.len() => "a column is named twice".into(),
+        (None, None) => return Ok((columns, of_torrents)),
+    };
+    let (users, torrents) = (USERS.join(", "), TORRENTS.join(", "));
+    Err(format!(
+        "line 1: {wrong}. It names the columns: of members {users} (name and passkey are required), \
+         of torrents {torrents} (info_hash is required)"
+    ))
+}
+
 /// Reads the rows under a header that names the columns.
 fn rows(text: &str) -> Result<Vec<Row>, String> {
     let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
-    let users = ["name", "passkey", "uploaded", "downloaded", "torrent_limit"];
-    let torrents = ["info_hash", "name", "size"];
     let (_, header) = records.next().unwrap_or_default();
-    let names: Vec<String> = header.iter().map(|name| name.trim().to_lowercase()).collect();
-    let known = if names.iter().any(|name| name == "info_hash") { &torrents[..] } else { &users[..] };
-    let required = if known.len() == users.len() { 2 } else { 1 };
-    let columns: HashMap<&str, usize> = names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
-    if !known.iter().take(required).all(|name| columns.contains_key(name))
-        || columns.len() != names.len()
-        || !names.iter().all(|name| known.contains(&name.as_str()))
-    {
-        let (users, torrents) = (users.join(","), torrents.join(","));
-        return Err(format!(
-            "line 1: it must name the columns, {users} (name and passkey must be there) or {torrents} (info_hash must)"
-        ));
-    }
+    let (columns, of_torrents) = columns(&header)?;
     let row = |record: Vec<String>| {
         let field = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map_or("", |text| text.as_str());
-        let number = |name: &str, most: u64| match field(name).trim() {
+        let wrong = |name: &str, allowed: &str| format!("{name} is {:?}, but must be {allowed}", field(name));
+        let size = |name: &str| match field(name).trim() {
             "" => Ok(0),
-            text => text
-                .parse::<u64>()
-                .ok()
-                .filter(|n| *n <= most)
-                .ok_or(format!("{name} is {text:?}, but must be 0 to {most}")),
+            text => {
+                let size = bytes(text).ok().and_then(|size| u64::try_from(size).ok());
+                size.ok_or_else(|| {
+                    wrong(name, "a number of bytes from 0 to 2^63 - 1, perhaps with a unit, such as 10GiB")
+                })
+            }
         };
-        if record.len() != names.len() {
-            return Err(format!("{} fields, but must be {}", record.len(), names.len()));
+        let flag = |name: &str| match field(name).trim().to_lowercase().as_str() {
+            "1" | "yes" | "true" => Ok(true),
+            "" | "0" | "no" | "false" => Ok(false),
+            _ => Err(wrong(name, "yes or no")),
+        };
+        if record.len() != header.len() {
+            return Err(format!("{} fields instead of {}", record.len(), header.len()));
         }
         let name = field("name").to_string();
-        if required == 1 {
+        if of_torrents {
             let info_hash = field("info_hash").trim().parse()?;
-            return Ok(Import::Torrent { info_hash, name, size: number("size", i64::MAX as u64)? });
+            return Ok(Import::Torrent { info_hash, name, size: size("size")? });
         }
+        let limit = field("torrent_limit").trim();
+        let limit = if limit.is_empty() { "0" } else { limit };
         Ok(Import::User {
             name,
             passkey: field("passkey").into(),
-            uploaded: number("uploaded", i64::MAX as u64)?,
-            downloaded: number("downloaded", i64::MAX as u64)?,
-            torrent_limit: u32::try_from(number("torrent_limit", u32::MAX.into())?).unwrap_or_default(),
+            uploaded: size("uploaded")?,
+            downloaded: size("downloaded")?,
+            torrent_limit: limit.parse().map_err(|_| wrong("torrent_limit", &format!("0 to {}", u32::MAX)))?,
+            admin: flag("admin")?,
+            banned: flag("banned")?,
+            api_key: None,
         })
     };
     Ok(records.map(|(line, record)| (line, row(record))).collect())
@@ -225,7 +276,7 @@ fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
             Some('"') if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
             Some('"') if quoted => (quoted, closed) = (false, true),
             Some(c) if quoted => field.push(c),
-            None if quoted => return Err(format!("line {first}: a quote is opened and never closed")),
+            None if quoted => return Err(format!("line {first}: a quote is opened but never closed")),
             Some('"') if field.is_empty() && !closed => quoted = true,
             Some(',') => {
                 closed = false;
@@ -245,7 +296,7 @@ fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
                 }
             }
             Some(_) if closed => {
-                return Err(format!("line {line}: after a closing quote comes a comma or the line's end"));
+                return Err(format!("line {line}: a closing quote must be followed by a comma or the end of the line"));
             }
             Some(c) => field.push(c),
         }

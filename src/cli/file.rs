@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, Place, live_since, load, occupied, place, write_file};
+use super::call::{Call, Done, Failure, Place, live_since, load_torrent, occupied, place, write_file};
 use super::output::{List, count, done, print, show};
-use crate::config::Config;
+use crate::config::{Config, command};
 use crate::log::clean;
 use crate::protocol::Factors;
 use crate::store::{Error, FILE_ORDERS, Page, SWARM_ORDERS, Store, Torrent, Which};
@@ -31,10 +31,14 @@ fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failure> 
     match (found.pop(), found.is_empty()) {
         (Some(file), true) => read(config, store, file.id),
         (Some(_), false) => {
-            Err(Failure::Failed(format!("{text} may be several torrents: give more of the hash (`goat file list`)")))
+            let list = command("file list");
+            Err(Failure::Failed(format!(
+                "{text} matches several torrents: give more digits of the hash, which `{list}` shows"
+            )))
         }
         (None, _) => {
-            let advice = "`goat file add` registers torrents, `goat file list` shows those that are";
+            let (add, list) = (command("file add"), command("file list"));
+            let advice = format!("`{add}` registers torrents, `{list}` shows those that are");
             Err(Failure::Failed(format!("{text} is not registered: {advice}")))
         }
     }
@@ -58,18 +62,18 @@ impl New {
 fn new(call: &Call, what: &str) -> Result<New, Failure> {
     if let Ok(info_hash) = what.parse() {
         if call.value("private").is_some() {
-            return Err(call.wrong("--private goes with a torrent file, not with a hash"));
+            return Err(call.wrong("--private is for a torrent file, not for a hash"));
         }
         return Ok(New { info_hash, second: None, name: String::new(), size: 0 });
     }
-    let bytes = load(Path::new(what)).map_err(|e| {
-        let message = "is neither an info hash (40 or 64 hex digits) nor a file that can be read";
+    let bytes = load_torrent(Path::new(what)).map_err(|e| {
+        let message = "is neither an info hash (40 or 64 hex digits) nor a readable file";
         Failure::Failed(format!("{what} {message}: {e}"))
     })?;
     let wrong = |e: String| Failure::Failed(format!("{what}: {e}"));
     let torrent = torrent::read(&bytes).map_err(wrong)?;
     match call.value("private") {
-        Some(_) if torrent.private => Err(wrong("it has the private flag already: register it as it is".into())),
+        Some(_) if torrent.private => Err(wrong("it already has the private flag: register it as it is".into())),
         Some(out) => {
             let copy = torrent::private_copy(&bytes).map_err(wrong)?;
             let new = New::from(&torrent::read(&copy).map_err(wrong)?);
@@ -78,7 +82,7 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
                 && let Place::Taken(found) = place(out)?
                 && torrent::read(&found).ok().map(|found| found.info_hash) != Some(new.info_hash)
             {
-                return Err(occupied(out, "is there, and is not the copy that goat makes of this torrent"));
+                return Err(occupied(out, "exists, and is not goat's copy of this torrent"));
             }
             write_file(out, &copy)?;
             Ok(new)
@@ -100,7 +104,7 @@ fn second_of(store: &Store, info_hash: &InfoHash) -> Result<Option<(InfoHash, St
 
 pub fn add(call: &Call) -> Done {
     if call.words(WHAT).len() > 1 && call.value("private").is_some() {
-        return Err(call.wrong("--private goes with one torrent"));
+        return Err(call.wrong("--private is for one torrent at a time"));
     }
     // All are read and judged before the first is registered.
     let new: Vec<New> = call.words(WHAT).into_iter().map(|what| new(call, what)).collect::<Result<_, _>>()?;
@@ -178,7 +182,7 @@ pub fn revoke(call: &Call) -> Done {
 }
 
 pub fn rename(call: &Call) -> Done {
-    change(call, |store, id| store.rename_file(id, call.argument("NAME")), "is its name now")
+    change(call, |store, id| store.rename_file(id, call.argument("NAME")), "is its new name")
 }
 
 pub fn free(call: &Call) -> Done {

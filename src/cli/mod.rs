@@ -23,25 +23,25 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use call::{Call, Done, Failure};
 
 use crate::config::{self, Problem};
-use crate::log::clean;
+use crate::log::words;
 
 /// Does what the command line says and returns the exit status.
-pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
+pub fn main(given: impl Iterator<Item = OsString>) -> u8 {
     let wrong = |word| Failure::Usage(format!("{word:?} is not UTF-8: rename it (`goat help` lists the commands)"));
-    let words = words.map(|word| word.into_string().map_err(wrong)).collect::<Result<Vec<_>, _>>();
-    match words.and_then(|words| run(&words)) {
+    let given = given.map(|word| word.into_string().map_err(wrong)).collect::<Result<Vec<_>, _>>();
+    match given.and_then(|given| run(&given)) {
         Ok(()) => 0,
         Err(Failure::Failed(message)) => {
-            complain(&message.lines().map(|line| format!("goat: {}", clean(line))).collect::<Vec<_>>(), 1)
+            complain(&message.lines().map(|line| format!("goat: {line}")).collect::<Vec<_>>(), 1)
         }
-        Err(Failure::Usage(message)) => complain(&[format!("goat: {}", clean(&message))], 2),
+        Err(Failure::Usage(message)) => complain(&[format!("goat: {message}")], 2),
         Err(Failure::Config(problems)) => complain(&problems.iter().map(Problem::to_string).collect::<Vec<_>>(), 2),
     }
 }
 
 fn complain(lines: &[String], status: u8) -> u8 {
     for line in lines {
-        let _ = writeln!(io::stderr(), "{line}"); // There is no place left to complain about that.
+        let _ = writeln!(io::stderr(), "{}", words(line)); // There is no place left to complain about that.
     }
     status
 }
@@ -123,7 +123,7 @@ fn explain(error: &clap::Error, words: &[String]) -> String {
 }
 
 /// Commands that take something away, which nobody shall run by a slip.
-const DESTRUCTIVE: [&str; 5] = ["remove", "ban", "restore", "revoke", "deny"];
+const DESTRUCTIVE: [&str; 7] = ["remove", "ban", "restore", "revoke", "deny", "passkey", "key"];
 
 /// What to say of words that name no command.
 fn unknown(words: &str) -> String {
@@ -139,7 +139,7 @@ fn unknown(words: &str) -> String {
     } else if let Some(near) = nearest(&all, first, second, !members.is_empty()) {
         format!(": did you mean `goat {near}`?")
     } else if !members.is_empty() {
-        format!("; {first} goes with {}", members.join(", "))
+        format!("; the commands of {first} are {}", members.join(", "))
     } else {
         String::new()
     };

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, Place, load, occupied, place, write_file};
+use super::call::{Call, Done, Failure, Place, load_torrent, occupied, place, write_file};
 use super::output::{print, show};
 use super::user;
-use crate::config::Config;
+use crate::config::{Config, command, quoted};
 use crate::store::{Page, Who};
 use crate::torrent::{self, InfoHash, Torrent};
 use crate::tracker::announce_urls;
@@ -20,11 +20,11 @@ type Copy = (String, PathBuf);
 pub fn copy(call: &Call) -> Done {
     let out = call.value("out");
     if out == Some("-") && call.json() {
-        return Err(call.wrong("--out - leaves no room for --json"));
+        return Err(call.wrong("--out - and --json cannot be combined"));
     }
     let source = call.argument("FILE.torrent");
     let wrong = |e: String| Failure::Failed(format!("{source}: {e}"));
-    let bytes = load(Path::new(source)).map_err(wrong)?;
+    let bytes = load_torrent(Path::new(source)).map_err(wrong)?;
     let torrent = torrent::read(&bytes).map_err(wrong)?;
     let (config, store) = call.open()?;
     let made = |passkey: &str| torrent::copy_for(&bytes, &announce_urls(&config, passkey)).map_err(wrong);
@@ -52,7 +52,8 @@ pub fn copy(call: &Call) -> Done {
         write_file(path, &made(passkey)?)?;
     }
     let registered = store.file_by_hash(&torrent.info_hash)?.is_some();
-    let advice = format!("{} is not registered yet: goat file add {source}\n", torrent.info_hash);
+    let add = command(&format!("file add {}", quoted(source)));
+    let advice = format!("{} is not registered yet: {add}\n", torrent.info_hash);
     if let Some(passkey) = to_stdout {
         io::stdout().write_all(&made(&passkey)?)?;
         return if registered { Ok(()) } else { Ok(io::stderr().write_all(advice.as_bytes())?) };
@@ -79,8 +80,8 @@ fn judge(config: &Config, source: &Path, path: &Path, only: Option<InfoHash>) ->
     let Place::Taken(found) = place(path)? else { return Ok(()) };
     let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
     match copy_of(config, &found) {
-        _ if same(source, path) => Err(occupied(path, "is the torrent that is to be copied")),
-        None => Err(occupied(path, "is there, and is no copy that goat has made")),
+        _ if same(source, path) => Err(occupied(path, "is the torrent to be copied")),
+        None => Err(occupied(path, "exists, and is not a copy that goat has made")),
         Some(hash) if only.is_some_and(|only| only != hash) => Err(occupied(path, "is a copy of another torrent")),
         Some(_) => Ok(()),
     }

@@ -4,14 +4,17 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Done, Failure, live_since};
 use super::output::{List, count, done, print, show};
-use crate::config::Config;
+use crate::config::{Config, command};
 use crate::log::clean;
 use crate::store::{Error, NewUser, Page, Store, USER_ORDERS, User, Who};
 use crate::tracker::announce_urls;
 
 /// The member that a command is about.
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<User, Failure> {
-    let absent = || Failure::Failed(format!("there is no user {text}: `goat user list` shows who there is"));
+    let absent = || {
+        let list = command("user list");
+        Failure::Failed(format!("there is no user {text}: `{list}` shows who there is"))
+    };
     read(config, store, store.find_user(text)?.ok_or_else(absent)?)
 }
 
@@ -112,7 +115,7 @@ pub fn admin(call: &Call) -> Done {
 
 pub fn rename(call: &Call) -> Done {
     let (old, new) = (call.argument("NAME"), call.argument("NEW"));
-    change(call, |store, id| store.rename_user(id, new), |_| format!("was {} until now", clean(old)))
+    change(call, |store, id| store.rename_user(id, new), |_| format!("was called {} until now", clean(old)))
 }
 
 pub fn limit(call: &Call) -> Done {
@@ -127,7 +130,7 @@ pub fn credit(call: &Call) -> Done {
     let cut = std::cell::Cell::new(false);
     let credit = |store: &Store, id| store.credit(id, uploaded, downloaded).map(|less| cut.set(less));
     let said = |user: &User| {
-        let less = if cut.get() { ": that was less than what you took away, so nothing is left of it" } else { "" };
+        let less = if cut.get() { ": there was less than you took away, so nothing is left" } else { "" };
         format!("has {} bytes uploaded, {} downloaded{less}", user.uploaded, user.downloaded)
     };
     change(call, credit, said)

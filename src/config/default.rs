@@ -33,5 +33,5 @@ pub fn create(path: &Path) -> Result<(), Problem> {
     fs::create_dir_all(path.parent().unwrap_or(path))
         .and_then(|()| new.open(path))
         .and_then(|mut file| file.write_all(TEMPLATE.as_bytes()))
-        .map_err(|e| Problem::new(path, 0, "", e, "a new file in a folder that can be written"))
+        .map_err(|e| Problem::new(path, 0, "", e, "a new file in a folder that is writable"))
 }

@@ -4,7 +4,9 @@
 //! never shows a password.
 
 mod default;
+mod hints;
 mod proxies;
+mod state;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Display, Formatter, Write as _};
@@ -20,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use crate::config::default::{create, default_in, default_path};
+pub use crate::config::hints::{command, name_in_hints, quoted};
 use crate::config::proxies::{BLOCKS, blocks, first_wrong};
 
 /// The configuration that goat ships with: every key, explained.
@@ -51,7 +54,7 @@ pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x
 type Key = (&'static str, &'static str, fn(&Value) -> bool, &'static str);
 
 #[rustfmt::skip]
-const KEYS: [Key; 27] = [
+const KEYS: [Key; 28] = [
     ("Host",            "''",               |v| v == "" || is(host, v), HOST),
     ("Port",            "8080",             |v| is_number(v, 1, 65535), PORT),
     ("URL",             "''",               |v| v == "" || is(url, v), URL),
@@ -68,6 +71,7 @@ const KEYS: [Key; 27] = [
     ("Redis",           "false",            |v| v.is_boolean() || is(redis, v), REDIS),
     ("TrustedProxies",  "[]",               |v| blocks(v).is_some(), BLOCKS),
     ("Workers",         "256",              |v| is_number(v, 1, 4096), "a whole number, 1 to 4096"),
+    ("State",           "''",               |v| v == "" || is(name, v), "\"\" or a folder"),
     ("SSL",             "{}",               Value::is_object, OBJECT),
     ("SSL.Port",        "8443",             |v| is_number(v, 1, 65535), PORT),
     ("SSL.Certificate", "'goat.crt'",       |v| is(name, v), NAME),
@@ -116,6 +120,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Threads that answer HTTP and HTTPS.
     pub workers: usize,
+    /// The folder of what goat writes by itself, apart from the database.
+    pub state: PathBuf,
     pub ssl: Ssl,
     pub db: Db,
 }
@@ -226,7 +232,7 @@ fn examine(path: &Path, text: &str, redis: bool) -> Result<Config, Vec<Problem>>
     config.file = path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let folder = config.file.parent().unwrap_or(path);
     let (ssl, db) = (&mut config.ssl, &mut config.db);
-    for file in [&mut ssl.certificate, &mut ssl.key, &mut db.path] {
+    for file in [&mut ssl.certificate, &mut ssl.key, &mut db.path, &mut config.state] {
         *file = folder.join(&file);
     }
     if let (Some(url), false) = (&config.redis, redis) {
@@ -535,6 +541,7 @@ mod tests {
             redis: Some("redis://localhost:6379".to_string()),
             trusted_proxies: vec![],
             workers: 256,
+            state: folder.join(""),
             ssl: Ssl { port: 8443, certificate: folder.join("goat.crt"), key: folder.join("goat.key") },
             db: Db {
                 driver: Driver::Mysql,
@@ -591,7 +598,7 @@ mod tests {
                 Host: "::1", Port: 1, Passkey: false, Whitelist: false, Verified: false,
                 Interval: 600, SlowDown: 0, Clients: 1,
                 HTTP: false, HTTPS: false, API: false, UDP: true,
-                Redis: "redis://:secret@[::1]:6380/2", Workers: 4096,
+                Redis: "redis://:secret@[::1]:6380/2", Workers: 4096, State: "/var/lib/goat",
                 TrustedProxies: ["10.0.0.0/8", "::1"],
                 SSL: { Port: 65535, Certificate: "/tls/crt", Key: "tls/key" },
                 DB: {
@@ -609,6 +616,7 @@ mod tests {
         assert_eq!(config.redis.as_deref(), Some("redis://:secret@[::1]:6380/2"));
         let proxies: Vec<String> = config.trusted_proxies.iter().map(IpNet::to_string).collect();
         assert_eq!(proxies, ["10.0.0.0/8", "::1/128"]);
+        assert_eq!(config.state_file("journal"), Path::new("/var/lib/goat/config.journal"));
         assert_eq!(config.ssl.port, 65535);
         assert_eq!(config.ssl.certificate, Path::new("/tls/crt"));
         assert_eq!(config.ssl.key, Path::new("/etc/goat/tls/key"));

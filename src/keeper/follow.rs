@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use crate::config::command;
 use crate::log::log;
 use crate::rules::announce::drop_users;
 use crate::store::{Error, Found, Suggestion, Torrent, User};
@@ -81,10 +82,12 @@ pub fn record_suggestions(tracker: &Tracker) -> Result<(), Error> {
     for suggestion in written? {
         log(match suggestion {
             Suggestion::Client(agent) => {
-                format!("a member uses the unknown client {agent:?}: `goat client approve PREFIX` lets it in")
+                let approve = command("client approve PREFIX");
+                format!("a member uses the unknown client {agent:?}: `{approve}` allows it")
             }
             Suggestion::Torrent(hash) => {
-                format!("a member announced the unknown torrent {hash}: `goat file approve {hash}` lets it in")
+                let approve = command(&format!("file approve {hash}"));
+                format!("a member announced the unknown torrent {hash}: `{approve}` allows it")
             }
         });
     }

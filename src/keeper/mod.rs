@@ -138,7 +138,7 @@ impl Keeper {
             for (what, refused) in [
                 ("connections refused or closed to make room", &limits.refused_connections),
                 ("unknown passkeys not looked up", &limits.refused_passkeys),
-                ("calls of the API refused after too many failed sign-ins", &limits.refused_logins),
+                ("API calls refused after too many failed sign-ins", &limits.refused_logins),
             ] {
                 refused.report().into_iter().for_each(|report| log(format!("{what}: {report}")));
             }
@@ -209,7 +209,7 @@ impl Keeper {
         if let Some(since) = self.away_since.take() {
             let name = self.tracker.config.database_name();
             let (seconds, rows) = (now.saturating_sub(since), self.writer.caught_up);
-            log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were caught up"));
+            log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were written late"));
         }
     }
 
@@ -224,7 +224,7 @@ impl Keeper {
             now.connections,
             now.database.unsaved_rows,
             self.away_since.map_or(String::new(), |_| format!(
-                ", the oldest {} seconds old, for {} cannot be written",
+                ", the oldest {} seconds old, because {} cannot be written",
                 self.tracker.clock.now().saturating_sub(self.writer.written),
                 self.tracker.config.database_name()
             )),

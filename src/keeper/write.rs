@@ -150,7 +150,7 @@ impl Writer {
         let path = journal.path().display();
         match (&renewed, std::mem::replace(&mut self.fails, renewed.is_err())) {
             (Ok(()), true) => log(format!("{path} can be written again")),
-            (Ok(()), false) if failed => log(format!("{path} was written anew: part of it was missing")),
+            (Ok(()), false) if failed => log(format!("{path} was rewritten: part of it was missing")),
             (Err(e), false) => log(format!(
                 "{path} cannot be written ({e}): until it can, a kill would lose what is not yet in the database"
             )),

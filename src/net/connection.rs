@@ -123,7 +123,7 @@ impl Connection {
         if self.is_idle() || self.pending || self.stream.is_handshaking() {
             return true;
         }
-        let late = "The request was not whole after 10 seconds";
+        let late = "The request was not complete after 10 seconds";
         let late = message::error(&self.input, 408, late, self.stream.is_tls());
         !self.fail(&late, now)
     }

@@ -59,8 +59,8 @@ fn say_once(proxy: IpAddr, entry: &[u8]) {
     SAID.call_once(|| {
         let entry = String::from_utf8_lossy(entry);
         log(format!(
-            "the trusted proxy {proxy} sends an X-Forwarded-For that is no address, \"{entry:.60}\": \
-             its clients are taken to be at {proxy}. Have it send addresses. This is said once"
+            "the trusted proxy {proxy} sends an X-Forwarded-For that is not an address, \"{entry:.60}\": \
+             its clients are treated as being at {proxy}. Have it send addresses. This is said once"
         ));
     });
 }

@@ -12,7 +12,7 @@ use crate::random::Rng;
 use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
 use crate::serve::{Call, serve};
 use crate::torrent::{InfoHash, PeerId, bencode};
-use crate::tracker::Tracker;
+use crate::tracker::{Tracker, page_url};
 
 /// What a thread needs to answer requests, and uses again for the next.
 pub struct Scratch {
@@ -89,7 +89,11 @@ pub fn answer(
         scratch.body.clear();
         write_refusal(&mut scratch.body, refusal, tracker.config.interval);
     }
-    write_response(request, &scratch.body, out);
+    if route.is_none() && request.wants_html() {
+        write_no_such_page(request, tracker, out);
+    } else {
+        write_response(request, "200 OK", "text/plain", &scratch.body, out);
+    }
     Answer::Written
 }
 
@@ -393,9 +397,24 @@ fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, interval: u32) {
     out.push(b'e');
 }
 
+/// Tells somebody with a browser that there is nothing here.
+fn write_no_such_page(request: &Request, tracker: &Tracker, out: &mut Vec<u8>) {
+    let start = page_url(&tracker.config).map_or(String::new(), |url| {
+        let url = if tracker.config.url.is_empty() { "/" } else { &url };
+        format!("<p><a href=\"{url}\">To the start page</a></p>")
+    });
+    let body = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>No such page</title></head>\
+         <body><h1>No such page</h1><p>This is a BitTorrent tracker.</p>{start}</body></html>\n"
+    );
+    write_response(request, "404 Not Found", "text/html; charset=utf-8", body.as_bytes(), out);
+}
+
 /// Appends the whole response. Announces and scrapes are status 200 even where they fail (BEP 3).
-fn write_response(request: &Request, body: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: ");
+fn write_response(request: &Request, status: &str, media: &str, body: &[u8], out: &mut Vec<u8>) {
+    for part in ["HTTP/1.1 ", status, "\r\nContent-Type: ", media, "\r\nContent-Length: "] {
+        out.extend_from_slice(part.as_bytes());
+    }
     bencode::decimal(out, body.len() as u64);
     let secure = request.secure.then_some(HSTS);
     let connection = Some(("Connection", request.connection())).filter(|(_, value)| !value.is_empty());

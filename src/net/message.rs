@@ -48,6 +48,12 @@ impl Request<'_> {
         !self.old && self.header("Expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
     }
 
+    /// Whether a browser asks for something to show.
+    pub fn wants_html(&self) -> bool {
+        self.header("Accept")
+            .is_some_and(|accept| accept.windows(9).any(|part| part.eq_ignore_ascii_case(b"text/html")))
+    }
+
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
@@ -82,7 +88,7 @@ impl Framing {
         for header in headers {
             if header.name.eq_ignore_ascii_case("Content-Length") {
                 if framing.body.is_some() {
-                    return Err((400, "There may be one Content-Length"));
+                    return Err((400, "There may be only one Content-Length"));
                 }
                 framing.body = Some(content_length(header.value)?);
             } else if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
@@ -101,10 +107,10 @@ impl Framing {
 fn content_length(value: &[u8]) -> Result<usize, Bad> {
     let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.unwrap_or_default() {
-        "" => Err((400, "Content-Length is a number of bytes")),
+        "" => Err((400, "Content-Length must be a number of bytes")),
         digits => match digits.parse() {
             Ok(length @ 0..=MAX_BODY) => Ok(length),
-            _ => Err((413, "The body of a request may have 64 KiB")),
+            _ => Err((413, "The body of a request may have at most 64 KiB")),
         },
     }
 }
@@ -125,12 +131,12 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
     let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
         Ok(httparse::Status::Complete(head)) => head,
         Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Ok(Parsed::Partial),
-        Ok(httparse::Status::Partial) => return Err((431, "The head of a request may have 8 KiB")),
-        Err(httparse::Error::TooManyHeaders) => return Err((431, "A request may have 64 headers")),
-        Err(_) => return Err((400, "This is no HTTP/1.1 request")),
+        Ok(httparse::Status::Partial) => return Err((431, "The head of a request may have at most 8 KiB")),
+        Err(httparse::Error::TooManyHeaders) => return Err((431, "A request may have at most 64 headers")),
+        Err(_) => return Err((400, "This is not an HTTP/1.1 request")),
     };
     let (Some(method), Some(target), Some(version)) = (parser.method, parser.path, parser.version) else {
-        return Err((400, "This is no HTTP/1.1 request"));
+        return Err((400, "This is not an HTTP/1.1 request"));
     };
     let framing = Framing::read(parser.headers)?;
     allowed(method, split(target).0)?;

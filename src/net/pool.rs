@@ -155,7 +155,7 @@ impl Pool {
         let threads = std::mem::take(&mut *lock(&self.threads));
         let defects = join(threads, begin);
         if defects > 0 {
-            log(format!("{defects} threads had ended by a defect of goat: please report it"));
+            log(format!("{defects} threads ended because of a bug in goat: please report it"));
         }
     }
 

@@ -45,7 +45,7 @@ fn read(files: &Ssl) -> Result<Files, Defect> {
         let mut bytes = Vec::new();
         let read = match std::fs::metadata(path) {
             // To open a pipe might take for ever.
-            Ok(found) if !found.is_file() && !found.is_dir() => Err(io::Error::other("is no file")),
+            Ok(found) if !found.is_file() && !found.is_dir() => Err(io::Error::other("is not a file")),
             _ => File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)),
         };
         read.map(|_| bytes).map_err(|e| Defect { key, found: format!("{}: {e}", path.display()) })
@@ -75,7 +75,7 @@ fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect
         return Err(bad_certificate("holds no certificate (no PEM block CERTIFICATE)"));
     }
     let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|_| bad_key("holds no private key in PEM form, or one that is locked with a password"))?;
+        .map_err(|_| bad_key("holds no private key in PEM form, or one that is protected by a password"))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| bad_key(&e.to_string()))?
@@ -86,7 +86,7 @@ fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect
                 bad_key(&format!("is not the key of the first certificate in {}", files.certificate.display()))
             }
             Error::InvalidCertificate(_) => bad_certificate("its first certificate is broken"),
-            _ => bad_key("is no RSA, ECDSA (P-256, P-384) or Ed25519 key that can be used"),
+            _ => bad_key("is not a usable RSA, ECDSA (P-256, P-384) or Ed25519 key"),
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(config)
@@ -96,7 +96,7 @@ impl Certificates {
     pub fn load(files: &Ssl) -> Result<Certificates, Defect> {
         let found = read(files)?;
         let tickets = Ticketer::new();
-        let tickets = tickets.map_err(|_| Defect { key: "HTTPS", found: "no random numbers to be had".into() })?;
+        let tickets = tickets.map_err(|_| Defect { key: "HTTPS", found: "no random numbers available".into() })?;
         let mut config = build(files, &found)?;
         config.ticketer = tickets.clone();
         let in_use = Mutex::new(Arc::new(config));
@@ -123,7 +123,7 @@ impl Certificates {
                 *lock(&self.in_use) = Arc::new(config);
                 log(format!("{} was replaced: new connections get the new one", self.files.certificate.display()));
             }
-            Err(defect) => log(format!("{}; the certificate before stays in use", defect.found)),
+            Err(defect) => log(format!("{}; the previous certificate stays in use", defect.found)),
         }
     }
 }

@@ -79,13 +79,13 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
         TABLES.map(|(table, _)| table).into_iter().filter(|t| !present.iter().any(|p| p == t)).collect();
     if !missing.is_empty() {
         wrong.push(format!(
-            "missing tables: {}. Restore them from a backup; goat's next start, or res/{folder}/schema.sql, makes them empty",
+            "missing tables: {}. Restore them from a backup; goat's next start, or res/{folder}/schema.sql, creates them empty",
             missing.join(", ")
         ));
     }
     for (table, columns) in TABLES.iter().filter(|(table, _)| !missing.contains(table)) {
         if let Err(e) = c.query(&format!("SELECT {columns} FROM {table} WHERE 1 = 0"), &[], &mut |_| ()) {
-            wrong.push(format!("the table {table} was changed: {e}. res/{folder}/schema.sql says how it must be"));
+            wrong.push(format!("the table {table} was changed: {e}. res/{folder}/schema.sql shows how it must be"));
         }
     }
     let triggers = match driver {
@@ -98,7 +98,7 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
     let missing: Vec<String> = events.into_iter().flatten().filter(|name| !present.contains(name)).collect();
     if !missing.is_empty() {
         wrong.push(format!(
-            "missing triggers: {}. Without them goat does not notice changes by others; its next start makes them",
+            "missing triggers: {}. Without them goat does not notice changes made by others; its next start creates them",
             missing.join(", ")
         ));
     }
@@ -134,13 +134,13 @@ fn check_server(c: &mut dyn Connection, config: &Config, wrong: &mut Vec<String>
     let sql = "SELECT default_character_set_name FROM information_schema.schemata WHERE schema_name = DATABASE()";
     let charset = texts(c, sql)?.concat();
     if charset != "utf8mb4" {
-        wrong.push(format!("the database's characters are {charset}: ALTER DATABASE {db} CHARACTER SET utf8mb4"));
+        wrong.push(format!("the database's character set is {charset}: ALTER DATABASE {db} CHARACTER SET utf8mb4"));
     }
     let sql = "SELECT table_name FROM information_schema.tables
                WHERE table_schema = DATABASE() AND table_collation NOT LIKE 'utf8mb4%' ORDER BY table_name";
     for table in texts(c, sql)? {
         wrong.push(format!(
-            "the characters of the table {table} are not utf8mb4: ALTER TABLE {table} DEFAULT CHARACTER SET utf8mb4"
+            "the character set of the table {table} is not utf8mb4: ALTER TABLE {table} DEFAULT CHARACTER SET utf8mb4"
         ));
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::keys::insert_key;
 use super::pool::Store;
 use super::sql::{Connection, Error, Kind, big};
 use super::torrents::{MAX_TITLE, check_title};
@@ -35,7 +36,17 @@ pub(crate) struct Stats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Import {
     /// A member with their passkey.
-    User { name: String, passkey: String, uploaded: u64, downloaded: u64, torrent_limit: u32 },
+    User {
+        name: String,
+        passkey: String,
+        uploaded: u64,
+        downloaded: u64,
+        torrent_limit: u32,
+        admin: bool,
+        banned: bool,
+        /// They get this API key, or none.
+        api_key: Option<String>,
+    },
     /// A torrent, which counts as verified.
     Torrent { info_hash: InfoHash, name: String, size: u64 },
 }
@@ -99,7 +110,7 @@ impl Store {
 /// Inserts one row. The outer error is a mistake in a line, the inner one trouble with the database.
 fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, String> {
     let (done, taken) = match row {
-        Import::User { name, passkey, uploaded, downloaded, torrent_limit } => {
+        Import::User { name, passkey, uploaded, downloaded, torrent_limit, admin, banned, api_key } => {
             check_name(name)?;
             if let Err(e) = not_an_id(c, name, 0) {
                 return Err(e.message);
@@ -108,10 +119,15 @@ fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, Str
             if !(8..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
                 return Err("a passkey has 8 to 64 letters, digits and -._~".into());
             }
-            let sql =
-                "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit) VALUES (?, ?, ?, ?, ?)";
-            let values = [name.as_str().into(), passkey.as_str().into(), big(*uploaded), big(*downloaded)];
-            let done = c.execute(sql, &[&values[..], &[(*torrent_limit).into()]].concat());
+            let sql = "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit, admin, banned)
+                VALUES (?, ?, ?, ?, ?, ?, ?)";
+            let member = [name.as_str().into(), passkey.as_str().into(), big(*uploaded), big(*downloaded)];
+            let rules = [(*torrent_limit).into(), (*admin).into(), (*banned).into()];
+            let done = c.execute(sql, &[&member[..], &rules].concat()).map(drop);
+            let done = done.and_then(|()| {
+                let user = c.last_id();
+                api_key.iter().try_for_each(|key| insert_key(c, user, key))
+            });
             (done, format!("there is a user named {name}, or with the same passkey, already"))
         }
         Import::Torrent { info_hash, name, size } => {
@@ -119,12 +135,12 @@ fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, Str
             let name: String = name.chars().take(MAX_TITLE).collect();
             let hash = info_hash.to_string();
             let sql = "INSERT INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)";
-            let done = c.execute(sql, &[hash.as_str().into(), name.as_str().into(), big(*size)]);
+            let done = c.execute(sql, &[hash.as_str().into(), name.as_str().into(), big(*size)]).map(drop);
             (done, format!("the torrent {hash} is registered already"))
         }
     };
     match done {
         Err(e) if e.kind == Kind::Exists => Err(taken),
-        done => Ok(done.map(drop)),
+        done => Ok(done),
     }
 }

@@ -42,7 +42,10 @@ impl From<mysql::Error> for Error {
             mysql::Error::CodecError(e) if e.source().is_some_and(is_silence) => Kind::Silent,
             _ => Kind::Lost,
         };
-        Error { kind, message: error.to_string() }
+        // Its words stand within the name of a Rust type and braces.
+        let text = error.to_string();
+        let words = text.split_once(" { ").and_then(|(_, words)| words.strip_suffix(" }"));
+        Error { kind, message: words.unwrap_or(&text).into() }
     }
 }
 
@@ -78,9 +81,9 @@ impl Mysql {
             let code = if let mysql::Error::MySqlError(e) = &e { Some(e.code) } else { None };
             let e = Error::from(e);
             let advice = match code {
-                Some(DENIED_USER) => ": look at DB.Username and DB.Password, or let an administrator CREATE USER",
-                Some(DENIED_DATABASE) => ": let an administrator GRANT the user what docs/database.md says",
-                Some(UNKNOWN_DATABASE) => ": let an administrator CREATE DATABASE with CHARACTER SET utf8mb4",
+                Some(DENIED_USER) => ": check DB.Username and DB.Password, or have an administrator CREATE USER",
+                Some(DENIED_DATABASE) => ": have an administrator GRANT the user the rights in docs/database.md",
+                Some(UNKNOWN_DATABASE) => ": have an administrator CREATE DATABASE with CHARACTER SET utf8mb4",
                 _ => "",
             };
             let message = format!("cannot connect to {} as {}: {}{advice}", db.host, db.username, e.message);
@@ -182,7 +185,7 @@ impl Mysql {
                 Err(mysql::Error::MySqlError(e)) if e.code == TRIGGER_EXISTS => {}
                 Err(mysql::Error::MySqlError(e)) if e.code == BINARY_LOG => {
                     return Err(Error::other(format!(
-                        "{}: let an administrator import res/mysql/triggers.sql, or set log_bin_trust_function_creators = 1",
+                        "{}: have an administrator import res/mysql/triggers.sql, or set log_bin_trust_function_creators = 1",
                         e.message
                     )));
                 }

@@ -80,7 +80,7 @@ impl Store {
             #[cfg(feature = "mysql")]
             Driver::Mysql => Ok(Box::new(super::mysql::Mysql::open(&self.config.db, self.hurried.load(Relaxed))?)),
             #[allow(unreachable_patterns)] // Reached where one of the two is not compiled in.
-            driver => Err(Error::other(format!("this goat was built without {driver:?}"))),
+            _ => Err(Error::other("this goat was built without the driver that DB.Driver names")),
         }
     }
 
@@ -162,7 +162,7 @@ fn unsure(e: Error) -> Error {
     }
     Error {
         kind: Kind::Unsure,
-        message: format!("{}: it may have been written or not, look before you repeat it", e.message),
+        message: format!("{}: it may or may not have been written: check before you repeat it", e.message),
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn version(c: &mut dyn Connection) -> Result<i64, Error> {
     match version {
         Some(SCHEMA) => Ok(SCHEMA),
         Some(other) => Err(Error::other(format!(
-            "the database has tables of version {other}, this goat knows version {SCHEMA}: use the goat that made them, or a newer one"
+            "the tables of the database have version {other}, this goat knows version {SCHEMA}: use the goat that made them, or a newer one"
         ))),
         None => Err(Error::other("the table `goat` has no row `schema`: restore it from res/, or from a backup")),
     }

@@ -117,7 +117,7 @@ impl Error {
 
 /// What goat says of a database that is not the one that it began with.
 pub(super) fn replaced() -> Error {
-    let message = "it was replaced, restored or removed while goat ran: goat ends, start it again on what is there now";
+    let message = "it was replaced, restored or removed while goat was running: goat stops. Start it again to use what is there now";
     Error { kind: Kind::Replaced, message: message.into() }
 }
 

@@ -180,7 +180,8 @@ pub fn restore<T>(
     let backup = &std::path::absolute(backup).unwrap_or_else(|_| backup.into());
     // What a symbolic link stands for is replaced, not the link.
     let path = &path.canonicalize().unwrap_or_else(|_| path.into());
-    let not_goat = |e: &dyn std::fmt::Display| Error::other(format!("{} is no backup of goat: {e}", backup.display()));
+    let not_goat =
+        |e: &dyn std::fmt::Display| Error::other(format!("{} is not a backup of goat: {e}", backup.display()));
     let source = rusqlite::Connection::open_with_flags(backup, OpenFlags::SQLITE_OPEN_READ_ONLY);
     let source = source.map_err(|e| Error::other(format!("cannot open {}: {e}", backup.display())))?;
     let check = |sql: &str| source.query_row(sql, [], |row| row.get::<_, String>(0)).map_err(|e| not_goat(&e));

@@ -331,7 +331,11 @@ fn filter(which: Which) -> (String, Vec<u32>) {
 
 /// Whether a torrent can be called so.
 pub(super) fn check_title(name: &str) -> Result<(), String> {
-    if name.contains(char::is_control) { Err("the name of a torrent has no control characters".into()) } else { Ok(()) }
+    if name.contains(char::is_control) {
+        Err("the name of a torrent cannot have control characters".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// An IP address as it is usually written.

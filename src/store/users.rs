@@ -10,6 +10,7 @@ use super::pool::Store;
 use super::row::rows;
 use super::sql::{Connection, Error, Kind, Value};
 use super::torrents::usual;
+use crate::config::command;
 use crate::random::secret;
 
 /// A row of `users`.
@@ -217,8 +218,11 @@ impl Store {
     fn keep_an_admin(&self, c: &mut dyn Connection, id: u32) -> Result<(), Error> {
         let sql = format!("SELECT id FROM users WHERE admin = 1 AND banned = 0{}", self.dialect.for_update());
         let admins: Vec<(u32,)> = rows(c, &sql, &[])?;
-        let message = "this is the last administrator: first make another one with `goat user admin NAME on`";
-        if admins == [(id,)] { Err(Error::other(message)) } else { Ok(()) }
+        if admins != [(id,)] {
+            return Ok(());
+        }
+        let advice = format!("first make another one with `{}`", command("user admin NAME on"));
+        Err(Error::other(format!("this is the last administrator: {advice}")))
     }
 
     pub(crate) fn rename_user(&self, id: u32, name: &str) -> Result<(), Error> {
@@ -259,7 +263,7 @@ impl Store {
             let sql = "SELECT uploaded, downloaded FROM users WHERE id = ?";
             let (up, down) = rows::<(i64, i64)>(c, sql, &[id.into()])?.pop().unwrap_or_default();
             let sum = |what: &str, has: i64, more: i64| {
-                let much = || Error::other(format!("{what} is {has}: with {more} it is more than {}", i64::MAX));
+                let much = || Error::other(format!("{what} is {has}: {more} more would exceed {}", i64::MAX));
                 has.checked_add(more).ok_or_else(much)
             };
             let up = sum("uploaded", up, uploaded)?;
@@ -286,7 +290,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     let length = name.chars().count();
     if length == 0 || length > MAX_NAME || name.chars().any(|c| c.is_control() || c == ':') || name.trim() != name {
         return Err(format!(
-            "a user name has 1 to {MAX_NAME} characters, no control characters, no colon, and no space at its ends"
+            "a user name has 1 to {MAX_NAME} characters, no control characters, no colon, and no space at either end"
         ));
     }
     Ok(())

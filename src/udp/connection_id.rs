@@ -31,7 +31,7 @@ impl ConnectionIds {
     /// Draws a key from the operating system.
     pub fn new() -> Result<ConnectionIds, String> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        Ok(ConnectionIds { key: key.map_err(|_| "the operating system gives no random numbers")? })
+        Ok(ConnectionIds { key: key.map_err(|_| "the operating system provides no random numbers")? })
     }
 
     /// The id for an address (never an IPv4-mapped one) at a time in seconds since 1970.

@@ -382,7 +382,7 @@ impl Listener {
     pub fn stop(self) {
         self.stopping.store(true, Relaxed);
         if join([self.thread], Instant::now() + LOOK_UP * 2) > 0 {
-            log("the thread of the UDP listener had ended by a defect of goat: please report it");
+            log("the thread of the UDP listener ended because of a bug in goat: please report it");
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::auth::{Caller, Credentials, Failure};
+use crate::config::command;
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::net::message::{Request, split};
 use crate::rules::announce::silence;
@@ -163,6 +164,9 @@ struct Status {
     num_cpu: usize,
     #[serde(flatten)]
     now: Snapshot,
+    /// How a command begins on the machine where goat runs: for administrators, who approve by commands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
 }
 
 /// A call by a member who is known.
@@ -332,6 +336,7 @@ impl Call<'_> {
             },
             num_cpu: std::thread::available_parallelism().map_or(1, usize::from),
             now,
+            command: self.user.admin.then(|| command("").trim_end().into()),
         })
     }
 

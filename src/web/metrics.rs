@@ -54,19 +54,19 @@ pub(crate) fn render(tracker: &Tracker) -> String {
     let Snapshot { users, sample, database, connections, process, start_time, .. } = Snapshot::take(tracker);
     let peers = [("seeding", sample.seeders), ("leeching", sample.leechers)];
     text.family("goat_peers", "gauge", "Peers in all swarms, as of the last five seconds.", labelled("state", peers));
-    let help = "Bytes that members reported and the books hold.";
+    let help = "Bytes that members reported and that are accounted for.";
     let moved = [("uploaded", sample.uploaded), ("downloaded", sample.downloaded)];
     text.family("goat_transferred_bytes_total", "counter", help, labelled("direction", moved));
     let help = "TCP connections refused, or closed to make room for others, by reason.";
     let refused = labelled("reason", tracker.limits.refused());
     text.family("goat_connections_refused_total", "counter", help, refused);
-    text.head("goat_batch_duration_seconds", "histogram", "Time to write a batch of the books.");
+    text.head("goat_batch_duration_seconds", "histogram", "Time to write a batch into the database.");
     text.histogram("goat_batch_duration_seconds", "", tracker.metrics.batch_times());
     let version = [(env!("CARGO_PKG_VERSION"), 1)];
     text.family("goat_build_info", "gauge", "The version of goat; always 1.", labelled("version", version));
     let values: [(&str, &str, &str, &dyn Display); 16] = [
-        ("goat_torrents", "gauge", "Torrents that are known.", &sample.torrents),
-        ("goat_torrents_active", "gauge", "Torrents that somebody is on.", &sample.active_torrents),
+        ("goat_torrents", "gauge", "Torrents known.", &sample.torrents),
+        ("goat_torrents_active", "gauge", "Torrents with at least one peer.", &sample.active_torrents),
         ("goat_users", "gauge", "Members.", &users),
         ("goat_database_up", "gauge", "1 if the database answers, 0 if not.", &u8::from(database.up)),
         ("goat_unsaved_rows", "gauge", "Rows that the database does not have yet.", &database.unsaved_rows),
@@ -130,7 +130,7 @@ fn requests(text: &mut Text, metrics: &Metrics) {
         text.histogram(name, &format!("listener=\"{listener}\""), metrics.answer_times(l));
     }
     let fates = each(&FATES).map(|(f, fate)| (fate, metrics.datagrams_of(f)));
-    let help = "UDP packets received, by what became of them.";
+    let help = "UDP packets received, by result.";
     text.family("goat_udp_packets_total", "counter", help, labelled("fate", fates));
     let help = "Requests of the API, the metrics and the page, by status.";
     text.family("goat_api_requests_total", "counter", help, labelled("code", metrics.statuses()));

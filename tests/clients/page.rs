@@ -545,11 +545,13 @@ fn an_administrator_sees_the_community_move() {
     client.agent = "MyClient/2.1 'quoted'".into();
     client.peer_id = *b"-XX0000-000000000000";
     assert_eq!(client.refusal(goat), "Your client is not whitelisted");
-    let command = format!("goat file approve {}", hex(&info_hash(99)));
+    // With the configuration that goat was started with.
+    let start = format!("goat --config {}", goat.config_path().display());
+    let command = format!("{start} file approve {}", hex(&info_hash(99)));
     browser.wait_for_text("#pending", &command);
     browser.wait_for_text(
         "#pending",
-        r"goat client approve 'MyClient/2.1 '\''quoted'\'''",
+        &format!(r"{start} client approve 'MyClient/2.1 '\''quoted'\'''"),
     );
     browser.run("document.querySelector('#span input[value=\"604800\"]').click()");
     browser.look("light", 1200, 1000);
@@ -907,11 +909,15 @@ fn the_commands_shown_approve_what_awaits_approval_and_the_lists_say_where_they_
     let hidden = |id: &str| browser.run(&format!("return document.getElementById('{id}').hidden"));
     wait_until("what awaits approval", || commands().len() == 24);
     assert_eq!(hidden("pending-more"), false);
+    let start = format!("goat --config {}", goat.config_path().display());
+    for family in ["file", "client"] {
+        let list = format!("{start} {family} list --pending");
+        assert_eq!(browser.text(&format!("#list-{family}s")), list);
+    }
     for command in commands() {
         let script = format!(
-            "goat() {{ {} --config {} \"$@\"; }}; {}",
+            "goat() {{ {} \"$@\"; }}; {}",
             env!("CARGO_BIN_EXE_goat"),
-            goat.config_path().display(),
             command.as_str().unwrap()
         );
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -118,7 +118,7 @@ fn a_port_that_another_program_has_in_one_family_is_an_error_that_says_so() {
                 assert!(stderr.contains("in use"), "{stderr}");
                 let (status, stdout, _) = goat.cli(&["check"]);
                 assert_eq!(status.code(), Some(1), "{stdout}");
-                let said = format!("(process {}) has it", std::process::id());
+                let said = format!("(process {}) is using it", std::process::id());
                 assert!(stdout.contains(&said), "{said} in {stdout}");
             };
             let tcp = TcpListener::bind(&at).unwrap();

@@ -730,10 +730,10 @@ fn a_wrong_command_is_answered_with_the_nearest_one_that_destroys_nothing() {
         (&["users", "list"], "did you mean `goat user list`?"),
         (&["stat"], "did you mean `goat stats`?"),
         (&["help", "stat"], "did you mean `goat stats`?"),
-        (&["user"], "`user`; user goes with add, list"),
+        (&["user"], "`user`; the commands of user are add, list"),
         (
             &["user", "nonsense"],
-            "`user nonsense`; user goes with add, list",
+            "`user nonsense`; the commands of user are add, list",
         ),
         // A word that lacks its family: what there is.
         (&["ban", "berta"], "`ban`; usage: goat user ban ("),
@@ -1045,6 +1045,7 @@ fn the_first_start_makes_the_configuration_and_the_database() {
             config.to_str().unwrap(),
             database.to_str().unwrap(),
             "goat user add",
+            "status page, to sign in with a name and an API key: http://localhost:8080/",
         ] {
             assert!(log.contains(words), "{words}: {log}");
         }
@@ -1156,16 +1157,18 @@ fn no_command_but_run_makes_a_database() {
             if words == ["check"] {
                 assert_eq!(output.status.code(), Some(0), "{said}{stderr}");
                 assert!(
-                    said.contains(": warning: nothing of goat's is there yet"),
+                    said.contains(": warning: it has no tables of goat yet"),
                     "{said}"
                 );
             } else if words != ["backup", "backup"] || !mariadb {
                 let failed = (output.status.code(), said.as_str());
                 assert_eq!(failed, (Some(1), ""), "{words:?}: {stderr}");
-                assert!(
-                    stderr.contains("nothing of goat's is there yet: `goat run` makes it"),
-                    "{words:?}: {stderr}"
+                let (file, start) = (goat.config_path(), "it has no tables of goat yet");
+                let said = format!(
+                    "{start}: `goat --config {} run` creates them",
+                    file.display()
                 );
+                assert!(stderr.contains(&said), "{words:?}: {stderr}");
             }
         }
         match &database {
@@ -1198,6 +1201,7 @@ fn in_a_terminal_the_first_start_makes_an_admin_and_shows_the_secrets_once() {
         assert!(announces(&url), "{output}");
         assert_eq!(key.len(), 40, "{output}");
         assert!(output.contains("admin"), "{output}");
+        assert_eq!(after("status page"), "http://localhost:8080/");
         let passkey = url.split('/').nth(3).unwrap().to_string();
         // What was shown is not part of the log.
         for line in output
@@ -1240,7 +1244,7 @@ fn where_no_passkeys_are_asked_for_nobody_needs_a_first_user() {
     wait_until("goat to listen", || {
         goat.log().contains("listening for HTTP")
     });
-    assert!(!goat.log().contains("goat user add"), "{}", goat.log());
+    assert!(!goat.log().contains("user add NAME"), "{}", goat.log());
     let mut announce = Announce::new("", info_hash(1), 1);
     announce.passkey = None;
     goat.add_torrent(hex(&info_hash(1)));

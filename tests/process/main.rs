@@ -11,6 +11,7 @@ mod documents;
 mod https;
 mod metrics;
 mod network;
+mod operator;
 mod proxies;
 mod restart;
 mod tables;

@@ -713,7 +713,7 @@ fn ends_because_it_was_replaced(goat: &mut Goat) {
     let status = goat.process().wait();
     let took = begin.elapsed();
     assert_eq!(status.code(), Some(1), "{}", goat.log());
-    let said = "it was replaced, restored or removed while goat ran";
+    let said = "it was replaced, restored or removed while goat was running";
     assert!(goat.log().contains(said), "{}", goat.log());
     assert!(
         took < Duration::from_secs(15),

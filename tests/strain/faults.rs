@@ -292,7 +292,7 @@ fn faults_of_sqlite_cost_nothing() {
         rig.verify("a table is altered and altered back", time);
     }
     assert!(
-        rig.goat.log().contains("were caught up"),
+        rig.goat.log().contains("were written late"),
         "{}",
         rig.goat.log()
     );
@@ -735,7 +735,7 @@ fn a_credit_whose_commit_is_not_answered_is_an_error_and_is_given_once_or_not_at
         let (status, stdout, stderr) = credit();
         assert_eq!(proxy.cuts.load(SeqCst), time);
         assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
-        assert!(stderr.contains("look before you repeat it"), "{stderr}");
+        assert!(stderr.contains("check before you repeat it"), "{stderr}");
         expected += if answer { 1000 } else { 0 };
         wait_until("the server to be done", || uploaded() == expected);
         thread::sleep(Duration::from_millis(200));
