@@ -172,7 +172,7 @@ fn server_key(config: &Config) -> Result<Vec<u8>, String> {
         }
     }
     let text = secret::<32>()?;
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o660).open(&file);
     let written = made.and_then(|mut out| writeln!(out, "{text}").and_then(|()| out.sync_all()));
     written.map_err(|e| format!("cannot make {shown}, the key of the API: {e}"))?;
     unhex(&text).ok_or_else(|| "no key".into())

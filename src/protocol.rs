@@ -138,7 +138,7 @@ pub const MAX_SCRAPE: usize = 74;
 
 /// How many peers to send to one who asks for `numwant`, where `most` fit.
 pub fn peers_wanted(numwant: Option<i64>, most: usize) -> usize {
-    numwant.and_then(|n| usize::try_from(n).ok()).unwrap_or(NUMWANT).min(most)
+    numwant.filter(|n| *n >= 0).map_or(NUMWANT, |n| usize::try_from(n).unwrap_or(most)).min(most)
 }
 
 /// The peers that an announce is answered with. Reused from answer to answer.

@@ -81,9 +81,9 @@ impl Journal {
     pub fn open(config: &Config) -> Result<Journal, String> {
         let path = path(config);
         // Where that cannot be done, nothing can be written either, which is said then.
-        let _ = DirBuilder::new().mode(0o700).create(&path);
+        let _ = DirBuilder::new().mode(0o770).create(&path);
         let name = path.join("lock");
-        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o660).open(&name);
         // Also what is read-only can be locked.
         let file = made.or_else(|_| File::open(&name)).ok();
         let lock = file.map(|file| wait_for(file, &path)).transpose()?;
@@ -260,11 +260,11 @@ impl Journal {
     /// Begins a segment and returns its number: what is in the ledgers from now on is in that or in a later one.
     pub fn turn(&self) -> io::Result<u64> {
         let head = self.head.ok_or_else(|| io::Error::other("no run has begun"))?;
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        DirBuilder::new().recursive(true).mode(0o770).create(&self.folder)?;
         let number = self.next();
         let path = self.name(number);
         let mut file =
-            OpenOptions::new().append(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+            OpenOptions::new().append(true).create_new(true).mode(0o660).custom_flags(libc::O_NOFOLLOW).open(&path)?;
         let begun = file.write_all(&encode_head(head)).and_then(|()| File::open(&self.folder)?.sync_all());
         let segment = Segment { inode: file.metadata()?.ino(), file, number, length: HEAD as u64, synced: 0 };
         begun.inspect_err(|_| drop(fs::remove_file(&path)))?;

@@ -6,9 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 
 use clap::ArgMatches;
+use nix::sys::stat::{Mode, umask};
 
 use super::running;
-use crate::config::{self, Config, Problem};
+use crate::config::{self, Config, Problem, SERVICE};
 use crate::log::{log, words};
 use crate::store::{Order, Page, Store};
 
@@ -92,7 +93,8 @@ impl Call {
                 path.into()
             }
             None => {
-                let path = config::default_path().map_err(|problem| Failure::Config(vec![problem]))?;
+                let path = own_or(config::default_path(), Path::new(SERVICE));
+                let path = path.map_err(|problem| Failure::Config(vec![problem]))?;
                 if !path.exists() && !["", "run"].contains(&self.name.as_str()) {
                     let advice = "`goat run` creates one, --config FILE names another";
                     let hints: String = running::hints().iter().map(|hint| format!("; {hint}")).collect();
@@ -106,7 +108,11 @@ impl Call {
                 path
             }
         };
-        config::load(&path).map_err(Failure::Config)
+        let config = config::load(&path).map_err(Failure::Config)?;
+        // What is made beside the database is for its owner alone; of the service, for its group too, so that the
+        // service goes on with what commands of root or of the group's members have made.
+        umask(Mode::from_bits_truncate(if config.is_service() { 0o007 } else { 0o077 }));
+        Ok(config)
     }
 
     /// Reads the configuration and opens its database.
@@ -115,6 +121,12 @@ impl Call {
         let store = store(&config)?;
         Ok((config, store))
     }
+}
+
+/// The user's own configuration, or where that is missing the service's, if this user may see it.
+fn own_or(own: Result<PathBuf, Problem>, service: &Path) -> Result<PathBuf, Problem> {
+    let missing = !own.as_ref().is_ok_and(|own| own.exists());
+    if missing && service.exists() { Ok(service.into()) } else { own }
 }
 
 /// The configured database, which must be there.
@@ -231,4 +243,25 @@ pub fn replace_file<E: std::fmt::Display>(path: &Path, fill: impl FnOnce(&Path) 
         let _ = fs::remove_file(&new); // What went wrong is said already.
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_configuration_means_the_services_if_that_can_be_seen() {
+        let folder = std::env::temp_dir().join(format!("goat-own-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (own, service) = (folder.join("own.json"), folder.join("service.json"));
+        assert_eq!(own_or(Ok(own.clone()), &service), Ok(own.clone()));
+        fs::write(&service, "{}").unwrap();
+        assert_eq!(own_or(Ok(own.clone()), &service), Ok(service.clone()));
+        let nowhere = config::parse(Path::new("nowhere"), "").unwrap_err().remove(0);
+        assert_eq!(own_or(Err(nowhere.clone()), &service), Ok(service.clone()));
+        assert_eq!(own_or(Err(nowhere.clone()), &folder.join("none")), Err(nowhere));
+        fs::write(&own, "{}").unwrap();
+        assert_eq!(own_or(Ok(own.clone()), &service), Ok(own));
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

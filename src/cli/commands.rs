@@ -320,7 +320,9 @@ mod tests {
         format!(
             "{QUOTES}{head}.SH COMMANDS\n{commands}.SH FILES\n.TP\n.I ~/.config/goat/config.json\n\
             The configuration, made by the first \\fBgoat run\\fR; it explains itself.\n\
-            .TP\n.I ~/.config/goat/goat.db\nThe database, unless the configuration says otherwise.\n"
+            .TP\n.I ~/.config/goat/goat.db\nThe database, unless the configuration says otherwise.\n\
+            .TP\n.I /etc/goat/config.json\nThe configuration of the service, which root and the members of the group goat\n\
+            work on where they have none of their own; its database is in /var/lib/goat.\n"
         )
     }
 

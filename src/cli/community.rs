@@ -1,8 +1,9 @@
 //! The community as a whole: running the tracker, statistics, backup, restore, and moving in.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde_json::json;
@@ -21,6 +22,10 @@ use crate::store::{FILE_ORDERS, Import, Kind, Page, USER_ORDERS, Which, Who};
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;
+    if config.is_service() && fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+        let message = "is the configuration of the service, which is not root's to run: `systemctl start goat`";
+        return Err(Failure::Failed(format!("{} {message}", config.file.display())));
+    }
     // Other commands do their work whether the certificate is good or not.
     if config.https
         && let Err(Defect { key, found }) = Certificates::load(&config.ssl)
@@ -80,7 +85,7 @@ pub fn backup(call: &Call) -> Done {
     }
     not_itself(&config, file)?;
     let taken = |why: &str| Err(Failure::Failed(format!("{file} {why}: name another file")));
-    if std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+    if fs::metadata(file).is_ok_and(|found| !found.is_file()) {
         return taken("exists, and is not a file");
     }
     let mut start = Vec::new();

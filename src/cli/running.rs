@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::commands;
-use crate::config::default_in;
+use crate::config::{SERVICE, default_in};
 
 /// How to name the configurations of the trackers that run here, as far as they may be known.
 pub fn hints() -> Vec<String> {
@@ -21,6 +21,9 @@ pub fn hints() -> Vec<String> {
         Some(match given.or_else(|| of_environment(&texts(&path.join("environ")))) {
             Some(file) => {
                 let file = fs::read_link(path.join("cwd")).map_or(file.clone(), |folder| folder.join(file));
+                if file == Path::new(SERVICE) {
+                    return Some(format!("the service (process {id}) is for root and the members of the group goat"));
+                }
                 let file = file.display();
                 format!("the goat that runs here (process {id}) has {file}: as user {user} use --config {file}")
             }

@@ -11,6 +11,9 @@ use super::{Problem, TEMPLATE};
 
 const FILE: &str = "goat/config.json";
 
+/// The configuration of the service that the package installs: for root and the group goat alone.
+pub const SERVICE: &str = "/etc/goat/config.json";
+
 /// Where the configuration is when nobody names a file: `goat/config.json` in the user's folder
 /// for configurations.
 pub fn default_path() -> Result<PathBuf, Problem> {

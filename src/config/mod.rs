@@ -21,7 +21,7 @@ use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub use crate::config::default::{create, default_in, default_path};
+pub use crate::config::default::{SERVICE, create, default_in, default_path};
 pub use crate::config::hints::{command, name_in_hints, quoted};
 use crate::config::proxies::{BLOCKS, blocks, first_wrong};
 
@@ -260,6 +260,11 @@ impl Debug for Db {
 impl Config {
     pub fn everywhere(&self) -> bool {
         self.host.is_empty() || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    }
+
+    /// Whether this is the service's, whose files its group shares.
+    pub fn is_service(&self) -> bool {
+        self.file == Path::new(SERVICE)
     }
 
     /// The database in words, without secrets.

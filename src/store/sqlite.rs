@@ -66,9 +66,9 @@ impl Sqlite {
             let message = format!("cannot open {}: {e}{}", path.display(), whose().unwrap_or_default());
             Error { message, ..e }
         };
-        // It holds passkeys: for nobody but its owner. Its journal gets the same mode. A file that exists is
-        // not opened here: closing it again would drop the locks of this process's other connections.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        // It holds passkeys: for nobody else (`cli::call` says who may). Its journal gets the same mode. A file that
+        // exists is not opened here: closing it again would drop the locks of this process's other connections.
+        match OpenOptions::new().write(true).create_new(true).mode(0o660).open(path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             created => drop(created.map_err(|e| in_words(Error::other(e.to_string())))?),
         }
@@ -199,7 +199,7 @@ pub fn restore<T>(
     let cannot = |e: std::io::Error| Error::other(format!("cannot write {}: {e}", new.display()));
     let old = aside(path);
     let _ = std::fs::remove_file(&new); // Of a restore that was killed.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(cannot)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o660).open(&new).map_err(cannot)?;
     let copied = source.execute("VACUUM INTO ?", [new.to_string_lossy()]).map_err(Error::from);
     let done = copied.and_then(|_| before()).and_then(|said| {
         // Nothing of the former one, such as what a crash left beside it, may be taken for a part of the new one.

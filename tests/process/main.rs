@@ -12,6 +12,7 @@ mod https;
 mod metrics;
 mod network;
 mod operator;
+mod package;
 mod proxies;
 mod restart;
 mod tables;
