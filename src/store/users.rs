@@ -19,6 +19,9 @@ use crate::random::secret;
 pub struct User {
     pub id: u32,
     pub name: String,
+    /// The name once more, as the API has always called it.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
     /// What the announce URLs contain.
     #[serde(skip_serializing)]
     pub passkey: String,

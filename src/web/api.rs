@@ -279,7 +279,7 @@ impl Call<'_> {
         let mut users = Vec::new();
         self.tracker.store.users(who, page, since, |user| {
             let active = Some(self.tracker.access.by_id(user.id).map_or(0, |user| user.active()));
-            users.push(User { active, ..user });
+            users.push(User { active, username: Some(user.name.clone()), ..user });
         })?;
         Ok(users)
     }

@@ -487,6 +487,7 @@ fn members_see_themselves_and_of_others_only_counts(database: Database) {
 
     let me = good(&goat, &berta, "/api/me");
     assert_eq!(me["name"], "berta");
+    assert_eq!(me["username"], "berta");
     assert_eq!(me["passkey"], berta.passkey);
     assert!(me["announce"][0].as_str().unwrap().contains(&berta.passkey));
     assert_eq!(
