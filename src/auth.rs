@@ -27,7 +27,7 @@ use ring::hmac;
 use crate::config::Config;
 use crate::log::log;
 use crate::random::{hex, secret};
-use crate::rules::limits::Limits;
+use crate::rules::limits::{self, Limits};
 use crate::store::{Error, Kind, Store, User, hash_key};
 use crate::sync::lock;
 
@@ -112,7 +112,7 @@ impl Auth {
         now: u32,
     ) -> Result<(User, Option<String>), Failure> {
         let wrong = |why: &str| {
-            limits.logins.take(Some(caller.from), now);
+            limits.fail(limits::Failure::Login, caller.from, now);
             Failure(401, why.into())
         };
         let (member, key_hash) = match &caller.credentials {
@@ -156,6 +156,12 @@ impl Auth {
         let tag = hmac::sign(key, format!("{public}-{user}").as_bytes());
         Ok(hex(tag.as_ref().get(..20).unwrap_or_default()))
     }
+}
+
+/// A key for one purpose that all goats have who share the server key.
+pub fn derived_key(config: &Config, purpose: &str) -> Result<Vec<u8>, String> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &server_key(config)?);
+    Ok(hmac::sign(&key, purpose.as_bytes()).as_ref().to_vec())
 }
 
 fn server_key(config: &Config) -> Result<Vec<u8>, String> {

@@ -12,18 +12,20 @@
 //! Everything else over HTTP is for [`web`], which sends the status page, and the answers of the [`web::api`] to those
 //! whom [`auth`] knows. It waits for the database on a thread of the [`net::pool`] that may, as does an announce whose
 //! member or torrent memory does not know ([`serve`]). [`rules::limits`] bounds what others can make goat hold or do.
+//! Several goats on one database are one tracker: they hear of each other through [`nodes`].
 //! [`metrics`] and [`history`] count, at next to no cost for an announce; a `snapshot` is what the log, the API and
 //! [`web::metrics`] show of it.
 //!
 //! **The floors.** Each of these imports only from those that follow: `cli` and `server`; `web`; `udp`; `net`;
-//! `keeper` and `serve`; `snapshot`; `tracker`; `auth` and `history`, `metrics`; `rules`; `books`; `store`; `protocol`; `torrent`; `config`;
+//! `keeper`, `serve`, `nodes::link` and `nodes::news`; `snapshot`; `tracker`; `nodes`; `auth` and `history`, `metrics`; `rules`; `books`; `store`; `protocol`; `torrent`; `config`;
 //! `log`, `clock`, `random`, `sync`, `sys`. Nor do the files of one room import each other in a circle.
 //!
 //! **Why no two threads race.** All that threads share is behind a lock or is an atomic number, or the compiler
 //! would not have it: the only unsafe code is in `sys::raw`, and shares no memory.
 //!
 //! **Why no two threads wait for each other.** There are these locks: a shard of the swarms, the tables of `access`,
-//! the idle connections of the store, the shares and rates of `limits`, the certificate in `tls`, the jobs, the slots
+//! the idle connections of the store and the changes that it followed, the shares, rates and failures of `limits`, the outbox
+//! of `books`, what is known in `nodes`, the certificate in `tls`, the jobs, the slots
 //! of connections and the threads in `pool`, the scrapers in `udp`, the segment of the journal, the samples in
 //! `history`, the statuses in `metrics`, the server key in `auth`. While a shard is locked the tables of `access` may be
 //! asked for, never the other way round; while clients are counted for `history`, the shards one by one; while the jobs are locked, the shares and the threads; while a slot is locked, the shares, for what is in it may end. All
@@ -45,6 +47,8 @@ pub mod keeper;
 mod log;
 pub mod metrics;
 pub mod net;
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub mod nodes;
 pub mod protocol;
 pub mod random;
 pub mod rules;

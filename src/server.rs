@@ -11,11 +11,13 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 
-use crate::config::{Config, command};
+use crate::config::{Config, Driver, command};
 use crate::keeper::Keeper;
 use crate::log::log;
 use crate::net::pool::{Listener, Pool};
 use crate::net::tls::Certificates;
+#[cfg(feature = "redis")]
+use crate::nodes::link::Link;
 use crate::snapshot::Snapshot;
 use crate::tracker::{Tracker, announce_urls, page_url};
 use crate::udp;
@@ -125,6 +127,11 @@ pub fn run(config: Config) -> Result<(), String> {
     let tracker = Arc::new(Tracker::load(config)?);
     log(format!("{}: {}", tracker.config.database_name(), Snapshot::take(&tracker).counts()));
     tracker.config.unwritable().iter().for_each(log);
+    if tracker.config.redis.is_some() && tracker.config.db.driver == Driver::Sqlite {
+        log("Redis: with SQLite this goat is alone, and keeps its limits in Redis over a restart");
+    }
+    #[cfg(feature = "redis")]
+    let link = tracker.config.redis.is_some().then(|| Link::start(&tracker)).transpose()?;
     first_user(&tracker)?;
     let failed = |e: io::Error| format!("cannot start to listen: {e}");
     let at = |listener: &Listener| Ok((if listener.tls { "HTTPS" } else { "HTTP" }, listener.socket.local_addr()?));
@@ -142,6 +149,8 @@ pub fn run(config: Config) -> Result<(), String> {
     log("stopping");
     datagrams.into_iter().for_each(udp::Listener::stop);
     pool.stop();
+    #[cfg(feature = "redis")]
+    link.into_iter().for_each(Link::stop);
     // What is unwritten of another database is left to its journal.
     kept.and_then(|()| keeper.finish())?;
     log("stopped");

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::Serialize;
 
 use crate::history::Sample;
+use crate::nodes::Node;
 use crate::tracker::Tracker;
 
 /// The fields of `/api/status` that change, first those of the original, in its words.
@@ -24,6 +25,12 @@ pub struct Snapshot {
     #[serde(flatten)]
     pub sample: Sample,
     pub database: Database,
+    /// Whether Redis answers; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<bool>,
+    /// The goats that are one tracker by it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<Node>,
     /// TCP connections accepted.
     #[serde(skip)]
     pub connections: u64,
@@ -81,6 +88,8 @@ impl Snapshot {
                 unsaved_rows: metrics.unsaved.load(Relaxed),
                 unsaved_age: if saved == 0 { 0 } else { now.saturating_sub(saved) },
             },
+            redis: tracker.config.redis.is_some().then(|| tracker.nodes.up()),
+            nodes: tracker.nodes.all(),
             connections: metrics.connections.load(Relaxed),
             process,
         }

@@ -5,17 +5,19 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::auth::Auth;
+use crate::books::journal::encode;
 use crate::books::recovery::recover;
 use crate::books::session::LATE;
-use crate::books::{Journal, Known, SessionKey};
+use crate::books::{Journal, Known, SessionKey, State};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Driver};
 use crate::history::History;
 use crate::metrics::Metrics;
+use crate::nodes::Nodes;
 use crate::protocol::{Factors, Refusal};
 use crate::rules::access::Access;
 use crate::rules::announce::{drop_torrent, silence};
-use crate::rules::limits::Limits;
+use crate::rules::limits::{Failure, Limits};
 use crate::rules::swarm::Swarms;
 use crate::store::sessions::{Key, Row};
 use crate::store::{Store, Suggestion, Torrent};
@@ -38,6 +40,8 @@ pub struct Tracker {
     pub metrics: Metrics,
     /// How it went, for the status page.
     pub(crate) history: History,
+    /// Other goats on this database.
+    pub nodes: Nodes,
     pub clock: Clock,
     /// What others may make goat hold or do.
     pub limits: Limits,
@@ -51,7 +55,11 @@ impl Tracker {
         let store = Store::open(&config).map_err(failed)?;
         let clock = Clock::start();
         let silence = silence(&config);
-        let journal = recover(&config, &store, silence)?;
+        let (mut journal, settled) = recover(&config, &store, silence)?;
+        if config.redis.is_some() && config.db.driver == Driver::Mysql {
+            journal.share();
+        }
+        let nodes = Nodes::new(&config, journal.head())?;
         store.close_sessions(clock.now(), silence).map_err(failed)?;
         let limits = Limits::new(&config, crate::sys::file_limit());
         let tracker = Tracker {
@@ -63,17 +71,22 @@ impl Tracker {
             auth: Auth::default(),
             metrics: Metrics::default(),
             history: History::default(),
+            nodes,
             clock,
             limits,
         };
-        tracker.read().map_err(failed)?;
+        let hashes = tracker.read().map_err(failed)?;
+        // Others do not know what only this goat's journal had.
+        for key in settled {
+            hashes.get(&key.file).into_iter().for_each(|hash| tracker.publish(hash, &key));
+        }
         tracker.history.tick(&tracker.metrics, &tracker.swarms, &tracker.store, tracker.clock.now());
         tracker.store.hurry();
         Ok(tracker)
     }
 
     /// Reads users, torrents, sessions and clients. Where the connection is lost meanwhile, all are read once more.
-    fn read(&self) -> Result<(), crate::store::Error> {
+    fn read(&self) -> Result<HashMap<u32, InfoHash>, crate::store::Error> {
         let mut hashes = HashMap::new();
         self.store.forget_all_changes()?;
         self.store.load(
@@ -84,13 +97,23 @@ impl Tracker {
             },
         )?;
         let lately = self.clock.now().saturating_sub(LATE);
-        self.store.sessions(lately, |key, row| {
+        self.store.sessions(lately, 0, |key, row| {
             if let Some(info_hash) = hashes.get(&key.0) {
                 self.put_session(info_hash, key, &row);
             }
         })?;
         self.access.set_clients(self.store.approved_clients()?);
-        Ok(())
+        Ok(hashes)
+    }
+
+    /// Tells other goats, if there are some, what a session is here.
+    pub fn publish(&self, info_hash: &InfoHash, key: &SessionKey) {
+        let Some(outbox) = self.journal.outbox() else { return };
+        let Some(known) = self.swarms.shard(info_hash).known(info_hash, key) else { return };
+        let state = State { known, birth: None, seeded: (0, 0), factors: Factors::default() };
+        let mut record = Vec::new();
+        encode(0, key.file, &state, &mut record);
+        outbox.push(&record);
     }
 
     fn put_session(&self, info_hash: &InfoHash, key: Key, row: &Row) {
@@ -136,7 +159,7 @@ impl Tracker {
             (Refusal::UnknownPasskey, Some(passkey), _) => {
                 let found = self.look_up_user(passkey);
                 if !found {
-                    self.limits.passkeys.take(Some(from), self.clock.now());
+                    self.limits.fail(Failure::Passkey, from, self.clock.now());
                 }
                 found
             }
@@ -185,7 +208,7 @@ impl Tracker {
     }
 
     /// Stores a torrent that a look-up has found, unless the keeper took over something since it began.
-    fn learn_torrent(&self, file: &Torrent, changes: u64) -> bool {
+    pub fn learn_torrent(&self, file: &Torrent, changes: u64) -> bool {
         let same = self.access.changes() == changes;
         if same {
             self.put_torrent(file);

@@ -33,6 +33,7 @@ complete -c goat -n "__fish_goat_needs_command" -f -a "stats" -d 'show the commu
 complete -c goat -n "__fish_goat_needs_command" -f -a "user" -d 'members'
 complete -c goat -n "__fish_goat_needs_command" -f -a "file" -d 'torrents'
 complete -c goat -n "__fish_goat_needs_command" -f -a "client" -d 'clients that are allowed'
+complete -c goat -n "__fish_goat_needs_command" -f -a "node" -d 'goats'
 complete -c goat -n "__fish_goat_needs_command" -f -a "torrent" -d 'write a member\'s copy of a torrent, with their announce URLs'
 complete -c goat -n "__fish_goat_needs_command" -f -a "backup" -d 'copy the database into a file; the tracker may be running'
 complete -c goat -n "__fish_goat_needs_command" -f -a "restore" -d 'replace the database with a backup; the tracker must not be running'
@@ -179,6 +180,12 @@ complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcom
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand client; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand node; and not __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand node; and not __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand node; and not __fish_seen_subcommand_from list" -f -a "list" -d 'list the goats that are one tracker by Redis, and what they do'
+complete -c goat -n "__fish_goat_using_subcommand node; and __fish_seen_subcommand_from list" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand node; and __fish_seen_subcommand_from list" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand node; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l for -d 'the member' -r
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l out -d 'where to write the copy, or - for stdout; default TORRENT@NAME.torrent' -r -F
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l for-all -d 'write a copy for each member who is not banned into this folder' -r -f -a "(__fish_complete_directories)"

@@ -181,7 +181,8 @@ CREATE TABLE IF NOT EXISTS whitelist (
     suggested_by INT UNSIGNED NOT NULL DEFAULT 0 -- users.id of that member
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.
+-- What changed in users, files and whitelist: goat empties this table when it has looked, or where several goats are at
+-- it, when all have had the time.
 CREATE TABLE IF NOT EXISTS changes (
     id    BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     what  VARCHAR(8) CHARACTER SET ascii NOT NULL,

@@ -180,7 +180,8 @@ CREATE TABLE IF NOT EXISTS whitelist (
     suggested_by INTEGER NOT NULL DEFAULT 0 -- users.id of that member
 );
 
--- What changed in users, files and whitelist and goat has not looked at yet: it empties this table.
+-- What changed in users, files and whitelist: goat empties this table when it has looked, or where several goats are at
+-- it, when all have had the time.
 CREATE TABLE IF NOT EXISTS changes (
     id    INTEGER PRIMARY KEY AUTOINCREMENT,
     what  TEXT NOT NULL,

@@ -4,7 +4,7 @@
 //! what its row holds as credited already. A state that is written again, late, or by two goats finds a row that
 //! has it, and is worth nothing.
 
-use super::session::{Birth, Paths, State, begins};
+use super::session::{Birth, Paths, State, begins, is_later};
 use crate::protocol::{Factors, Moved};
 use crate::store::sessions::{LifeRow, Row};
 
@@ -39,6 +39,8 @@ enum Which {
 /// one whose life is 0. `silence` is how many seconds of silence close a session.
 pub fn credit(row: &Row, state: &State, silence: u32) -> (Row, Rise) {
     let session = &state.known.session;
+    let earlier = begun_earlier(row, state);
+    let row = earlier.as_ref().unwrap_or(row);
     let (mut new, mut rise) = (*row, Rise::default());
     let which = which(row, state, silence);
     match which {
@@ -106,6 +108,20 @@ fn which(row: &Row, state: &State, silence: u32) -> Which {
     }
 }
 
+/// The row of a session that another goat took for one that begins in the middle of its life, where it turns out where
+/// that began: the goat that was told had told nobody yet.
+fn begun_earlier(row: &Row, state: &State) -> Option<Row> {
+    let known = &state.known;
+    let birth = state.birth.filter(|birth| birth.started && birth.at <= row.current.began)?;
+    // In the first life all that is not credited is what it began at.
+    let base = row.current.done.above(row.moved);
+    let first = row.life == 1 && row.former == LifeRow::default() && known.session.life.is_provisional();
+    let before = known.session.top.max(base) == base && known.closed == 0;
+    let done = row.current.done.above(base).plus(birth.base);
+    let current = LifeRow { began: birth.at, done, ..row.current };
+    (first && before && base != Moved::default()).then_some(Row { current, ..*row })
+}
+
 /// Whether a life that memory has begun without knowing the row began after all that the row has heard of.
 fn is_news(row: &Row, state: &State) -> bool {
     state.known.session.life.is_provisional() && state.birth.is_some_and(|birth| birth.at > row.last_seen())
@@ -150,11 +166,10 @@ fn take_over(new: &mut Row, before: &Row, state: &State) -> bool {
     let snatch = (session.snatched || completed) && !new.snatched;
     new.snatched |= snatch;
     new.complete |= session.complete;
-    let word = |closed: u32, seen: u32, announced: u32| (closed.max(seen), announced);
     // A later state of a life that memory began does not know how much the row had before.
     let later = session.life.is_provisional() && (news || state.birth.is_none());
-    let mine = word(new.closed, new.last_seen(), if later { 0 } else { new.announced });
-    if word(state.known.closed, session.last_seen(), announced) >= mine {
+    let mine = (new.closed, new.last_seen(), if later { 0 } else { new.announced });
+    if is_later((state.known.closed, session.last_seen(), announced), mine) {
         (new.left, new.seen, new.at) = (session.left, session.seen, state.known.at);
         (new.closed, new.paths, new.paused) = (state.known.closed, session.paths.0, session.paused);
     }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
 
+use super::outbox::Outbox;
 use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
 use crate::config::{Config, Driver, command};
 use crate::protocol::{Addresses, Factors, Moved, take};
@@ -52,6 +53,8 @@ pub struct Journal {
     current: Mutex<Current>,
     /// Something that was answered is not in it.
     failed: AtomicBool,
+    /// What other goats are to hear; absent where there are none.
+    outbox: Option<Outbox>,
 }
 
 /// The segment that is appended to, if there is one.
@@ -88,7 +91,22 @@ impl Journal {
         let file = made.or_else(|_| File::open(&name)).ok();
         let lock = file.map(|file| wait_for(file, &path)).transpose()?;
         let current = Mutex::new(Current { segment: None, next: 1 });
-        Ok(Journal { folder: path, head: None, _lock: lock, current, failed: AtomicBool::new(false) })
+        Ok(Journal { folder: path, head: None, _lock: lock, current, failed: AtomicBool::new(false), outbox: None })
+    }
+
+    /// What this run says of itself.
+    pub fn head(&self) -> Option<Head> {
+        self.head
+    }
+
+    /// From now on keeps what is written for other goats as well.
+    pub fn share(&mut self) {
+        self.outbox = Some(Outbox::default());
+    }
+
+    /// What other goats are to hear, where there are some.
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_ref()
     }
 
     /// What was left here. An error names the file that cannot be read, or is damaged, and where.
@@ -224,6 +242,12 @@ impl Journal {
 
     /// Appends records, which goat is about to answer for, and leaves the buffer empty.
     pub fn write(&self, records: &mut Vec<u8>) {
+        self.outbox.iter().for_each(|outbox| outbox.push(records));
+        self.append(records);
+    }
+
+    /// The same with what other goats have heard.
+    pub fn append(&self, records: &mut Vec<u8>) {
         if records.is_empty() {
             return;
         }

@@ -18,6 +18,9 @@ pub type Waiting = (InfoHash, SessionKey, State);
 #[derive(Default)]
 pub struct Ledger {
     states: HashMap<(SessionKey, Life), (InfoHash, State)>,
+    /// What other goats noted and may not have written yet, and when that was heard, in seconds since 1970: what is
+    /// noted here of the same life may be written first.
+    heard: HashMap<(SessionKey, Life), (State, u32)>,
     /// The place of the last record in the order of the shard's records.
     order: u64,
 }
@@ -26,10 +29,13 @@ impl Ledger {
     /// Notes a state, and appends the record of it that the journal must have before an answer leaves.
     pub fn note(&mut self, info_hash: &InfoHash, file: u32, mut state: State, records: &mut Vec<u8>) {
         let session = &state.known.session;
-        let key = SessionKey { file, user: session.user, peer_id: session.peer_id };
-        let entry = self.states.entry((key, session.life));
+        let (life, key) = (session.life, SessionKey { file, user: session.user, peer_id: session.peer_id });
+        let entry = self.states.entry((key, life));
         if let Entry::Occupied(entry) = &entry {
             state.follow(&entry.get().1);
+        }
+        if let Some((heard, _)) = self.heard.get(&(key, life)) {
+            state.hear(heard);
         }
         self.order += 1;
         encode(self.order, file, &state, records);
@@ -66,6 +72,24 @@ impl Ledger {
             Entry::Vacant(entry) => drop(entry.insert((info_hash, state))),
             Entry::Occupied(mut entry) => entry.get_mut().1.follow(&state),
         }
+    }
+
+    /// Keeps of another goat's state what is needed to write a later one of that life before it.
+    pub fn hear(&mut self, key: SessionKey, mut state: State, now: u32) {
+        let (from, to) = state.seeded;
+        if state.birth.is_none() && from >= to {
+            return;
+        }
+        let entry = self.heard.entry((key, state.known.session.life));
+        if let Entry::Occupied(entry) = &entry {
+            state.hear(&entry.get().0);
+        }
+        entry.insert_entry((state, now));
+    }
+
+    /// Forgets what was heard before a time in seconds since 1970: it is written.
+    pub fn forget_heard(&mut self, before: u32) {
+        self.heard.retain(|_, (_, heard)| *heard >= before);
     }
 
     /// Appends the records of all states, for a journal that is written anew.

@@ -7,6 +7,8 @@
 pub mod credit;
 pub mod journal;
 pub mod ledger;
+pub mod merge;
+pub mod outbox;
 pub mod recovery;
 pub mod session;
 pub mod settle;
@@ -14,4 +16,6 @@ pub mod settle;
 pub use credit::{Rise, credit};
 pub use journal::Journal;
 pub use ledger::Ledger;
+pub use merge::merge;
+pub use outbox::Outbox;
 pub use session::{Birth, Known, Life, Paths, Session, SessionKey, State, hear};

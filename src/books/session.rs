@@ -18,6 +18,9 @@ const BACK: u32 = 60;
 /// row gives it its number when it is written.
 const PROVISIONAL: u32 = 1 << 31;
 
+/// Seconds by which the clocks of two goats are apart at most, or else which of their words is the later is left to them.
+const APART: u32 = 5;
+
 /// The database's numbers end here, and nobody moves that many bytes.
 const MOST: Moved = Moved { uploaded: i64::MAX as u64, downloaded: i64::MAX as u64 };
 
@@ -41,7 +44,7 @@ impl Life {
         self.0 & PROVISIONAL != 0
     }
 
-    fn next(self) -> Life {
+    pub(super) fn next(self) -> Life {
         Life(self.0.saturating_add(1))
     }
 }
@@ -62,7 +65,7 @@ impl Paths {
         self.0 & path.0 != 0
     }
 
-    fn with(self, path: Paths) -> Paths {
+    pub(super) fn with(self, path: Paths) -> Paths {
         Paths(self.0 | path.0)
     }
 
@@ -147,6 +150,21 @@ impl State {
         State { known, birth: None, seeded: (0, 0), factors: Factors::default() }
     }
 
+    /// Takes over from another goat's state of the same life what that has not written yet, perhaps.
+    pub fn hear(&mut self, other: &State) {
+        let ((from, to), (start, end)) = (other.seeded, self.seeded);
+        let seeded = match start >= end {
+            true => other.seeded,
+            false if start <= to && from <= end => (from.min(start), end.max(to)),
+            false => self.seeded, // what lies apart the other writes
+        };
+        // Who was told how the life began knows better than who heard of it in the middle.
+        let better = |own: Birth| other.birth.filter(|birth| birth.started && !own.started && birth.at <= own.at);
+        self.birth = self.birth.and_then(better).or(self.birth);
+        self.follow(other);
+        self.seeded = seeded;
+    }
+
     /// Takes over from an earlier state of the same life what only that one knows.
     pub fn follow(&mut self, earlier: &State) {
         self.birth = self.birth.or(earlier.birth);
@@ -159,6 +177,21 @@ impl State {
             // of the member seeded as well.
             if to.saturating_sub(from) > end.saturating_sub(start) { earlier.seeded } else { self.seeded }
         };
+    }
+}
+
+/// When something was said of a session and how often it had announced: (closed, last seen, announced).
+pub type Word = (u32, u32, u32);
+
+/// Whether a word on a session is not older than another. Of two goats that did not know of each other's, the one that
+/// heard that it is over is right, though its clock may be behind.
+pub fn is_later(word: Word, other: Word) -> bool {
+    let [(mine, said), (theirs, heard)] = [word, other].map(|(closed, seen, said)| (closed.max(seen), said));
+    let close = mine.abs_diff(theirs) <= APART;
+    match (word.0 != 0, other.0 != 0) {
+        (true, false) if close && said >= heard => true,
+        (false, true) if close && said <= heard => false,
+        _ => (mine, said) >= (theirs, heard),
     }
 }
 

@@ -16,6 +16,7 @@ use rustls::{CertificateError, Error, RootCertStore};
 use serde_json::json;
 
 use super::call::{Call, Done, Failure, no_database, now};
+use super::node::{nodes, secret};
 use super::output::{List, print};
 use crate::books::journal;
 use crate::config::{Config, Driver, PEM, command};
@@ -80,6 +81,7 @@ pub fn check(call: &Call) -> Done {
     }
     findings.extend(ports(&config));
     findings.extend(damage(&config, fix));
+    findings.extend(redis(&config, made));
     findings.push(clock(last_written));
     if config.url.is_empty() && config.everywhere() {
         let advice = "members' announce URLs say localhost: set URL to the name that this machine has outside";
@@ -99,6 +101,32 @@ pub fn check(call: &Call) -> Done {
         }
     }
     if wrong == 0 { Ok(()) } else { Err(Failure::Failed(format!("{wrong} of these must be fixed"))) }
+}
+
+/// Whether Redis can be used, and the nodes share their secret.
+fn redis(config: &Config, made: bool) -> Option<Finding> {
+    config.redis.as_ref()?;
+    let what = "Redis".to_string();
+    let found = match made {
+        true => Store::open(config).map_err(|e| e.to_string()).and_then(|store| nodes(config, &store)),
+        false => return None,
+    };
+    let secret = secret(config);
+    Some(match (found, secret) {
+        (Err(message), _) | (_, Err(Failure::Failed(message))) => (what, State::Wrong, message),
+        (Ok(nodes), secret) => {
+            let secret = secret.unwrap_or_default();
+            let others: Vec<_> = nodes.iter().filter(|node| node.secret != secret).map(|node| &*node.name).collect();
+            let file = config.file.with_extension("secret");
+            match others.join(", ") {
+                others if others.is_empty() => good(what),
+                others => {
+                    let advice = "copy one of them to all, and start them again";
+                    (what, State::Wrong, format!("{others}: another secret than {}: {advice}", file.display()))
+                }
+            }
+        }
+    })
 }
 
 /// Files with secrets that everybody on the machine may read, and folders that cannot be written.

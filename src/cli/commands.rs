@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 
 use super::call::{Call, Done, Failure};
 use super::output::{self, print};
-use super::{check, client, community, file, torrent, user};
+use super::{check, client, community, file, node, torrent, user};
 
 pub type Run = fn(&Call) -> Done;
 
@@ -202,7 +202,7 @@ fn clients() -> [Entry; 4] {
     ]
 }
 
-fn community() -> [Entry; 5] {
+fn community() -> [Entry; 6] {
     let out = option("out", "OUT.torrent", "where to write the copy, or - for stdout; default TORRENT@NAME.torrent");
     let everybody = option("for-all", "DIR", "write a copy for each member who is not banned into this folder");
     let copied = [
@@ -224,6 +224,7 @@ fn community() -> [Entry; 5] {
     ];
     let replace = "replace the database with a backup; the tracker must not be running";
     [
+        entry("node list", node::list, "list the goats that are one tracker by Redis, and what they do", []),
         entry("torrent", torrent::copy, "write a member's copy of a torrent, with their announce URLs", copied),
         plain("backup", community::backup, "copy the database into a file; the tracker may be running", [backup()]),
         entry("restore", community::restore, replace, [backup()]),
@@ -241,7 +242,9 @@ fn community() -> [Entry; 5] {
 pub fn goat() -> Command {
     let version = flag("version", "print the version").short('V');
     let mut goat = Command::new("goat").about(TITLE).after_help(NOTES).args([config(), version]);
-    for (name, about) in [("user", "members"), ("file", "torrents"), ("client", "clients that are allowed")] {
+    let families =
+        [("user", "members"), ("file", "torrents"), ("client", "clients that are allowed"), ("node", "goats")];
+    for (name, about) in families {
         let family = Command::new(name).about(about).arg(config()).disable_help_subcommand(true);
         goat = goat.subcommand(family.subcommand_required(true).subcommand_value_name("COMMAND"));
     }

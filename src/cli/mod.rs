@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod community;
 mod file;
+mod node;
 mod output;
 mod running;
 mod torrent;

@@ -25,7 +25,7 @@ fn shown(key: &str) -> (Kind, usize, bool) {
         "size" | "uploaded" | "downloaded" | "rawUploaded" | "rawDownloaded" => (Kind::Bytes, 10, true),
         "ratio" => (Kind::Ratio, 7, true),
         "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" => (Kind::Time, 20, false),
-        "seedTime" => (Kind::Seconds, 9, true),
+        "seedTime" | "silent" => (Kind::Seconds, 9, true),
         "admin" | "banned" | "verified" | "approved" => (Kind::Plain, 3, false),
         "name" | "client" | "suggestedBy" | "banReason" | "ip" | "peerId" => (Kind::Plain, 20, false),
         "infoHash" => (Kind::Plain, 40, false),

@@ -43,7 +43,7 @@ const INTERVAL: &str = "whole seconds, 600 to 86400";
 const NAME: &str = "a text, not empty";
 const OBJECT: &str = "an object { ... }";
 const PORT: &str = "a whole number, 1 to 65535";
-const REDIS: &str = "true, false or redis://[:password@]host[:port][/db]";
+const REDIS: &str = "true, false or redis://[[user]:password@]host[:port][/db], with TLS rediss://";
 const SERVER: &str = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
 const URL: &str = r#""", or http:// or https:// with a host, perhaps a port and a path: "https://tracker.example.org""#;
 pub const PEM: &str = "a PEM file that can be read; to make both: openssl req -x509 -newkey ec \
@@ -113,7 +113,7 @@ pub struct Config {
     pub https: bool,
     pub api: bool,
     pub udp: bool,
-    /// URL of the Redis server, if one is used: `redis://[:password@]host[:port][/db]`.
+    /// URL of the Redis server, if one is used: `redis://[[user]:password@]host[:port][/db]`, with TLS `rediss://`.
     pub redis: Option<String>,
     /// Whose `X-Forwarded-For` is believed.
     #[serde(skip)]
@@ -174,15 +174,11 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
     if text.len() as u64 > MAX_FILE {
         return Err(vec![Problem::new(path, 0, "", "more than 1 MiB", FORMAT)]);
     }
-    examine(path, &text, false)
+    parse(path, &text)
 }
 
-/// As [`load`], of a `text` that was read from `path`. It may ask for Redis, which is not built yet.
+/// As [`load`], of a `text` that was read from `path`.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
-    examine(path, text, true)
-}
-
-fn examine(path: &Path, text: &str, redis: bool) -> Result<Config, Vec<Problem>> {
     let fail = |line, found: &str| vec![Problem::new(path, line, "", found, FORMAT)];
     let keys = keys(text).map_err(|(line, found)| fail(line, found))?;
     let values: Map<String, Value> = json5::from_str(text).map_err(|e| {
@@ -235,9 +231,8 @@ fn examine(path: &Path, text: &str, redis: bool) -> Result<Config, Vec<Problem>>
     for file in [&mut ssl.certificate, &mut ssl.key, &mut db.path, &mut config.state] {
         *file = folder.join(&file);
     }
-    if let (Some(url), false) = (&config.redis, redis) {
-        let found = if values["Redis"] == true { "true" } else { url.split(':').next().unwrap_or_default() };
-        complain("Redis", "", found.to_string(), "false: Redis is not built into this goat yet");
+    if config.redis.is_some() && cfg!(not(feature = "redis")) {
+        complain("Redis", "", "it on, but this goat was built without redis".into(), "false");
     }
     conflicts(&config, complain);
     problems.sort_by_key(|problem| problem.line);
@@ -438,12 +433,12 @@ fn server(text: &str) -> bool {
 }
 
 fn redis(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("redis://") else {
+    let Some(rest) = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://")) else {
         return false;
     };
-    let (password, rest) = rest.rsplit_once('@').unwrap_or((":", rest));
+    let (login, rest) = rest.rsplit_once('@').unwrap_or((":", rest));
     let (host, db) = rest.split_once('/').unwrap_or((rest, "0"));
-    password.starts_with(':') && server(host) && db.parse::<u32>().is_ok()
+    login.contains(':') && server(host) && db.parse::<u32>().is_ok()
 }
 
 /// How a wrong value appears in a [`Problem`]. Before an @, too, there may be a password.
@@ -642,7 +637,7 @@ mod tests {
     fn a_wrong_value_is_refused_with_line_key_and_what_is_allowed() {
         let port = "a whole number, 1 to 65535";
         let server = "host, host:port, [IPv6 address]:port or the absolute path of a socket";
-        let redis = "true, false or redis://[:password@]host[:port][/db]";
+        let redis = "true, false or redis://[[user]:password@]host[:port][/db], with TLS rediss://";
         for (line, key, found, allowed) in [
             ("Port: 80800", "Port", "80800", port),
             ("Port: 0", "Port", "0", port),
@@ -692,10 +687,10 @@ mod tests {
         for host in ["db", "db.example", "10.0.0.1:3306", "[::1]:3306", "[::1]", "/run/mysqld.sock"] {
             assert_eq!(config(&format!("{{ DB: {{ Host: '{host}' }} }}")).db.host, host);
         }
-        for url in ["redis://r", "redis://r:1", "redis://:p@r", "redis://:p:/@x@[::1]:1/15"] {
+        for url in ["redis://r", "redis://r:1", "redis://:p@r", "redis://:p:/@x@[::1]:1/15", "rediss://u:p@r"] {
             assert_eq!(config(&format!("{{ Redis: '{url}' }}")).redis.unwrap(), url);
         }
-        for url in ["", "r:1", "http://r", "redis://", "redis://user:p@r", "redis://r/x", "redis://r:0"] {
+        for url in ["", "r:1", "http://r", "redis://", "redis://p@r", "redis://r/x", "redis://r:0"] {
             assert!(problem(&format!("Redis: '{url}'")).starts_with("2: Redis: found "), "{url}");
         }
         assert_eq!(config("{}").redis, None);
@@ -784,7 +779,7 @@ mod tests {
             "3: DB.Driver: found \"ql\"; allowed: mysql or sqlite",
             "5: HTTP: found HTTP, HTTPS and UDP all false; allowed: at least one of them true",
             "6: Redis: found something else (not shown); allowed: true, false or \
-                redis://[:password@]host[:port][/db]",
+                redis://[[user]:password@]host[:port][/db], with TLS rediss://",
             "7: Nonsense: found an unknown key; allowed: one of Host, ",
             "8: Port: found it again after line 4; allowed: each key once",
         ];
@@ -828,7 +823,7 @@ mod tests {
             "{ DB: { Pasword: '50123', Host: 'goat:50123@db' } }",
             "{ DB: 'mysql://goat:50123@db' }",
             "{ Password: '50123' }",
-            "{ Redis: 'redis://user:50123@host' }",
+            "{ Redis: 'redis://user:50123@host/x' }",
             "{ Redis: 'redis:50123' }",
             "{ Redis: { Password: '50123' } }",
             "{ Redis: 'redis://:50123@host', DB: { Password: '50123' }, Port: 0 }",

@@ -15,6 +15,9 @@ const TURN: Duration = Duration::from_secs(1);
 
 /// Takes over what others have changed in the database.
 pub fn follow_changes(tracker: &Tracker) -> Result<(), Error> {
+    if tracker.store.missed_changes() {
+        compare(tracker)?;
+    }
     let start = Instant::now();
     while follow_some(tracker)? && start.elapsed() < TURN {}
     Ok(())

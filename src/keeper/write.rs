@@ -125,6 +125,8 @@ impl Writer {
         for told in &told {
             tracker.swarms.shard(&told.info_hash).tell(told, &mut records);
             tracker.journal.write(&mut records);
+            // Others have the session without its number.
+            tracker.publish(&told.info_hash, &told.key);
         }
         self.caught_up += part.len();
         let took = begin.elapsed();
@@ -208,7 +210,7 @@ fn renew_journal(tracker: &Tracker) -> std::io::Result<()> {
     for shard in tracker.swarms.each() {
         shard.ledger.records(&mut records);
         drop(shard);
-        journal.write(&mut records);
+        journal.append(&mut records);
     }
     journal.sync()?;
     if journal.failed() {

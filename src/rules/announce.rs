@@ -262,7 +262,12 @@ fn oust(swarm: &mut Swarm, own: &SessionKey, at: &Addresses, now: u32) -> Vec<St
 }
 
 /// Brings a session to where it belongs: into the swarm, whose slot is returned, or among the closed ones.
-fn place(swarm: &mut Swarm, closed: &mut HashMap<SessionKey, Known>, key: &SessionKey, known: &Known) -> Option<usize> {
+pub(super) fn place(
+    swarm: &mut Swarm,
+    closed: &mut HashMap<SessionKey, Known>,
+    key: &SessionKey,
+    known: &Known,
+) -> Option<usize> {
     let slot = swarm.find(key.user, &key.peer_id);
     if known.closed == 0 {
         if slot.is_none() {

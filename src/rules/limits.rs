@@ -248,6 +248,16 @@ pub enum Reason {
 pub const REASONS: [&str; 8] =
     ["address", "network", "full", "handshakes", "bytes", "descriptors", "evicted", "unread"];
 
+/// What was done in vain that every goat counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Passkey,
+    Login,
+}
+
+/// The most failures that wait to be told to other goats.
+const MAX_TOLD: usize = 10_000;
+
 /// All that is counted against the bounds above.
 pub struct Limits {
     pub connections: Arc<Shares>,
@@ -261,6 +271,8 @@ pub struct Limits {
     lookups: Rate,
     pub passkeys: Rate,
     pub logins: Rate,
+    /// Failures that other goats are to hear of; absent where there are none.
+    told: Option<Mutex<Vec<(Failure, IpAddr)>>>,
     pub refused_connections: Refused,
     pub refused_passkeys: Refused,
     pub refused_logins: Refused,
@@ -288,6 +300,7 @@ impl Limits {
             lookups: Rate::new(LOOKUPS, 1),
             passkeys: Rate::new(PASSKEYS, MINUTE),
             logins: Rate::new(LOGINS, MINUTE),
+            told: config.redis.is_some().then(Mutex::default),
             refused_connections: Refused::default(),
             refused_passkeys: Refused::default(),
             refused_logins: Refused::default(),
@@ -308,6 +321,24 @@ impl Limits {
     /// Counts one more look-up, if it is somebody's turn.
     pub fn look_up(&self, who: Option<IpAddr>) -> bool {
         self.lookups.take(who, self.tenths())
+    }
+
+    /// Counts a failure of an address here, and has other goats count it.
+    pub fn fail(&self, what: Failure, ip: IpAddr, now: u32) {
+        self.count(what, ip, now);
+        let mut told = self.told.as_ref().map(lock);
+        told.iter_mut().filter(|told| told.len() < MAX_TOLD).for_each(|told| told.push((what, ip)));
+    }
+
+    /// Counts a failure of an address, here or at another goat.
+    pub fn count(&self, what: Failure, ip: IpAddr, now: u32) {
+        let rate = if what == Failure::Passkey { &self.passkeys } else { &self.logins };
+        rate.take(Some(ip), now);
+    }
+
+    /// Takes the failures that other goats have not heard of.
+    pub fn take_failures(&self) -> Vec<(Failure, IpAddr)> {
+        self.told.as_ref().map(|told| std::mem::take(&mut *lock(told))).unwrap_or_default()
     }
 
     /// Counts a connection that was refused.

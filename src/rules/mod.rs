@@ -3,5 +3,6 @@
 
 pub mod access;
 pub mod announce;
+pub mod heard;
 pub mod limits;
 pub mod swarm;

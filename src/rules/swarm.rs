@@ -373,6 +373,12 @@ pub struct Lately {
 }
 
 impl Shard {
+    /// What is known of a session, be it open or not.
+    pub fn known(&self, info_hash: &InfoHash, key: &SessionKey) -> Option<Known> {
+        let torrent = self.torrents.get(info_hash).filter(|torrent| torrent.id == key.file);
+        torrent.and_then(|torrent| torrent.find(key)).or_else(|| self.closed.get(key).copied())
+    }
+
     /// Takes over what the database knows of a session that memory has begun without knowing it. Appends the records
     /// that the journal must have of what it announced meanwhile.
     pub fn tell(&mut self, told: &Told, records: &mut Vec<u8>) {

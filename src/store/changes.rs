@@ -1,6 +1,7 @@
 //! What the tracker reads: everything at its start, later what others have changed.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
@@ -11,6 +12,7 @@ use super::sql::{Connection, Error, Value, big};
 use super::torrents::{FILE_COLUMNS, LOADED, Torrent};
 use super::users::{USER_COLUMNS, User};
 use crate::random::Rng;
+use crate::sync::lock;
 use crate::torrent::InfoHash;
 
 /// What is to be found in the database by a key.
@@ -33,6 +35,8 @@ pub struct Changes {
 
 /// How many changes are looked at together.
 const TOGETHER: usize = 5_000;
+/// How long a change that was followed stays for other goats on the same database, each of which looks every few seconds.
+const FOLLOWED: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Reads all users and torrents; of torrents, what memory needs.
@@ -76,29 +80,66 @@ impl Store {
         Ok(changes)
     }
 
-    /// The first changes of a kind: their ids, and of what they are, each once.
+    /// The first changes of a kind that were not followed: their ids, and of what they are, each once.
     fn changed(&self, what: &str) -> Result<(Vec<i64>, Vec<String>), Error> {
-        let sql = format!("SELECT id, which FROM changes WHERE what = ? ORDER BY id LIMIT {TOGETHER}");
-        let (ids, mut which): (_, Vec<String>) = self.rows::<(i64, _)>(&sql, &[what.into()])?.into_iter().unzip();
+        let sql = format!("SELECT id, which FROM changes WHERE what = ? AND id > ? ORDER BY id LIMIT {TOGETHER}");
+        let mut from = 0;
+        let rows = loop {
+            let mut rows: Vec<(i64, String)> = self.rows(&sql, &[what.into(), Value::Int(from)])?;
+            let last = rows.last().map(|(id, _)| *id);
+            let followed = lock(&self.followed);
+            rows.retain(|(id, _)| !followed.contains_key(id));
+            match last {
+                Some(last) if rows.is_empty() => from = last,
+                _ => break rows,
+            }
+        };
+        let (ids, mut which): (Vec<i64>, Vec<String>) = rows.into_iter().unzip();
         which.sort_unstable();
         which.dedup();
         Ok((ids, which))
     }
 
-    /// Forgets all changes, before everything is read.
-    pub(crate) fn forget_all_changes(&self) -> Result<(), Error> {
-        again(|| self.with(|c| c.execute("DELETE FROM changes", &[]).map(drop)))
+    /// Takes all changes for followed, before everything is read.
+    pub fn forget_all_changes(&self) -> Result<(), Error> {
+        let mut ids = Vec::new();
+        self.with(|c| {
+            ids.clear();
+            c.query("SELECT id FROM changes", &[], &mut |row| ids.extend(row.first().map(Value::int)))
+        })?;
+        self.forget_changes(&ids)
     }
 
-    /// Forgets changes that were followed. By their ids, not up to the last: a transaction that began earlier may
-    /// still bring a lower one.
+    /// Notes that changes were followed, and removes them: at once where no other goat is at this database, else when
+    /// the others have had the time. By their ids, not up to the last: a transaction that began earlier may still bring
+    /// a lower one.
     pub fn forget_changes(&self, ids: &[i64]) -> Result<(), Error> {
+        let now = Instant::now();
+        *lock(&self.looked) = Some(now);
+        lock(&self.followed).extend(ids.iter().map(|id| (*id, now)));
+        let alone = "(SELECT COUNT(*) FROM goat WHERE name LIKE 'run %') <= 1";
+        self.remove_changes(ids, &format!(" AND {alone}"))?;
+        let followed = lock(&self.followed).clone();
+        let old = followed.into_iter().filter(|(_, since)| since.elapsed() >= FOLLOWED);
+        self.remove_changes(&old.map(|(id, _)| id).collect::<Vec<_>>(), "")
+    }
+
+    fn remove_changes(&self, ids: &[i64], and: &str) -> Result<(), Error> {
         for piece in pieces(ids) {
-            let sql = format!("DELETE FROM changes WHERE id IN ({})", vec!["?"; piece.len()].join(", "));
+            let sql = format!("DELETE FROM changes WHERE id IN ({}){and}", vec!["?"; piece.len()].join(", "));
             let values: Vec<Value> = piece.iter().map(|id| Value::Int(*id)).collect();
-            self.with(|c| c.execute(&sql, &values))?;
+            let removed = again(|| self.with(|c| c.execute(&sql, &values)))?;
+            if removed == piece.len() as u64 || and.is_empty() {
+                let mut followed = lock(&self.followed);
+                followed.retain(|id, _| !piece.contains(id));
+            }
         }
         Ok(())
+    }
+
+    /// Whether this goat may have missed changes, for it has not looked for so long that others may have removed them.
+    pub fn missed_changes(&self) -> bool {
+        lock(&self.looked).is_some_and(|last| last.elapsed() >= FOLLOWED / 2)
     }
 }
 

@@ -19,10 +19,13 @@ pub struct Mysql(Conn);
 const HURRIED: Duration = Duration::from_secs(4);
 const PATIENT: Duration = Duration::from_secs(60);
 
-/// Errors of the server: a unique key exists; a lock was not to be had; the server is going away.
+/// Errors of the server: a unique key exists; a lock was not to be had in time; two transactions were in each other's
+/// way, on one server or on two of a Galera cluster; the server is going away, or is not yet part of its cluster.
 const DUPLICATE_ENTRY: u16 = 1062;
-const BUSY: [u16; 2] = [1205, 1213];
-const GONE: [u16; 4] = [1053, 1077, 1927, 4031];
+const BUSY: u16 = 1205;
+const DEADLOCK: u16 = 1213;
+const CONFLICT: &str = "40001";
+const GONE: [u16; 5] = [1047, 1053, 1077, 1927, 4031];
 /// A trigger exists already; a trigger may not be created because of the binary log.
 const TRIGGER_EXISTS: u16 = 1359;
 const BINARY_LOG: u16 = 1419;
@@ -35,7 +38,8 @@ impl From<mysql::Error> for Error {
     fn from(error: mysql::Error) -> Error {
         let kind = match &error {
             mysql::Error::MySqlError(e) if e.code == DUPLICATE_ENTRY => Kind::Exists,
-            mysql::Error::MySqlError(e) if BUSY.contains(&e.code) => Kind::Busy,
+            mysql::Error::MySqlError(e) if e.code == BUSY => Kind::Busy,
+            mysql::Error::MySqlError(e) if e.code == DEADLOCK || e.state == CONFLICT => Kind::Conflict,
             mysql::Error::MySqlError(e) if GONE.contains(&e.code) => Kind::Lost,
             mysql::Error::MySqlError(_) => Kind::Other,
             mysql::Error::IoError(e) if is_silence(e) => Kind::Silent,

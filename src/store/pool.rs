@@ -1,16 +1,23 @@
 //! The database as the rest of goat knows it, and the connections to it.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::dialect::Dialect;
 use super::schema::make_tables;
 use super::sql::{Connection, Error, Kind, Value, replaced};
 use crate::config::{Config, Driver};
+use crate::random::Rng;
 use crate::sync::lock;
 
 /// How often a transaction is tried that others are in the way of: deadlocks and lock timeouts.
 const TRIES: usize = 2;
+/// How often where another one changed the same, and how long one more try waits for that one, at most.
+const CONFLICTS: u64 = 10;
+const APART: u64 = 20;
 /// The most connections open at a time; who finds none free opens one and closes it again.
 const MAX_IDLE: usize = 8;
 
@@ -21,6 +28,8 @@ pub(super) struct Run {
     pub(super) id: AtomicU64,
     /// The number of settlings that are known to be written.
     pub(super) written: AtomicU64,
+    /// When it was noted last that something was written, in seconds since 1970.
+    pub(super) stamped: AtomicU64,
 }
 
 /// A database, and connections to it that wait to be used again.
@@ -33,6 +42,9 @@ pub struct Store {
     /// Bytes uploaded and downloaded that were written since the start.
     pub(super) moved: [AtomicU64; 2],
     pub(super) run: Run,
+    /// The changes that were followed and are still there for other goats, and since when; and when this one looked.
+    pub(super) followed: Mutex<BTreeMap<i64, Instant>>,
+    pub(super) looked: Mutex<Option<Instant>>,
 }
 
 impl Store {
@@ -65,6 +77,8 @@ impl Store {
             hurried: AtomicBool::new(false),
             moved: Default::default(),
             run: Run::default(),
+            followed: Mutex::default(),
+            looked: Mutex::default(),
         }
     }
 
@@ -168,12 +182,16 @@ fn unsure(e: Error) -> Error {
 
 /// Does something again where somebody else's lock was in the way.
 pub(super) fn again<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    let mut done = once();
-    for _ in 1..TRIES {
-        if !matches!(&done, Err(e) if e.kind == Kind::Busy) {
-            break;
+    let (mut waits, mut conflicts, mut rng) = (1, 1, Rng::from_system());
+    loop {
+        match once() {
+            Err(e) if e.kind == Kind::Busy && waits < TRIES => waits += 1,
+            Err(e) if e.kind == Kind::Conflict && conflicts < CONFLICTS => {
+                // Not in step with the other.
+                sleep(Duration::from_millis(rng.bits() % (conflicts * APART)));
+                conflicts += 1;
+            }
+            done => return done,
         }
-        done = once();
     }
-    done
 }

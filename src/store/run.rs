@@ -7,6 +7,9 @@ use super::pool::{Store, again};
 use super::sql::{Connection, Error, Value, big, replaced};
 use crate::random::Rng;
 
+/// Seconds between two times at which it is noted when the books were written: all goats on a database write that row.
+const STAMP: u64 = 60;
+
 fn name(run: u64) -> String {
     format!("run {run:016x}")
 }
@@ -46,13 +49,21 @@ impl Store {
         if run != 0 && c.execute(sql, &[big(next), Value::Text(&name(run))])? == 0 {
             return Err(replaced());
         }
+        let now = crate::clock::now();
+        if now < self.run.stamped.load(Relaxed).saturating_add(STAMP) {
+            return Ok(());
+        }
         let sql = "REPLACE INTO goat (name, value) VALUES ('written', ?)";
-        c.execute(sql, &[big(crate::clock::now())]).map(drop)
+        c.execute(sql, &[big(now)]).map(drop)
     }
 
     /// Notes that the last settling is written.
     pub(super) fn stamped(&self) {
         self.run.written.fetch_add(1, Relaxed);
+        let now = crate::clock::now();
+        if now >= self.run.stamped.load(Relaxed).saturating_add(STAMP) {
+            self.run.stamped.store(now, Relaxed);
+        }
     }
 
     /// Whether the database is still the one that was written last.

@@ -318,7 +318,7 @@ impl Store {
                 let (changes, said) = compute(piece, &rows);
                 write(c, &self.dialect, &changes.changed, false)?;
                 // Where two goats begin the same row, one of them comes again and finds it.
-                write(c, &self.dialect, &changes.new, true).map_err(Error::exists_is_busy)?;
+                write(c, &self.dialect, &changes.new, true).map_err(Error::exists_is_conflict)?;
                 begin_totals(c, &self.dialect, &changes.new)?;
                 changes.snatches.iter().try_for_each(|snatch| count_snatch(c, *snatch))?;
                 for (user, credited) in changes.credits {
@@ -379,7 +379,10 @@ impl Store {
             ON o.file_id = p.file_id AND o.user_id = p.user_id AND o.peer_id = p.peer_id WHERE 1 = 1 ORDER BY time {fold}");
         let remove =
             if sqlite { format!("DELETE FROM sessions WHERE ({KEY}) IN ({view})") } else { format!("DELETE {old}") };
+        // Nobody else may fold what is read here.
+        let lock = format!("SELECT file_id {old}{}", self.dialect.for_update());
         let removed = self.transaction(|c| {
+            c.query(&lock, &limits, &mut |_| ())?;
             c.execute(&fold, &limits)?;
             c.execute(&remove, &limits)
         })?;
@@ -419,11 +422,16 @@ impl Store {
         Ok(())
     }
 
-    /// The sessions that are open, or were closed since `closed` (seconds since 1970).
-    pub fn sessions(&self, closed: u32, mut sink: impl FnMut(Key, Row)) -> Result<(), Error> {
-        let sql = format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE closed = 0 OR closed >= ?");
+    /// The sessions that are open, or were closed since `closed`, and of which something was heard since `heard`
+    /// (seconds since 1970).
+    pub fn sessions(&self, closed: u32, heard: u32, mut sink: impl FnMut(Key, Row)) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT {SESSION_COLUMNS} FROM sessions
+             WHERE (closed = 0 OR closed >= ?) AND (time4 >= ? OR time6 >= ? OR closed >= ?)"
+        );
+        let (closed, heard) = (closed.max(1).into(), heard.into());
         self.with(|c| {
-            c.query(&sql, &[closed.max(1).into()], &mut |row| {
+            c.query(&sql, &[closed, heard, heard, heard], &mut |row| {
                 if let Some((key, row)) = read(row) {
                     sink(key, row);
                 }

@@ -70,8 +70,10 @@ pub enum Kind {
     Lost,
     /// It did not answer in time: the same, and another try would only take as long.
     Silent,
-    /// Somebody else holds a lock: the same again will succeed.
+    /// Somebody else holds a lock, which was waited for: the same again will succeed.
     Busy,
+    /// Somebody else changed the same at the same time: the same again will succeed, at once.
+    Conflict,
     /// A row with the same unique key exists.
     Exists,
     /// The database did not say whether it committed: to do the same again may do it twice.
@@ -105,8 +107,8 @@ impl Error {
     }
 
     /// Where a row that exists was made by somebody who was faster, and the same again will find it.
-    pub(super) fn exists_is_busy(self) -> Error {
-        Error { kind: if self.kind == Kind::Exists { Kind::Busy } else { self.kind }, ..self }
+    pub(super) fn exists_is_conflict(self) -> Error {
+        Error { kind: if self.kind == Kind::Exists { Kind::Conflict } else { self.kind }, ..self }
     }
 
     /// One that goat words itself.

@@ -191,6 +191,11 @@ impl Store {
         self.row(&sql, &[Value::Text(&info_hash.to_string())])
     }
 
+    #[cfg(feature = "redis")]
+    pub(crate) fn file_by_id(&self, id: u32) -> Result<Option<Torrent>, Error> {
+        self.row(&format!("SELECT {FILE_COLUMNS} FROM files WHERE id = ?"), &[id.into()])
+    }
+
     /// The torrent with an info hash, be it the second one.
     pub(crate) fn file_by_either_hash(&self, info_hash: &InfoHash) -> Result<Option<Torrent>, Error> {
         let sql = format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash_v2 = ?");

@@ -18,6 +18,11 @@ use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBuf, SndB
 pub use self::datagram::Datagram;
 pub use self::raw::{BATCH, clock_is_kept, defer_accept, give_memory_back, receive, send_all, share_one_heap};
 
+/// What this machine calls itself.
+pub fn hostname() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into()
+}
+
 /// Gives a UDP socket room for bursts: as much as the system allows, up to 4 MiB each way.
 pub fn tune_udp(socket: &UdpSocket) -> io::Result<()> {
     const ROOM: usize = 4 << 20;

@@ -6,7 +6,8 @@
 //! tracker has sent to that same address a moment ago.
 //!
 //! **The id**, 64 bits, big-endian: the time it was made at (seconds, 16 bits), then the first 48 bits of
-//! HMAC-SHA-256 over address and time, under a key that is drawn at start and never leaves the process.
+//! HMAC-SHA-256 over address and time, under a key that is drawn at start and never leaves the process; with Redis it
+//! is derived from the secret that all goats of a tracker share.
 //! Nothing is stored for it: whatever an attacker sends, there is no table to fill. An id is good for two
 //! minutes; one from before a restart, for another address or from the future is not.
 //!
@@ -21,17 +22,26 @@ use ring::rand::SystemRandom;
 
 /// How long an id is good, in seconds (BEP 15: "until two minutes after it has been sent").
 const LIFETIME: u16 = 120;
+/// How far the clocks of goats that are one tracker may be apart, in seconds.
+const AHEAD: u16 = 10;
 
 /// Makes ids and knows its own again.
 pub struct ConnectionIds {
     key: hmac::Key,
+    /// Seconds by which the clock of who made an id may be ahead.
+    ahead: u16,
 }
 
 impl ConnectionIds {
     /// Draws a key from the operating system.
     pub fn new() -> Result<ConnectionIds, String> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        Ok(ConnectionIds { key: key.map_err(|_| "the operating system provides no random numbers")? })
+        Ok(ConnectionIds { key: key.map_err(|_| "the operating system provides no random numbers")?, ahead: 0 })
+    }
+
+    /// With the key of all goats that are one tracker: the ids of each are good at all of them.
+    pub fn shared(key: &[u8]) -> ConnectionIds {
+        ConnectionIds { key: hmac::Key::new(hmac::HMAC_SHA256, key), ahead: AHEAD }
     }
 
     /// The id for an address (never an IPv4-mapped one) at a time in seconds since 1970.
@@ -50,8 +60,9 @@ impl ConnectionIds {
 
     /// Whether an id was made for this address in the last two minutes.
     pub fn check(&self, id: u64, ip: IpAddr, now: u32) -> bool {
-        let age = (now as u16).wrapping_sub((id >> 48) as u16);
+        let latest = now.wrapping_add(self.ahead.into());
+        let age = (latest as u16).wrapping_sub((id >> 48) as u16);
         // Both are one machine word: comparing them takes the same time wherever they differ.
-        age <= LIFETIME && self.make(ip, now.wrapping_sub(u32::from(age))) == id
+        age <= LIFETIME + self.ahead && self.make(ip, latest.wrapping_sub(u32::from(age))) == id
     }
 }

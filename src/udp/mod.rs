@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use crate::auth::derived_key;
 use crate::log::log;
 use crate::metrics::{Asked, Fate, Transport};
 use crate::net::jobs::Kind;
@@ -369,7 +370,11 @@ impl Listener {
     pub fn start(tracker: &Arc<Tracker>, pool: &Arc<Pool>, socket: UdpSocket) -> io::Result<Listener> {
         crate::sys::tune_udp(&socket)?;
         socket.set_read_timeout(Some(LOOK_UP))?;
-        let ids = Arc::new(ConnectionIds::new().map_err(io::Error::other)?);
+        let ids = match &tracker.config.redis {
+            None => ConnectionIds::new(),
+            Some(_) => derived_key(&tracker.config, "UDP connection ids").map(|key| ConnectionIds::shared(&key)),
+        };
+        let ids = Arc::new(ids.map_err(io::Error::other)?);
         let stopping = Arc::new(AtomicBool::new(false));
         let server =
             Arc::new(Server { responder: Responder::new(tracker.clone(), ids), socket, stopping: stopping.clone() });

@@ -17,8 +17,9 @@ use crate::rules::announce::silence;
 use crate::rules::limits::Full;
 use crate::snapshot::Snapshot;
 use crate::store::{BY_TIME, FILE_ORDERS, FileUser, KEY_LIFE, Page, Torrent, USER_ORDERS, User, Which, Who};
+use crate::sys::hostname;
 use crate::tracker::{Tracker, announce_urls};
-use crate::web::local::{hostname, is_local};
+use crate::web::local::is_local;
 use crate::web::metrics;
 use crate::web::query::Query;
 

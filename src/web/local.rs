@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::net::message::Request;
+use crate::sys::hostname;
 
 /// Whether a request comes from this machine and means it: not through a proxy that runs here, nor from a browser's page
 /// that got its own name to mean this machine.
@@ -17,8 +18,4 @@ pub(crate) fn is_local(config: &Config, request: &Request) -> bool {
         || !name.is_empty() && (name.eq_ignore_ascii_case(&config.host) || name.eq_ignore_ascii_case(&hostname()));
     let loopback = || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()) || name.eq_ignore_ascii_case("localhost");
     request.peer.is_loopback() && !proxied && (loopback() || own())
-}
-
-pub(crate) fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().into()
 }

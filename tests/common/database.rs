@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::{Folder, Process, free_port, installed, skip, wait_for};
+use super::{Folder, Process, free_port, installed, skip, wait_for, wait_until};
 
 /// A database for one goat, empty at first. The same test runs on both kinds.
 pub enum Database {
@@ -81,9 +81,76 @@ pub struct MariaDb {
     process: Option<Process>,
     folder: Folder,
     port: u16,
+    /// Options beside those of every server.
+    more: Vec<String>,
 }
 
+/// Where Debian's galera-4 is.
+const GALERA: &str = "/usr/lib/galera/libgalera_smm.so";
+
 impl MariaDb {
+    /// Two servers that are one Galera cluster, each of which may be written.
+    pub fn cluster(test: &str) -> Option<[MariaDb; 2]> {
+        if !Path::new(GALERA).exists() || !installed("rsync") || !installed("mariadbd") {
+            skip(test, "no galera-4, rsync or mariadbd");
+            return None;
+        }
+        let first = MariaDb::join(None);
+        first.make_database();
+        let second = MariaDb::join(Some(&first));
+        Some([first, second])
+    }
+
+    /// A server that begins a cluster, or joins another's.
+    fn join(other: Option<&MariaDb>) -> MariaDb {
+        let cluster = other.map_or(String::new(), |other| {
+            format!("127.0.0.1:{}", other.port + 1)
+        });
+        // Four ports in a row.
+        (0..9).for_each(|_| {
+            free_port();
+        });
+        let port = free_port() / 10 * 10;
+        let provider = format!(
+            "base_host=127.0.0.1;base_port={0};gmcast.listen_addr=tcp://127.0.0.1:{0};ist.recv_addr=127.0.0.1:{1}",
+            port + 1,
+            port + 2
+        );
+        let more = [
+            "--user=mysql".into(), // as root rsync would become nobody
+            "--binlog-format=ROW".into(),
+            "--log-bin-trust-function-creators=1".into(),
+            "--innodb-autoinc-lock-mode=2".into(),
+            "--wsrep-on=ON".into(),
+            format!("--wsrep-provider={GALERA}"),
+            "--wsrep-cluster-name=goat".into(),
+            format!("--wsrep-cluster-address=gcomm://{cluster}"),
+            format!("--wsrep-node-address=127.0.0.1:{}", port + 1),
+            format!("--wsrep-provider-options={provider}"),
+            "--wsrep-sst-method=rsync".into(),
+            format!("--wsrep-sst-receive-address=127.0.0.1:{}", port + 3),
+        ];
+        let mut server = MariaDb {
+            process: None,
+            folder: Folder::new(),
+            port,
+            more: more.to_vec(),
+        };
+        server.copy_first_files();
+        let mut chown = Command::new("chown");
+        chown.args(["-R", "mysql"]).arg(server.folder.path());
+        assert!(
+            chown.status().unwrap().success(),
+            "cannot give the files to mysql"
+        );
+        server.launch();
+        wait_until("the cluster", || {
+            let ready = server.root("SHOW STATUS LIKE 'wsrep_ready'");
+            ready.concat().last().is_some_and(|word| word == "ON")
+        });
+        server
+    }
+
     pub fn start(test: &str) -> Option<MariaDb> {
         MariaDb::start_on(test, Folder::new())
     }
@@ -98,17 +165,27 @@ impl MariaDb {
             process: None,
             folder,
             port: free_port(),
+            more: Vec::new(),
         };
+        server.copy_first_files();
+        server.launch();
+        server.make_database();
+        Some(server)
+    }
+
+    fn copy_first_files(&self) {
         let copy = Command::new("cp")
             .arg("-r")
-            .args([first_files(), server.folder.join("data")])
+            .args([first_files(), self.folder.join("data")])
             .status();
         assert!(
             copy.unwrap().success(),
             "cannot copy the first files of MariaDB"
         );
-        server.launch();
-        server.run(
+    }
+
+    fn make_database(&self) {
+        self.run(
             "root",
             "CREATE DATABASE goat CHARACTER SET utf8mb4;
              CREATE USER goat@localhost IDENTIFIED BY 'goat';
@@ -116,7 +193,6 @@ impl MariaDb {
              GRANT ALL ON goat.* TO goat@localhost;
              GRANT ALL ON goat.* TO goat@'127.0.0.1';",
         );
-        Some(server)
     }
 
     /// Starts the server (again), on the same data, socket and port.
@@ -133,7 +209,8 @@ impl MariaDb {
                 "--bind-address=127.0.0.1".into(),
                 "--skip-name-resolve".into(),
                 "--innodb-buffer-pool-size=64M".into(),
-            ]);
+            ])
+            .args(&self.more);
         let log = self.folder.join("mariadb.log");
         let process = self
             .process
@@ -198,7 +275,11 @@ impl MariaDb {
     }
 
     fn options(&self) -> Vec<String> {
-        options(&self.folder.join("data"), self.folder.path())
+        let mut options = options(&self.folder.join("data"), self.folder.path());
+        if self.more.iter().any(|option| option.starts_with("--user=")) {
+            options.retain(|option| !option.starts_with("--user="));
+        }
+        options
     }
 }
 

@@ -11,6 +11,7 @@ pub mod load;
 mod model;
 mod process;
 mod random;
+pub mod redis;
 mod socket;
 pub mod tls;
 mod wire;

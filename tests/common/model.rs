@@ -494,6 +494,8 @@ pub struct Way {
     pub most: u64,
     /// Lost answers: announces come twice or thrice, and the last life may end without a word.
     pub rough: bool,
+    /// The fewest milliseconds from the end of a life to the next.
+    pub apart: u64,
 }
 
 /// What a client moved under one peer id, and its announces in the order of arrival, in milliseconds.
@@ -667,7 +669,8 @@ impl Telling<'_> {
             self.go(pause, false, random);
             (0..self.tellers.len()).for_each(|teller| self.tell(teller, "stopped", random));
         }
-        self.now += 1000 * random.one_of(&[1, 5, 30, 300, 700, 5_000, 100_000]);
+        let pause = 1000 * random.one_of(&[1, 5, 30, 300, 700, 5_000, 100_000]);
+        self.now += pause.max(self.way.apart);
     }
 
     /// Moves bytes for a while. Returns whether the download is complete with that.
@@ -771,6 +774,7 @@ impl Clients {
                 whole_lives: true,
                 most: 1 << 32,
                 rough: true,
+                apart: 0,
             };
             queue.extend(
                 client

@@ -46,8 +46,8 @@ on_each_database! {
 }
 
 /// An answer as it came.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
 }
@@ -61,12 +61,12 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
-    fn error(&self) -> String {
+    pub(super) fn error(&self) -> String {
         let error = self.json();
         assert_eq!(error.as_object().unwrap().len(), 1, "{error}");
         error["error"].as_str().unwrap().into()
@@ -115,7 +115,7 @@ fn raw(goat: &Goat, request: &str) -> Answer {
     }
 }
 
-fn get(goat: &Goat, user: &User, path: &str) -> Answer {
+pub(super) fn get(goat: &Goat, user: &User, path: &str) -> Answer {
     let credentials = basic(&user.name, &user.api_key);
     ask(goat, "GET", path, &[("Authorization", &credentials)])
 }
@@ -516,13 +516,13 @@ fn members_see_themselves_and_of_others_only_counts(database: Database) {
 }
 
 /// A key made by POST /api/login.
-struct Key {
+pub(super) struct Key {
     user: i64,
     public: String,
     secret: String,
 }
 
-fn log_in(goat: &Goat, user: &User) -> Key {
+pub(super) fn log_in(goat: &Goat, user: &User) -> Key {
     let credentials = basic(&user.name, &user.api_key);
     let answer = ask(
         goat,
@@ -554,7 +554,7 @@ impl Key {
         basic(&self.public, &format!("{nonce}/{signature}"))
     }
 
-    fn call(&self, goat: &Goat, nonce: &str) -> Answer {
+    pub(super) fn call(&self, goat: &Goat, nonce: &str) -> Answer {
         let signed = self.sign(nonce, "GET", "/api/me");
         ask(goat, "GET", "/api/me", &[("Authorization", &signed)])
     }

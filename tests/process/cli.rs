@@ -93,7 +93,7 @@ fn check_help_and_version(goat: &Goat) {
     let commands: Vec<String> = commands.map(words).collect();
     let known = "run, check, stats, user add, user list, user show, user ban, user admin, user rename, user unban, user remove, \
          user passkey, user key, user limit, user credit, file add, file list, file show, file approve, \
-         file rename, file revoke, file remove, file free, client list, client approve, client deny, client remove, \
+         file rename, file revoke, file remove, file free, client list, client approve, client deny, client remove, node list, \
          torrent, backup, restore, import, help";
     assert_eq!(commands.join(", "), known, "{help}");
     // Each is explained, by `help` and by its own --help alike.
@@ -990,32 +990,6 @@ fn a_second_goat_on_the_same_port_ends_with_status_1() {
         Announce::new(&anna, info_hash(1), 1).refusal(&goat),
         "Unregistered torrent"
     );
-}
-
-#[test]
-fn a_tracker_that_nobody_built_redis_into_says_so_with_status_2() {
-    for redis in [
-        json!(true),
-        json!("redis://:secret-of-redis@localhost:6379/1"),
-    ] {
-        let database = Database::sqlite();
-        let goat = Goat::prepare(&database, json!({ "Redis": redis }));
-        for words in [&["run"][..], &["check"], &["user", "list"]] {
-            let (status, stdout, stderr) = goat.cli(words);
-            assert_eq!(
-                (status.code(), stdout.as_str()),
-                (Some(2), ""),
-                "{words:?}: {stderr}"
-            );
-            assert!(
-                stderr.contains(": Redis: found ")
-                    && stderr.contains("not built into this goat yet")
-                    && stderr.contains(goat.config_path().to_str().unwrap()),
-                "{stderr}"
-            );
-            assert!(!stderr.contains("secret-of-redis"), "{stderr}");
-        }
-    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod documents;
 mod https;
 mod metrics;
 mod network;
+#[cfg(all(feature = "mysql", feature = "redis"))]
+mod nodes;
 mod operator;
 mod package;
 mod proxies;

@@ -9,5 +9,6 @@ mod books;
 mod config;
 mod journal;
 mod model;
+mod nodes;
 mod rules;
 mod swarm;

@@ -49,7 +49,7 @@ fn seed() -> u64 {
 }
 
 /// What a client says, as goat understands it.
-fn understood(a: &Said) -> Announce {
+pub fn understood(a: &Said) -> Announce {
     let event = match a.event {
         "started" => Event::Started,
         "stopped" => Event::Stopped,
@@ -365,6 +365,7 @@ fn nothing_is_credited_above_what_clients_moved() {
         whole_lives: false,
         most: 1000,
         rough: false,
+        apart: 0,
     };
     let show = |name: &str, delay: u64, line: &Line| {
         let percent = |bytes: u64| format!("{:.3}%", 100.0 * bytes as f64 / line.moved as f64);
@@ -705,6 +706,7 @@ fn histories(
                 whole_lives: true,
                 most: 1 << 30,
                 rough: true,
+                apart: 0,
             };
             let history = client.history(&way, *free + random.below(20_000_000), random);
             *free = history.end;

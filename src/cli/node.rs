@@ -1,0 +1,50 @@
+//! `goat node`: the goats on this database, as they tell each other through Redis.
+
+use serde_json::json;
+
+use super::call::{Call, Done, Failure};
+use super::output::List;
+use crate::clock::now;
+use crate::config::Config;
+use crate::nodes::{Status, fingerprint};
+use crate::store::Store;
+
+/// By which those are known who share this goat's secret; nothing where it has none yet.
+pub fn secret(config: &Config) -> Result<String, Failure> {
+    let made = config.file.with_extension("secret").exists();
+    if made { fingerprint(config).map_err(Failure::Failed) } else { Ok(String::new()) }
+}
+
+/// What the nodes say of themselves, or why that cannot be known.
+pub fn nodes(config: &Config, store: &Store) -> Result<Vec<Status>, String> {
+    let identity = store.identity().map_err(|e| e.to_string())?;
+    #[cfg(feature = "redis")]
+    return crate::nodes::link::list(config, identity).map_err(crate::nodes::link::Trouble::words);
+    #[cfg(not(feature = "redis"))]
+    Err(format!("this goat, with {} and database {identity}, was built without redis", config.file.display()))
+}
+
+pub fn list(call: &Call) -> Done {
+    let (config, store) = call.open()?;
+    if config.redis.is_none() {
+        return Err(Failure::Failed(format!("Redis is off in {}: there is this goat alone", config.file.display())));
+    }
+    let nodes = nodes(&config, &store).map_err(|e| Failure::Failed(format!("Redis: {e}")))?;
+    let secret = secret(&config)?;
+    let mut list = List::new(call.json(), "name version silent announcesPerSecond unsavedRows database sameSecret");
+    for node in nodes {
+        list.row(&json!({
+            "name": node.name,
+            "version": node.version,
+            // By the clocks of both; a node says something each second.
+            "silent": u32::try_from(now()).unwrap_or(u32::MAX).saturating_sub(node.time),
+            "announcesPerSecond": node.announces_per_second,
+            "announces": node.announces,
+            "unsavedRows": node.unsaved_rows,
+            "database": node.database,
+            "sameSecret": node.secret == secret,
+            "run": node.run,
+        }));
+    }
+    list.end()
+}

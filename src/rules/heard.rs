@@ -1,0 +1,73 @@
+//! What other goats say of sessions, taken over into the swarms. Nothing of it is noted in ledger or journal: it is in
+//! theirs.
+
+use std::net::Ipv4Addr;
+
+use crate::books::session::LATE;
+use crate::books::{Known, Session, SessionKey, State, merge};
+use crate::config::Config;
+use crate::protocol::{ip4, ip6, network};
+use crate::rules::access::Access;
+use crate::rules::announce::{place, silence};
+use crate::rules::swarm::Shard;
+use crate::torrent::InfoHash;
+
+/// Takes over what another goat, or the database, says of a session of a torrent, at a time in seconds since 1970.
+pub fn take_over(
+    config: &Config,
+    access: &Access,
+    shard: &mut Shard,
+    info_hash: &InfoHash,
+    key: &SessionKey,
+    mut state: State,
+    now: u32,
+) {
+    let Shard { torrents, ledger, closed, lately, .. } = shard;
+    let Some(torrent) = torrents.get_mut(info_hash).filter(|torrent| torrent.id == key.file) else { return };
+    // Nearly always it is here and stays.
+    if let Some(swarm) = torrent.swarm.as_deref_mut()
+        && let slot @ Some(_) = swarm.find(key.user, &key.peer_id)
+        && let Some((session, at)) = slot.and_then(|slot| swarm.get(slot))
+    {
+        let next = merge(&Known { session: *session, at, closed: 0 }, &state);
+        if next.closed == 0 {
+            swarm.put(slot, next.session, next.at);
+            state.known.session.life = next.session.life;
+            return ledger.hear(*key, state, now);
+        }
+    }
+    let known = torrent.find(key).or_else(|| closed.get(key).copied());
+    let next = match &known {
+        Some(mine) => merge(mine, &state),
+        None => state.known,
+    };
+    let over = |known: &Known| match known.closed {
+        0 => known.session.last_seen().saturating_add(silence(config)) < now,
+        closed => closed.saturating_add(LATE) < now,
+    };
+    let member = access.by_id(key.user);
+    let gone = key.user != 0 && member.as_ref().is_none_or(|member| member.banned);
+    if known.is_none() && (over(&next) || gone) || gone && next.closed == 0 {
+        return;
+    }
+    if known.is_none() {
+        let Session { seen: [v4, v6], .. } = next.session;
+        let at = if v4 >= v6 { ip4(&next.at.v4).into() } else { ip6(&next.at.v6).into() };
+        let whose = if key.user == 0 { network(at) } else { Ipv4Addr::UNSPECIFIED.into() };
+        lately.begun.take((key.file, key.user, whose), u32::MAX, config.interval, now);
+    }
+    state.known.session.life = next.session.life;
+    ledger.hear(*key, state, now);
+    let swarm = torrent.swarm.get_or_insert_default();
+    let was = swarm.has(key.user, &key.peer_id);
+    place(swarm, closed, key, &next);
+    let is = swarm.has(key.user, &key.peer_id);
+    if swarm.is_empty() {
+        torrent.swarm = None;
+    }
+    match member {
+        Some(member) if is && !was => member.come_back(),
+        Some(member) if was && !is => member.leave(),
+        _ => {}
+    }
+}
