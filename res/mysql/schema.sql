@@ -84,6 +84,29 @@ CREATE TABLE IF NOT EXISTS files (
     INDEX files_verified (verified)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
+-- The torrents themselves, as far as goat was given a file: in a table of their own, for only members' copies and
+-- lists of files are made of them. "info" is the info dictionary to the byte, "layers" what stands under "piece
+-- layers" (BEP 52), both in bencode; "files" is how many files there are, user_id who gave it, 0: an operator.
+CREATE TABLE IF NOT EXISTS torrents (
+    file_id INT UNSIGNED NOT NULL PRIMARY KEY,
+    user_id INT UNSIGNED NOT NULL,
+    files   INT UNSIGNED NOT NULL,
+    layers  MEDIUMBLOB,
+    info    MEDIUMBLOB NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- The words in the names of torrents and of the files in them, in lower case. When somebody searches, goat makes those
+-- of the torrents that "unindexed" names.
+CREATE TABLE IF NOT EXISTS words (
+    word    VARCHAR(32) COLLATE utf8mb4_bin NOT NULL,
+    file_id INT UNSIGNED NOT NULL,
+    PRIMARY KEY (word, file_id),
+    INDEX words_file (file_id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+CREATE TABLE IF NOT EXISTS unindexed (
+    file_id INT UNSIGNED NOT NULL PRIMARY KEY
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
 -- Sessions: one client of one member on one torrent, in a form that is small: nearly all that goat writes is here.
 -- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "top_" are the highest counters
 -- announced in the current life (docs/reference.md, "Accounts"), "lives" is what goat must know of a life in doubt and of the

@@ -23,4 +23,17 @@ CREATE TRIGGER whitelist_update AFTER UPDATE ON whitelist FOR EACH ROW
     INSERT INTO changes (what, which) VALUES ('client', '')//
 CREATE TRIGGER whitelist_delete AFTER DELETE ON whitelist FOR EACH ROW
     INSERT INTO changes (what, which) VALUES ('client', '')//
+-- What was registered, renamed or removed is to be found by other words.
+CREATE TRIGGER words_insert AFTER INSERT ON files FOR EACH ROW
+    INSERT IGNORE INTO unindexed (file_id) VALUES (NEW.id)//
+CREATE TRIGGER words_update AFTER UPDATE ON files FOR EACH ROW
+    IF NOT (OLD.id = NEW.id AND OLD.name <=> NEW.name) THEN
+        INSERT IGNORE INTO unindexed (file_id) VALUES (OLD.id), (NEW.id);
+    END IF//
+CREATE TRIGGER words_delete AFTER DELETE ON files FOR EACH ROW BEGIN
+    INSERT IGNORE INTO unindexed (file_id) VALUES (OLD.id);
+    DELETE FROM torrents WHERE file_id = OLD.id;
+END//
+CREATE TRIGGER words_torrent AFTER INSERT ON torrents FOR EACH ROW
+    INSERT IGNORE INTO unindexed (file_id) VALUES (NEW.file_id)//
 DELIMITER ;

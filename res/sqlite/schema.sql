@@ -76,6 +76,27 @@ CREATE TABLE IF NOT EXISTS files (
 );
 CREATE INDEX IF NOT EXISTS files_verified ON files (verified);
 
+-- The torrents themselves, as far as goat was given a file: in a table of their own, for only members' copies and
+-- lists of files are made of them. "info" is the info dictionary to the byte, "layers" what stands under "piece
+-- layers" (BEP 52), both in bencode; "files" is how many files there are, user_id who gave it, 0: an operator.
+CREATE TABLE IF NOT EXISTS torrents (
+    file_id INTEGER PRIMARY KEY,
+    user_id INTEGER NOT NULL,
+    files   INTEGER NOT NULL,
+    layers  BLOB,
+    info    BLOB NOT NULL
+);
+
+-- The words in the names of torrents and of the files in them, in lower case. When somebody searches, goat makes those
+-- of the torrents that "unindexed" names.
+CREATE TABLE IF NOT EXISTS words (
+    word    TEXT    NOT NULL,
+    file_id INTEGER NOT NULL,
+    PRIMARY KEY (word, file_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS words_file ON words (file_id);
+CREATE TABLE IF NOT EXISTS unindexed (file_id INTEGER PRIMARY KEY);
+
 -- Sessions: one client of one member on one torrent, in a form that is small: nearly all that goat writes is here.
 -- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "top_" are the highest counters
 -- announced in the current life (docs/reference.md, "Accounts"), "lives" is what goat must know of a life in doubt and of the
@@ -222,4 +243,18 @@ CREATE TRIGGER IF NOT EXISTS whitelist_update AFTER UPDATE ON whitelist BEGIN
 END;
 CREATE TRIGGER IF NOT EXISTS whitelist_delete AFTER DELETE ON whitelist BEGIN
     INSERT INTO changes (what, which) VALUES ('client', '');
+END;
+-- What was registered, renamed or removed is to be found by other words.
+CREATE TRIGGER IF NOT EXISTS words_insert AFTER INSERT ON files BEGIN
+    INSERT OR IGNORE INTO unindexed (file_id) VALUES (NEW.id);
+END;
+CREATE TRIGGER IF NOT EXISTS words_update AFTER UPDATE OF id, name ON files BEGIN
+    INSERT OR IGNORE INTO unindexed (file_id) VALUES (OLD.id), (NEW.id);
+END;
+CREATE TRIGGER IF NOT EXISTS words_delete AFTER DELETE ON files BEGIN
+    INSERT OR IGNORE INTO unindexed (file_id) VALUES (OLD.id);
+    DELETE FROM torrents WHERE file_id = OLD.id;
+END;
+CREATE TRIGGER IF NOT EXISTS words_torrent AFTER INSERT ON torrents BEGIN
+    INSERT OR IGNORE INTO unindexed (file_id) VALUES (NEW.file_id);
 END;

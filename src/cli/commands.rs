@@ -206,7 +206,7 @@ fn community() -> [Entry; 6] {
     let out = option("out", "OUT.torrent", "where to write the copy, or - for stdout; default TORRENT@NAME.torrent");
     let everybody = option("for-all", "DIR", "write a copy for each member who is not banned into this folder");
     let copied = [
-        path("FILE.torrent", "the torrent"),
+        path("FILE.torrent|HASH", "the torrent, or what names one that is registered from its file"),
         option("for", "NAME", "the member").required_unless_present("for-all"),
         out.requires("for").value_hint(ValueHint::FilePath),
         everybody.conflicts_with_all(["for", "out"]).value_hint(ValueHint::DirPath),

@@ -10,8 +10,11 @@ use crate::config::{Config, command};
 use crate::log::clean;
 use crate::protocol::Factors;
 use crate::store::{Error, FILE_ORDERS, Page, SWARM_ORDERS, Store, Torrent, Which};
+use crate::torrent::metainfo::Metainfo;
 use crate::torrent::{self, InfoHash};
 
+/// Said of a torrent that is registered without being kept.
+const TOO_LARGE: &str = "It is larger than 8 MiB, so it is not kept: `goat torrent` needs its file.\n";
 /// What is to be registered.
 const WHAT: &str = "FILE.torrent|HASH";
 
@@ -23,7 +26,7 @@ fn read(config: &Config, store: &Store, id: u32) -> Result<Torrent, Failure> {
 }
 
 /// The torrent that a command is about.
-fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failure> {
+pub fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failure> {
     let mut found = match text.parse::<InfoHash>() {
         Ok(hash) => store.file_by_either_hash(&hash)?.into_iter().collect(),
         Err(_) => store.find_files(text)?,
@@ -49,12 +52,15 @@ struct New {
     second: Option<InfoHash>,
     name: String,
     size: u64,
+    /// What members' copies are made of; absent of a hash alone, and where it is too large to be kept.
+    kept: Option<Metainfo>,
 }
 
 impl New {
-    fn from(torrent: &torrent::Torrent) -> New {
-        let second = torrent.info_hash_v2.filter(|hash| *hash != torrent.info_hash);
-        New { info_hash: torrent.info_hash, second, name: torrent.name.clone(), size: torrent.size }
+    fn read(bytes: &[u8]) -> Result<New, String> {
+        let torrent::Torrent { info_hash, info_hash_v2, name, size, .. } = torrent::read(bytes)?;
+        let second = info_hash_v2.filter(|hash| *hash != info_hash);
+        Ok(New { info_hash, second, name, size, kept: Metainfo::of(bytes)? })
     }
 }
 
@@ -64,7 +70,7 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
         if call.value("private").is_some() {
             return Err(call.wrong("--private is for a torrent file, not for a hash"));
         }
-        return Ok(New { info_hash, second: None, name: String::new(), size: 0 });
+        return Ok(New { info_hash, second: None, name: String::new(), size: 0, kept: None });
     }
     let bytes = load_torrent(Path::new(what)).map_err(|e| {
         let message = "is neither an info hash (40 or 64 hex digits) nor a readable file";
@@ -76,7 +82,7 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
         Some(_) if torrent.private => Err(wrong("it already has the private flag: register it as it is".into())),
         Some(out) => {
             let copy = torrent::private_copy(&bytes).map_err(wrong)?;
-            let new = New::from(&torrent::read(&copy).map_err(wrong)?);
+            let new = New::read(&copy).map_err(wrong)?;
             let out = Path::new(out);
             if !call.on("force")
                 && let Place::Taken(found) = place(out)?
@@ -87,7 +93,7 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
             write_file(out, &copy)?;
             Ok(new)
         }
-        None if torrent.private || call.on("public") => Ok(New::from(&torrent)),
+        None if torrent.private || call.on("public") => New::read(&bytes).map_err(wrong),
         None => {
             let reason = "it has no private flag, so clients would find strangers through DHT and peer exchange";
             let advice = "--private OUT.torrent registers a copy with the flag, --public this one as it is";
@@ -119,10 +125,16 @@ pub fn add(call: &Call) -> Done {
         }
     }
     let mut list = List::new(true, "");
-    for New { info_hash, second, name, size } in &new {
+    for New { info_hash, second, name, size, kept } in &new {
         let file = read(&config, &store, store.add_file(info_hash, second.as_ref(), name, *size)?.id)?;
+        let mut text = format!("{info_hash}  {}  registered and verified\n", clean(&file.name));
+        match kept {
+            Some(kept) => store.keep_metainfo(info_hash, 0, kept)?,
+            None if !name.is_empty() => text += TOO_LARGE,
+            None => {}
+        }
         match (call.json(), new.len()) {
-            (false, _) => print(&format!("{info_hash}  {}  registered and verified\n", clean(&file.name)))?,
+            (false, _) => print(&text)?,
             (true, 1) => return show(&file, "", true),
             (true, _) => list.row(&file),
         }

@@ -10,7 +10,7 @@ use super::call::{Call, Done, Failure, Place, load_torrent, occupied, place, wri
 use super::output::{print, show};
 use super::user;
 use crate::config::{Config, command, quoted};
-use crate::store::{Page, Who};
+use crate::store::{Page, Store, Who};
 use crate::torrent::{self, InfoHash, Torrent};
 use crate::tracker::announce_urls;
 
@@ -22,11 +22,17 @@ pub fn copy(call: &Call) -> Done {
     if out == Some("-") && call.json() {
         return Err(call.wrong("--out - and --json cannot be combined"));
     }
-    let source = call.argument("FILE.torrent");
+    let source = call.argument("FILE.torrent|HASH");
     let wrong = |e: String| Failure::Failed(format!("{source}: {e}"));
-    let bytes = load_torrent(Path::new(source)).map_err(wrong)?;
-    let torrent = torrent::read(&bytes).map_err(wrong)?;
+    let path = Path::new(source);
+    let file = path.exists().then(|| load_torrent(path)).transpose().map_err(wrong)?;
+    file.as_deref().map(torrent::read).transpose().map_err(wrong)?;
     let (config, store) = call.open()?;
+    let bytes = match file {
+        Some(bytes) => bytes,
+        None => kept(&config, &store, source)?,
+    };
+    let torrent = torrent::read(&bytes).map_err(wrong)?;
     let made = |passkey: &str| torrent::copy_for(&bytes, &announce_urls(&config, passkey)).map_err(wrong);
     let mut copies: Vec<Copy> = Vec::new();
     let mut to_stdout = None;
@@ -73,6 +79,17 @@ pub fn copy(call: &Call) -> Done {
         said += &advice;
     }
     print(&said)
+}
+
+/// A torrent that was registered from its file, as a file.
+fn kept(config: &Config, store: &Store, name: &str) -> Result<Vec<u8>, Failure> {
+    let file = super::file::find(config, store, name).map_err(|e| match e {
+        Failure::Failed(why) => Failure::Failed(format!("there is no file {name}, and {why}")),
+        other => other,
+    })?;
+    let advice = "of this torrent goat has the hash alone: name its file, or register that with `goat file add`";
+    let kept = store.metainfo(file.id)?.ok_or_else(|| Failure::Failed(format!("{name}: {advice}")))?;
+    Ok(kept.copy_for(&[]))
 }
 
 /// Refuses to write over what goat cannot have written.

@@ -9,7 +9,7 @@ use super::users::USER_COLUMNS;
 use crate::config::{Config, Driver};
 
 /// The tables, and the columns of them that goat cannot do without.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 16] = [
     ("goat", "name, value"),
     ("users", USER_COLUMNS),
     ("api_keys", "id, user_id, key_hash"),
@@ -26,6 +26,9 @@ const TABLES: [(&str, &str); 13] = [
     ("hours", "time, announces, refused, seeders, leechers, uploaded, downloaded"),
     ("whitelist", "id, client, approved, suggested, suggested_by"),
     ("changes", "id, what, which"),
+    ("torrents", "file_id, user_id, files, layers, info"),
+    ("words", "word, file_id"),
+    ("unindexed", "file_id"),
 ];
 /// What goat does to a MySQL database.
 const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "CREATE VIEW", "TRIGGER"];
@@ -95,7 +98,9 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
     let present = texts(c, triggers)?;
     let events =
         ["users", "files", "whitelist"].map(|table| ["insert", "update", "delete"].map(|e| format!("{table}_{e}")));
-    let missing: Vec<String> = events.into_iter().flatten().filter(|name| !present.contains(name)).collect();
+    let words = ["insert", "update", "delete", "torrent"].map(|event| format!("words_{event}"));
+    let missing: Vec<String> =
+        events.into_iter().flatten().chain(words).filter(|name| !present.contains(name)).collect();
     if !missing.is_empty() {
         wrong.push(format!(
             "missing triggers: {}. Without them goat does not notice changes made by others; its next start creates them",

@@ -17,6 +17,7 @@ mod dialect;
 mod history;
 mod keys;
 mod list;
+mod metainfo;
 mod pool;
 mod row;
 mod run;

@@ -2,6 +2,7 @@
 //! peers; and copies for members. Reads bytes, never files. Paths and piece hashes are the clients' business.
 
 pub mod bencode;
+pub mod metainfo;
 
 use std::fmt;
 use std::str::FromStr;
@@ -179,6 +180,13 @@ const FOREIGN: [&[u8]; 5] = [b"announce", b"announce-list", b"nodes", b"url-list
 /// (BEP 12), and without other trackers, nodes and web seeds. Everything else, the info dictionary above all,
 /// is the same to the byte, but for the order of the keys: they are sorted.
 pub fn copy_for(file: &[u8], urls: &[String]) -> Result<Vec<u8>, String> {
+    let mut entries = bencode::entries(file)?;
+    entries.retain(|(key, _)| !FOREIGN.contains(key));
+    Ok(with_urls(entries, urls))
+}
+
+/// A torrent file of some entries and these announce URLs.
+fn with_urls(entries: Vec<bencode::Entry>, urls: &[String]) -> Vec<u8> {
     let (mut announce, mut tiers) = (Vec::new(), b"l".to_vec());
     bencode::bytes(&mut announce, urls.first().map_or("", |url| url).as_bytes());
     for url in urls {
@@ -187,15 +195,14 @@ pub fn copy_for(file: &[u8], urls: &[String]) -> Result<Vec<u8>, String> {
         tiers.push(b'e');
     }
     tiers.push(b'e');
-    let mut entries = bencode::entries(file)?;
-    entries.retain(|(key, _)| !FOREIGN.contains(key));
+    let mut entries = entries; // Of a shorter life.
     entries.push((b"announce", &announce));
     if urls.len() > 1 {
         entries.push((b"announce-list", &tiers));
     }
-    let mut copy = Vec::with_capacity(file.len());
+    let mut copy = Vec::new();
     bencode::dict(&mut copy, entries);
-    Ok(copy)
+    copy
 }
 
 /// A copy of a torrent that [`read`] accepts with the private flag (BEP 27). It is another torrent: its

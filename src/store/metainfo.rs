@@ -1,0 +1,45 @@
+//! The torrents themselves, where goat was given a file.
+
+use super::pool::Store;
+use super::sql::{Error, Value};
+use crate::torrent::InfoHash;
+use crate::torrent::metainfo::Metainfo;
+
+impl Store {
+    /// Keeps a torrent that is registered, given by a member or, as 0, by an operator. What is there already stays,
+    /// unless it is another torrent's.
+    pub fn keep_metainfo(&self, info_hash: &InfoHash, by: u32, kept: &Metainfo) -> Result<(), Error> {
+        let Some((id, found)) = self.file_and_metainfo("info_hash = ?", Value::Text(&info_hash.to_string()))? else {
+            return Ok(());
+        };
+        if found.is_some() {
+            return Ok(());
+        }
+        let layers = kept.layers.as_deref().map_or(Value::Null, Value::Blob);
+        let values = [id.into(), by.into(), kept.files.into(), layers, Value::Blob(&kept.info)];
+        self.transaction(|c| {
+            c.execute("DELETE FROM torrents WHERE file_id = ?", &[id.into()])?;
+            let sql = "INSERT INTO torrents (file_id, user_id, files, layers, info) VALUES (?, ?, ?, ?, ?)";
+            c.execute(sql, &values).map(drop)
+        })
+    }
+
+    /// The torrent with an id, if it is kept.
+    pub fn metainfo(&self, id: u32) -> Result<Option<Metainfo>, Error> {
+        Ok(self.file_and_metainfo("id = ?", id.into())?.and_then(|(_, kept)| kept))
+    }
+
+    /// A torrent's id, and what is kept of it: only what has its hash, whatever others have written there.
+    fn file_and_metainfo(&self, whose: &str, key: Value) -> Result<Option<(u32, Option<Metainfo>)>, Error> {
+        let sql = format!(
+            "SELECT id, info_hash, files, layers, info FROM files LEFT JOIN torrents ON file_id = id WHERE {whose}"
+        );
+        self.one(&sql, &[key], |row| {
+            let [id, info_hash, files, layers, info, ..] = row else { return None };
+            let layers = Some(layers.bytes().to_vec()).filter(|layers| !layers.is_empty());
+            let kept = Metainfo { info: info.bytes().to_vec(), layers, files: files.small() };
+            let hash = info_hash.parse()?;
+            Some((id.small(), Some(kept).filter(|kept| kept.is(&hash))))
+        })
+    }
+}

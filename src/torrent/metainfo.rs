@@ -1,0 +1,156 @@
+//! What goat keeps of a torrent file, to make members' copies of it and to say what is in it.
+
+use ring::digest;
+use serde::Serialize;
+
+use crate::torrent::bencode::{self, Value};
+use crate::torrent::{InfoHash, with_urls};
+
+/// The most bytes that are kept of a torrent.
+pub const MAX_KEPT: usize = 8 << 20;
+
+/// A torrent without what differs from copy to copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metainfo {
+    /// The info dictionary, to the byte.
+    pub info: Vec<u8>,
+    /// What stands under "piece layers" (BEP 52), in bencode.
+    pub layers: Option<Vec<u8>>,
+    pub files: u32,
+}
+
+/// A file in a torrent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct File {
+    /// Below the folder that is called like the torrent, with slashes.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Metainfo {
+    /// What is kept of a torrent file that [`super::read`] accepts; `None` where that is too large.
+    pub fn of(file: &[u8]) -> Result<Option<Metainfo>, String> {
+        let entries = bencode::entries(file)?;
+        let value = |key: &[u8]| entries.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+        let (info, layers) = (value(b"info").unwrap_or_default(), value(b"piece layers"));
+        if info.len().saturating_add(layers.map_or(0, <[u8]>::len)) > MAX_KEPT {
+            return Ok(None);
+        }
+        let files = u32::try_from(files(info)?.len()).unwrap_or(u32::MAX);
+        Ok(Some(Metainfo { info: info.to_vec(), layers: layers.map(<[u8]>::to_vec), files }))
+    }
+
+    /// A member's copy, with these announce URLs.
+    pub fn copy_for(&self, urls: &[String]) -> Vec<u8> {
+        let layers = self.layers.as_deref().map(|layers| (&b"piece layers"[..], layers));
+        with_urls([(&b"info"[..], self.info.as_slice())].into_iter().chain(layers).collect(), urls)
+    }
+
+    /// Whether this is the torrent with an info hash, v1 or v2.
+    pub fn is(&self, info_hash: &InfoHash) -> bool {
+        let algorithms = [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256];
+        algorithms.iter().any(|algorithm| digest::digest(algorithm, &self.info).as_ref().starts_with(&info_hash.0))
+    }
+}
+
+/// The files of an info dictionary that [`super::read`] accepts, in its order, without padding (BEP 47).
+pub fn files(info: &[u8]) -> Result<Vec<File>, String> {
+    let info = bencode::parse(info)?;
+    let mut found = Vec::new();
+    match (info.get(b"files"), info.get(b"file tree")) {
+        (Some(Value::List(files)), _) => {
+            for file in files {
+                let path = match file.get(b"path.utf-8").or(file.get(b"path")) {
+                    Some(Value::List(parts)) => parts.iter().filter_map(Value::as_bytes).map(text).collect(),
+                    _ => Vec::new(),
+                };
+                add(&mut found, file, path.join("/"));
+            }
+        }
+        (_, Some(tree)) if info.get(b"length").is_none() => walk(&mut found, tree, ""),
+        _ => {
+            let name = info.get(b"name.utf-8").or(info.get(b"name")).and_then(Value::as_bytes);
+            add(&mut found, &info, text(name.unwrap_or_default()));
+        }
+    }
+    Ok(found)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace(char::is_control, "\u{fffd}")
+}
+
+fn add(found: &mut Vec<File>, file: &Value, path: String) {
+    let padding = file.get(b"attr").and_then(Value::as_bytes).is_some_and(|attr| attr.contains(&b'p'));
+    let size = file.get(b"length").and_then(Value::as_int).and_then(|size| u64::try_from(size).ok());
+    found.extend(size.filter(|_| !padding).map(|size| File { path, size }));
+}
+
+/// Takes the files of a BEP 52 file tree. Recurses no deeper than the reader lets values nest.
+fn walk(found: &mut Vec<File>, node: &Value, path: &str) {
+    let Value::Dict { entries, .. } = node else { return };
+    for (name, below) in entries {
+        match (name.is_empty(), path.is_empty()) {
+            (true, _) => add(found, below, path.into()),
+            (false, true) => walk(found, below, &text(name)),
+            (false, false) => walk(found, below, &format!("{path}/{}", text(name))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torrent::read;
+
+    fn listed(info: &str) -> Vec<(String, u64)> {
+        files(info.as_bytes()).unwrap().into_iter().map(|file| (file.path, file.size)).collect()
+    }
+
+    #[test]
+    fn files_are_listed_with_their_paths_and_without_padding() {
+        let tail = "4:name1:n12:piece lengthi16384e6:pieces0:e";
+        assert_eq!(listed(&format!("d6:lengthi7e{tail}")), [("n".into(), 7)]);
+        let many = "d5:filesld6:lengthi1e4:pathl1:a1:beed4:attr1:p6:lengthi2e4:pathl1:peed6:lengthi3e4:pathl1:\neee";
+        assert_eq!(listed(&format!("{many}{tail}")), [("a/b".into(), 1), ("\u{fffd}".into(), 3)]);
+        let tree = "d9:file treed1:ad1:bd0:d6:lengthi4eeee1:cd0:d6:lengthi5eeee12:meta versioni2e4:name1:n12:piece lengthi16384ee";
+        assert_eq!(listed(tree), [("a/b".into(), 4), ("c".into(), 5)]);
+    }
+
+    #[test]
+    fn what_is_kept_makes_the_same_copies_as_the_file_of_another_program() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|end| end != "torrent") {
+                continue;
+            }
+            seen += 1;
+            let file = std::fs::read(&path).unwrap();
+            let kept = Metainfo::of(&file).unwrap().unwrap();
+            let copy = kept.copy_for(&["http://goat/announce".into()]);
+            let (before, after) = (read(&file).unwrap(), read(&copy).unwrap());
+            assert_eq!(before, after, "{}", path.display());
+            assert!(kept.is(&before.info_hash) && !kept.is(&InfoHash([7; 20])), "{}", path.display());
+            assert_eq!(Metainfo::of(&copy).unwrap().unwrap(), kept, "{}", path.display());
+            let sizes = files(&kept.info).unwrap().iter().map(|file| file.size).sum::<u64>();
+            assert_eq!((sizes, kept.layers.is_some()), (before.size, before.info_hash_v2.is_some()), "{}", path.display());
+        }
+        assert_eq!(seen, 9);
+    }
+
+    #[test]
+    fn what_is_larger_than_8_mib_is_not_kept() {
+        let file = |pieces: usize| {
+            let pieces = [format!("{pieces}:").into_bytes(), vec![b'x'; pieces]].concat();
+            [&b"d4:infod6:lengthi1e4:name1:n12:piece lengthi16384e6:pieces"[..], &pieces, b"ee"].concat()
+        };
+        let kept = Metainfo::of(&file(20)).unwrap().unwrap().info.len();
+        // Six digits more say how long the pieces are.
+        let most = MAX_KEPT - (kept - 20) - 5;
+        assert!(Metainfo::of(&file(most)).unwrap().is_some());
+        assert!(Metainfo::of(&file(most + 1)).unwrap().is_none());
+    }
+}
