@@ -108,11 +108,16 @@ impl Connection {
 
     /// Says why nothing more is answered, and only reads from then on. Returns whether the client may still hear it.
     pub fn fail(&mut self, answer: &[u8], now: Instant) -> bool {
+        self.stream.send(answer, false).is_ok() && self.drain(now)
+    }
+
+    /// Only reads from now on, as all is said. Returns whether the client may still hear it.
+    pub fn drain(&mut self, now: Instant) -> bool {
         self.input = Vec::new();
         self.pending = false;
         self.state = State::Draining;
         self.deadline = now + DRAIN;
-        self.stream.send(answer, false).and_then(|()| self.stream.finish()).is_ok()
+        self.stream.finish().is_ok()
     }
 
     /// Whether it ends now, for its time is up; who is in the middle of a request is told why first.

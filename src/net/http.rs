@@ -1,7 +1,7 @@
 //! Announce and scrape over HTTP: a request line and headers become plain data, the reply becomes bencode.
 //! Knows no sockets: `net` hands it whole requests and sends what it writes.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -41,9 +41,14 @@ pub struct Pages {
     pub serves: fn(&Tracker, &str) -> bool,
     /// Appends the answer to a request that needs no database, and is short. Returns whether there was one.
     pub answer_at_once: fn(&Tracker, &Request, &mut Vec<u8>) -> bool,
-    /// Answers a request that may ask the database, or whose answer may be long.
-    pub answer: fn(&Tracker, &Request, &mut dyn Write) -> io::Result<()>,
+    /// Answers a request that may ask the database, or whose answer may be long; reads what it uploads.
+    pub answer: fn(&Tracker, &Request, &mut dyn ReadWrite) -> io::Result<()>,
 }
+
+/// Both directions of a connection.
+pub trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
 
 /// Appends the answer to a request. Only where it may `wait` is the database asked for a user or a torrent that
 /// memory does not know; what is for `pages` and not answered at once never is answered here.

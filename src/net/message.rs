@@ -7,6 +7,9 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 pub const MAX_HEAD: usize = 8 * 1024;
 const MAX_BODY: usize = 64 * 1024;
+/// The one call whose body matters: a torrent.
+const UPLOAD: (&str, &str) = ("POST", "/api/files");
+const MAX_UPLOAD: usize = 8 * 1024 * 1024;
 /// Said over HTTPS: the client is to come by no other way for a year (RFC 6797).
 pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
 pub const MAX_HEADERS: usize = 64;
@@ -31,9 +34,17 @@ pub struct Request<'a> {
     /// Its client knows HTTP/1.0 only, and must be told that the connection stays open.
     pub old: bool,
     pub secure: bool,
+    /// Bytes of its body, and those of them that came with the head.
+    pub length: usize,
+    pub begun: &'a [u8],
 }
 
 impl Request<'_> {
+    /// Whether its body is for whoever answers it to read; that of any other is thrown away before.
+    pub fn uploads(&self) -> bool {
+        (self.method, split(self.target).0) == UPLOAD
+    }
+
     /// What the answer says of the connection; nothing where the client knows.
     pub fn connection(&self) -> &'static str {
         match (self.keep_alive, self.old) {
@@ -65,8 +76,8 @@ pub enum Parsed<'a> {
     /// A request whose head is there, perhaps not its body.
     Whole {
         request: Request<'a>,
+        /// Bytes.
         head: usize,
-        body: usize,
     },
 }
 
@@ -108,10 +119,7 @@ fn content_length(value: &[u8]) -> Result<usize, Bad> {
     let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.unwrap_or_default() {
         "" => Err((400, "Content-Length must be a number of bytes")),
-        digits => match digits.parse() {
-            Ok(length @ 0..=MAX_BODY) => Ok(length),
-            _ => Err((413, "The body of a request may have at most 64 KiB")),
-        },
+        digits => Ok(digits.parse().unwrap_or(usize::MAX)),
     }
 }
 
@@ -125,7 +133,7 @@ fn allowed(method: &str, path: &str) -> Result<(), Bad> {
     }
 }
 
-/// Reads the head of one request. Its body is to be waited for and thrown away: no request of the tracker's has one.
+/// Reads the head of one request. Its body is to be waited for and thrown away, unless it uploads one.
 pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Result<Parsed<'a>, Bad> {
     let mut parser = httparse::Request::new(headers);
     let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
@@ -140,19 +148,24 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
     };
     let framing = Framing::read(parser.headers)?;
     allowed(method, split(target).0)?;
-    Ok(Parsed::Whole {
-        request: Request {
-            method,
-            target,
-            headers: parser.headers,
-            peer,
-            keep_alive: (version == 1 || framing.keep_alive) && !framing.close,
-            old: version == 0,
-            secure: false,
-        },
-        head,
-        body: framing.body.unwrap_or(0),
-    })
+    let length = framing.body.unwrap_or(0);
+    let rest = data.get(head..).unwrap_or_default();
+    let request = Request {
+        method,
+        target,
+        headers: parser.headers,
+        peer,
+        keep_alive: (version == 1 || framing.keep_alive) && !framing.close,
+        old: version == 0,
+        secure: false,
+        length,
+        begun: rest.get(..length).unwrap_or(rest),
+    };
+    match request.uploads() {
+        true if length > MAX_UPLOAD => Err((413, "A torrent may have at most 8 MiB")),
+        false if length > MAX_BODY => Err((413, "The body of a request may have at most 64 KiB")),
+        _ => Ok(Parsed::Whole { request, head }),
+    }
 }
 
 /// The response to what is no request that can be answered, the beginning of which is `question`. The

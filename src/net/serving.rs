@@ -186,8 +186,8 @@ impl Pool {
     /// knows the answer.
     fn answer(&self, c: &mut Connection, data: &[u8], wait: bool, now: Instant, worker: &mut Worker) -> Next {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let (request, head, body) = match parse(data, c.peer, &mut headers) {
-            Ok(Parsed::Whole { request, head, body }) => (request, head, body),
+        let (request, head) = match parse(data, c.peer, &mut headers) {
+            Ok(Parsed::Whole { request, head }) => (request, head),
             Ok(Parsed::Partial) => {
                 c.input = data.to_vec();
                 c.pending = c.stream.has_more();
@@ -198,8 +198,9 @@ impl Pool {
                 return if c.fail(&why, now) { Next::Wait } else { Next::Close };
             }
         };
-        let lacking = head.saturating_add(body).saturating_sub(data.len());
-        if c.body.is_none() && lacking > 0 {
+        let lacking = request.length.saturating_sub(request.begun.len());
+        let unread = lacking > 0 && request.uploads();
+        if c.body.is_none() && lacking > 0 && !unread {
             c.body = Some(lacking);
             c.input = data.get(..head).unwrap_or_default().to_vec();
             c.pending = c.stream.has_more();
@@ -207,12 +208,17 @@ impl Pool {
             let told = if asked { c.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", false) } else { Ok(()) };
             return if told.is_ok() { Next::Wait } else { Next::Close };
         }
-        let used = if c.body.is_some() { head } else { head.saturating_add(body) };
-        let keep_alive = request.keep_alive && self.stopping.get().is_none();
+        let used = head.saturating_add(request.begun.len());
+        let keep_alive = request.keep_alive && !unread && self.stopping.get().is_none();
         let request = Request { keep_alive, secure: c.stream.is_tls(), ..request };
         let tracker = &self.tracker;
         let before = worker.out.len();
         match http::answer(tracker, &self.pages, &request, wait, &mut worker.scratch, &mut worker.out) {
+            // Nobody may send this.
+            Answer::Written if unread => {
+                let why = worker.out.split_off(before);
+                if c.fail(&why, now) { Next::Wait } else { Next::Close }
+            }
             Answer::Written => {
                 c.answered(data.get(used..).unwrap_or_default(), now);
                 Next::Send(worker.out.len().saturating_sub(before), keep_alive)
@@ -239,9 +245,14 @@ impl Pool {
         if let Ok(Parsed::Whole { request, .. }) = parse(&input, c.peer, &mut headers) {
             let request = Request { keep_alive: false, secure: c.stream.is_tls(), ..request };
             // Who does not read their answer does not get it.
+            let unread = request.length > request.begun.len();
             let sent = (self.pages.answer)(&self.tracker, &request, &mut c.stream.blocking(now + ANSWER));
-            if sent.is_err_and(|e| waits(&e) || e.kind() == ErrorKind::TimedOut) {
-                self.tracker.limits.refuse(Reason::Unread, c.peer);
+            match sent {
+                Ok(()) if unread && c.drain(Instant::now()) => self.keep(c),
+                Err(e) if waits(&e) || e.kind() == ErrorKind::TimedOut => {
+                    self.tracker.limits.refuse(Reason::Unread, c.peer);
+                }
+                _ => {}
             }
         }
     }

@@ -78,7 +78,7 @@ impl Tls {
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8], mut socket: NonBlocking) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8], mut socket: impl Read + Write) -> io::Result<usize> {
         for _ in 0..MAX_READS {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -172,9 +172,9 @@ impl Stream {
         }
     }
 
-    /// Writes wait for the client, all of them together until `deadline`.
-    pub fn blocking(&mut self, deadline: Instant) -> BlockingWriter<'_> {
-        BlockingWriter { stream: self, deadline }
+    /// Reads and writes wait for the client, all of them together until `deadline`.
+    pub fn blocking(&mut self, deadline: Instant) -> Blocking<'_> {
+        Blocking { stream: self, deadline }
     }
 }
 
@@ -190,8 +190,8 @@ impl AsFd for Stream {
     }
 }
 
-/// A stream whose writes wait for a slow client.
-pub struct BlockingWriter<'a> {
+/// A stream that waits for a slow client.
+pub struct Blocking<'a> {
     stream: &'a mut Stream,
     deadline: Instant,
 }
@@ -199,13 +199,23 @@ pub struct BlockingWriter<'a> {
 /// A socket that waits, until a deadline.
 struct WithDeadline<'a>(&'a TcpStream, Instant);
 
+impl WithDeadline<'_> {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.1.saturating_duration_since(Instant::now()).min(STALLED);
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for WithDeadline<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.set_read_timeout(Some(self.left()?))?;
+        self.0.read(buffer).map_err(|e| if waits(&e) { ErrorKind::TimedOut.into() } else { e })
+    }
+}
+
 impl Write for WithDeadline<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let left = self.1.saturating_duration_since(Instant::now()).min(STALLED);
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.0.set_write_timeout(Some(left))?;
+        self.0.set_write_timeout(Some(self.left()?))?;
         self.0.write(bytes)
     }
 
@@ -214,7 +224,23 @@ impl Write for WithDeadline<'_> {
     }
 }
 
-impl Write for BlockingWriter<'_> {
+impl Read for Blocking<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut socket = WithDeadline(&self.stream.socket, self.deadline);
+            let done = match &mut self.stream.tls {
+                None => socket.read(buffer),
+                Some(tls) => tls.read(buffer, socket),
+            };
+            // TLS may have said something that holds nothing.
+            if !matches!(&done, Err(e) if waits(e)) {
+                return done;
+            }
+        }
+    }
+}
+
+impl Write for Blocking<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut socket = WithDeadline(&self.stream.socket, self.deadline);
         match &mut self.stream.tls {

@@ -41,6 +41,8 @@ pub const FREE_BYTES: usize = 2 * KIB;
 const BUSY: Bound = bound(16, 32, 0);
 /// Threads that send an answer which may be long; of these in all half of `Workers`.
 const LONG: Bound = bound(4, 8, 0);
+/// Bytes of torrents that members send.
+const UPLOADS: Bound = bound(8 * KIB * KIB, 16 * KIB * KIB, 64 * KIB * KIB);
 /// Datagrams that wait for the database.
 const DATAGRAMS: Bound = bound(32, 64, 256);
 /// Look-ups in the database for what memory does not know, in a tenth of a second. What goes beyond waits its turn.
@@ -267,6 +269,7 @@ pub struct Limits {
     pub request_bytes: Arc<Shares>,
     pub busy: Arc<Shares>,
     pub long: Arc<Shares>,
+    pub uploads: Arc<Shares>,
     pub datagrams: Arc<Shares>,
     lookups: Rate,
     pub passkeys: Rate,
@@ -296,6 +299,7 @@ impl Limits {
             request_bytes: Shares::new(REQUEST_BYTES),
             busy: threads(BUSY, config.workers),
             long: threads(LONG, config.workers.div_ceil(2)),
+            uploads: Shares::new(UPLOADS),
             datagrams: Shares::new(DATAGRAMS),
             lookups: Rate::new(LOOKUPS, 1),
             passkeys: Rate::new(PASSKEYS, MINUTE),

@@ -1,7 +1,7 @@
 //! The torrents themselves, where goat was given a file.
 
 use super::pool::Store;
-use super::sql::{Error, Value};
+use super::sql::{Error, Value, big};
 use crate::torrent::InfoHash;
 use crate::torrent::metainfo::Metainfo;
 
@@ -22,6 +22,28 @@ impl Store {
             let sql = "INSERT INTO torrents (file_id, user_id, files, layers, info) VALUES (?, ?, ?, ?, ?)";
             c.execute(sql, &values).map(drop)
         })
+    }
+
+    /// Says of a torrent what its file says, where only its hash was known.
+    pub fn describe_file(
+        &self,
+        info_hash: &InfoHash,
+        second: Option<&InfoHash>,
+        name: &str,
+        size: u64,
+    ) -> Result<(), Error> {
+        let hash = info_hash.to_string();
+        let second = second.map(InfoHash::to_string);
+        let name: String = name.chars().take(255).collect();
+        let second = second.as_deref().map_or(Value::Null, Value::Text);
+        let values = [Value::Text(&name), big(size), second, Value::Text(&hash)];
+        let sql = "UPDATE files SET name = ?, size = ?, info_hash_v2 = COALESCE(?, info_hash_v2) WHERE info_hash = ? AND name = ''";
+        self.transaction(|c| c.execute(sql, &values).map(drop))
+    }
+
+    /// Who gave a torrent that is kept; 0 for an operator.
+    pub fn uploader(&self, id: u32) -> Result<Option<u32>, Error> {
+        self.one("SELECT user_id FROM torrents WHERE file_id = ?", &[id.into()], |row| row.first().map(Value::small))
     }
 
     /// The torrent with an id, if it is kept.

@@ -11,7 +11,7 @@ pub const MAX_DEPTH: usize = 64;
 
 /// How many values an input may hold, so that a hostile one cannot fill the memory: a torrent of a million
 /// files has about four million.
-const MAX_VALUES: usize = 5_000_000;
+pub const MAX_VALUES: usize = 5_000_000;
 
 /// Digits of the largest 64-bit number.
 const LONGEST: usize = 20;
@@ -109,10 +109,11 @@ pub fn parse(input: &[u8]) -> Result<Value<'_>, String> {
 /// A key of a dictionary, and its value as it stands in the input.
 pub type Entry<'a> = (&'a [u8], &'a [u8]);
 
-/// As [`parse`], of a dictionary whose own keys may stand in any order, as some programs write them.
-pub fn parse_unsorted(input: &[u8]) -> Result<Value<'_>, String> {
+/// As [`parse`], of a dictionary whose own keys may stand in any order, as some programs write them,
+/// and of at most so many values.
+pub fn parse_unsorted(input: &[u8], values: usize) -> Result<Value<'_>, String> {
     let mut rest = input;
-    let mut entries: Vec<_> = fields(&mut rest)
+    let mut entries: Vec<_> = fields(&mut rest, values)
         .and_then(|fields| if rest.is_empty() { Ok(fields) } else { Err(expected("the end of the input", rest)) })
         .map_err(|problem| format!("{problem} at byte {}", input.len() - rest.len()))?
         .into_iter()
@@ -128,12 +129,12 @@ pub fn parse_unsorted(input: &[u8]) -> Result<Value<'_>, String> {
 
 /// The keys of a dictionary that [`parse_unsorted`] accepts, each with its value as it stands in the input.
 pub fn entries(input: &[u8]) -> Result<Vec<Entry<'_>>, String> {
-    Ok(fields(&mut &*input)?.into_iter().map(|(entry, _)| entry).collect())
+    Ok(fields(&mut &*input, MAX_VALUES)?.into_iter().map(|(entry, _)| entry).collect())
 }
 
 /// Takes a dictionary from the start of `rest`: its keys, each with its value as it stands there, and read.
-fn fields<'a>(rest: &mut &'a [u8]) -> Result<Vec<(Entry<'a>, Value<'a>)>, String> {
-    let (mut fields, mut room) = (Vec::new(), MAX_VALUES);
+fn fields<'a>(rest: &mut &'a [u8], mut room: usize) -> Result<Vec<(Entry<'a>, Value<'a>)>, String> {
+    let mut fields = Vec::new();
     if !eat(rest, b'd') {
         return Err(expected("a dictionary", rest));
     }
@@ -160,7 +161,7 @@ pub fn dict(out: &mut Vec<u8>, mut entries: Vec<Entry>) {
 /// `room` values. Upon an error, `rest` is where the problem is, here and below.
 fn value<'a>(rest: &mut &'a [u8], depth: usize, room: &mut usize) -> Result<Value<'a>, String> {
     let start = *rest;
-    *room = room.checked_sub(1).ok_or_else(|| format!("more than {MAX_VALUES} values"))?;
+    *room = room.checked_sub(1).ok_or("more values than a torrent may have")?;
     if matches!(start, [b'l' | b'd', ..]) && depth == MAX_DEPTH {
         Err(format!("nesting deeper than {MAX_DEPTH} levels"))
     } else if eat(rest, b'i') {

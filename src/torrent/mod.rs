@@ -123,7 +123,16 @@ pub struct Torrent<'a> {
 
 /// Reads a torrent file: v1 (BEP 3), v2 (BEP 52) or hybrid. An error is a sentence for people.
 pub fn read(file: &[u8]) -> Result<Torrent<'_>, String> {
-    let root = bencode::parse_unsorted(file).map_err(|problem| format!("not a torrent: {problem}"))?;
+    read_parsed(bencode::parse_unsorted(file, bencode::MAX_VALUES))
+}
+
+/// [`read`] of what a stranger sends: of a torrent that takes little memory to read, with some 100,000 files.
+pub fn read_small(file: &[u8]) -> Result<Torrent<'_>, String> {
+    read_parsed(bencode::parse_unsorted(file, 500_000))
+}
+
+fn read_parsed<'a>(root: Result<Value<'a>, String>) -> Result<Torrent<'a>, String> {
+    let root = root.map_err(|problem| format!("not a torrent: {problem}"))?;
     describe(&root).map_err(|problem| format!("not a torrent: {problem}"))
 }
 

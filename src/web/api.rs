@@ -3,6 +3,8 @@
 //! Members see themselves, verified torrents, and counts of the others. Addresses, other members, and what
 //! awaits approval are for administrators.
 
+mod torrents;
+
 use std::collections::HashMap;
 use std::env::consts::{ARCH, OS};
 
@@ -12,6 +14,7 @@ use serde_json::json;
 use crate::auth::{Caller, Credentials, Failure};
 use crate::config::command;
 use crate::history::{COLUMNS, HOUR, STEP};
+use crate::net::http::ReadWrite;
 use crate::net::message::{Request, split};
 use crate::rules::announce::silence;
 use crate::rules::limits::Full;
@@ -69,17 +72,19 @@ pub(crate) struct Answer {
     pub body: Vec<u8>,
     /// Where a list has more rows: the query that asks for the next of them.
     pub next: Option<String>,
+    /// What to call it where it is saved.
+    pub name: Option<String>,
 }
 
 impl Answer {
     fn json(body: &impl Serialize) -> Result<Answer, Failure> {
         let mut body = serde_json::to_vec(body)?;
         body.push(b'\n');
-        Ok(Answer { media: "application/json", body, next: None })
+        Ok(Answer { media: "application/json", body, next: None, name: None })
     }
 }
 
-pub(crate) fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Failure> {
+pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn ReadWrite) -> Result<Answer, Failure> {
     let credentials = admit(tracker, request)?;
     let (path, query) = split(request.target);
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
@@ -93,19 +98,20 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Fa
             return Err(forbidden());
         }
         let body = metrics::render(tracker).into_bytes();
-        return Ok(Answer { media: "text/plain; version=0.0.4; charset=utf-8", body, next: None });
+        return Ok(Answer { media: "text/plain; version=0.0.4; charset=utf-8", body, next: None, name: None });
     }
     let Some((user, key_hash)) = caller else { return Err(undefined()) };
-    let allowed: &[&str] = if path == "/api/login" { &["POST"] } else { &["GET", "HEAD"] };
-    if !allowed.contains(&request.method) {
+    if !methods(path).split(", ").any(|method| method == request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
     let call = Call { tracker, query: Query::read(query)?, user, now: tracker.clock.now() };
     let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
     match *words.as_slice() {
         ["login"] => call.login(key_hash),
+        ["files"] if request.uploads() => call.upload(request, stream),
         ["files"] => call.files(),
         ["files", id] => call.file(number(id)?),
+        ["files", id, "torrent"] => call.copy(number(id)?),
         ["users"] => call.users(),
         ["users", id] => call.user(number(id)?),
         ["me"] => call.user(call.user.id),
@@ -113,6 +119,15 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request) -> Result<Answer, Fa
         ["status"] => call.status(),
         ["history"] => call.history(),
         _ => Err(undefined()),
+    }
+}
+
+/// The methods that a call knows.
+pub fn methods(path: &str) -> &'static str {
+    match path {
+        "/api/login" => "POST",
+        "/api/files" => "GET, HEAD, POST",
+        _ => "GET, HEAD",
     }
 }
 
@@ -259,14 +274,23 @@ impl Call<'_> {
         Ok(files)
     }
 
+    /// A torrent that the caller may see: also what they sent and nobody has approved.
+    fn visible(&self, id: u32) -> Result<Torrent, Failure> {
+        let absent = || Failure(404, "There is no file with this ID".into());
+        let file = self.read_files(&[id])?.pop().ok_or_else(absent)?;
+        let may = file.verified || self.sees_pending() || self.tracker.store.uploader(id)? == Some(self.user.id);
+        if may { Ok(file) } else { Err(absent()) }
+    }
+
     fn file(&self, id: u32) -> Result<Answer, Failure> {
-        let found = self.read_files(Which::Ids(&[id]), &Page::ALL)?.pop();
-        let found = found.filter(|file| file.verified || self.sees_pending());
-        let file = found.ok_or_else(|| Failure(404, "There is no file with this ID".into()))?;
+        let file = self.visible(id)?;
         let only = (!self.user.admin).then_some(self.user.id);
         let mut users = self.tracker.store.file_users(id, only, &self.query.part(Page::ALL))?;
         let next = self.query.cut(&mut users, |user| user.user_id);
-        Ok(Answer { next, ..Answer::json(&Torrent { file_users: Some(users), ..file })? })
+        let kept = self.tracker.store.metainfo(id)?;
+        let mut files = kept.map(|kept| files(&kept.info)).transpose().unwrap_or_default();
+        files.iter_mut().for_each(|files| files.truncate(MAX_FILES));
+        Ok(Answer { next, ..Answer::json(&Torrent { file_users: Some(users), files, ..file })? })
     }
 
     fn users(&self) -> Result<Answer, Failure> {

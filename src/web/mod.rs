@@ -5,17 +5,17 @@ mod local;
 mod metrics;
 mod query;
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::LazyLock;
 
 use ring::digest::{SHA256, digest};
 use tiny_http::{Header, Response, StatusCode};
 
 use crate::auth::{Failure, base64_encode};
-use crate::net::http::Pages;
+use crate::net::http::{Pages, ReadWrite};
 use crate::net::message::{HSTS, Request, print, split};
 use crate::tracker::Tracker;
-use crate::web::api::{Answer, admit, respond, serves};
+use crate::web::api::{Answer, admit, methods, respond, serves};
 
 /// What the listener calls for all that is neither announce nor scrape.
 pub const PAGES: Pages = Pages { serves, answer_at_once, answer };
@@ -47,12 +47,12 @@ pub(crate) fn answer_at_once(tracker: &Tracker, request: &Request, out: &mut Vec
 }
 
 /// Answers a request that may ask the database, or whose answer may be long.
-pub(crate) fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn Write) -> io::Result<()> {
-    let page = || Answer { media: "text/html; charset=utf-8", body: PAGE.into(), next: None };
+pub(crate) fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn ReadWrite) -> io::Result<()> {
+    let page = || Answer { media: "text/html; charset=utf-8", body: PAGE.into(), next: None, name: None };
     let mut out = Vec::new();
     let answer = match split(request.target).0 {
         "/" => admit(tracker, request).map(|_| page()),
-        _ => respond(tracker, request),
+        _ => respond(tracker, request, stream),
     };
     match answer {
         Ok(answer) => succeed(tracker, request, answer, &mut out),
@@ -65,6 +65,8 @@ fn succeed(tracker: &Tracker, request: &Request, answer: Answer, out: &mut Vec<u
     let mut headers = headers(answer.media);
     let next = answer.next.map(|query| format!("<?{query}>; rel=\"next\""));
     headers.extend(next.as_deref().map(|link| ("Link", link)));
+    let name = answer.name.as_deref().map(attachment);
+    headers.extend(name.as_deref().map(|name| ("Content-Disposition", name)));
     if answer.media.starts_with("text/html") {
         headers.push(("Content-Security-Policy", &POLICY));
     }
@@ -77,13 +79,24 @@ fn fail(tracker: &Tracker, request: &Request, Failure(status, why): &Failure, ou
     let mut headers = headers("application/json");
     match status {
         401 => headers.push(("WWW-Authenticate", "Basic realm=\"goat\", charset=\"UTF-8\"")),
-        405 if split(request.target).0 == "/api/login" => headers.push(("Allow", "POST")),
-        405 => headers.push(("Allow", "GET, HEAD")),
+        405 => headers.push(("Allow", methods(split(request.target).0))),
         429 | 503 => headers.push(("Retry-After", "60")),
         _ => {}
     }
     tracker.metrics.api(*status);
     send(request, *status, &headers, format!("{}\n", serde_json::json!({ "error": why })).into_bytes(), out);
+}
+
+/// Has a browser save an answer under a name (RFC 6266 and 8187).
+fn attachment(name: &str) -> String {
+    let mut header = "attachment; filename*=UTF-8''".to_string();
+    for byte in name.bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' => header.push(byte.into()),
+            _ => header += &format!("%{byte:02X}"),
+        }
+    }
+    header
 }
 
 /// What all answers say. None may be kept by a cache, for they hold what only one member may see.
