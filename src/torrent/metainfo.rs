@@ -136,7 +136,12 @@ mod tests {
             assert!(kept.is(&before.info_hash) && !kept.is(&InfoHash([7; 20])), "{}", path.display());
             assert_eq!(Metainfo::of(&copy).unwrap().unwrap(), kept, "{}", path.display());
             let sizes = files(&kept.info).unwrap().iter().map(|file| file.size).sum::<u64>();
-            assert_eq!((sizes, kept.layers.is_some()), (before.size, before.info_hash_v2.is_some()), "{}", path.display());
+            assert_eq!(
+                (sizes, kept.layers.is_some()),
+                (before.size, before.info_hash_v2.is_some()),
+                "{}",
+                path.display()
+            );
         }
         assert_eq!(seen, 9);
     }

@@ -9,6 +9,7 @@ mod cli;
 mod community;
 mod documents;
 mod https;
+mod library;
 mod metrics;
 mod network;
 #[cfg(all(feature = "mysql", feature = "redis"))]

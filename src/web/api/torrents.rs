@@ -40,7 +40,8 @@ impl Call<'_> {
     /// The member's own copy of a torrent.
     pub(super) fn copy(&self, id: u32) -> Result<Answer, Failure> {
         let file = self.visible(id)?;
-        let unknown = || Failure(404, "Only the hash of this torrent is known here: ask an administrator for it".into());
+        let unknown =
+            || Failure(404, "Only the hash of this torrent is known here: ask an administrator for it".into());
         let kept = self.tracker.store.metainfo(id)?.ok_or_else(unknown)?;
         let body = kept.copy_for(&announce_urls(&self.tracker.config, &self.user.passkey));
         Ok(Answer { media: "application/x-bittorrent", body, next: None, name: Some(format!("{}.torrent", file.name)) })
@@ -55,7 +56,8 @@ impl Call<'_> {
         let _turn = lock(&READING);
         let wrong = |why| Failure(400, format!("This is {why}"));
         let changed = !torrent::read_small(&sent).map_err(wrong)?.private;
-        let file = if changed { Cow::Owned(torrent::private_copy(&sent).map_err(wrong)?) } else { Cow::Borrowed(&sent) };
+        let file =
+            if changed { Cow::Owned(torrent::private_copy(&sent).map_err(wrong)?) } else { Cow::Borrowed(&sent) };
         let torrent = torrent::read_small(&file).map_err(wrong)?;
         let large = || Failure(413, "A torrent may have 8 MiB".into());
         let kept = Metainfo::of(&file).map_err(wrong)?.ok_or_else(large)?;
