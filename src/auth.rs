@@ -37,11 +37,12 @@ pub(crate) struct Failure(pub u16, pub String);
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
-        if e.kind == Kind::NoRow {
-            return Failure(400, format!("Invalid after: {e}"));
+        match e.kind {
+            Kind::NoRow => Failure(400, format!("Invalid after: {e}")),
+            Kind::Wrong | Kind::Exists => Failure(409, e.message),
+            // Its own words may name hosts and users, and the log has them.
+            _ => Failure(503, "The database does not answer: try again in a minute".into()),
         }
-        // Its own words may name hosts and users, and the log has them.
-        Failure(503, "The database does not answer: try again in a minute".into())
     }
 }
 
@@ -137,7 +138,8 @@ impl Auth {
             }
         };
         if member.banned {
-            return Err(Failure(403, "This user is banned".into()));
+            let reason = if member.ban_reason.is_empty() { "" } else { ": " };
+            return Err(Failure(403, format!("This user is banned{reason}{}", member.ban_reason)));
         }
         Ok((member, key_hash))
     }

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS users (
     downloaded    BIGINT NOT NULL DEFAULT 0 CHECK (downloaded >= 0),
     admin         TINYINT NOT NULL DEFAULT 0 CHECK (admin IN (0, 1)),
     banned        TINYINT NOT NULL DEFAULT 0 CHECK (banned IN (0, 1)),
-    ban_reason    VARCHAR(255) NOT NULL DEFAULT '', -- for operators
+    ban_reason    VARCHAR(255) NOT NULL DEFAULT '', -- what the member is told
     create_time   BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP())
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
@@ -81,6 +81,7 @@ CREATE TABLE IF NOT EXISTS files (
     update_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
     suggested   BIGINT NOT NULL DEFAULT 0, -- when a member first announced it; 0: others registered it; -1: refused
     suggested_by INT UNSIGNED NOT NULL DEFAULT 0, -- users.id of that member
+    refusal     VARCHAR(255) NOT NULL DEFAULT '', -- why an operator has refused it
     INDEX files_verified (verified)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
@@ -92,7 +93,8 @@ CREATE TABLE IF NOT EXISTS torrents (
     user_id INT UNSIGNED NOT NULL,
     files   INT UNSIGNED NOT NULL,
     layers  MEDIUMBLOB,
-    info    MEDIUMBLOB NOT NULL
+    info    MEDIUMBLOB NOT NULL,
+    INDEX torrents_user (user_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- The words in the names of torrents and of the files in them, in lower case. When somebody searches, goat makes those
@@ -202,6 +204,16 @@ CREATE TABLE IF NOT EXISTS whitelist (
     approved TINYINT NOT NULL DEFAULT 0 CHECK (approved IN (0, 1)),
     suggested BIGINT NOT NULL DEFAULT 0, -- when a member first used it; 0: others named it; -1: refused
     suggested_by INT UNSIGNED NOT NULL DEFAULT 0 -- users.id of that member
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- What administrators did and by which command, the newest 10,000. "who" is nothing for the command line.
+CREATE TABLE IF NOT EXISTS actions (
+    id     INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    time   BIGINT NOT NULL,
+    who    VARCHAR(64) NOT NULL,
+    what   VARCHAR(64) NOT NULL,
+    whom   VARCHAR(255) NOT NULL,
+    detail VARCHAR(255) NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- What changed in users, files and whitelist: goat empties this table when it has looked, or where several goats are at

@@ -6,7 +6,8 @@ CREATE TRIGGER users_insert AFTER INSERT ON users FOR EACH ROW
 -- Not for what is credited: that would write a row for each.
 CREATE TRIGGER users_update AFTER UPDATE ON users FOR EACH ROW
     IF NOT (OLD.id = NEW.id AND OLD.username <=> NEW.username AND OLD.passkey <=> NEW.passkey
-        AND OLD.torrent_limit = NEW.torrent_limit AND OLD.admin = NEW.admin AND OLD.banned = NEW.banned) THEN
+        AND OLD.torrent_limit = NEW.torrent_limit AND OLD.admin = NEW.admin AND OLD.banned = NEW.banned
+        AND OLD.ban_reason <=> NEW.ban_reason) THEN
         INSERT INTO changes (what, which) VALUES ('user', OLD.id), ('user', NEW.id);
     END IF//
 CREATE TRIGGER users_delete AFTER DELETE ON users FOR EACH ROW

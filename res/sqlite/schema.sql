@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS users (
     downloaded    INTEGER NOT NULL DEFAULT 0 CHECK (downloaded >= 0),
     admin         INTEGER NOT NULL DEFAULT 0 CHECK (admin IN (0, 1)),
     banned        INTEGER NOT NULL DEFAULT 0 CHECK (banned IN (0, 1)),
-    ban_reason    TEXT    NOT NULL DEFAULT '', -- for operators
+    ban_reason    TEXT    NOT NULL DEFAULT '', -- what the member is told
     create_time   INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
 );
 
@@ -72,7 +72,8 @@ CREATE TABLE IF NOT EXISTS files (
     create_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
     update_time INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER)),
     suggested   INTEGER NOT NULL DEFAULT 0, -- when a member first announced it; 0: others registered it; -1: refused
-    suggested_by INTEGER NOT NULL DEFAULT 0 -- users.id of that member
+    suggested_by INTEGER NOT NULL DEFAULT 0, -- users.id of that member
+    refusal     TEXT    NOT NULL DEFAULT '' -- why an operator has refused it
 );
 CREATE INDEX IF NOT EXISTS files_verified ON files (verified);
 
@@ -86,6 +87,7 @@ CREATE TABLE IF NOT EXISTS torrents (
     layers  BLOB,
     info    BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS torrents_user ON torrents (user_id);
 
 -- The words in the names of torrents and of the files in them, in lower case. When somebody searches, goat makes those
 -- of the torrents that "unindexed" names.
@@ -201,6 +203,16 @@ CREATE TABLE IF NOT EXISTS whitelist (
     suggested_by INTEGER NOT NULL DEFAULT 0 -- users.id of that member
 );
 
+-- What administrators did and by which command, the newest 10,000. "who" is nothing for the command line.
+CREATE TABLE IF NOT EXISTS actions (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    time   INTEGER NOT NULL,
+    who    TEXT NOT NULL,
+    what   TEXT NOT NULL,
+    whom   TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+
 -- What changed in users, files and whitelist: goat empties this table when it has looked, or where several goats are at
 -- it, when all have had the time.
 CREATE TABLE IF NOT EXISTS changes (
@@ -220,7 +232,7 @@ END;
 CREATE TRIGGER IF NOT EXISTS users_insert AFTER INSERT ON users BEGIN
     INSERT INTO changes (what, which) VALUES ('user', NEW.id);
 END;
-CREATE TRIGGER IF NOT EXISTS users_update AFTER UPDATE OF id, username, passkey, torrent_limit, admin, banned ON users BEGIN
+CREATE TRIGGER IF NOT EXISTS users_update AFTER UPDATE OF id, username, passkey, torrent_limit, admin, banned, ban_reason ON users BEGIN
     INSERT INTO changes (what, which) VALUES ('user', OLD.id), ('user', NEW.id);
 END;
 CREATE TRIGGER IF NOT EXISTS users_delete AFTER DELETE ON users BEGIN

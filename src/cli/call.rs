@@ -5,13 +5,17 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 
-use clap::ArgMatches;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Id};
 use nix::sys::stat::{Mode, umask};
 
 use super::running;
 use crate::config::{self, Config, Problem, SERVICE};
 use crate::log::{log, words};
-use crate::store::{Order, Page, Store};
+use crate::store::{Action, Order, Page, Store};
+
+/// Arguments that name what a command is about, or how it speaks.
+const UNSAID: [&str; 6] = ["NAME", "HASH", "PREFIX", "FILE.torrent|HASH", "FILE.csv", "json"];
 
 /// Why a command ends with another status than 0.
 pub enum Failure {
@@ -78,6 +82,19 @@ impl Call {
 
     pub fn json(&self) -> bool {
         self.on("json")
+    }
+
+    /// Writes down that this command was done, to whom or what, and with which options.
+    pub fn note(&self, store: &Store, whom: &str) -> Done {
+        let given = |id: &&Id| self.matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+        let option = |id: &Id| {
+            let values = self.matches.get_raw(id.as_str()).into_iter().flatten().map(|value| value.to_string_lossy());
+            format!("{id} {}", values.collect::<Vec<_>>().join(" "))
+        };
+        let detail: Vec<String> =
+            self.matches.ids().filter(given).filter(|id| !UNSAID.contains(&id.as_str())).map(option).collect();
+        let (what, whom, detail) = (self.name.clone(), whom.to_string(), detail.join(" "));
+        Ok(store.note(&Action { id: 0, time: now(), who: String::new(), what, whom, detail })?)
     }
 
     /// A complaint about words that clap cannot judge.

@@ -107,7 +107,7 @@ fn users_and_tracker() -> [Entry; 15] {
     let at_most = option("torrent-limit", "N", "active on at most N torrents at a time; 0: any number");
     let bytes = |name, help| option(name, "BYTES", help).value_parser(output::bytes);
     let uploaded = bytes("uploaded", "what to add to uploads, such as 10GiB; negative to take away");
-    let reason = option("reason", "TEXT", "for other operators").value_parser(text(0, 255));
+    let reason = option("reason", "TEXT", "what the member is told").value_parser(text(0, 255));
     let sorted = sort(&["id", "name", "uploaded", "downloaded", "ratio"]);
     let fix = flag("fix", "fix what goat can fix: permissions of files, a damaged journal");
     let secrets = flag("secrets", "passkey and announce URLs as well");
@@ -158,6 +158,7 @@ fn files() -> [Entry; 8] {
     let upload = percent("upload", "of uploads; default 100");
     let private = option("private", "OUT.torrent", "write a copy with the private flag, and register that copy");
     let public = flag("public", "register it even without the private flag").conflicts_with("private");
+    let refused = option("reason", "TEXT", "for the member who sent it").value_parser(text(0, 255));
     let added = [
         path("FILE.torrent|HASH", "torrents, or their info hashes").num_args(1..).allow_hyphen_values(false),
         private.value_hint(ValueHint::FilePath),
@@ -170,7 +171,7 @@ fn files() -> [Entry; 8] {
         entry("file show", file::show_one, "show a torrent: its swarm, factors and totals", [hash()]),
         entry("file approve", file::approve, "approve a torrent that is registered", [or("all"), all]),
         entry("file rename", file::rename, "give a torrent another name", [hash(), word("NAME", "the new name")]),
-        entry("file revoke", file::revoke, "withdraw the approval of a torrent", [hash()]),
+        entry("file revoke", file::revoke, "withdraw the approval of a torrent, or refuse it", [hash(), refused]),
         entry(
             "file remove",
             file::remove,
@@ -226,6 +227,7 @@ fn community() -> [Entry; 6] {
     [
         entry("node list", node::list, "list the goats that are one tracker by Redis, and what they do", []),
         entry("torrent", torrent::copy, "write a member's copy of a torrent, with their announce URLs", copied),
+        entry("log", community::log, "list what administrators did", []),
         plain("backup", community::backup, "copy the database into a file; the tracker may be running", [backup()]),
         entry("restore", community::restore, replace, [backup()]),
         entry(

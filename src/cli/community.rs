@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::call::{Call, Done, Failure, live_since, replace_file, store, write_new_file};
-use super::output::{bytes, count, done, print, show};
+use super::output::{List, bytes, count, done, print, show};
 #[cfg(feature = "sqlite")]
 use crate::books::Journal;
 use crate::books::journal;
@@ -142,6 +142,14 @@ pub fn restore(call: &Call) -> Done {
 /// Bytes of a file to import, at most.
 const MAX_IMPORT: u64 = 256 << 20;
 
+/// What administrators did, the last at the end.
+pub fn log(call: &Call) -> Done {
+    let (_, store) = call.open()?;
+    let mut list = List::new(call.json(), "time who what whom detail");
+    store.actions(&Page::ALL, |action| list.row(&action))?;
+    list.end()
+}
+
 pub fn import(call: &Call) -> Done {
     let (config, file) = (call.config()?, call.argument("FILE.csv"));
     let wrong = |e: String| Failure::Failed(e.lines().map(|line| format!("{file}: {line}\n")).collect());
@@ -169,6 +177,7 @@ pub fn import(call: &Call) -> Done {
         wrong(e.to_string())
     })?;
     let imported = rows.len() as u64;
+    call.note(&store, &count(imported, "row"))?;
     let mut text = format!("{} imported", count(imported, "row"));
     if let Some(out) = keys {
         text += &format!("; their API keys are in {out}, and are not shown again");

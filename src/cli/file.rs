@@ -127,6 +127,7 @@ pub fn add(call: &Call) -> Done {
     let mut list = List::new(true, "");
     for New { info_hash, second, name, size, kept } in &new {
         let file = read(&config, &store, store.add_file(info_hash, second.as_ref(), name, *size)?.id)?;
+        call.note(&store, &label(&file))?;
         let mut text = format!("{info_hash}  {}  registered and verified\n", clean(&file.name));
         match kept {
             Some(kept) => store.keep_metainfo(info_hash, 0, kept)?,
@@ -151,7 +152,7 @@ pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let columns = match which {
         Which::Pending => "id infoHash size suggested suggestedBy name",
-        _ => "id infoHash verified size seeders leechers completed lastActive createTime name",
+        _ => "id infoHash verified size seeders leechers completed downloadPercent lastActive createTime name",
     };
     let mut list = List::new(call.json(), columns);
     let page = call.page(FILE_ORDERS.iter().chain(&SWARM_ORDERS));
@@ -171,26 +172,37 @@ pub fn approve(call: &Call) -> Done {
     let all = call.on("all");
     let (config, store) = call.open()?;
     let approved = if all {
-        store.approve_pending()?
+        let approved = store.approve_pending()?;
+        call.note(&store, &count(approved, "torrent"))?;
+        approved
     } else {
         let file = find(&config, &store, call.argument("HASH"))?;
-        store.set_verified(file.id, true)?;
+        store.set_verified(file.id, true, "")?;
+        call.note(&store, &label(&file))?;
         u64::from(!file.verified)
     };
     done(&format!("{} approved", count(approved, "torrent")), &json!({ "approved": approved }), call.json())
 }
 
+/// By what a torrent is known.
+fn label(file: &Torrent) -> String {
+    if file.name.is_empty() { file.info_hash.to_string() } else { file.name.clone() }
+}
+
 /// Does something to the torrent that a command names, and says what it is then: after its name, `said`.
 fn change(call: &Call, change: impl FnOnce(&Store, u32) -> Result<(), Error>, said: &str) -> Done {
     let (config, store) = call.open()?;
-    let id = find(&config, &store, call.argument("HASH"))?.id;
+    let file = find(&config, &store, call.argument("HASH"))?;
+    let id = file.id;
     change(&store, id)?;
+    call.note(&store, &label(&file))?;
     let file = read(&config, &store, id)?;
     done(&format!("{}  {}  {said}", file.info_hash, clean(&file.name)), &file, call.json())
 }
 
 pub fn revoke(call: &Call) -> Done {
-    change(call, |store, id| store.set_verified(id, false), "is no longer verified")
+    let reason = call.value("reason").unwrap_or_default();
+    change(call, |store, id| store.set_verified(id, false, reason), "is no longer verified")
 }
 
 pub fn rename(call: &Call) -> Done {
@@ -211,9 +223,11 @@ pub fn remove(call: &Call) -> Done {
         let by = by.map(|name| super::user::find(&config, &store, name)).transpose()?;
         let removed = store.remove_pending(by.map(|user| user.id))?;
         let text = format!("{} removed", count(removed, "torrent"));
+        call.note(&store, &count(removed, "torrent"))?;
         return done(&text, &json!({ "removed": removed }), call.json());
     }
     let file = find(&config, &store, call.argument("HASH"))?;
     store.remove_file(file.id)?;
+    call.note(&store, &label(&file))?;
     done(&format!("{}  {}  is removed", file.info_hash, clean(&file.name)), &file, call.json())
 }

@@ -39,19 +39,24 @@ pub fn add(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let name = call.argument("NAME");
     let NewUser { id, passkey, api_key } = store.add_user(name, limit, call.on("admin"))?;
+    call.note(&store, name)?;
     secrets(&config, id, name, &passkey, Some(&api_key), call.json())
 }
 
 pub fn passkey(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
-    secrets(&config, user.id, &user.name, &store.new_passkey(user.id)?, None, call.json())
+    let passkey = store.new_passkey(user.id)?;
+    call.note(&store, &user.name)?;
+    secrets(&config, user.id, &user.name, &passkey, None, call.json())
 }
 
 pub fn key(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
-    secrets(&config, user.id, &user.name, &user.passkey, Some(&store.new_api_key(user.id)?), call.json())
+    let api_key = store.new_api_key(user.id)?;
+    call.note(&store, &user.name)?;
+    secrets(&config, user.id, &user.name, &user.passkey, Some(&api_key), call.json())
 }
 
 pub fn list(call: &Call) -> Done {
@@ -93,8 +98,9 @@ fn change(
     said: impl FnOnce(&User) -> String,
 ) -> Done {
     let (config, store) = call.open()?;
-    let id = find(&config, &store, call.argument("NAME"))?.id;
+    let User { id, name, .. } = find(&config, &store, call.argument("NAME"))?;
     change(&store, id)?;
+    call.note(&store, &name)?;
     let user = read(&config, &store, id)?;
     done(&format!("{} {}", clean(&user.name), said(&user)), &user, call.json())
 }
@@ -140,5 +146,6 @@ pub fn remove(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
     store.remove_user(user.id)?;
+    call.note(&store, &user.name)?;
     done(&format!("{} is removed", clean(&user.name)), &user, call.json())
 }

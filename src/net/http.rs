@@ -92,7 +92,8 @@ pub fn answer(
     let Some(done) = done else { return Answer::Slow };
     if let Err(refusal) = &done {
         scratch.body.clear();
-        write_refusal(&mut scratch.body, refusal, tracker.config.interval);
+        let words = tracker.access.words(refusal, call.passkey);
+        write_refusal(&mut scratch.body, refusal, &words, tracker.config.interval);
     }
     if route.is_none() && request.wants_html() {
         write_no_such_page(request, tracker, out);
@@ -385,11 +386,11 @@ fn bencode_scrape<'a>(out: &mut Vec<u8>, files: impl Iterator<Item = (&'a InfoHa
 }
 
 /// Bencodes a refusal, keys sorted (BEP 3, BEP 31). Clients obey `interval`, and most know nothing of `retry in`.
-fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, interval: u32) {
+fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, words: &str, interval: u32) {
     let interval = refusal.retry_in().map_or(interval, |minutes| minutes * 60);
     out.push(b'd');
     bencode::bytes(out, b"failure reason");
-    bencode::bytes(out, refusal.to_string().as_bytes());
+    bencode::bytes(out, words.as_bytes());
     bencode::entry(out, "interval", u64::from(interval));
     bencode::entry(out, "min interval", u64::from(interval));
     match refusal.retry_in() {

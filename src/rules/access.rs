@@ -21,6 +21,8 @@ pub struct User {
     pub torrent_limit: u32,
     /// May not announce.
     pub banned: bool,
+    /// What they are told of it.
+    pub ban_reason: Box<str>,
     /// Torrents active on now. Shared by all versions of a user that changes in the database.
     active: Arc<AtomicU32>,
 }
@@ -28,7 +30,7 @@ pub struct User {
 impl User {
     /// A member with no active torrents.
     pub fn new(id: u32, passkey: &str, torrent_limit: u32, banned: bool) -> User {
-        User { id, passkey: passkey.into(), torrent_limit, banned, active: Arc::default() }
+        User { id, passkey: passkey.into(), torrent_limit, banned, ban_reason: "".into(), active: Arc::default() }
     }
 
     /// Counts one more active torrent, or says (how many it would be, how many it may be).
@@ -58,7 +60,8 @@ impl User {
 
 impl From<store::User> for User {
     fn from(row: store::User) -> User {
-        User::new(row.id, &row.passkey, row.torrent_limit, row.banned)
+        let ban_reason = if row.banned { row.ban_reason.into() } else { "".into() };
+        User { ban_reason, ..User::new(row.id, &row.passkey, row.torrent_limit, row.banned) }
     }
 }
 
@@ -163,6 +166,15 @@ impl Access {
             users.put(user);
         }
         true
+    }
+
+    /// The words for why a member's client is refused: who is banned is told why.
+    pub fn words(&self, refusal: &Refusal, passkey: Option<&str>) -> String {
+        let banned = passkey.filter(|_| *refusal == Refusal::Banned).and_then(|passkey| self.user(passkey).ok());
+        match banned.filter(|user| !user.ban_reason.is_empty()) {
+            Some(user) => format!("{refusal}: {}", user.ban_reason),
+            None => refusal.to_string(),
+        }
     }
 
     /// Whether a member, or with 0 anybody, may register one more torrent by announcing it.

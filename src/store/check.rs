@@ -9,7 +9,7 @@ use super::users::USER_COLUMNS;
 use crate::config::{Config, Driver};
 
 /// The tables, and the columns of them that goat cannot do without.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 17] = [
     ("goat", "name, value"),
     ("users", USER_COLUMNS),
     ("api_keys", "id, user_id, key_hash"),
@@ -29,6 +29,7 @@ const TABLES: [(&str, &str); 16] = [
     ("torrents", "file_id, user_id, files, layers, info"),
     ("words", "word, file_id"),
     ("unindexed", "file_id"),
+    ("actions", "id, time, who, what, whom, detail"),
 ];
 /// What goat does to a MySQL database.
 const PRIVILEGES: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "CREATE VIEW", "TRIGGER"];

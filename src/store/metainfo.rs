@@ -60,7 +60,7 @@ impl Store {
             let [id, info_hash, files, layers, info, ..] = row else { return None };
             let layers = Some(layers.bytes().to_vec()).filter(|layers| !layers.is_empty());
             let kept = Metainfo { info: info.bytes().to_vec(), layers, files: files.small() };
-            let hash = info_hash.parse()?;
+            let hash = info_hash.text().parse().ok()?;
             Some((id.small(), Some(kept).filter(|kept| kept.is(&hash))))
         })
     }

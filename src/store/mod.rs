@@ -9,6 +9,7 @@ mod mysql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+mod actions;
 mod changes;
 mod check;
 mod clients;
@@ -22,6 +23,7 @@ mod pool;
 mod row;
 mod run;
 mod schema;
+mod search;
 pub mod sessions;
 mod sql;
 mod torrents;
@@ -34,11 +36,13 @@ pub use sql::{Error, Kind, Value};
 pub use torrents::Torrent;
 pub use users::{NewUser, User};
 
+pub(crate) use actions::Action;
 pub(crate) use clients::{MAX_PENDING, MAX_PENDING_BY_ONE};
 pub(crate) use community::Import;
 pub(crate) use history::HistoryRow;
 pub(crate) use keys::{KEY_LIFE, hash_key};
 pub(crate) use list::{Order, Page};
+pub(crate) use search::Search;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::restore;
 pub(crate) use torrents::{BY_TIME, FILE_ORDERS, FileUser, SWARM_ORDERS, Which};

@@ -82,6 +82,8 @@ pub enum Kind {
     Replaced,
     /// A list was to go on after a row that it does not have.
     NoRow,
+    /// What was asked for cannot be, whatever database there is.
+    Wrong,
     /// Anything else.
     Other,
 }
@@ -109,6 +111,11 @@ impl Error {
     /// Where a row that exists was made by somebody who was faster, and the same again will find it.
     pub(super) fn exists_is_conflict(self) -> Error {
         Error { kind: if self.kind == Kind::Exists { Kind::Conflict } else { self.kind }, ..self }
+    }
+
+    /// What is wrong with what was asked for, for whoever asked.
+    pub fn wrong(message: impl Into<String>) -> Error {
+        Error { kind: Kind::Wrong, message: message.into() }
     }
 
     /// One that goat words itself.

@@ -1,5 +1,6 @@
 //! Torrents: what is listed of them, and what operators do to them.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,10 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::clients::judged;
 use super::list::{Order, Page, Source, joined};
 use super::pool::Store;
+use super::search::Search;
 use super::sql::{Error, Value, big};
 use super::users::close_sessions;
 use crate::protocol::Factors;
 use crate::torrent::InfoHash;
+use crate::torrent::metainfo::File;
 
 /// A row of `files`. The order is that of the original's API.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -51,6 +54,20 @@ pub struct Torrent {
     /// The other hash of a hybrid (BEP 52).
     #[serde(skip_serializing, deserialize_with = "perhaps")]
     pub second: Option<InfoHash>,
+    /// How many files it has, and who gave it, where goat was given it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uploader: Option<String>,
+    /// Why an operator has refused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// The member who asks has announced it, or has given it.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub mine: Option<bool>,
+    /// Where one torrent alone is shown.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<File>>,
     #[serde(flatten, skip_deserializing)]
     pub activity: Option<FileActivity>,
 }
@@ -105,7 +122,11 @@ pub struct FileName {
 
 pub(super) const FILE_COLUMNS: &str = "id, info_hash, verified, create_time, update_time, completed, name, size, \
     upload_percent, download_percent, CASE WHEN suggested > 0 THEN suggested END, \
-    COALESCE(CASE WHEN suggested_by > 0 THEN (SELECT username FROM users WHERE users.id = suggested_by) END, ''), verified = 0 AND suggested < 0, info_hash_v2";
+    COALESCE(CASE WHEN suggested_by > 0 THEN (SELECT username FROM users WHERE users.id = suggested_by) END, ''), verified = 0 AND suggested < 0, info_hash_v2, \
+
+    (SELECT files FROM torrents WHERE file_id = files.id), \
+    (SELECT username FROM torrents t JOIN users u ON u.id = t.user_id WHERE t.file_id = files.id), \
+    NULLIF(refusal, '')";
 const FILE_USER_COLUMNS: &str = "t.file_id, t.user_id, t.ip, t.active, t.completed, t.announced, t.uploaded, \
     t.downloaded, t.`left`, t.time, t.seed_time";
 /// The columns of a torrent without those that memory is not asked for.
@@ -140,7 +161,7 @@ pub(crate) const SWARM_ORDERS: [Order; 3] = [
 #[derive(Clone, Copy)]
 pub(crate) enum Which<'a> {
     All,
-    Verified,
+    Found(&'a Search),
     /// Those that are not approved and that no operator has refused.
     Pending,
     /// The approved ones that nobody seeds now.
@@ -162,10 +183,10 @@ impl Store {
         since: Option<u32>,
         mut sink: impl FnMut(Torrent),
     ) -> Result<(), Error> {
-        let (filter, ids) = filter(which);
-        let one = if let [id] = ids[..] { Some(id) } else { None };
+        let (filter, wanted) = filter(which);
+        let one = if let Which::Ids([id]) = which { Some(*id) } else { None };
         let (columns, tables, mut values) = joined("files", (FILE_COLUMNS, ACTIVITY), one, since);
-        values.extend(ids.into_iter().map(Value::from));
+        values.extend(wanted);
         let from = format!("{tables} WHERE {filter}");
         let source = Source { columns: &columns, from: &from, values: &values, id: "files.id" };
         self.list(&source, page, &mut |(torrent, swarm): (Torrent, Option<(u32, u32, FileActivity)>)| {
@@ -176,14 +197,27 @@ impl Store {
         })
     }
 
-    /// The ids of some torrents, in their order.
-    pub(crate) fn file_ids(&self, which: Which, descending: bool) -> Result<Vec<u32>, Error> {
-        let sql = format!(
-            "SELECT id FROM files WHERE {} ORDER BY id {}",
-            filter(which).0,
-            if descending { "DESC" } else { "" }
-        );
-        Ok(self.rows(&sql, &[])?.into_iter().map(|(id,)| id).collect())
+    /// The ids of some torrents. Few of many are found faster by these than with all columns.
+    pub(crate) fn file_ids(&self, which: Which, page: &Page) -> Result<Vec<u32>, Error> {
+        if matches!(which, Which::Found(_)) {
+            self.index()?;
+        }
+        let (filter, values) = filter(which);
+        let from = format!("files WHERE {filter}");
+        let source = Source { columns: "files.id", from: &from, values: &values, id: "files.id" };
+        let mut ids = Vec::new();
+        self.list(&source, page, &mut |(id,): (u32,)| ids.push(id))?;
+        Ok(ids)
+    }
+
+    /// Which of some torrents a member has announced or given.
+    pub(crate) fn theirs(&self, user: u32, ids: &[u32]) -> Result<HashSet<u32>, Error> {
+        let (filter, mut values) = filter(Which::Ids(ids));
+        let search = Search { mine: Some(user), ..Search::default() };
+        let (mine, whose) = search.condition();
+        values.extend(whose);
+        let found: Vec<(u32,)> = self.rows(&format!("SELECT id FROM files WHERE {filter} AND {mine}"), &values)?;
+        Ok(found.into_iter().map(|(id,)| id).collect())
     }
 
     pub(crate) fn file_by_hash(&self, info_hash: &InfoHash) -> Result<Option<Torrent>, Error> {
@@ -274,10 +308,10 @@ impl Store {
         self.with(|c| c.execute(&sql, &[Value::Text(&info_hash.to_string()), now.into(), user.into()]).map(drop))
     }
 
-    /// Approves a torrent, or refuses it. It is no suggestion any more.
-    pub(crate) fn set_verified(&self, id: u32, verified: bool) -> Result<(), Error> {
-        let values = [verified.into(), judged(verified), id.into()];
-        self.write("UPDATE files SET verified = ?, suggested = ? WHERE id = ?", &values).map(drop)
+    /// Approves a torrent, or refuses it for a reason. It is no suggestion any more.
+    pub(crate) fn set_verified(&self, id: u32, verified: bool, reason: &str) -> Result<(), Error> {
+        let values = [verified.into(), judged(verified), reason.into(), id.into()];
+        self.write("UPDATE files SET verified = ?, suggested = ?, refusal = ? WHERE id = ?", &values).map(drop)
     }
 
     /// Removes the torrents that wait for approval, all or those that one member announced; returns how many.
@@ -291,8 +325,9 @@ impl Store {
         self.write(&format!("UPDATE files SET verified = 1, suggested = 0 WHERE {PENDING}"), &[])
     }
 
+    /// Gives a torrent another name.
     pub(crate) fn rename_file(&self, id: u32, name: &str) -> Result<(), Error> {
-        check_title(name).map_err(Error::other)?;
+        check_title(name).map_err(Error::wrong)?;
         let name: String = name.chars().take(MAX_TITLE).collect();
         self.write("UPDATE files SET name = ? WHERE id = ?", &[name.as_str().into(), id.into()]).map(drop)
     }
@@ -317,17 +352,17 @@ const PENDING: &str = "verified = 0 AND suggested >= 0";
 /// The longest name that is kept, in characters.
 pub(super) const MAX_TITLE: usize = 255;
 
-/// A condition, and the ids for which it asks.
-fn filter(which: Which) -> (String, Vec<u32>) {
+/// A condition, and the values for which it asks.
+fn filter(which: Which<'_>) -> (String, Vec<Value<'_>>) {
     let condition = match which {
         Which::All => "1 = 1",
-        Which::Verified => "verified = 1",
+        Which::Found(search) => return search.condition(),
         Which::Pending => PENDING,
         Which::Dead => "verified = 1 AND COALESCE(seeding, 0) = 0",
-        Which::Ids([id]) => return ("files.id = ?".into(), vec![*id]),
+        Which::Ids([id]) => return ("files.id = ?".into(), vec![(*id).into()]),
         Which::Ids(ids) => {
             let padding = std::iter::repeat_n(0, IDS.saturating_sub(ids.len()));
-            let ids: Vec<u32> = ids.iter().copied().chain(padding).collect();
+            let ids: Vec<Value> = ids.iter().copied().chain(padding).map(Value::from).collect();
             return (format!("files.id IN ({})", vec!["?"; ids.len()].join(", ")), ids);
         }
     };

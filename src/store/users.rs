@@ -115,7 +115,7 @@ impl Store {
 
     /// Makes a user with a new passkey and API key.
     pub fn add_user(&self, name: &str, torrent_limit: u32, admin: bool) -> Result<NewUser, Error> {
-        check_name(name).map_err(Error::other)?;
+        check_name(name).map_err(Error::wrong)?;
         let passkey = secret::<20>().map_err(Error::other)?;
         let api_key = secret::<20>().map_err(Error::other)?;
         let id = self.transaction(|c| {
@@ -225,11 +225,11 @@ impl Store {
             return Ok(());
         }
         let advice = format!("first make another one with `{}`", command("user admin NAME on"));
-        Err(Error::other(format!("this is the last administrator: {advice}")))
+        Err(Error::wrong(format!("this is the last administrator: {advice}")))
     }
 
     pub(crate) fn rename_user(&self, id: u32, name: &str) -> Result<(), Error> {
-        check_name(name).map_err(Error::other)?;
+        check_name(name).map_err(Error::wrong)?;
         self.transaction(|c| {
             not_an_id(c, name, id)?;
             let done = c.execute("UPDATE users SET username = ? WHERE id = ?", &[name.into(), id.into()]);
@@ -266,7 +266,7 @@ impl Store {
             let sql = "SELECT uploaded, downloaded FROM users WHERE id = ?";
             let (up, down) = rows::<(i64, i64)>(c, sql, &[id.into()])?.pop().unwrap_or_default();
             let sum = |what: &str, has: i64, more: i64| {
-                let much = || Error::other(format!("{what} is {has}: {more} more would exceed {}", i64::MAX));
+                let much = || Error::wrong(format!("{what} is {has}: {more} more would exceed {}", i64::MAX));
                 has.checked_add(more).ok_or_else(much)
             };
             let up = sum("uploaded", up, uploaded)?;
@@ -312,7 +312,7 @@ pub(super) fn not_an_id(c: &mut dyn Connection, name: &str, own: u32) -> Result<
     let Some(id) = name.parse::<u32>().ok().filter(|id| *id != own) else { return Ok(()) };
     let found: Vec<(u32,)> = rows(c, "SELECT id FROM users WHERE id = ?", &[id.into()])?;
     let message = format!("{name} is the id of another member: choose another name");
-    if found.is_empty() { Ok(()) } else { Err(Error::other(message)) }
+    if found.is_empty() { Ok(()) } else { Err(Error::wrong(message)) }
 }
 
 /// Closes the sessions of one user or torrent, by the name of the column.

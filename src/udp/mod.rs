@@ -299,7 +299,7 @@ impl Responder {
         };
         let Some(done) = done else { return Outcome::Slow };
         if let Err(refusal) = &done {
-            write_error(out, transaction, &refusal.to_string());
+            write_error(out, transaction, &self.tracker.access.words(refusal, call.passkey));
         }
         metrics.datagram(if done.is_ok() { Fate::Answered } else { Fate::Refused });
         Outcome::Answer

@@ -3,6 +3,7 @@
 //! Members see themselves, verified torrents, and counts of the others. Addresses, other members, and what
 //! awaits approval are for administrators.
 
+mod admin;
 mod torrents;
 
 use std::collections::HashMap;
@@ -19,8 +20,9 @@ use crate::net::message::{Request, split};
 use crate::rules::announce::silence;
 use crate::rules::limits::Full;
 use crate::snapshot::Snapshot;
-use crate::store::{BY_TIME, FILE_ORDERS, FileUser, KEY_LIFE, Page, Torrent, USER_ORDERS, User, Which, Who};
+use crate::store::{BY_TIME, FILE_ORDERS, FileUser, KEY_LIFE, Page, Search, Torrent, USER_ORDERS, User, Which, Who};
 use crate::sys::hostname;
+use crate::torrent::metainfo::files;
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::local::is_local;
 use crate::web::metrics;
@@ -28,6 +30,8 @@ use crate::web::query::Query;
 
 /// Hours of history unless `after` says otherwise: a week.
 const HOURS: u32 = 7 * 24;
+/// The most files of a torrent that are listed.
+const MAX_FILES: usize = 1_000;
 
 /// Whether a request is for the API, the metrics or the page. Where there is no API, only the API says so.
 pub(crate) fn serves(tracker: &Tracker, target: &str) -> bool {
@@ -106,6 +110,9 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
     }
     let call = Call { tracker, query: Query::read(query)?, user, now: tracker.clock.now() };
     let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
+    if request.method == "POST" && path != "/api/login" && !request.uploads() {
+        return call.act(&words);
+    }
     match *words.as_slice() {
         ["login"] => call.login(key_hash),
         ["files"] if request.uploads() => call.upload(request, stream),
@@ -118,6 +125,7 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
         ["clients"] => call.clients(),
         ["status"] => call.status(),
         ["history"] => call.history(),
+        ["log"] => call.actions(),
         _ => Err(undefined()),
     }
 }
@@ -126,8 +134,13 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
 pub fn methods(path: &str) -> &'static str {
     match path {
         "/api/login" => "POST",
-        "/api/files" => "GET, HEAD, POST",
-        _ => "GET, HEAD",
+        "/api/files" | "/api/users" => "GET, HEAD, POST",
+        // What is done to one member or torrent, or to a client.
+        _ => match path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>()[..] {
+            ["files", _, "torrent"] => "GET, HEAD",
+            ["users" | "files", _, _] | ["clients", _] => "POST",
+            _ => "GET, HEAD",
+        },
     }
 }
 
@@ -136,7 +149,7 @@ fn undefined() -> Failure {
 }
 
 fn forbidden() -> Failure {
-    Failure(403, "Only an administrator may see this".into())
+    Failure(403, "This is for administrators".into())
 }
 
 /// An id in a path.
@@ -217,27 +230,22 @@ impl Call<'_> {
         if self.query.pending {
             self.admin()?;
         }
-        let which = match (self.query.pending, self.sees_pending()) {
-            (true, _) => Which::Pending,
-            (false, true) => Which::All,
-            (false, false) => Which::Verified,
+        let mut search = Search::new(&self.query.value("q").unwrap_or_default());
+        search.verified = !self.sees_pending();
+        search.free = self.query.free;
+        search.mine = self.query.mine.then_some(self.user.id);
+        let which = if self.query.pending { Which::Pending } else { Which::Found(&search) };
+        let mut ids = match self.query.sort() {
+            ("peers", descending) => self.by_peers(which, descending)?,
+            _ => self.tracker.store.file_ids(which, &self.query.page(&FILE_ORDERS)?)?,
         };
-        let mut files = match self.query.sort() {
-            ("peers", descending) => {
-                let ids = self.by_peers(which, descending)?;
-                let mut files = self.read_files(Which::Ids(&ids), &Page::ALL)?;
-                files.sort_by_cached_key(|file| ids.iter().position(|id| *id == file.id));
-                files
-            }
-            _ => self.read_files(which, &self.query.page(&FILE_ORDERS)?)?,
-        };
-        let next = self.query.cut(&mut files, |file| file.id);
-        Ok(Answer { next, ..Answer::json(&files)? })
+        let next = self.query.cut(&mut ids, |id| *id);
+        Ok(Answer { next, ..Answer::json(&self.read_files(&ids)?)? })
     }
 
     /// The ids of the torrents that are wanted, in the order of their peers, which memory knows.
     fn by_peers(&self, which: Which, descending: bool) -> Result<Vec<u32>, Failure> {
-        let mut ids = self.tracker.store.file_ids(which, descending)?;
+        let mut ids = self.tracker.store.file_ids(which, &Page { descending, ..Page::ALL })?;
         // With room for all from the start: announces wait while a shard is locked.
         let mut peers = Vec::with_capacity(ids.len());
         for shard in self.tracker.swarms.each() {
@@ -257,12 +265,15 @@ impl Call<'_> {
         Ok(ids.into_iter().skip(start).take(page.limit).collect())
     }
 
-    fn read_files(&self, which: Which, page: &Page) -> Result<Vec<Torrent>, Failure> {
+    /// Torrents by their ids, in that order, with what memory knows of them.
+    fn read_files(&self, ids: &[u32]) -> Result<Vec<Torrent>, Failure> {
         let mut files = Vec::new();
-        self.tracker.store.files(which, page, None, |mut file| {
+        let theirs = self.tracker.store.theirs(self.user.id, ids)?;
+        self.tracker.store.files(Which::Ids(ids), &Page::ALL, None, |mut file| {
             if !self.user.admin {
                 file.suggested_by = None;
             }
+            file.mine = Some(theirs.contains(&file.id));
             let shard = self.tracker.swarms.shard(&file.info_hash);
             if let Some(swarm) = shard.torrents.get(&file.info_hash).and_then(|torrent| torrent.swarm.as_deref()) {
                 file.seeders = swarm.seeders() as u32;
@@ -271,6 +282,8 @@ impl Call<'_> {
             drop(shard);
             files.push(file);
         })?;
+        let places: HashMap<u32, usize> = ids.iter().copied().zip(0..).collect();
+        files.sort_unstable_by_key(|file| places.get(&file.id).copied());
         Ok(files)
     }
 

@@ -12,13 +12,17 @@ pub(crate) struct Query<'a> {
     pub after: Option<u32>,
     pub sort: Option<&'a str>,
     pub pending: bool,
+    pub free: bool,
+    pub mine: bool,
+    all: &'a str,
 }
 
 impl<'a> Query<'a> {
     pub(crate) fn read(query: &'a str) -> Result<Query<'a>, Failure> {
-        let mut read = Query { limit: MAX_ROWS, after: None, sort: None, pending: false };
+        let (pending, free, mine) = (false, false, false);
+        let mut read = Query { limit: MAX_ROWS, after: None, sort: None, pending, free, mine, all: query };
         let wrong = |what: &str| Failure(400, format!("Invalid {what}"));
-        for (name, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+        for (name, value) in pairs(query) {
             match name {
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| *limit <= MAX_ROWS);
@@ -30,17 +34,26 @@ impl<'a> Query<'a> {
                 }
                 "sort" => read.sort = Some(value),
                 "pending" => read.pending = value == "true",
+                "free" => read.free = value == "true",
+                "mine" => read.mine = value == "true",
                 _ => {}
             }
         }
         Ok(read)
     }
 
+    /// The text of any parameter.
+    pub fn value(&self, name: &str) -> Option<String> {
+        pairs(self.all).find(|(found, _)| *found == name).map(|(_, value)| decode(value))
+    }
+
     /// The query that asks for what follows a row.
     fn next(&self, last: u32) -> String {
         let sort = self.sort.map_or(String::new(), |sort| format!("sort={sort}&"));
-        let pending = if self.pending { "pending=true&" } else { "" };
-        format!("{sort}{pending}limit={}&after={last}", self.limit)
+        let q = pairs(self.all).find(|(name, _)| *name == "q").map_or(String::new(), |(_, q)| format!("q={q}&"));
+        let flags = [("pending", self.pending), ("free", self.free), ("mine", self.mine)];
+        let flags: String = flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=true&")).collect();
+        format!("{sort}{q}{flags}limit={}&after={last}", self.limit)
     }
 
     /// The word to sort by, and whether backwards.
@@ -71,4 +84,20 @@ impl<'a> Query<'a> {
         rows.truncate(self.limit);
         rows.last().filter(|_| more).map(|last| self.next(id(last)))
     }
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// The text of a value, in which a plus is a space.
+fn decode(value: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), value.as_bytes());
+    while let [first, after @ ..] = rest {
+        let hex = after.get(..2).and_then(|digits| str::from_utf8(digits).ok());
+        let escaped = hex.filter(|_| *first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(escaped.unwrap_or(if *first == b'+' { b' ' } else { *first }));
+        rest = after.get(if escaped.is_some() { 2 } else { 0 }..).unwrap_or_default();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -326,7 +326,10 @@ fn what_a_member_sends_waits_for_approval_and_what_an_administrator_sends_is_the
 fn a_torrent_without_the_private_flag_gets_it_and_the_member_is_told_to_fetch_it() {
     let database = Database::sqlite();
     let (goat, admin, ..) = start(&database);
-    let sample = fs::read(format!("{SAMPLES}/libtorrent-hybrid.torrent")).unwrap();
+    let sample = String::from_utf8(torrent("open", 20))
+        .unwrap()
+        .replace("7:privatei1e", "")
+        .into_bytes();
     let private = goat::torrent::private_copy(&sample).unwrap();
     let before = goat::torrent::read(&sample).unwrap();
     let after = goat::torrent::read(&private).unwrap();
@@ -455,10 +458,7 @@ fn curl_uploads_8_mib_with_and_without_tls() {
     let port = crate::common::free_port();
     let ssl = json!({ "Port": port, "Certificate": certificate, "Key": key });
     let database = Database::sqlite();
-    let goat = Goat::start(
-        &database,
-        json!({ "API": true, "HTTPS": true, "SSL": ssl }),
-    );
+    let goat = Goat::start(&database, json!({ "API": true, "HTTPS": true, "SSL": ssl }));
     let admin = add_admin(&goat, "ana");
     let body = torrent("large", (8 << 20) - 200);
     let file = goat.folder.join("large.torrent");
@@ -550,5 +550,164 @@ fn twenty_members_who_send_8_mib_at_a_time_take_bounded_memory_and_nobody_waits_
     assert!(peak < 320 * 1024, "{peak} KiB");
     for (user, body) in members.iter().zip(&bodies) {
         sent(&goat, user, body);
+    }
+}
+
+/// The names that a search finds, in its order.
+fn found(goat: &Goat, user: &User, query: &str) -> Vec<String> {
+    let answer = get(goat, user, &format!("/api/files?{query}"));
+    assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+    let names = answer.json();
+    let names = names.as_array().unwrap().iter();
+    names
+        .map(|file| file["name"].as_str().unwrap().to_string())
+        .collect()
+}
+
+/// A private torrent of two files in a folder.
+fn folder(name: &str, files: [&str; 2]) -> Vec<u8> {
+    let file = |name: &str, size| format!("d6:lengthi{size}e4:pathl3:sub{}:{name}ee", name.len());
+    let list = file(files[0], 1) + &file(files[1], 2);
+    format!(
+        "d4:infod5:filesl{list}e4:name{}:{name}12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa7:privatei1eee",
+        name.len()
+    )
+    .into_bytes()
+}
+
+#[test]
+fn torrents_are_found_by_words_in_their_names_and_file_names() {
+    for database in Database::each("search") {
+        let (goat, admin, berta, _) = start(&database);
+        sent(
+            &goat,
+            &admin,
+            &folder("Ubuntu.24.04-Desktop", ["Größe.iso", "README.txt"]),
+        );
+        sent(
+            &goat,
+            &admin,
+            &folder("debian 12", ["netinst.iso", "O'Hara%_.txt"]),
+        );
+        let waiting = sent(&goat, &berta, &folder("ubuntu waiting", ["a.iso", "b"]));
+        let both = ["Ubuntu.24.04-Desktop", "debian 12"];
+        for (q, names) in [
+            ("ubuntu", &both[..1]),
+            ("desktop+24+UBUNTU", &both[..1]),
+            ("deskt", &both[..1]),
+            ("iso", &both[..]),
+            ("iso+debian", &both[1..]),
+            ("gr%C3%B6%C3%9Fe", &both[..1]),
+            ("o%27hara", &both[1..]),
+            ("sub", &both[..]),
+            ("ISO,%20README", &both[..1]),
+            ("de", &[]), // too short to stand for more than itself
+            ("%25", &both[..]),
+            ("iso+windows", &[]),
+            ("%27%20OR%201=1--", &[]),
+        ] {
+            assert_eq!(found(&goat, &berta, &format!("q={q}")), names, "{q}");
+        }
+        assert_eq!(
+            found(&goat, &admin, "q=ubuntu&sort=-id"),
+            ["ubuntu waiting", both[0]]
+        );
+        assert_eq!(
+            found(&goat, &berta, "mine=true"),
+            ["ubuntu waiting"],
+            "what waits is theirs"
+        );
+        goat.cli(&["file", "remove", waiting["infoHash"].as_str().unwrap()]);
+        // Who renames, and by what, makes no difference.
+        goat.cli(&["file", "rename", "debian 12", "Bookworm"]);
+        assert_eq!(found(&goat, &berta, "q=debian"), [""; 0]);
+        assert_eq!(found(&goat, &berta, "q=bookworm+netinst"), ["Bookworm"]);
+        database.sql("UPDATE files SET name = 'by hand' WHERE name = 'Bookworm'");
+        database.sql(&format!(
+            "INSERT INTO files (info_hash, name, verified) VALUES ('{}', 'handmade', 1)",
+            "ab".repeat(20)
+        ));
+        assert_eq!(
+            found(&goat, &berta, "q=hand&sort=-name"),
+            ["handmade", "by hand"]
+        );
+        database.sql("DELETE FROM files WHERE name = 'by hand'");
+        assert_eq!(found(&goat, &berta, "q=netinst"), [""; 0]);
+        // A list goes on where it was cut, with the same words.
+        let cut = get(&goat, &berta, "/api/files?q=hand+&limit=0");
+        assert_eq!(cut.json(), json!([]));
+        for n in 0..5 {
+            sent(&goat, &admin, &torrent(&format!("Series {n}"), 20));
+        }
+        let first = get(&goat, &berta, "/api/files?q=series&sort=-name&limit=2");
+        let next = first
+            .head
+            .lines()
+            .find_map(|line| line.strip_prefix("Link: <?"))
+            .unwrap()
+            .split('>')
+            .next()
+            .unwrap();
+        assert_eq!(
+            found(&goat, &berta, next),
+            ["Series 2", "Series 1"],
+            "{next}"
+        );
+    }
+}
+
+#[test]
+fn a_torrent_is_shown_with_what_a_member_wants_to_know_of_it() {
+    for database in Database::each("fields of torrents") {
+        let (goat, admin, berta, caro) = start(&database);
+        let file = folder("album", ["1.flac", "2.flac"]);
+        let id = sent(&goat, &berta, &file)["id"].clone();
+        sent(&goat, &admin, &torrent("other", 20));
+        goat.cli(&["file", "approve", "album"]);
+        goat.cli(&["file", "free", "album"]);
+        let bytes = goat::torrent::read(&file).unwrap().info_hash.0;
+        wait_until("the approval", || {
+            Announce::new(&caro.passkey, bytes, 1)
+                .refusal(&goat)
+                .is_empty()
+        });
+        let shown = |user: &User| get(&goat, user, &format!("/api/files/{id}")).json();
+        let wanted = [
+            ("name", json!("album")),
+            ("size", json!(3)),
+            ("fileCount", json!(2)),
+            ("uploader", json!("berta")),
+            ("downloadPercent", json!(0)),
+            ("uploadPercent", json!(100)),
+            ("leechers", json!(1)),
+            ("seeders", json!(0)),
+            ("completed", json!(0)),
+            (
+                "files",
+                json!([{ "path": "sub/1.flac", "size": 1 }, { "path": "sub/2.flac", "size": 2 }]),
+            ),
+        ];
+        for (key, value) in &wanted {
+            assert_eq!(&shown(&admin)[key], value, "{key}");
+        }
+        let listed = get(&goat, &berta, "/api/files?q=album").json();
+        for (key, value) in wanted.iter().filter(|(key, _)| *key != "files") {
+            assert_eq!(&listed[0][key], value, "{key}");
+        }
+        assert!(listed[0].get("files").is_none());
+        assert_eq!(found(&goat, &caro, "free=true"), ["album"]);
+        // Theirs is what they sent, and what they announced, which is written within seconds.
+        assert_eq!(found(&goat, &admin, "mine=true"), ["other"]);
+        wait_until("the announce", || {
+            found(&goat, &caro, "mine=true") == ["album"]
+        });
+        assert_eq!(
+            (
+                &shown(&berta)["mine"],
+                &shown(&caro)["mine"],
+                &shown(&admin)["mine"]
+            ),
+            (&json!(true), &json!(true), &json!(false))
+        );
     }
 }

@@ -82,8 +82,9 @@ impl Call<'_> {
         let known = found.as_ref().map_or(*info_hash, |file| file.info_hash);
         if self.user.admin {
             store.add_file(info_hash, second.as_ref(), &torrent.name, torrent.size)?;
-        } else if found.is_some_and(|file| file.refused) {
-            return Err(Failure(403, "An administrator has refused this torrent".into()));
+        } else if let Some(refused) = found.filter(|file| file.refused) {
+            let reason = refused.refusal.map_or(String::new(), |reason| format!(": {reason}"));
+            return Err(Failure(403, format!("An administrator has refused this torrent{reason}")));
         } else {
             if new {
                 self.suggest(info_hash)?;

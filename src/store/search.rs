@@ -1,0 +1,161 @@
+//! Torrents found by words in their names and in the names of their files.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::pool::Store;
+use super::row::rows;
+use super::sql::{Connection, Error, Value};
+use crate::torrent::metainfo::files;
+
+/// What a torrent is to be, which somebody looks for.
+#[derive(Default)]
+pub struct Search {
+    pub(super) words: Vec<Words>,
+    /// Nothing is taken off for what is downloaded of it.
+    pub free: bool,
+    /// This member has announced it, or has sent it.
+    pub mine: Option<u32>,
+    /// An operator has approved it, or it is theirs.
+    pub verified: bool,
+}
+
+/// The words, in their order, from one to another.
+pub(super) struct Words {
+    first: String,
+    last: String,
+}
+
+/// The most words that are looked for at a time.
+const MAX_WORDS: usize = 8;
+/// The most words by which a torrent is found, and characters of each.
+const MAX_INDEXED: usize = 2_000;
+const MAX_WORD: usize = 32;
+/// From so many characters on, a word stands also for longer ones that begin with it.
+const PREFIX: usize = 3;
+/// Held while words are made: others who search meanwhile do not wait for it.
+static INDEXING: Mutex<()> = Mutex::new(());
+/// For how long a search makes words before it begins, and for how long it keeps others from writing.
+const INDEX: Duration = Duration::from_secs(2);
+const LOCKED: Duration = Duration::from_millis(100);
+/// Rows of one statement.
+const ROWS: usize = 500;
+
+impl Search {
+    /// For all words of a text, in any order.
+    pub fn new(text: &str) -> Search {
+        let range = |first: String| {
+            let last = if first.chars().count() < PREFIX { first.clone() } else { format!("{first}\u{10ffff}") };
+            Words { first, last }
+        };
+        Search { words: words(text).take(MAX_WORDS).map(range).collect(), ..Search::default() }
+    }
+
+    /// SQL that says so of a row of `files`, and its values.
+    pub(super) fn condition(&self) -> (String, Vec<Value<'_>>) {
+        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+        const GIVEN: &str = "files.id IN (SELECT file_id FROM torrents WHERE user_id = ?)";
+        if let Some(user) = self.mine {
+            conditions.push(format!("(files.id IN (SELECT file_id FROM totals WHERE user_id = ?) OR {GIVEN})"));
+            values.extend([Value::from(user); 2]);
+        }
+        match self.mine {
+            Some(user) if self.verified => {
+                conditions.push(format!("(verified = 1 OR {GIVEN})"));
+                values.push(user.into());
+            }
+            None if self.verified => conditions.push("verified = 1".into()),
+            _ => {}
+        }
+        if self.free {
+            conditions.push("download_percent = 0".into());
+        }
+        for word in &self.words {
+            conditions.push("files.id IN (SELECT file_id FROM words WHERE word >= ? AND word <= ?)".into());
+            values.extend([Value::Text(&word.first), Value::Text(&word.last)]);
+        }
+        (if conditions.is_empty() { "1 = 1".into() } else { conditions.join(" AND ") }, values)
+    }
+}
+
+/// The words of a text, in lower case.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    let parts = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    parts.map(|word| word.chars().flat_map(char::to_lowercase).take(MAX_WORD).collect())
+}
+
+impl Store {
+    /// Makes the words of torrents that were registered or renamed, as far as there is time for it.
+    pub(super) fn index(&self) -> Result<(), Error> {
+        let Ok(_one) = INDEXING.try_lock() else { return Ok(()) };
+        let begin = Instant::now();
+        while begin.elapsed() < INDEX && self.transaction(|c| self.index_some(c))? {}
+        Ok(())
+    }
+
+    /// Makes the words of some of them, and returns whether there may be more.
+    fn index_some(&self, c: &mut dyn Connection) -> Result<bool, Error> {
+        let begin = Instant::now();
+        let sql = format!("SELECT file_id FROM unindexed LIMIT {ROWS}{}", self.dialect.for_update());
+        let ids: Vec<(u32,)> = rows(c, &sql, &[])?;
+        for (id,) in &ids {
+            let mut found = BTreeSet::new();
+            let sql = "SELECT name, info FROM files LEFT JOIN torrents ON file_id = id WHERE id = ?";
+            c.query(sql, &[(*id).into()], &mut |row| {
+                if let [name, info, ..] = row {
+                    found = indexed(&name.text(), info.bytes());
+                }
+            })?;
+            c.execute("DELETE FROM words WHERE file_id = ?", &[(*id).into()])?;
+            let found: Vec<String> = found.into_iter().collect();
+            for some in found.chunks(ROWS) {
+                let more = ", (?, ?)".repeat(self.dialect.at_once(some.len()).saturating_sub(1));
+                let sql = format!("{} INTO words (word, file_id) VALUES (?, ?){more}", self.dialect.insert_ignore());
+                let values: Vec<Value> = some.iter().flat_map(|word| [Value::Text(word), (*id).into()]).collect();
+                c.execute(&sql, &values)?;
+            }
+            c.execute("DELETE FROM unindexed WHERE file_id = ?", &[(*id).into()])?;
+            if begin.elapsed() > LOCKED {
+                return Ok(true);
+            }
+        }
+        Ok(ids.len() == ROWS)
+    }
+}
+
+/// By which words a torrent is found.
+fn indexed(name: &str, info: &[u8]) -> BTreeSet<String> {
+    let files = if info.is_empty() { Vec::new() } else { files(info).unwrap_or_default() };
+    let paths = files.iter().flat_map(|file| words(&file.path));
+    let mut found: BTreeSet<String> = words(name).collect();
+    for word in paths {
+        if found.len() >= MAX_INDEXED {
+            break;
+        }
+        found.insert(word);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_runs_of_letters_and_digits_in_lower_case() {
+        let of = |text| words(text).collect::<Vec<_>>();
+        assert_eq!(of("The.Größe_of-1080p (ÉTÉ)%"), ["the", "größe", "of", "1080p", "été"]);
+        assert_eq!(of("日本 \u{0}'%_"), ["日本"]);
+        assert_eq!(of(&"x".repeat(100)), ["x".repeat(MAX_WORD)]);
+    }
+
+    #[test]
+    fn a_torrent_has_at_most_so_many_words() {
+        let name: String = (0..9_000).map(|n| format!("{n} ")).collect();
+        let path = name.replace(' ', ".x");
+        let info = format!("d6:lengthi1e4:name{}:{path}e", path.len());
+        assert_eq!(indexed("one two", info.as_bytes()).len(), MAX_INDEXED);
+        assert_eq!(indexed("one two", b"d").len(), 2, "what cannot be read has no files");
+    }
+}
