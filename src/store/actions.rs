@@ -9,7 +9,7 @@ use super::sql::Error;
 /// A row of `actions`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Action {
+pub(crate) struct Action {
     pub id: u32,
     /// Seconds since 1970.
     pub time: u32,
@@ -30,7 +30,7 @@ const MAX_TEXT: usize = 255;
 
 impl Store {
     /// Writes down what was done.
-    pub fn note(&self, action: &Action) -> Result<(), Error> {
+    pub(crate) fn note(&self, action: &Action) -> Result<(), Error> {
         let text = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
         let Action { time, who, what, whom, detail, .. } = action;
         let (whom, detail) = (text(whom), text(detail));
@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// What was done, in the order of its ids.
-    pub fn actions(&self, page: &Page, mut sink: impl FnMut(Action)) -> Result<(), Error> {
+    pub(crate) fn actions(&self, page: &Page, mut sink: impl FnMut(Action)) -> Result<(), Error> {
         let source =
             Source { columns: "id, time, who, what, whom, detail", from: "actions WHERE 1 = 1", values: &[], id: "id" };
         self.list(&source, page, &mut sink)

@@ -8,7 +8,7 @@ use crate::torrent::metainfo::Metainfo;
 impl Store {
     /// Keeps a torrent that is registered, given by a member or, as 0, by an operator. What is there already stays,
     /// unless it is another torrent's.
-    pub fn keep_metainfo(&self, info_hash: &InfoHash, by: u32, kept: &Metainfo) -> Result<(), Error> {
+    pub(crate) fn keep_metainfo(&self, info_hash: &InfoHash, by: u32, kept: &Metainfo) -> Result<(), Error> {
         let Some((id, found)) = self.file_and_metainfo("info_hash = ?", Value::Text(&info_hash.to_string()))? else {
             return Ok(());
         };
@@ -25,7 +25,7 @@ impl Store {
     }
 
     /// Says of a torrent what its file says, where only its hash was known.
-    pub fn describe_file(
+    pub(crate) fn describe_file(
         &self,
         info_hash: &InfoHash,
         second: Option<&InfoHash>,
@@ -42,12 +42,12 @@ impl Store {
     }
 
     /// Who gave a torrent that is kept; 0 for an operator.
-    pub fn uploader(&self, id: u32) -> Result<Option<u32>, Error> {
+    pub(crate) fn uploader(&self, id: u32) -> Result<Option<u32>, Error> {
         self.one("SELECT user_id FROM torrents WHERE file_id = ?", &[id.into()], |row| row.first().map(Value::small))
     }
 
     /// The torrent with an id, if it is kept.
-    pub fn metainfo(&self, id: u32) -> Result<Option<Metainfo>, Error> {
+    pub(crate) fn metainfo(&self, id: u32) -> Result<Option<Metainfo>, Error> {
         Ok(self.file_and_metainfo("id = ?", id.into())?.and_then(|(_, kept)| kept))
     }
 

@@ -11,12 +11,14 @@ use crate::torrent::metainfo::files;
 
 /// What a torrent is to be, which somebody looks for.
 #[derive(Default)]
-pub struct Search {
+pub(crate) struct Search {
     pub(super) words: Vec<Words>,
     /// Nothing is taken off for what is downloaded of it.
     pub free: bool,
     /// This member has announced it, or has sent it.
     pub mine: Option<u32>,
+    /// There is more of it than its hash.
+    pub kept: bool,
     /// An operator has approved it, or it is theirs.
     pub verified: bool,
 }
@@ -44,7 +46,7 @@ const ROWS: usize = 500;
 
 impl Search {
     /// For all words of a text, in any order.
-    pub fn new(text: &str) -> Search {
+    pub(crate) fn new(text: &str) -> Search {
         let range = |first: String| {
             let last = if first.chars().count() < PREFIX { first.clone() } else { format!("{first}\u{10ffff}") };
             Words { first, last }
@@ -67,6 +69,9 @@ impl Search {
             }
             None if self.verified => conditions.push("verified = 1".into()),
             _ => {}
+        }
+        if self.kept {
+            conditions.push("EXISTS (SELECT 1 FROM torrents WHERE file_id = files.id)".into());
         }
         if self.free {
             conditions.push("download_percent = 0".into());

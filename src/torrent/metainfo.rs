@@ -7,11 +7,11 @@ use crate::torrent::bencode::{self, Value};
 use crate::torrent::{InfoHash, with_urls};
 
 /// The most bytes that are kept of a torrent.
-pub const MAX_KEPT: usize = 8 << 20;
+pub(crate) const MAX_KEPT: usize = 8 << 20;
 
 /// A torrent without what differs from copy to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metainfo {
+pub(crate) struct Metainfo {
     /// The info dictionary, to the byte.
     pub info: Vec<u8>,
     /// What stands under "piece layers" (BEP 52), in bencode.
@@ -30,7 +30,7 @@ pub struct File {
 
 impl Metainfo {
     /// What is kept of a torrent file that [`super::read`] accepts; `None` where that is too large.
-    pub fn of(file: &[u8]) -> Result<Option<Metainfo>, String> {
+    pub(crate) fn of(file: &[u8]) -> Result<Option<Metainfo>, String> {
         let entries = bencode::entries(file)?;
         let value = |key: &[u8]| entries.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
         let (info, layers) = (value(b"info").unwrap_or_default(), value(b"piece layers"));
@@ -42,20 +42,20 @@ impl Metainfo {
     }
 
     /// A member's copy, with these announce URLs.
-    pub fn copy_for(&self, urls: &[String]) -> Vec<u8> {
+    pub(crate) fn copy_for(&self, urls: &[String]) -> Vec<u8> {
         let layers = self.layers.as_deref().map(|layers| (&b"piece layers"[..], layers));
         with_urls([(&b"info"[..], self.info.as_slice())].into_iter().chain(layers).collect(), urls)
     }
 
     /// Whether this is the torrent with an info hash, v1 or v2.
-    pub fn is(&self, info_hash: &InfoHash) -> bool {
+    pub(crate) fn is(&self, info_hash: &InfoHash) -> bool {
         let algorithms = [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256];
         algorithms.iter().any(|algorithm| digest::digest(algorithm, &self.info).as_ref().starts_with(&info_hash.0))
     }
 }
 
 /// The files of an info dictionary that [`super::read`] accepts, in its order, without padding (BEP 47).
-pub fn files(info: &[u8]) -> Result<Vec<File>, String> {
+pub(crate) fn files(info: &[u8]) -> Result<Vec<File>, String> {
     let info = bencode::parse(info)?;
     let mut found = Vec::new();
     match (info.get(b"files"), info.get(b"file tree")) {

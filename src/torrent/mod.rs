@@ -127,7 +127,7 @@ pub fn read(file: &[u8]) -> Result<Torrent<'_>, String> {
 }
 
 /// [`read`] of what a stranger sends: of a torrent that takes little memory to read, with some 100,000 files.
-pub fn read_small(file: &[u8]) -> Result<Torrent<'_>, String> {
+pub(crate) fn read_small(file: &[u8]) -> Result<Torrent<'_>, String> {
     read_parsed(bencode::parse_unsorted(file, 500_000))
 }
 

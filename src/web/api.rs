@@ -4,6 +4,7 @@
 //! awaits approval are for administrators.
 
 mod admin;
+mod feeds;
 mod torrents;
 
 use std::collections::HashMap;
@@ -36,7 +37,9 @@ const MAX_FILES: usize = 1_000;
 /// Whether a request is for the API, the metrics or the page. Where there is no API, only the API says so.
 pub(crate) fn serves(tracker: &Tracker, target: &str) -> bool {
     let path = split(target).0;
-    path == "/api" || path.starts_with("/api/") || tracker.config.api && matches!(path, "/" | "/metrics")
+    path == "/api"
+        || path.starts_with("/api/")
+        || tracker.config.api && (matches!(path, "/" | "/metrics") || feeds::route(target).is_some())
 }
 
 /// The first checks, which need no database: is there an API, may this address try, and who does it say it
@@ -47,7 +50,10 @@ pub(crate) fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Crede
     }
     let path = split(request.target).0;
     let local = is_local(&tracker.config, request);
-    if path == "/" || path == "/metrics" && local && request.header("Authorization").is_none() {
+    if path == "/"
+        || feeds::route(request.target).is_some()
+        || path == "/metrics" && local && request.header("Authorization").is_none()
+    {
         return Ok(None);
     }
     // What another site makes a browser send is not what the member wanted. Browsers say by Sec-Fetch-Site what
@@ -90,6 +96,9 @@ impl Answer {
 
 pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn ReadWrite) -> Result<Answer, Failure> {
     let credentials = admit(tracker, request)?;
+    if let Some((passkey, feed)) = feeds::route(request.target) {
+        return feeds::respond(tracker, request, passkey, feed);
+    }
     let (path, query) = split(request.target);
     let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
     let identify = |credentials| {

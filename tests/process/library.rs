@@ -15,24 +15,24 @@ use serde_json::{Value, json};
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents");
 
 /// An answer: its status, the lines of its head, and its body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in {}", self.text()))
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         format!("{}\n{}", self.head, String::from_utf8_lossy(&self.body))
     }
 }
 
 /// One request on a connection of its own. What the server does not want to read need not arrive.
-fn ask(goat: &Goat, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+pub fn ask(goat: &Goat, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(goat.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let length = if method == "POST" {
@@ -62,27 +62,27 @@ fn read(stream: &mut TcpStream) -> Answer {
     }
 }
 
-fn sign(user: &User) -> String {
+pub fn sign(user: &User) -> String {
     format!("Authorization: {}\r\n", basic(&user.name, &user.api_key))
 }
 
-fn get(goat: &Goat, user: &User, path: &str) -> Answer {
+pub fn get(goat: &Goat, user: &User, path: &str) -> Answer {
     ask(goat, "GET", path, &sign(user), b"")
 }
 
-fn post(goat: &Goat, user: &User, path: &str, body: &[u8]) -> Answer {
+pub fn post(goat: &Goat, user: &User, path: &str, body: &[u8]) -> Answer {
     ask(goat, "POST", path, &sign(user), body)
 }
 
 /// What a torrent that was sent has become.
-fn sent(goat: &Goat, user: &User, torrent: &[u8]) -> Value {
+pub fn sent(goat: &Goat, user: &User, torrent: &[u8]) -> Value {
     let answer = post(goat, user, "/api/files", torrent);
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()
 }
 
 /// What is wrong with a call, by its status.
-fn refused(answer: &Answer, status: u16) -> String {
+pub fn refused(answer: &Answer, status: u16) -> String {
     assert_eq!(answer.status, status, "{}", answer.text());
     answer.json()["error"].as_str().unwrap().into()
 }
@@ -99,7 +99,7 @@ fn add_admin(goat: &Goat, name: &str) -> User {
 }
 
 /// A goat with the API, an administrator and two members.
-fn start(database: &Database) -> (Goat, User, User, User) {
+pub fn start(database: &Database) -> (Goat, User, User, User) {
     let goat = Goat::start(
         database,
         json!({ "API": true, "TrustedProxies": ["127.0.0.1"] }),
@@ -110,7 +110,7 @@ fn start(database: &Database) -> (Goat, User, User, User) {
 }
 
 /// A private torrent of one file, with so many bytes of hashes.
-fn torrent(name: &str, bytes: usize) -> Vec<u8> {
+pub fn torrent(name: &str, bytes: usize) -> Vec<u8> {
     let pieces = bytes - bytes % 20;
     let head = format!(
         "d8:announce9:http://x/4:infod6:lengthi{pieces}e4:name{}:{name}",
@@ -554,7 +554,7 @@ fn twenty_members_who_send_8_mib_at_a_time_take_bounded_memory_and_nobody_waits_
 }
 
 /// The names that a search finds, in its order.
-fn found(goat: &Goat, user: &User, query: &str) -> Vec<String> {
+pub fn found(goat: &Goat, user: &User, query: &str) -> Vec<String> {
     let answer = get(goat, user, &format!("/api/files?{query}"));
     assert_eq!(answer.status, 200, "{query}: {}", answer.text());
     let names = answer.json();

@@ -4,10 +4,12 @@
 mod common;
 
 mod addresses;
+mod administering;
 mod api;
 mod cli;
 mod community;
 mod documents;
+mod feeds;
 mod https;
 mod library;
 mod metrics;
