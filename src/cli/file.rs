@@ -126,14 +126,12 @@ pub fn add(call: &Call) -> Done {
     }
     let mut list = List::new(true, "");
     for New { info_hash, second, name, size, kept } in &new {
-        let file = read(&config, &store, store.add_file(info_hash, second.as_ref(), name, *size)?.id)?;
+        let id = store.add_file(info_hash, second.as_ref(), name, *size)?.id;
+        kept.as_ref().map(|kept| store.keep_metainfo(info_hash, 0, kept)).transpose()?;
+        let file = read(&config, &store, id)?;
         call.note(&store, &label(&file))?;
-        let mut text = format!("{info_hash}  {}  registered and verified\n", clean(&file.name));
-        match kept {
-            Some(kept) => store.keep_metainfo(info_hash, 0, kept)?,
-            None if !name.is_empty() => text += TOO_LARGE,
-            None => {}
-        }
+        let large = if kept.is_none() && !name.is_empty() { TOO_LARGE } else { "" };
+        let text = format!("{info_hash}  {}  registered and verified\n{large}", clean(&file.name));
         match (call.json(), new.len()) {
             (false, _) => print(&text)?,
             (true, 1) => return show(&file, "", true),

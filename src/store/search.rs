@@ -95,12 +95,14 @@ impl Store {
     pub(super) fn index(&self) -> Result<(), Error> {
         let Ok(_one) = INDEXING.try_lock() else { return Ok(()) };
         let begin = Instant::now();
-        while begin.elapsed() < INDEX && self.transaction(|c| self.index_some(c))? {}
+        while begin.elapsed() < INDEX && self.row::<(u32,)>("SELECT file_id FROM unindexed LIMIT 1", &[])?.is_some() {
+            self.transaction(|c| self.index_some(c))?;
+        }
         Ok(())
     }
 
-    /// Makes the words of some of them, and returns whether there may be more.
-    fn index_some(&self, c: &mut dyn Connection) -> Result<bool, Error> {
+    /// Makes the words of some of them.
+    fn index_some(&self, c: &mut dyn Connection) -> Result<(), Error> {
         let begin = Instant::now();
         let sql = format!("SELECT file_id FROM unindexed LIMIT {ROWS}{}", self.dialect.for_update());
         let ids: Vec<(u32,)> = rows(c, &sql, &[])?;
@@ -122,10 +124,10 @@ impl Store {
             }
             c.execute("DELETE FROM unindexed WHERE file_id = ?", &[(*id).into()])?;
             if begin.elapsed() > LOCKED {
-                return Ok(true);
+                break;
             }
         }
-        Ok(ids.len() == ROWS)
+        Ok(())
     }
 }
 

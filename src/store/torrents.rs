@@ -199,7 +199,7 @@ impl Store {
 
     /// The ids of some torrents. Few of many are found faster by these than with all columns.
     pub(crate) fn file_ids(&self, which: Which, page: &Page) -> Result<Vec<u32>, Error> {
-        if matches!(which, Which::Found(_)) {
+        if matches!(which, Which::Found(search) if !search.words.is_empty()) {
             self.index()?;
         }
         let (filter, values) = filter(which);

@@ -1,4 +1,4 @@
-//! The JSON API: who may see what, and the fields of each answer. Read-only, but for `POST /api/login`.
+//! The JSON API: who may see and do what, and the fields of each answer. GET changes nothing.
 //!
 //! Members see themselves, verified torrents, and counts of the others. Addresses, other members, and what
 //! awaits approval are for administrators.
@@ -23,7 +23,6 @@ use crate::rules::limits::Full;
 use crate::snapshot::Snapshot;
 use crate::store::{BY_TIME, FILE_ORDERS, FileUser, KEY_LIFE, Page, Search, Torrent, USER_ORDERS, User, Which, Who};
 use crate::sys::hostname;
-use crate::torrent::metainfo::files;
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::local::is_local;
 use crate::web::metrics;
@@ -31,8 +30,6 @@ use crate::web::query::Query;
 
 /// Hours of history unless `after` says otherwise: a week.
 const HOURS: u32 = 7 * 24;
-/// The most files of a torrent that are listed.
-const MAX_FILES: usize = 1_000;
 
 /// Whether a request is for the API, the metrics or the page. Where there is no API, only the API says so.
 pub(crate) fn serves(tracker: &Tracker, target: &str) -> bool {
@@ -309,9 +306,7 @@ impl Call<'_> {
         let only = (!self.user.admin).then_some(self.user.id);
         let mut users = self.tracker.store.file_users(id, only, &self.query.part(Page::ALL))?;
         let next = self.query.cut(&mut users, |user| user.user_id);
-        let kept = self.tracker.store.metainfo(id)?;
-        let mut files = kept.map(|kept| files(&kept.info)).transpose().unwrap_or_default();
-        files.iter_mut().for_each(|files| files.truncate(MAX_FILES));
+        let files = self.contents(id)?;
         Ok(Answer { next, ..Answer::json(&Torrent { file_users: Some(users), files, ..file })? })
     }
 

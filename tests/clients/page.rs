@@ -830,7 +830,7 @@ fn a_ban_or_a_right_that_is_lost_signs_out_and_says_why() {
             "ana",
             &community.admin.api_key,
             "UPDATE users SET admin = 0 WHERE username = 'ana'",
-            "Only an administrator may see this",
+            "This is for administrators",
         ),
         (
             "berta",

@@ -94,7 +94,7 @@ fn check_help_and_version(goat: &Goat) {
     let known = "run, check, stats, user add, user list, user show, user ban, user admin, user rename, user unban, user remove, \
          user passkey, user key, user limit, user credit, file add, file list, file show, file approve, \
          file rename, file revoke, file remove, file free, client list, client approve, client deny, client remove, node list, \
-         torrent, backup, restore, import, help";
+         torrent, log, backup, restore, import, help";
     assert_eq!(commands.join(", "), known, "{help}");
     // Each is explained, by `help` and by its own --help alike.
     for command in &commands {
@@ -243,9 +243,11 @@ fn check_files(goat: &Goat, round: i64) {
         json!({ "id": id, "infoHash": hash, "name": name, "verified": verified,
                 "size": file["size"], "seeders": 0, "leechers": 0, "completed": 0, "lastActive": null,
                 "uploadPercent": 100, "downloadPercent": 100, "suggested": null, "suggestedBy": "",
-                "uploaded": 0, "downloaded": 0, "seedTime": 0, "createTime": "now", "updateTime": file["updateTime"] })
+                "uploaded": 0, "downloaded": 0, "seedTime": 0, "createTime": "now", "updateTime": file["updateTime"],
+                "fileCount": file["fileCount"] })
     };
     assert_eq!(created_now(&file), expected(true));
+    assert!(file["fileCount"].as_i64() > Some(0), "{file}");
     let other = hex(&info_hash(round as u32));
     let plain = cli(&["file", "add", &other]);
     assert!(
@@ -1069,7 +1071,7 @@ fn the_first_start_follows_xdg_config_home() {
 }
 
 /// Every command but `run` and `help`, with what it wants.
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 29] = [
     &["check"],
     &["stats"],
     &["user", "add", "anna", "--admin"],
@@ -1096,6 +1098,7 @@ const COMMANDS: [&[&str]; 28] = [
     &["client", "approve", "x"],
     &["client", "deny", "x"],
     &["client", "remove", "x"],
+    &["log"],
     &["backup", "backup"],
     &["import", "members.csv"],
 ];

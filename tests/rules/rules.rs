@@ -985,6 +985,8 @@ fn no_request_whatever_it_says_is_answered_with_anything_but_a_dictionary() {
             keep_alive: true,
             old: false,
             secure: false,
+            length: 0,
+            begun: b"",
         };
         let answer = body(&site.answer(&request).0);
         let kinds = ["failure reason", "peers", "files"].map(|key| answer.get(key));

@@ -489,6 +489,8 @@ fn head_is_answered_like_get_without_the_body_and_a_last_answer_says_so() {
             keep_alive,
             old: false,
             secure: false,
+            length: 0,
+            begun: b"",
         };
         let mut out = Vec::new();
         let done = goat::net::http::answer(

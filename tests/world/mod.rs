@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::Cursor;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
@@ -502,7 +503,7 @@ impl Site {
             assert!(out.is_empty(), "what is not answered yet is not begun");
             turns += 1;
             if page {
-                (PAGES.answer)(&self.tracker, request, &mut out).unwrap();
+                (PAGES.answer)(&self.tracker, request, &mut Cursor::new(&mut out)).unwrap();
                 break;
             }
         }
@@ -532,6 +533,8 @@ impl Site {
             keep_alive: true,
             old: false,
             secure: false,
+            length: 0,
+            begun: b"",
         })
     }
 

@@ -8,16 +8,19 @@ use serde::Serialize;
 
 use super::{Answer, Call};
 use crate::auth::Failure;
+use crate::log::{clean, log};
 use crate::net::http::ReadWrite;
 use crate::net::message::Request;
 use crate::rules::limits::sharer;
 use crate::store::{self, MAX_PENDING_BY_ONE, Suggestion};
 use crate::sync::lock;
-use crate::torrent::metainfo::Metainfo;
+use crate::torrent::metainfo::{File, Metainfo, files};
 use crate::torrent::{self, InfoHash, Torrent};
 use crate::tracker::announce_urls;
 
-/// Held while a torrent that was sent is taken apart, for that may take some 50 MB.
+/// The most files of a torrent that are listed.
+const MAX_FILES: usize = 1_000;
+/// Held while a torrent is taken apart, for that may take some 50 MB.
 static READING: Mutex<()> = Mutex::new(());
 
 /// What became of a torrent that a member sent.
@@ -47,13 +50,22 @@ impl Call<'_> {
         Ok(Answer { media: "application/x-bittorrent", body, next: None, name: Some(format!("{}.torrent", file.name)) })
     }
 
+    /// The files of a torrent, as far as they are known and listed.
+    pub(super) fn contents(&self, id: u32) -> Result<Option<Vec<File>>, Failure> {
+        let kept = self.tracker.store.metainfo(id)?;
+        let _turn = lock(&READING);
+        let mut found = kept.and_then(|kept| files(&kept.info).ok());
+        found.iter_mut().for_each(|files| files.truncate(MAX_FILES));
+        Ok(found)
+    }
+
     /// Registers the torrent that a member sends.
     pub(super) fn upload(&self, request: &Request, stream: &mut dyn ReadWrite) -> Result<Answer, Failure> {
         let who = sharer(&self.tracker.config, request.client(self.tracker));
         let full = |_| Failure(503, "Too many torrents are being sent: try again in a minute".into());
         let _room = self.tracker.limits.uploads.acquire(who, request.length).map_err(full)?;
         let sent = receive(request, stream)?;
-        let _turn = lock(&READING);
+        let turn = lock(&READING);
         let wrong = |why| Failure(400, format!("This is {why}"));
         let changed = !torrent::read_small(&sent).map_err(wrong)?.private;
         let file =
@@ -61,6 +73,7 @@ impl Call<'_> {
         let torrent = torrent::read_small(&file).map_err(wrong)?;
         let large = || Failure(413, "A torrent may have 8 MiB".into());
         let kept = Metainfo::of(&file).map_err(wrong)?.ok_or_else(large)?;
+        drop(turn);
         let (row, new) = self.register(&torrent, &kept)?;
         let store::Torrent { id, info_hash, name, size, verified, .. } = row;
         Answer::json(&Uploaded { id, info_hash, name, size, verified, new, changed })
@@ -91,6 +104,10 @@ impl Call<'_> {
             }
             let second = second.filter(|second| *second != known);
             store.describe_file(&known, second.as_ref(), &torrent.name, torrent.size)?;
+            if new && self.tracker.config.verified {
+                let (name, who) = (clean(&torrent.name), clean(&self.user.name));
+                log(format!("{who} has sent the torrent {name}: to approve it, `goat file approve {info_hash}`"));
+            }
         }
         let row = find()?.ok_or_else(gone)?;
         store.keep_metainfo(&row.info_hash, self.user.id, kept)?;
