@@ -34,8 +34,8 @@ _goat() {
             goat,import)
                 cmd="goat__subcmd__import"
                 ;;
-            goat,node)
-                cmd="goat__subcmd__node"
+            goat,log)
+                cmd="goat__subcmd__log"
                 ;;
             goat,restore)
                 cmd="goat__subcmd__restore"
@@ -88,9 +88,6 @@ _goat() {
             goat__subcmd__file,show)
                 cmd="goat__subcmd__file__subcmd__show"
                 ;;
-            goat__subcmd__node,list)
-                cmd="goat__subcmd__node__subcmd__list"
-                ;;
             goat__subcmd__user,add)
                 cmd="goat__subcmd__user__subcmd__add"
                 ;;
@@ -134,7 +131,7 @@ _goat() {
 
     case "${cmd}" in
         goat)
-            opts="-V -h --config --version --help run check stats user file client node torrent backup restore import help"
+            opts="-V -h --config --version --help run check stats user file client torrent log backup restore import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -600,12 +597,16 @@ _goat() {
             return 0
             ;;
         goat__subcmd__file__subcmd__revoke)
-            opts="-h --json --config --help"
+            opts="-h --reason --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -730,38 +731,9 @@ _goat() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        goat__subcmd__node)
-            opts="-h --config --help list"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --config)
-                    local oldifs
-                    if [ -n "${IFS+x}" ]; then
-                        oldifs="$IFS"
-                    fi
-                    IFS=$'\n'
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    if [ -n "${oldifs+x}" ]; then
-                        IFS="$oldifs"
-                    fi
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o filenames
-                    fi
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        goat__subcmd__node__subcmd__list)
+        goat__subcmd__log)
             opts="-h --json --config --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

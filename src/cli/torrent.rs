@@ -28,10 +28,7 @@ pub fn copy(call: &Call) -> Done {
     let file = path.exists().then(|| load_torrent(path)).transpose().map_err(wrong)?;
     file.as_deref().map(torrent::read).transpose().map_err(wrong)?;
     let (config, store) = call.open()?;
-    let bytes = match file {
-        Some(bytes) => bytes,
-        None => kept(&config, &store, source)?,
-    };
+    let bytes = file.map_or_else(|| kept(&config, &store, source), Ok)?;
     let torrent = torrent::read(&bytes).map_err(wrong)?;
     let made = |passkey: &str| torrent::copy_for(&bytes, &announce_urls(&config, passkey)).map_err(wrong);
     let mut copies: Vec<Copy> = Vec::new();

@@ -12,7 +12,8 @@ use crate::torrent::metainfo::files;
 /// What a torrent is to be, which somebody looks for.
 #[derive(Default)]
 pub(crate) struct Search {
-    pub(super) words: Vec<Words>,
+    /// Each is any of the words from one to another, in their order.
+    pub(super) words: Vec<(String, String)>,
     /// Nothing is taken off for what is downloaded of it.
     pub free: bool,
     /// This member has announced it, or has sent it.
@@ -21,12 +22,6 @@ pub(crate) struct Search {
     pub kept: bool,
     /// An operator has approved it, or it is theirs.
     pub verified: bool,
-}
-
-/// The words, in their order, from one to another.
-pub(super) struct Words {
-    first: String,
-    last: String,
 }
 
 /// The most words that are looked for at a time.
@@ -49,7 +44,7 @@ impl Search {
     pub(crate) fn new(text: &str) -> Search {
         let range = |first: String| {
             let last = if first.chars().count() < PREFIX { first.clone() } else { format!("{first}\u{10ffff}") };
-            Words { first, last }
+            (first, last)
         };
         Search { words: words(text).take(MAX_WORDS).map(range).collect(), ..Search::default() }
     }
@@ -76,9 +71,9 @@ impl Search {
         if self.free {
             conditions.push("download_percent = 0".into());
         }
-        for word in &self.words {
+        for (first, last) in &self.words {
             conditions.push("files.id IN (SELECT file_id FROM words WHERE word >= ? AND word <= ?)".into());
-            values.extend([Value::Text(&word.first), Value::Text(&word.last)]);
+            values.extend([Value::Text(first), Value::Text(last)]);
         }
         (if conditions.is_empty() { "1 = 1".into() } else { conditions.join(" AND ") }, values)
     }

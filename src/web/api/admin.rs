@@ -1,6 +1,5 @@
 //! What administrators do to members, torrents and clients. All of it is written down.
 
-use serde::Serialize;
 use serde_json::json;
 
 use super::{Answer, Call, number};
@@ -66,24 +65,13 @@ impl Call<'_> {
         let admin = self.query.value("admin").as_deref() == Some("true");
         let new = self.tracker.store.add_user(&name, self.amount("limit", 0)?, admin)?;
         let detail = if admin { "admin".into() } else { String::new() };
-        Ok(((name, detail), self.secrets(new.id, Some(new.passkey), Some(new.api_key))?))
+        Ok(((name, detail), self.secrets(new.id, Some(&new.passkey), Some(&new.api_key))?))
     }
 
     /// What is shown once.
-    fn secrets(&self, id: u32, passkey: Option<String>, api_key: Option<String>) -> Result<Answer, Failure> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Secrets {
-            id: u32,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            announce: Option<Vec<String>>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            passkey: Option<String>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            api_key: Option<String>,
-        }
-        let announce = passkey.as_deref().map(|passkey| announce_urls(&self.tracker.config, passkey));
-        Answer::json(&Secrets { id, announce, passkey, api_key })
+    fn secrets(&self, id: u32, passkey: Option<&str>, api_key: Option<&str>) -> Result<Answer, Failure> {
+        let announce = passkey.map(|passkey| announce_urls(&self.tracker.config, passkey));
+        Answer::json(&json!({ "id": id, "announce": announce, "passkey": passkey, "apiKey": api_key }))
     }
 
     fn on_user(&self, id: u32, verb: &str) -> Result<(Deed, Answer), Failure> {
@@ -115,8 +103,8 @@ impl Call<'_> {
                 detail = self.given("name")?;
                 store.rename_user(id, &detail)?;
             }
-            "passkey" => return Ok(((name, detail), self.secrets(id, Some(store.new_passkey(id)?), None)?)),
-            "key" => return Ok(((name, detail), self.secrets(id, None, Some(store.new_api_key(id)?))?)),
+            "passkey" => return Ok(((name, detail), self.secrets(id, Some(&store.new_passkey(id)?), None)?)),
+            "key" => return Ok(((name, detail), self.secrets(id, None, Some(&store.new_api_key(id)?))?)),
             "remove" => {
                 store.remove_user(id)?;
                 return Ok(((name, detail), Answer::json(&json!({}))?));
