@@ -143,8 +143,9 @@ pub fn methods(path: &str) -> &'static str {
         "/api/files" | "/api/users" => "GET, HEAD, POST",
         // What is done to one member or torrent, or to a client.
         _ => match path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>()[..] {
-            ["files", _, "torrent"] => "GET, HEAD",
-            ["users" | "files", _, _] | ["clients", _] => "POST",
+            ["files", _, "approve" | "revoke" | "rename" | "free" | "remove"]
+            | ["users", _, "ban" | "unban" | "limit" | "credit" | "admin" | "rename" | "passkey" | "key" | "remove"]
+            | ["clients", "approve" | "deny" | "remove"] => "POST",
             _ => "GET, HEAD",
         },
     }

@@ -210,7 +210,7 @@ fn members_are_administered_and_each_deed_is_written_down() {
             400,
         );
         refused(&post(&goat, &admin, "/api/users/999/ban", b""), 404);
-        refused(&post(&goat, &admin, &format!("{user}/praise"), b""), 404);
+        refused(&post(&goat, &admin, &format!("{user}/praise"), b""), 405);
         done(&goat, &admin, &format!("{user}/remove"));
         assert_eq!(get(&goat, &bertha, "/api/me").status, 401);
         goat.cli(&["user", "limit", "caro", "3"]);
