@@ -413,7 +413,8 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
             (&json!(true), &json!(0))
         );
         assert!(cli(&goat, &["user", "list", "--banned"]).contains(&name));
-        refusal(&mut goat, &anna.passkey, "Invalid passkey");
+        let told = "Invalid passkey: a \"reason\" \u{2665}";
+        refusal(&mut goat, &anna.passkey, told);
         if running {
             // Nobody is sent to a banned member any more.
             let mut announce = Announce::new(&bert.passkey, info_hash(1), 2);
