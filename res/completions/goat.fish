@@ -35,6 +35,7 @@ complete -c goat -n "__fish_goat_needs_command" -f -a "file" -d 'torrents'
 complete -c goat -n "__fish_goat_needs_command" -f -a "client" -d 'clients that are allowed'
 complete -c goat -n "__fish_goat_needs_command" -f -a "node" -d 'goats'
 complete -c goat -n "__fish_goat_needs_command" -f -a "torrent" -d 'write a member\'s copy of a torrent, with their announce URLs'
+complete -c goat -n "__fish_goat_needs_command" -f -a "log" -d 'list what administrators did'
 complete -c goat -n "__fish_goat_needs_command" -f -a "backup" -d 'copy the database into a file; the tracker may be running'
 complete -c goat -n "__fish_goat_needs_command" -f -a "restore" -d 'replace the database with a backup; the tracker must not be running'
 complete -c goat -n "__fish_goat_needs_command" -f -a "import" -d 'import members with passkeys, or torrents, from another tracker'
@@ -80,7 +81,7 @@ complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l secrets -d 'passkey and announce URLs as well'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l reason -d 'for other operators' -r
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l reason -d 'what the member is told' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from ban" -s h -l help -d 'Print help'
@@ -117,7 +118,7 @@ complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subc
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "show" -d 'show a torrent: its swarm, factors and totals'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "approve" -d 'approve a torrent that is registered'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "rename" -d 'give a torrent another name'
-complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "revoke" -d 'withdraw the approval of a torrent'
+complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "revoke" -d 'withdraw the approval of a torrent, or refuse it'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "remove" -d 'remove a torrent; members keep their totals'
 complete -c goat -n "__fish_goat_using_subcommand file; and not __fish_seen_subcommand_from add list show approve rename revoke remove free" -f -a "free" -d 'set the percentages credited from now on; freeleech by default'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from add" -l private -d 'write a copy with the private flag, and register that copy' -r -F
@@ -148,6 +149,7 @@ complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from rename" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from rename" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from rename" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l reason -d 'for the member who sent it' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
@@ -193,6 +195,9 @@ complete -c goat -n "__fish_goat_using_subcommand torrent" -l config -d 'instead
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l force -d 'overwrite a file that exists, whatever it is'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand torrent" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand log" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand log" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand log" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand backup" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand backup" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand restore" -l config -d 'instead of ~/.config/goat/config.json' -r -F

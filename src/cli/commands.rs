@@ -203,7 +203,7 @@ fn clients() -> [Entry; 4] {
     ]
 }
 
-fn community() -> [Entry; 6] {
+fn community() -> [Entry; 7] {
     let out = option("out", "OUT.torrent", "where to write the copy, or - for stdout; default TORRENT@NAME.torrent");
     let everybody = option("for-all", "DIR", "write a copy for each member who is not banned into this folder");
     let copied = [

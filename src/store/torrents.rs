@@ -123,7 +123,6 @@ pub struct FileName {
 pub(super) const FILE_COLUMNS: &str = "id, info_hash, verified, create_time, update_time, completed, name, size, \
     upload_percent, download_percent, CASE WHEN suggested > 0 THEN suggested END, \
     COALESCE(CASE WHEN suggested_by > 0 THEN (SELECT username FROM users WHERE users.id = suggested_by) END, ''), verified = 0 AND suggested < 0, info_hash_v2, \
-
     (SELECT files FROM torrents WHERE file_id = files.id), \
     (SELECT username FROM torrents t JOIN users u ON u.id = t.user_id WHERE t.file_id = files.id), \
     NULLIF(refusal, '')";
