@@ -253,7 +253,7 @@ fn take_the_tour() {
             ["goat", "file", "add", ..] => torrent = said[..40].to_string(),
             ["goat", "user", "ban", ..] => {
                 wait_until("the ban", || {
-                    asked(&passkeys[0], &torrent) == "Invalid passkey"
+                    asked(&passkeys[0], &torrent) == "Invalid passkey: never seeds"
                 });
                 banned = true;
                 // A real client is told the same.

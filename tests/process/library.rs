@@ -116,7 +116,7 @@ pub fn torrent(name: &str, bytes: usize) -> Vec<u8> {
         "d8:announce9:http://x/4:infod6:lengthi{pieces}e4:name{}:{name}",
         name.len()
     );
-    let middle = format!("12:piece lengthi16384e6:pieces{pieces}:");
+    let middle = format!("12:piece lengthi20e6:pieces{pieces}:");
     [
         head.as_bytes(),
         middle.as_bytes(),
