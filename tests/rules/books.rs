@@ -2281,6 +2281,7 @@ impl<'a> Books<'a> {
     fn beside(&self) -> Books<'a> {
         let (folder, mut config) = (Folder::new(), self.tracker.config.clone());
         config.file = folder.join("config.json");
+        config.state = folder.path().to_path_buf();
         let journal = goat::books::journal::path(&config);
         Books::start(Down {
             database: self.database,
