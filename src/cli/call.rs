@@ -85,7 +85,8 @@ impl Call {
     }
 
     /// Writes down that this command was done, to whom or what, and with which options.
-    pub fn note(&self, store: &Store, whom: &str) -> Done {
+    /// Where that fails, what was done must still be shown.
+    pub fn note(&self, store: &Store, whom: &str) {
         let given = |id: &&Id| self.matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
         let option = |id: &Id| {
             let values = self.matches.get_raw(id.as_str()).into_iter().flatten().map(|value| value.to_string_lossy());
@@ -94,7 +95,11 @@ impl Call {
         let detail: Vec<String> =
             self.matches.ids().filter(given).filter(|id| !UNSAID.contains(&id.as_str())).map(option).collect();
         let (what, whom, detail) = (self.name.clone(), whom.to_string(), detail.join(" "));
-        Ok(store.note(&Action { id: 0, time: now(), who: String::new(), what, whom, detail })?)
+        let action = Action { id: 0, time: now(), who: String::new(), what, whom, detail };
+        if let Err(e) = store.note(&action) {
+            let e = words(&e.to_string());
+            let _ = writeln!(io::stderr(), "goat: this was done, but is missing in `{}`: {e}", config::command("log"));
+        }
     }
 
     /// A complaint about words that clap cannot judge.

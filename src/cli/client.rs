@@ -32,14 +32,14 @@ fn said(call: &Call, text: &str, approved: bool) -> Done {
 pub fn approve(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
     store.set_client(prefix, true)?;
-    call.note(&store, prefix)?;
+    call.note(&store, prefix);
     said(call, "is allowed", true)
 }
 
 pub fn deny(call: &Call) -> Done {
     let (prefix, store) = prefix(call)?;
     store.set_client(prefix, false)?;
-    call.note(&store, prefix)?;
+    call.note(&store, prefix);
     // Approval is by any prefix, so this one may not matter.
     let clients = store.clients()?;
     match clients.iter().find(|client| client.approved && prefix.starts_with(&client.client)) {
@@ -57,6 +57,6 @@ pub fn remove(call: &Call) -> Done {
         let message = format!("there is no client {prefix}: `{}` shows what there is", command("client list"));
         return Err(Failure::Failed(message));
     }
-    call.note(&store, prefix)?;
+    call.note(&store, prefix);
     said(call, "is forgotten", false)
 }

@@ -177,7 +177,7 @@ pub fn import(call: &Call) -> Done {
         wrong(e.to_string())
     })?;
     let imported = rows.len() as u64;
-    call.note(&store, &count(imported, "row"))?;
+    call.note(&store, &count(imported, "row"));
     let mut text = format!("{} imported", count(imported, "row"));
     if let Some(out) = keys {
         text += &format!("; their API keys are in {out}, and are not shown again");

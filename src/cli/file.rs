@@ -129,7 +129,7 @@ pub fn add(call: &Call) -> Done {
         let id = store.add_file(info_hash, second.as_ref(), name, *size)?.id;
         kept.as_ref().map(|kept| store.keep_metainfo(info_hash, 0, kept)).transpose()?;
         let file = read(&config, &store, id)?;
-        call.note(&store, &label(&file))?;
+        call.note(&store, &label(&file));
         let large = if kept.is_none() && !name.is_empty() { TOO_LARGE } else { "" };
         let text = format!("{info_hash}  {}  registered and verified\n{large}", clean(&file.name));
         match (call.json(), new.len()) {
@@ -171,12 +171,12 @@ pub fn approve(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let approved = if all {
         let approved = store.approve_pending()?;
-        call.note(&store, &count(approved, "torrent"))?;
+        call.note(&store, &count(approved, "torrent"));
         approved
     } else {
         let file = find(&config, &store, call.argument("HASH"))?;
         store.set_verified(file.id, true, "")?;
-        call.note(&store, &label(&file))?;
+        call.note(&store, &label(&file));
         u64::from(!file.verified)
     };
     done(&format!("{} approved", count(approved, "torrent")), &json!({ "approved": approved }), call.json())
@@ -193,7 +193,7 @@ fn change(call: &Call, change: impl FnOnce(&Store, u32) -> Result<(), Error>, sa
     let file = find(&config, &store, call.argument("HASH"))?;
     let id = file.id;
     change(&store, id)?;
-    call.note(&store, &label(&file))?;
+    call.note(&store, &label(&file));
     let file = read(&config, &store, id)?;
     done(&format!("{}  {}  {said}", file.info_hash, clean(&file.name)), &file, call.json())
 }
@@ -221,11 +221,11 @@ pub fn remove(call: &Call) -> Done {
         let by = by.map(|name| super::user::find(&config, &store, name)).transpose()?;
         let removed = store.remove_pending(by.map(|user| user.id))?;
         let text = format!("{} removed", count(removed, "torrent"));
-        call.note(&store, &count(removed, "torrent"))?;
+        call.note(&store, &count(removed, "torrent"));
         return done(&text, &json!({ "removed": removed }), call.json());
     }
     let file = find(&config, &store, call.argument("HASH"))?;
     store.remove_file(file.id)?;
-    call.note(&store, &label(&file))?;
+    call.note(&store, &label(&file));
     done(&format!("{}  {}  is removed", file.info_hash, clean(&file.name)), &file, call.json())
 }

@@ -39,7 +39,7 @@ pub fn add(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let name = call.argument("NAME");
     let NewUser { id, passkey, api_key } = store.add_user(name, limit, call.on("admin"))?;
-    call.note(&store, name)?;
+    call.note(&store, name);
     secrets(&config, id, name, &passkey, Some(&api_key), call.json())
 }
 
@@ -47,7 +47,7 @@ pub fn passkey(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
     let passkey = store.new_passkey(user.id)?;
-    call.note(&store, &user.name)?;
+    call.note(&store, &user.name);
     secrets(&config, user.id, &user.name, &passkey, None, call.json())
 }
 
@@ -55,7 +55,7 @@ pub fn key(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
     let api_key = store.new_api_key(user.id)?;
-    call.note(&store, &user.name)?;
+    call.note(&store, &user.name);
     secrets(&config, user.id, &user.name, &user.passkey, Some(&api_key), call.json())
 }
 
@@ -100,7 +100,7 @@ fn change(
     let (config, store) = call.open()?;
     let User { id, name, .. } = find(&config, &store, call.argument("NAME"))?;
     change(&store, id)?;
-    call.note(&store, &name)?;
+    call.note(&store, &name);
     let user = read(&config, &store, id)?;
     done(&format!("{} {}", clean(&user.name), said(&user)), &user, call.json())
 }
@@ -146,6 +146,6 @@ pub fn remove(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let user = find(&config, &store, call.argument("NAME"))?;
     store.remove_user(user.id)?;
-    call.note(&store, &user.name)?;
+    call.note(&store, &user.name);
     done(&format!("{} is removed", clean(&user.name)), &user, call.json())
 }

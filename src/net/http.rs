@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::metrics::{Asked, Transport};
-use crate::net::message::{HSTS, Request, split};
+use crate::net::message::{HSTS, Request, pairs, split};
 use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Want, peers_wanted};
 use crate::random::Rng;
 use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
@@ -250,11 +250,6 @@ impl Params {
             },
         })
     }
-}
-
-/// The parameters of a query, still encoded.
-fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// What stands for a value that cannot be decoded: no word and no number.

@@ -14,6 +14,11 @@ const MAX_UPLOAD: usize = 8 * 1024 * 1024;
 pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
 pub const MAX_HEADERS: usize = 64;
 
+/// The parameters of a query, still encoded.
+pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
 /// Splits a request's target into its path and its query.
 pub fn split(target: &str) -> (&str, &str) {
     // A proxy may send the whole URL (RFC 9112, section 3.2.2).

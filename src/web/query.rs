@@ -1,6 +1,7 @@
 //! What may follow the question mark of a call.
 
 use crate::auth::Failure;
+use crate::net::message::pairs;
 use crate::store::{Order, Page};
 
 /// The most rows of a list in one answer, and how many there are unless `limit` says otherwise.
@@ -84,10 +85,6 @@ impl<'a> Query<'a> {
         rows.truncate(self.limit);
         rows.last().filter(|_| more).map(|last| self.next(id(last)))
     }
-}
-
-fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// The text of a value, in which a plus is a space.

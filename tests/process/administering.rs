@@ -118,7 +118,8 @@ fn members_are_administered_and_each_deed_is_written_down() {
             (&banned["banned"], &banned["banReason"]),
             (&json!(true), &json!("sold invites & more"))
         );
-        // The member is told why, where they sign in and in their client.
+        // A second ban keeps the reason of the first, and the member is told it where they sign in and in their client.
+        done(&goat, &admin, &format!("{user}/ban"));
         let said = refused(&get(&goat, &berta, "/api/me"), 403);
         assert_eq!(said, "This user is banned: sold invites & more");
         wait_until("the ban", || {
@@ -187,6 +188,13 @@ fn members_are_administered_and_each_deed_is_written_down() {
             done(&goat, &admin, &format!("{user}/admin?on=true"))["admin"],
             true
         );
+        assert_eq!(
+            refused(
+                &post(&goat, &admin, &format!("{user}/admin?on=yes"), b""),
+                400
+            ),
+            "Invalid on: true or false"
+        );
         // The last administrator stays one, and what is wrong is said.
         done(&goat, &admin, &format!("{user}/admin?on=false"));
         let own = format!("/api/users/{}", admin.id);
@@ -239,6 +247,7 @@ fn members_are_administered_and_each_deed_is_written_down() {
                 "user credit",
                 "user limit",
                 "user unban",
+                "user ban",
                 "user ban"
             ],
             "what was refused is not there"

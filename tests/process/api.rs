@@ -139,7 +139,7 @@ fn good(goat: &Goat, user: &User, path: &str) -> Value {
     answer.json()
 }
 
-fn add_admin(goat: &Goat, name: &str) -> User {
+pub fn add_admin(goat: &Goat, name: &str) -> User {
     let user = goat.json(&["user", "add", name, "--admin"]);
     let text = |key: &str| user[key].as_str().unwrap().to_string();
     User {

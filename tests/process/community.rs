@@ -345,7 +345,7 @@ fn asked(passkey: &str, torrent: &str) -> String {
 // ---- Every command.
 
 /// What a command printed, which must have succeeded without a word on stderr.
-fn cli(goat: &Goat, words: &[&str]) -> String {
+pub fn cli(goat: &Goat, words: &[&str]) -> String {
     let (status, stdout, stderr) = goat.cli(words);
     assert_eq!(
         (status.code(), stderr.as_str()),
@@ -356,7 +356,7 @@ fn cli(goat: &Goat, words: &[&str]) -> String {
 }
 
 /// Why a command could not.
-fn refused(goat: &Goat, words: &[&str]) -> String {
+pub fn refused(goat: &Goat, words: &[&str]) -> String {
     let (status, stdout, stderr) = goat.cli(words);
     assert_eq!(
         (status.code(), stdout.as_str()),

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 
+use crate::api::add_admin;
 use crate::common::{
     Announce, Bencode, Database, Goat, PATIENCE, User, basic, installed, skip, wait_until,
 };
@@ -85,17 +86,6 @@ pub fn sent(goat: &Goat, user: &User, torrent: &[u8]) -> Value {
 pub fn refused(answer: &Answer, status: u16) -> String {
     assert_eq!(answer.status, status, "{}", answer.text());
     answer.json()["error"].as_str().unwrap().into()
-}
-
-fn add_admin(goat: &Goat, name: &str) -> User {
-    let user = goat.json(&["user", "add", name, "--admin"]);
-    let text = |key: &str| user[key].as_str().unwrap().to_string();
-    User {
-        id: user["id"].as_i64().unwrap(),
-        name: name.into(),
-        passkey: text("passkey"),
-        api_key: text("apiKey"),
-    }
 }
 
 /// A goat with the API, an administrator and two members.

@@ -12,26 +12,7 @@ use crate::common::{
     AGENT, Announce, Database, Folder, Goat, basic, hex, http_get, http_post, info_hash, skip,
     wait_until,
 };
-
-fn cli(goat: &Goat, words: &[&str]) -> String {
-    let (status, stdout, stderr) = goat.cli(words);
-    assert_eq!(
-        (status.code(), stderr.as_str()),
-        (Some(0), ""),
-        "{words:?}: {stdout}"
-    );
-    stdout
-}
-
-fn refused(goat: &Goat, words: &[&str]) -> String {
-    let (status, stdout, stderr) = goat.cli(words);
-    assert_eq!(
-        (status.code(), stdout.as_str()),
-        (Some(1), ""),
-        "{words:?}: {stderr}"
-    );
-    stderr
-}
+use crate::community::{cli, refused};
 
 fn write(goat: &Goat, name: &str, text: &str) -> String {
     let file = goat.folder.join(name);

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Answer, Call, number};
 use crate::auth::Failure;
+use crate::log::{clean, log};
 use crate::protocol::Factors;
 use crate::store::{Action, Page, Who};
 use crate::tracker::announce_urls;
@@ -35,7 +36,12 @@ impl Call<'_> {
             _ => return Err(super::undefined()),
         };
         let ((whom, detail), who) = (deed, self.user.name.clone());
-        self.tracker.store.note(&Action { id: 0, time: self.now, who, what, whom, detail })?;
+        let action = Action { id: 0, time: self.now, who, what, whom, detail };
+        // What was done must still be answered: there may be keys in it that are shown once.
+        if let Err(e) = self.tracker.store.note(&action) {
+            let Action { who, what, whom, .. } = &action;
+            log(format!("{} of {} by {} was done, but is missing in `goat log`: {e}", what, clean(whom), clean(who)));
+        }
         Ok(answer)
     }
 
@@ -50,6 +56,11 @@ impl Call<'_> {
         self.query.value(name).map_or(Ok(otherwise), |text| text.parse().map_err(|_| wrong()))
     }
 
+    fn flag(&self, name: &str) -> Result<Option<bool>, Failure> {
+        let wrong = |_| Failure(400, format!("Invalid {name}: true or false"));
+        self.query.value(name).map(|text| text.parse().map_err(wrong)).transpose()
+    }
+
     fn reason(&self) -> Result<String, Failure> {
         let reason = self.query.value("reason").unwrap_or_default();
         let good = reason.chars().count() <= 255 && !reason.contains(char::is_control);
@@ -62,8 +73,8 @@ impl Call<'_> {
 
     fn add_user(&self) -> Result<(Deed, Answer), Failure> {
         let name = self.given("name")?;
-        let admin = self.query.value("admin").as_deref() == Some("true");
-        let new = self.tracker.store.add_user(&name, self.amount("limit", 0)?, admin)?;
+        let admin = self.flag("admin")?.unwrap_or(false);
+        let new = self.tracker.store.add_user(&name, self.amount("torrents", 0)?, admin)?;
         let detail = if admin { "admin".into() } else { String::new() };
         Ok(((name, detail), self.secrets(new.id, Some(&new.passkey), Some(&new.api_key))?))
     }
@@ -82,7 +93,8 @@ impl Call<'_> {
         match verb {
             "ban" => {
                 detail = self.reason()?;
-                store.ban(id, Some(&detail))?;
+                // Without one, the reason that was given before stays.
+                store.ban(id, Some(detail.as_str()).filter(|reason| !reason.is_empty()))?;
             }
             "unban" => store.unban(id)?,
             "limit" => {
@@ -96,8 +108,9 @@ impl Call<'_> {
                 store.credit(id, uploaded, downloaded)?;
             }
             "admin" => {
-                detail = self.given("on")?;
-                store.set_admin(id, detail == "true")?;
+                let on = self.flag("on")?.ok_or_else(|| Failure(400, "on is missing".into()))?;
+                detail = on.to_string();
+                store.set_admin(id, on)?;
             }
             "rename" => {
                 detail = self.given("name")?;
