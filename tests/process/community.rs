@@ -1127,8 +1127,9 @@ fn lists_are_sorted_and_filtered(database: &Database) {
             "UPDATE files SET name = '{name}', size = {size}, completed = {completed} WHERE id = {number}"
         ));
     }
+    let start = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     for (file, left, active, time) in [(1, 0, 1, 3), (2, 1, 1, 1), (2, 1, 1, 1), (3, 0, 0, 2)] {
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + time;
+        let now = start + time;
         let user = database.number("SELECT count(*) FROM peers") + 1;
         let closed = if active == 1 { 0 } else { now };
         database.sql(&format!(
