@@ -198,13 +198,6 @@ impl Access {
         read(&self.users).by_id.get(&id).cloned()
     }
 
-    /// Counts one active torrent less for a user.
-    pub fn left(&self, id: u32) {
-        if let Some(user) = self.by_id(id) {
-            user.leave();
-        }
-    }
-
     /// Replaces the approved prefixes of User-Agents and peer ids.
     pub fn set_clients(&self, prefixes: Vec<Box<[u8]>>) {
         *write(&self.clients) = prefixes;

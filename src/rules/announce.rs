@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ring::digest::{Context, SHA256};
 
 use crate::books::session::LATE;
-use crate::books::{Known, Session, SessionKey, State, hear};
+use crate::books::{Known, Ledger, Session, SessionKey, State, hear};
 use crate::config::Config;
 use crate::protocol::{Addresses, Announce, Event, Peers, Refusal, Reply, Scrape, ip4, ip6, network};
 use crate::random::Rng;
@@ -325,80 +325,60 @@ fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
 /// one.
 pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32, records: &mut Vec<u8>) {
     let silence = silence(config);
-    let deadline = now.saturating_sub(silence);
+    let Shard { torrents, ledger, closed, .. } = shard;
     let closing = |session: &Session| session.last_seen().saturating_add(silence);
-    remove_where(access, shard, closing, records, |swarm, gone| swarm.expire(deadline, gone));
-    let Shard { closed, ledger, .. } = shard;
+    let deadline = |_: &Session| now.saturating_sub(silence);
+    remove(access, torrents, closed, ledger, (deadline, closing), records);
     closed.retain(|key, known| now.saturating_sub(known.closed) <= LATE || ledger.has(key, known.session.life));
 }
 
 /// Takes the sessions of some users out of one shard, as a ban or a removal demands.
 pub fn drop_users(access: &Access, shard: &mut Shard, users: &HashSet<u32>, now: u32, records: &mut Vec<u8>) {
-    let which = |user: u32| users.contains(&user);
-    remove_where(access, shard, |_| now, records, |swarm, gone| swarm.remove_users(which, gone));
+    let Shard { torrents, ledger, closed, .. } = shard;
+    let deadline = |session: &Session| if users.contains(&session.user) { u32::MAX } else { 0 };
+    remove(access, torrents, closed, ledger, (deadline, |_: &Session| now), records);
 }
 
 /// Forgets a torrent and its sessions.
 pub fn drop_torrent(access: &Access, shard: &mut Shard, info_hash: &InfoHash, now: u32, records: &mut Vec<u8>) {
-    let Some(mut torrent) = shard.torrents.remove(info_hash) else { return };
-    let mut removal = Removal { access, shard, closing: |_: &Session| now, records };
-    removal.remove(info_hash, &mut torrent, |swarm, gone| swarm.remove_users(|_| true, gone));
+    let Shard { torrents, ledger, closed, .. } = shard;
+    let mut torrent = torrents.remove_entry(info_hash);
+    let torrent = torrent.iter_mut().map(|(info_hash, torrent)| (&*info_hash, torrent));
+    remove(access, torrent, closed, ledger, (|_: &Session| u32::MAX, |_: &Session| now), records);
 }
 
-fn remove_where(
+/// Takes sessions out of the swarms of torrents, and notes what the books must hold of them: those that have not
+/// announced since their deadline, and are then closed at another time, both in seconds since 1970.
+fn remove<'a>(
     access: &Access,
-    shard: &mut Shard,
-    closing: impl Fn(&Session) -> u32,
+    torrents: impl IntoIterator<Item = (&'a InfoHash, &'a mut Torrent)>,
+    closed: &mut HashMap<SessionKey, Known>,
+    ledger: &mut Ledger,
+    (deadline, closing): (impl Fn(&Session) -> u32, impl Fn(&Session) -> u32),
     records: &mut Vec<u8>,
-    which: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses)),
 ) {
-    let mut torrents = std::mem::take(&mut shard.torrents);
-    let mut removal = Removal { access, shard, closing, records };
-    torrents.iter_mut().for_each(|(info_hash, torrent)| removal.remove(info_hash, torrent, &which));
-    shard.torrents = torrents;
-}
-
-/// What it takes to take sessions out of swarms.
-struct Removal<'a, C> {
-    access: &'a Access,
-    shard: &'a mut Shard,
-    /// When a session is closed that leaves, in seconds since 1970.
-    closing: C,
-    records: &'a mut Vec<u8>,
-}
-
-impl<C: Fn(&Session) -> u32> Removal<'_, C> {
-    /// Takes sessions out of a torrent's swarm, and notes what the books must hold of it.
-    fn remove(
-        &mut self,
-        info_hash: &InfoHash,
-        torrent: &mut Torrent,
-        which: impl Fn(&mut Swarm, &mut dyn FnMut(Session, Addresses)),
-    ) {
-        let Some(swarm) = &mut torrent.swarm else { return };
-        let mut gone = Vec::new();
-        which(swarm, &mut |session, at| gone.push((session, at)));
+    for (info_hash, torrent) in torrents {
+        let Some(swarm) = &mut torrent.swarm else { continue };
+        let mut gone = swarm.expire(&deadline);
         for (session, at) in &gone {
             // It may only have lost one of its two addresses.
             let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
-            let mut state = State::closed(*session, *at, (self.closing)(session));
+            let mut state = State::closed(*session, *at, closing(session));
             match still {
                 Some((session, at)) => state.known = Known { session: *session, at, closed: 0 },
                 None => {
                     let key = SessionKey { file: torrent.id, user: session.user, peer_id: session.peer_id };
-                    self.shard.closed.insert(key, state.known);
+                    closed.insert(key, state.known);
                 }
             }
             state.factors = torrent.factors;
-            self.shard.ledger.note(info_hash, torrent.id, state, self.records);
+            ledger.note(info_hash, torrent.id, state, records);
         }
         // A user who had several clients here has left one torrent.
         gone.sort_unstable_by_key(|(session, _)| session.user);
         gone.dedup_by_key(|(session, _)| session.user);
-        for (session, _) in gone {
-            if !swarm.has(session.user, &session.peer_id) {
-                self.access.left(session.user);
-            }
+        for (session, _) in gone.iter().filter(|(session, _)| !swarm.has(session.user, &session.peer_id)) {
+            access.by_id(session.user).iter().for_each(|user| user.leave());
         }
         if swarm.is_empty() {
             torrent.swarm = None;

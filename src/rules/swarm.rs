@@ -232,19 +232,20 @@ impl Swarm {
         }
     }
 
-    /// Forgets addresses and sessions that have not announced since `deadline` (seconds since 1970), and
-    /// calls `gone` with each session that left or lost an address.
-    pub fn expire(&mut self, deadline: u32, mut gone: impl FnMut(Session, Addresses)) {
+    /// Forgets addresses and sessions that have not announced since the `deadline` of each session (seconds since 1970).
+    /// Returns each session that left or lost an address, as it was.
+    pub fn expire(&mut self, deadline: impl Fn(&Session) -> u32) -> Vec<(Session, Addresses)> {
+        let mut gone = Vec::new();
         for slot in (0..self.len()).rev() {
             let Some((session, mut at)) = self.get(slot) else {
                 continue;
             };
+            let deadline = deadline(session);
             if session.last_seen() < deadline {
-                let (session, at) = self.remove(slot);
-                gone(session, at);
+                gone.push(self.remove(slot));
             } else if session.seen.iter().any(|&seen| seen != 0 && seen < deadline) {
                 let mut session = *session;
-                let before = (session, at);
+                gone.push((session, at));
                 if session.seen[0] < deadline {
                     session.seen[0] = 0;
                     at.v4 = NO_ADDR4;
@@ -253,19 +254,9 @@ impl Swarm {
                     at.v6 = NO_ADDR6;
                 }
                 self.put(Some(slot), session, at);
-                gone(before.0, before.1);
             }
         }
-    }
-
-    /// Takes all sessions of some users out and calls `gone` with each.
-    pub fn remove_users(&mut self, which: impl Fn(u32) -> bool, mut gone: impl FnMut(Session, Addresses)) {
-        for slot in (0..self.len()).rev() {
-            if self.sessions.get(slot).is_some_and(|session| which(session.user)) {
-                let (session, at) = self.remove(slot);
-                gone(session, at);
-            }
-        }
+        gone
     }
 
     /// All sessions and their addresses, in no order.

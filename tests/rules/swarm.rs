@@ -1047,11 +1047,9 @@ fn apply(
             assert_eq!(removed, model.remove(&(user, peer_id)));
         }
         Change::RemoveUser(user) => {
-            let mut gone = BTreeSet::new();
-            swarm.remove_users(
-                |other| other == user,
-                |session, _| assert!(gone.insert((user, session.peer_id))),
-            );
+            let removed = swarm.expire(|s| if s.user == user { u32::MAX } else { 0 });
+            let gone: BTreeSet<_> = removed.iter().map(|(s, _)| (user, s.peer_id)).collect();
+            assert_eq!(gone.len(), removed.len());
             let owned = model
                 .keys()
                 .filter(|(owner, _)| *owner == user)
@@ -1061,10 +1059,9 @@ fn apply(
             model.retain(|(owner, _), _| *owner != user);
         }
         Change::Expire(deadline) => {
-            let mut gone = BTreeSet::new();
-            swarm.expire(deadline, |session, _| {
-                assert!(gone.insert((session.user, session.peer_id)))
-            });
+            let expired = swarm.expire(|_| deadline);
+            let gone: BTreeSet<_> = expired.iter().map(|(s, _)| (s.user, s.peer_id)).collect();
+            assert_eq!(gone.len(), expired.len());
             let silent = model
                 .iter()
                 .filter(|(_, (session, _))| session.last_seen() < deadline);
