@@ -24,27 +24,22 @@ pub enum Transport {
 pub(crate) const LISTENERS: [&str; 3] = ["http", "https", "udp"];
 
 /// What a request of a client asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// It was refused before that was read.
-    #[default]
-    Unknown,
     Announce(Event),
+    /// It was refused before that was read.
+    Unknown,
     Scrape,
 }
 
-/// The words for what was [`Asked`].
+/// The words for what was [`Asked`]: the [`Event`]s in their order, and the others.
 pub(crate) const EVENTS: [&str; 7] = ["none", "started", "stopped", "completed", "paused", "unknown", "scrape"];
 
 impl Asked {
     /// The place among [`EVENTS`].
     fn event(self) -> usize {
         match self {
-            Asked::Announce(Event::None) => 0,
-            Asked::Announce(Event::Started) => 1,
-            Asked::Announce(Event::Stopped) => 2,
-            Asked::Announce(Event::Completed) => 3,
-            Asked::Announce(Event::Paused) => 4,
+            Asked::Announce(event) => event as usize,
             Asked::Unknown => 5,
             Asked::Scrape => 6,
         }

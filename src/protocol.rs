@@ -18,7 +18,7 @@ pub enum Event {
 }
 
 /// An announce, as HTTP and UDP both understand it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
     pub info_hash: InfoHash,
     /// The client's own id.
@@ -162,7 +162,7 @@ impl Peers {
 }
 
 /// Which peers an announce asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
     pub count: usize,
     pub v4: bool,
@@ -181,16 +181,10 @@ pub const NO_ADDR4: Addr4 = [0; 6];
 pub const NO_ADDR6: Addr6 = [0; 18];
 
 /// Where a session can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     pub v4: Addr4,
     pub v6: Addr6,
-}
-
-impl Default for Addresses {
-    fn default() -> Addresses {
-        Addresses::NONE
-    }
 }
 
 impl Addresses {

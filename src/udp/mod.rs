@@ -55,38 +55,10 @@ pub struct Packet<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action<'a> {
     Connect,
-    Announce(Fields<'a>),
+    /// An announce, and what follows it: options (BEP 41).
+    Announce(Announce, &'a [u8]),
     /// Counts of these torrents, 20 bytes each.
     Scrape(&'a [[u8; 20]]),
-}
-
-/// What an announce says. Its IP address is left out: the sender's counts.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Fields<'a> {
-    pub info_hash: InfoHash,
-    /// The client's own id.
-    pub peer_id: PeerId,
-    pub downloaded: u64,
-    pub left: u64,
-    pub uploaded: u64,
-    /// 0 none, 1 completed, 2 started, 3 stopped.
-    pub event: u32,
-    /// How many peers; negative for the tracker's choice.
-    pub numwant: i32,
-    pub port: u16,
-    /// What follows the announce: options (BEP 41).
-    pub options: &'a [u8],
-}
-
-impl Fields<'_> {
-    fn event(&self) -> Event {
-        match self.event {
-            1 => Event::Completed,
-            2 => Event::Started,
-            3 => Event::Stopped,
-            _ => Event::None,
-        }
-    }
 }
 
 fn take_u32(data: &mut &[u8]) -> Option<u32> {
@@ -97,8 +69,8 @@ fn take_u64(data: &mut &[u8]) -> Option<u64> {
     take(data).map(u64::from_be_bytes)
 }
 
-/// Reads a datagram. `None` for whatever is no request: it is not answered.
-pub fn read(mut data: &[u8]) -> Option<Packet<'_>> {
+/// Reads a datagram of an address. `None` for whatever is no request: it is not answered.
+pub fn read(mut data: &[u8], ip: IpAddr) -> Option<Packet<'_>> {
     let data = &mut data;
     let connection = take_u64(data)?;
     let action = take_u32(data)?;
@@ -106,27 +78,8 @@ pub fn read(mut data: &[u8]) -> Option<Packet<'_>> {
     let action = match action {
         CONNECT if connection == PROTOCOL_ID => Action::Connect,
         ANNOUNCE => {
-            let info_hash = InfoHash(take(data)?);
-            let peer_id = PeerId(take(data)?);
-            let downloaded = take_u64(data)?;
-            let left = take_u64(data)?;
-            let uploaded = take_u64(data)?;
-            let event = take_u32(data)?;
-            let _ip = take_u32(data)?;
-            let _key = take_u32(data)?;
-            let numwant = take(data).map(i32::from_be_bytes)?;
-            let port = take(data).map(u16::from_be_bytes)?;
-            Action::Announce(Fields {
-                info_hash,
-                peer_id,
-                downloaded,
-                left,
-                uploaded,
-                event,
-                numwant,
-                port,
-                options: data,
-            })
+            let announce = announcement(data, ip)?;
+            Action::Announce(announce, data)
         }
         SCRAPE => {
             // Bytes after the last whole hash are for extensions to come: "clients and trackers should not
@@ -138,6 +91,25 @@ pub fn read(mut data: &[u8]) -> Option<Packet<'_>> {
         _ => return None,
     };
     Some(Packet { connection, transaction, action })
+}
+
+/// Takes what an announce says behind its transaction, in the order of BEP 15.
+fn announcement(data: &mut &[u8], ip: IpAddr) -> Option<Announce> {
+    let (info_hash, peer_id) = (InfoHash(take(data)?), PeerId(take(data)?));
+    let (downloaded, left, uploaded) = (take_u64(data)?, take_u64(data)?, take_u64(data)?);
+    let event = match take_u32(data)? {
+        1 => Event::Completed,
+        2 => Event::Started,
+        3 => Event::Stopped,
+        _ => Event::None,
+    };
+    // The sender's address counts.
+    let (_ip, _key) = (take_u32(data)?, take_u32(data)?);
+    let numwant = take(data).map(i32::from_be_bytes)?;
+    let port = take(data).map(u16::from_be_bytes)?;
+    let (v4, most) = if ip.is_ipv4() { (true, MAX_PEERS) } else { (false, MAX_PEERS6) };
+    let want = Want { count: peers_wanted(Some(numwant.into()), most), v4, v6: !v4, list: false };
+    Some(Announce { info_hash, peer_id, ip, port, uploaded, downloaded, left, event, udp: true, want })
 }
 
 /// The path and query that the options carry (BEP 41), joined if they are split. What cannot be read ends
@@ -263,7 +235,7 @@ impl Responder {
         let start = Instant::now();
         let now = self.tracker.clock.at(start);
         let metrics = &self.tracker.metrics;
-        let Some(Packet { connection, transaction, action }) = read(datagram) else {
+        let Some(Packet { connection, transaction, action }) = read(datagram, ip) else {
             metrics.datagram(Fate::Ignored);
             return Outcome::Silence;
         };
@@ -282,16 +254,14 @@ impl Responder {
                 metrics.datagram(Fate::Connect);
                 return Outcome::Answer;
             }
-            Action::Announce(fields) => {
+            Action::Announce(a, options) => {
                 if self.tracker.config.passkey {
-                    passkey = self::passkey(url_data(fields.options, &mut url));
+                    passkey = self::passkey(url_data(options, &mut url));
                 }
-                call.asked = Asked::Announce(fields.event());
+                call.asked = Asked::Announce(a.event);
                 call.passkey = passkey.unwrap_or(None);
-                call.info_hash = Some(fields.info_hash);
-                serve(&self.tracker, &call, wait, |now| {
-                    self.announce(transaction, fields, passkey?, ip, now, buffers, out)
-                })
+                call.info_hash = Some(a.info_hash);
+                serve(&self.tracker, &call, wait, |now| self.announce(transaction, a, passkey?, now, buffers, out))
             }
             Action::Scrape(hashes) => {
                 serve(&self.tracker, &call, wait, |now| self.scrape(transaction, hashes, ip, now, out))
@@ -305,37 +275,22 @@ impl Responder {
         Outcome::Answer
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn announce(
         &self,
         transaction: u32,
-        fields: &Fields,
+        a: &Announce,
         passkey: Option<&str>,
-        ip: IpAddr,
         now: u32,
         buffers: &mut Buffers,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let Tracker { config, access, swarms, .. } = &*self.tracker;
-        let (v4, most) = if ip.is_ipv4() { (true, MAX_PEERS) } else { (false, MAX_PEERS6) };
-        let a = Announce {
-            info_hash: fields.info_hash,
-            peer_id: fields.peer_id,
-            ip,
-            port: fields.port,
-            uploaded: fields.uploaded,
-            downloaded: fields.downloaded,
-            left: fields.left,
-            event: fields.event(),
-            udp: true,
-            want: Want { count: peers_wanted(Some(fields.numwant.into()), most), v4, v6: !v4, list: false },
-        };
         let stopping = a.event == Event::Stopped;
         let who = admit(config, access, &Visitor { agent: None, peer_id: Some(&a.peer_id.0), passkey, stopping })?;
-        let reply = announce(config, swarms, &who, &a, now, buffers)?;
+        let reply = announce(config, swarms, &who, a, now, buffers)?;
         write_announce(out, transaction, &reply, &buffers.peers);
         if config.passkey {
-            lock(&self.scrapers).remember(ip, now, config.interval);
+            lock(&self.scrapers).remember(a.ip, now, config.interval);
         }
         Ok(())
     }

@@ -14,14 +14,14 @@ use crate::common::{
     Announce, Database, Folder, Goat, PATIENCE, hex, info_hash, peer_id, scrape, skip, wait_until,
 };
 use goat::keeper::Writer;
-use goat::protocol::{Peers, Reply, Scrape};
+use goat::protocol::{self, Event, Peers, Reply, Scrape, Want};
 use goat::random::Rng;
 use goat::rules::access::User;
 use goat::rules::announce::Buffers;
 use goat::torrent::{InfoHash, PeerId};
 use goat::tracker::Tracker;
 use goat::udp::connection_id::ConnectionIds;
-use goat::udp::{self, Action, Fields, Outcome, Packet, Responder};
+use goat::udp::{self, Action, Outcome, Packet, Responder};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseResult, TestRng, TestRunner};
@@ -46,7 +46,7 @@ fn a_connect_request_is_read_back_whatever_follows_it() {
         |(transaction, rest)| {
             let datagram = [connect(transaction), rest].concat();
             prop_assert_eq!(
-                udp::read(&datagram),
+                udp::read(&datagram, HOME),
                 Some(packet(MAGIC, transaction, Action::Connect))
             );
             Ok(())
@@ -59,19 +59,35 @@ fn an_announce_is_read_back_with_the_options_that_follow_it() {
     let values = (any::<(u64, u32)>(), any_question());
     check(5_000, values, |((connection, transaction), question)| {
         let datagram = question.bytes(connection, transaction);
-        let fields = Fields {
-            info_hash: InfoHash(question.info_hash),
-            peer_id: PeerId(question.peer_id),
-            downloaded: question.downloaded,
-            left: question.left,
-            uploaded: question.uploaded,
-            event: question.event,
-            numwant: question.numwant,
-            port: question.port,
-            options: &question.options,
-        };
-        let packet = packet(connection, transaction, Action::Announce(fields));
-        prop_assert_eq!(udp::read(&datagram), Some(packet));
+        for ip in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x20; 16])] {
+            let (default, most) = (50, if ip.is_ipv4() { 200 } else { 74 });
+            let count = usize::try_from(question.numwant).map_or(default, |wanted| wanted.min(most));
+            let announce = protocol::Announce {
+                info_hash: InfoHash(question.info_hash),
+                peer_id: PeerId(question.peer_id),
+                ip,
+                port: question.port,
+                uploaded: question.uploaded,
+                downloaded: question.downloaded,
+                left: question.left,
+                event: match question.event {
+                    1 => Event::Completed,
+                    2 => Event::Started,
+                    3 => Event::Stopped,
+                    _ => Event::None,
+                },
+                udp: true,
+                want: Want {
+                    count,
+                    v4: ip.is_ipv4(),
+                    v6: ip.is_ipv6(),
+                    list: false,
+                },
+            };
+            let action = Action::Announce(announce, &question.options);
+            let packet = packet(connection, transaction, action);
+            prop_assert_eq!(udp::read(&datagram, ip), Some(packet));
+        }
         Ok(())
     });
 }
@@ -89,7 +105,7 @@ fn a_scrape_is_read_back_whatever_follows_its_last_whole_hash() {
         |((connection, transaction), hashes, rest)| {
             let datagram = [scrape_of(connection, transaction, &hashes), rest].concat();
             let packet = packet(connection, transaction, Action::Scrape(&hashes));
-            prop_assert_eq!(udp::read(&datagram), Some(packet));
+            prop_assert_eq!(udp::read(&datagram, HOME), Some(packet));
             Ok(())
         },
     );
@@ -101,7 +117,7 @@ fn of_a_scrape_of_more_than_74_torrents_the_first_74_count() {
     for count in [74, 75, 80] {
         let datagram = scrape_of(1, 2, &hashes[..count]);
         let first = packet(1, 2, Action::Scrape(&hashes[..74]));
-        assert_eq!(udp::read(&datagram), Some(first), "{count}");
+        assert_eq!(udp::read(&datagram, HOME), Some(first), "{count}");
     }
 }
 
@@ -109,9 +125,9 @@ fn of_a_scrape_of_more_than_74_torrents_the_first_74_count() {
 fn every_request_that_is_cut_short_is_none() {
     let hashes = [info_hash(1)];
     for whole in [connect(7), leecher(1).bytes(5, 7), scrape_of(5, 7, &hashes)] {
-        assert!(udp::read(&whole).is_some());
+        assert!(udp::read(&whole, HOME).is_some());
         for length in 0..whole.len() {
-            assert_eq!(udp::read(&whole[..length]), None, "{length} bytes");
+            assert_eq!(udp::read(&whole[..length], HOME), None, "{length} bytes");
         }
     }
 }
@@ -123,13 +139,13 @@ fn another_magic_and_unknown_actions_are_no_requests() {
         (any::<u64>(), 3_u32.., any::<u32>(), bytes(0..200)),
         |(first, action, transaction, rest): (u64, u32, u32, Vec<u8>)| {
             let datagram = |action: u32| [head(first, action, transaction), rest.clone()].concat();
-            prop_assert!(udp::read(&datagram(action)).is_none());
-            prop_assert!(first == MAGIC || udp::read(&datagram(0)).is_none());
+            prop_assert!(udp::read(&datagram(action), HOME).is_none());
+            prop_assert!(first == MAGIC || udp::read(&datagram(0), HOME).is_none());
             Ok(())
         },
     );
     for first in [0, MAGIC - 1, MAGIC + 1, MAGIC << 16, MAGIC.swap_bytes()] {
-        assert_eq!(udp::read(&head(first, 0, 1)), None, "{first:x}");
+        assert_eq!(udp::read(&head(first, 0, 1), HOME), None, "{first:x}");
     }
 }
 
@@ -143,10 +159,10 @@ fn of_any_bytes_goat_reads_what_their_offsets_say() {
         if known && datagram.len() >= 12 {
             datagram[8..12].copy_from_slice(&[0, 0, 0, action]);
         }
-        let read = udp::read(&datagram).map(|packet| {
+        let read = udp::read(&datagram, HOME).map(|packet| {
             let kind = match packet.action {
                 Action::Connect => Kind::Connect,
-                Action::Announce(_) => Kind::Announce,
+                Action::Announce(..) => Kind::Announce,
                 Action::Scrape(_) => Kind::Scrape,
             };
             (kind, packet.connection, packet.transaction)
