@@ -36,14 +36,12 @@ pub(crate) struct Sample {
     /// Bytes that were written into the books.
     pub uploaded: u64,
     pub downloaded: u64,
-    /// Requests over HTTP and HTTPS, and over UDP.
     #[serde(skip)]
     pub http: u64,
     #[serde(skip)]
     pub udp: u64,
 }
 
-/// The names of the columns of [`HistoryRow`].
 pub(crate) const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"];
 
 impl Sample {
@@ -82,7 +80,6 @@ impl Sample {
     }
 }
 
-/// The last half hour.
 #[derive(Default)]
 pub(crate) struct History {
     samples: Mutex<VecDeque<Sample>>,
@@ -99,7 +96,6 @@ const MAX_HEADS: usize = 10_000;
 const WALK: usize = 4_096;
 
 impl History {
-    /// Takes a sample, if it is time for one.
     pub(crate) fn tick(&self, metrics: &Metrics, swarms: &Swarms, store: &Store, now: u32) {
         if lock(&self.samples).back().is_some_and(|last| now < last.time.saturating_add(STEP)) {
             return;

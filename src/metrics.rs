@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use crate::protocol::{Event, Refusal};
 use crate::sync::lock;
 
-/// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Http,
@@ -20,10 +19,8 @@ pub enum Transport {
     Udp,
 }
 
-/// The words for the [`Transport`]s, in their order.
 pub(crate) const LISTENERS: [&str; 3] = ["http", "https", "udp"];
 
-/// What a request of a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     Announce(Event),
@@ -36,7 +33,6 @@ pub enum Asked {
 pub(crate) const EVENTS: [&str; 7] = ["none", "started", "stopped", "completed", "paused", "unknown", "scrape"];
 
 impl Asked {
-    /// The place among [`EVENTS`].
     fn event(self) -> usize {
         match self {
             Asked::Announce(event) => event as usize,
@@ -61,7 +57,6 @@ pub(crate) const RESULTS: [&str; 11] = [
     "slow_down",
 ];
 
-/// The place among [`RESULTS`].
 fn result(refusal: Option<&Refusal>) -> usize {
     match refusal {
         None => 0,
@@ -78,14 +73,10 @@ fn result(refusal: Option<&Refusal>) -> usize {
     }
 }
 
-/// What became of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// A connect, answered with an id.
     Connect,
-    /// An announce or scrape, answered.
     Answered,
-    /// An announce or scrape, refused.
     Refused,
     /// Its connection id was wrong or old.
     InvalidId,
@@ -95,7 +86,6 @@ pub(crate) enum Fate {
     Dropped,
 }
 
-/// The words for the [`Fate`]s, in their order.
 pub(crate) const FATES: [&str; 6] = ["connect", "answered", "refused", "invalid_id", "ignored", "dropped"];
 
 /// How long something took: how often at most so many nanoseconds, and the sum.
@@ -149,7 +139,6 @@ const PER_LISTENER: usize = EVENTS.len() * RESULTS.len();
 /// processor fetches along with them.
 #[repr(align(128))]
 struct Slot {
-    /// By listener, event and result.
     requests: [AtomicU64; LISTENERS.len() * PER_LISTENER],
     times: [Histogram; LISTENERS.len()],
     datagrams: [AtomicU64; FATES.len()],
@@ -170,15 +159,12 @@ pub struct Metrics {
     /// Answers of the API, the metrics and the page, by status.
     api: Mutex<BTreeMap<u16, u64>>,
     batches: Histogram,
-    /// Rows written in batches.
     pub(crate) rows: AtomicU64,
-    /// Rows that the database does not have yet.
     pub(crate) unsaved: AtomicU64,
     /// When there were none last, in seconds since 1970.
     pub(crate) saved: AtomicU32,
     /// The last attempt to write or read the database did not fail.
     pub(crate) database_up: AtomicBool,
-    /// TCP connections accepted.
     pub(crate) connections: AtomicU64,
 }
 
@@ -232,12 +218,10 @@ impl Metrics {
         self.rows.fetch_add(rows as u64, Relaxed);
     }
 
-    /// The sum of all slots' counters at a place.
     fn sum(&self, counters: impl Fn(&Slot) -> &[AtomicU64], at: usize) -> u64 {
         self.slots.iter().filter_map(|slot| counters(slot).get(at)).map(|counter| counter.load(Relaxed)).sum()
     }
 
-    /// Announces or scrapes by the places of their listener, event and result.
     pub(crate) fn requests_of(&self, listener: usize, event: usize, result: usize) -> u64 {
         self.sum(|s| &s.requests, listener * PER_LISTENER + event * RESULTS.len() + result)
     }
@@ -246,7 +230,6 @@ impl Metrics {
         self.sum(|s| &s.datagrams, fate)
     }
 
-    /// Answers of the API by status.
     pub(crate) fn statuses(&self) -> BTreeMap<u16, u64> {
         lock(&self.api).clone()
     }
@@ -259,7 +242,6 @@ impl Metrics {
         (counts, times.iter().map(|h| h.nanos.load(Relaxed)).sum())
     }
 
-    /// The same of the batches that were written.
     pub(crate) fn batch_times(&self) -> (Vec<u64>, u64) {
         let counts = self.batches.counts.iter().map(|count| count.load(Relaxed)).collect();
         (counts, self.batches.nanos.load(Relaxed))

@@ -17,18 +17,15 @@ pub enum Event {
     Paused,
 }
 
-/// An announce, as HTTP and UDP both understand it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
     pub info_hash: InfoHash,
-    /// The client's own id.
     pub peer_id: PeerId,
     /// Where it comes from; never an IPv4-mapped IPv6 address.
     pub ip: IpAddr,
     /// Where it listens; 0 only where it stops.
     pub port: u16,
     pub uploaded: u64,
-    /// Bytes downloaded since the client started.
     pub downloaded: u64,
     /// Bytes still wanted.
     pub left: u64,
@@ -37,7 +34,6 @@ pub struct Announce {
     pub want: Want,
 }
 
-/// The answer to an announce, beside its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Seeders.
@@ -52,7 +48,6 @@ pub struct Reply {
     pub min_interval: u32,
 }
 
-/// What a scrape says of a torrent (BEP 48, BEP 21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrape {
     /// Seeders.
@@ -68,13 +63,9 @@ pub struct Scrape {
 /// Why a request is refused. [`fmt::Display`] gives the words that the member's client shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The path is none of the tracker's.
     Malformed,
-    /// No User-Agent.
     NoAgent,
-    /// No approved row of `whitelist` fits.
     NotWhitelisted,
-    /// The URL has no passkey.
     NoPasskey,
     Banned,
     /// Nobody in memory has the passkey: the database may know more. Worded like [`Refusal::Banned`].
@@ -87,7 +78,6 @@ pub enum Refusal {
     /// Memory does not have the torrent: the database may know more.
     Unregistered,
     Unverified,
-    /// The user would be on more torrents than allowed.
     Limit {
         active: u32,
         limit: u32,
@@ -161,7 +151,6 @@ impl Peers {
     }
 }
 
-/// Which peers an announce asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
     pub count: usize,
@@ -175,12 +164,9 @@ pub struct Want {
 pub type Addr4 = [u8; 6];
 /// An IPv6 address and a port as they travel in `peers6` (BEP 7). Port 0 stands for "none".
 pub type Addr6 = [u8; 18];
-/// "None" in a column of IPv4 addresses.
 pub const NO_ADDR4: Addr4 = [0; 6];
-/// "None" in a column of IPv6 addresses.
 pub const NO_ADDR6: Addr6 = [0; 18];
 
-/// Where a session can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     pub v4: Addr4,
@@ -188,7 +174,6 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Reachable nowhere.
     pub const NONE: Addresses = Addresses { v4: NO_ADDR4, v6: NO_ADDR6 };
 
     /// Sets the address of one family and leaves the other.
@@ -199,19 +184,16 @@ impl Addresses {
         }
     }
 
-    /// Whether two have an address and port in common.
     pub fn meets(&self, other: &Addresses) -> bool {
         self.v4 != NO_ADDR4 && self.v4 == other.v4 || self.v6 != NO_ADDR6 && self.v6 == other.v6
     }
 }
 
-/// An IPv4 address and port as they travel.
 pub fn addr4(ip: Ipv4Addr, port: u16) -> Addr4 {
     let ([a, b, c, d], [p, q]) = (ip.octets(), port.to_be_bytes());
     [a, b, c, d, p, q]
 }
 
-/// An IPv6 address and port as they travel.
 pub fn addr6(ip: Ipv6Addr, port: u16) -> Addr6 {
     let mut out = NO_ADDR6;
     out[..16].copy_from_slice(&ip.octets());
@@ -229,7 +211,6 @@ pub fn ip6(addr: &Addr6) -> Ipv6Addr {
     octets.into()
 }
 
-/// The port at the end of a travelling address.
 pub fn port(addr: &[u8]) -> u16 {
     addr.last_chunk().map_or(0, |p| u16::from_be_bytes(*p))
 }
@@ -253,12 +234,10 @@ impl Moved {
         Moved { uploaded: f(self.uploaded, other.uploaded), downloaded: f(self.downloaded, other.downloaded) }
     }
 
-    /// The larger of each.
     pub fn max(self, other: Moved) -> Moved {
         self.each(other, u64::max)
     }
 
-    /// The smaller of each.
     pub fn min(self, other: Moved) -> Moved {
         self.each(other, u64::min)
     }
@@ -273,7 +252,6 @@ impl Moved {
     }
 }
 
-/// Takes the first `N` bytes off `data`.
 pub fn take<const N: usize>(data: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = data.split_first_chunk()?;
     *data = rest;

@@ -9,7 +9,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator that gives the same numbers for the same seed.
     pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }

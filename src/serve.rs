@@ -9,11 +9,9 @@ use crate::protocol::Refusal;
 use crate::torrent::InfoHash;
 use crate::tracker::Tracker;
 
-/// An announce or a scrape, as far as it matters here.
 pub struct Call<'a> {
     pub transport: Transport,
     pub asked: Asked,
-    /// Whose client it is.
     pub from: IpAddr,
     pub start: Instant,
     pub passkey: Option<&'a str>,

@@ -74,7 +74,6 @@ fn bind(at: SocketAddr, kind: SockType, alone: bool) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// An address that is listened on, in words.
 fn shown(at: SocketAddr) -> String {
     match at.ip() {
         ip if !ip.is_unspecified() => at.to_string(),
@@ -107,7 +106,6 @@ fn first_user(tracker: &Tracker) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs the tracker until Ctrl-C or SIGTERM.
 pub fn run(config: Config) -> Result<(), String> {
     let stop = signals()?;
     log(format!("goat {} with {}", env!("CARGO_PKG_VERSION"), config.file.display()));

@@ -12,7 +12,6 @@ use crate::tracker::Tracker;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
-    /// Threads.
     num_goroutine: u64,
     /// Resident, in millions of bytes.
     memory_mb: f64,
@@ -31,7 +30,6 @@ pub struct Snapshot {
     /// The goats that are one tracker by it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<Node>,
-    /// TCP connections accepted.
     #[serde(skip)]
     pub connections: u64,
     #[serde(skip)]
@@ -60,7 +58,6 @@ pub struct Process {
     /// Bytes of memory that are resident.
     pub resident: u64,
     pub threads: u64,
-    /// Files and sockets that are open.
     pub descriptors: usize,
     /// Seconds on a processor.
     pub cpu: f64,
@@ -95,7 +92,6 @@ impl Snapshot {
         }
     }
 
-    /// Users, torrents and peers, in words.
     pub fn counts(&self) -> String {
         let Sample { torrents, seeders, leechers, .. } = self.sample;
         format!("{} users, {torrents} torrents, {seeders} seeders, {leechers} leechers", self.users)

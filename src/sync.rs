@@ -4,7 +4,6 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether a thread has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Locks, also after a panic elsewhere: a shard is consistent between any two statements that can panic.

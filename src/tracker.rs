@@ -26,24 +26,18 @@ use crate::torrent::InfoHash;
 /// How often somebody is looked up, while the keeper takes over changes.
 const LOOKS: u32 = 3;
 
-/// Everything that the threads share.
 pub struct Tracker {
     pub config: Config,
-    /// Who is let in.
     pub access: Access,
-    /// Who has what.
     pub swarms: Swarms,
     pub store: Store,
     /// What the database does not have yet, where a kill cannot reach it.
     pub journal: Journal,
     pub(crate) auth: Auth,
     pub metrics: Metrics,
-    /// How it went, for the status page.
     pub(crate) history: History,
-    /// Other goats on this database.
     pub nodes: Nodes,
     pub clock: Clock,
-    /// What others may make goat hold or do.
     pub limits: Limits,
 }
 
@@ -225,7 +219,6 @@ impl Tracker {
         self.journal.write(&mut records);
     }
 
-    /// Stores a torrent as the database has it; its swarm stays.
     pub fn put_torrent(&self, file: &Torrent) {
         let mut shard = self.swarms.shard(&file.info_hash);
         let torrent = shard.torrents.entry(file.info_hash).or_default();

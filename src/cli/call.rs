@@ -19,7 +19,6 @@ const UNSAID: [&str; 6] = ["NAME", "HASH", "PREFIX", "FILE.torrent|HASH", "FILE.
 
 /// Why a command ends with another status than 0.
 pub enum Failure {
-    /// Status 1.
     Failed(String),
     /// Status 2: the words of the command.
     Usage(String),
@@ -45,12 +44,10 @@ pub type Done = Result<(), Failure>;
 pub struct Call {
     pub name: String,
     pub matches: ArgMatches,
-    /// The value of `--config`.
     pub config: Option<String>,
 }
 
 impl Call {
-    /// The values of an argument that may be repeated.
     pub fn words(&self, name: &str) -> Vec<&str> {
         self.matches.get_many::<String>(name).into_iter().flatten().map(String::as_str).collect()
     }
@@ -60,7 +57,6 @@ impl Call {
         self.matches.get_one(name).map(String::as_str)
     }
 
-    /// The value of an argument that must be there.
     pub fn argument(&self, name: &str) -> &str {
         self.value(name).unwrap_or_default()
     }
@@ -137,7 +133,6 @@ impl Call {
         Ok(config)
     }
 
-    /// Reads the configuration and opens its database.
     pub fn open(&self) -> Result<(Config, Store), Failure> {
         let config = self.config()?;
         let store = store(&config)?;
@@ -175,24 +170,18 @@ pub fn live_since(config: &Config) -> u32 {
     now().saturating_sub(config.interval.saturating_mul(2))
 }
 
-/// What a file that is to be written stands in the way of.
-pub enum Place {
-    /// Nothing, or what is no file, such as a pipe.
-    Free,
-    /// A file with this content, which may be replaced only if goat could have written it.
-    Taken(Vec<u8>),
-}
-
-/// Looks at where a torrent file is to be written; refuses a symbolic link, which somebody else may have put there.
-pub fn place(path: &Path) -> Result<Place, Failure> {
+/// The content of the file that stands where a torrent file is to be written, if there is one: it may be replaced only if
+/// goat could have written it. Refuses a symbolic link, which somebody else may have put there.
+pub fn standing(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => Err(occupied(path, "is a symbolic link")),
         Ok(found) if found.is_dir() => Err(cannot_write(path, &"it is a folder")),
         Ok(found) if found.is_file() => {
-            Ok(Place::Taken(load(path).map_err(|e| occupied(path, &format!("cannot be read ({e})")))?))
+            load(path).map(Some).map_err(|e| occupied(path, &format!("cannot be read ({e})")))
         }
-        Ok(_) => Ok(Place::Free),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Place::Free),
+        // Such as a pipe.
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(cannot_write(path, &e)),
     }
 }
@@ -216,7 +205,6 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Done {
 /// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
 const MAX_TORRENT: u64 = 256 << 20;
 
-/// Reads a torrent file as a whole.
 pub fn load(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_TORRENT + 1).read_to_end(&mut bytes));

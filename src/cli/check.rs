@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::socket::SockType;
@@ -26,24 +26,12 @@ use crate::server::listen;
 use crate::store::Store;
 use crate::sys;
 
-/// How something is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Debug)]
 enum State {
     Good,
     Mended,
     Warning,
     Wrong,
-}
-
-impl State {
-    fn word(self) -> &'static str {
-        match self {
-            State::Good => "good",
-            State::Mended => "mended",
-            State::Warning => "warning",
-            State::Wrong => "wrong",
-        }
-    }
 }
 
 /// What was looked at: its name, how it is, and what to say about it.
@@ -88,18 +76,16 @@ pub fn check(call: &Call) -> Done {
         findings.push(("URL".into(), State::Warning, advice.into()));
     }
     let wrong = findings.iter().filter(|(_, state, _)| *state == State::Wrong).count();
-    if call.json() {
-        let mut list = List::new(true, "");
-        for (what, state, message) in findings {
-            list.row(&json!({ "what": what, "state": state.word(), "message": words(&message) }));
-        }
-        list.end()?;
-    } else {
-        for (what, state, message) in findings {
-            let message = if message.is_empty() { message } else { format!(": {message}") };
-            print(&format!("{}: {}{}\n", clean(&what), state.word(), words(&message)))?;
+    let mut list = call.json().then(|| List::new(true, ""));
+    for (what, state, message) in findings {
+        let (state, message) = (format!("{state:?}").to_lowercase(), words(&message));
+        let colon = if message.is_empty() { "" } else { ": " };
+        match &mut list {
+            Some(list) => list.row(&json!({ "what": what, "state": state, "message": message })),
+            None => print(&format!("{}: {state}{colon}{message}\n", clean(&what)))?,
         }
     }
+    list.map_or(Ok(()), List::end)?;
     if wrong == 0 { Ok(()) } else { Err(Failure::Failed(format!("{wrong} of these must be fixed"))) }
 }
 
@@ -202,8 +188,7 @@ fn ports(config: &Config) -> Vec<Finding> {
         };
         let sockets = sockets(&protocol.to_lowercase(), port);
         let owners = owners(&sockets);
-        let own = owners.iter().find(|owner| is_own(config, owner)).map(|(id, _)| *id);
-        if let Some(id) = own.or_else(|| if owners.is_empty() { hidden(config, &sockets) } else { None }) {
+        if let Some(id) = own(config, &sockets, &owners) {
             return (what, State::Good, format!("goat listens (process {id})"));
         }
         let message = match owners.first() {
@@ -218,24 +203,11 @@ fn ports(config: &Config) -> Vec<Finding> {
     wanted.into_iter().filter(|(on, ..)| *on).map(check).collect()
 }
 
-/// A process: its id and name.
 type Process = (u32, String);
-
-/// Whether a process is the goat of this configuration: it has its journal open, or is one that has none yet.
-fn is_own(config: &Config, (id, name): &Process) -> bool {
-    let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
-    let files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
-    let mut journals = files.filter(|file| {
-        let journal = file.parent().and_then(Path::extension) == Some("journal".as_ref());
-        journal && file.ends_with("lock")
-    });
-    journals.next().map_or(name == "goat", |lock| lock == journal::path(config).join("lock"))
-}
 
 /// A socket that listens on a port: what it is called in the folders of open files, and the id of its user.
 type Socket = (String, u32);
 
-/// The sockets that listen on a port.
 fn sockets(protocol: &str, port: u16) -> Vec<Socket> {
     let end = format!(":{port:04X}");
     let state = if protocol == "tcp" { "0A" } else { "07" };
@@ -271,20 +243,20 @@ fn owners(sockets: &[Socket]) -> Vec<Process> {
     processes.filter_map(owner).collect()
 }
 
-/// The goat of this configuration, where it is seen by its journal's lock alone: one that may listen on ports below 1024
-/// hides its open files from all but root. The sockets must be its user's.
-fn hidden(config: &Config, sockets: &[Socket]) -> Option<u32> {
+/// The goat of this configuration, which has locked its journal, if the sockets are its: one that may listen on ports
+/// below 1024 hides its open files from all but root, so that only their user is known.
+fn own(config: &Config, sockets: &[Socket], owners: &[Process]) -> Option<u32> {
     let lock = fs::metadata(journal::path(config).join("lock")).ok()?;
     let file = format!(":{}", lock.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let id = locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
         [_, "FLOCK", _, _, id, locked, ..] if locked.ends_with(&file) => id.parse().ok(),
         _ => None,
-    });
-    id.filter(|_| sockets.iter().any(|(_, user)| *user == lock.uid()))
+    })?;
+    let hidden = owners.is_empty() && sockets.iter().any(|(_, user)| *user == lock.uid());
+    (hidden || owners.iter().any(|(owner, _)| *owner == id)).then_some(id)
 }
 
-/// Whether the time of day can be right.
 fn clock(last_written: u32) -> Finding {
     let (what, now) = (format!("the clock, {}", timestamp(now().into())), now());
     if last_written > now.saturating_add(60) {

@@ -18,7 +18,6 @@ pub fn list(call: &Call) -> Done {
     list.end()
 }
 
-/// The prefix that a command is about, and the database.
 fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
     Ok((call.argument("PREFIX"), call.open()?.1))
 }

@@ -36,7 +36,6 @@ pub fn run(call: &Call) -> Done {
     crate::server::run(config).map_err(Failure::Failed)
 }
 
-/// How many members and torrents `goat stats` names.
 const TOP: usize = 5;
 
 pub fn stats(call: &Call) -> Done {
@@ -100,7 +99,6 @@ pub fn backup(call: &Call) -> Done {
     replace_file(&place, |new| store.backup(&new.to_string_lossy()))
 }
 
-/// Keeps the database from being overwritten with itself.
 fn not_itself(config: &Config, file: &str) -> Done {
     match (Path::new(file).canonicalize(), config.db.path.canonicalize()) {
         (Ok(file), Ok(path)) if file == path => {
@@ -139,10 +137,8 @@ pub fn restore(call: &Call) -> Done {
     Ok(())
 }
 
-/// Bytes of a file to import, at most.
 const MAX_IMPORT: u64 = 256 << 20;
 
-/// What administrators did, the last at the end.
 pub fn log(call: &Call) -> Done {
     let (_, store) = call.open()?;
     let mut list = List::new(call.json(), "time who what whom detail");
@@ -231,7 +227,6 @@ fn columns(header: &[String]) -> Result<(HashMap<String, usize>, bool), String> 
     ))
 }
 
-/// Reads the rows under a header that names the columns.
 fn rows(text: &str) -> Result<Vec<Row>, String> {
     let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
     let (_, header) = records.next().unwrap_or_default();

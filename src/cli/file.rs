@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, Place, live_since, load_torrent, occupied, place, write_file};
+use super::call::{Call, Done, Failure, live_since, load_torrent, occupied, standing, write_file};
 use super::output::{List, count, done, print, show};
 use crate::config::{Config, command};
 use crate::log::clean;
@@ -15,17 +15,14 @@ use crate::torrent::{self, InfoHash};
 
 /// Said of a torrent that is registered without being kept.
 const TOO_LARGE: &str = "It is larger than 8 MiB, so it is not kept: `goat torrent` needs its file.\n";
-/// What is to be registered.
 const WHAT: &str = "FILE.torrent|HASH";
 
-/// The torrent with an id, and its swarm now.
 fn read(config: &Config, store: &Store, id: u32) -> Result<Torrent, Failure> {
     let mut found = None;
     store.files(Which::Ids(&[id]), &Page::ALL, Some(live_since(config)), |file| found = Some(file))?;
     found.ok_or_else(|| Failure::Failed("the torrent was removed meanwhile".into()))
 }
 
-/// The torrent that a command is about.
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failure> {
     let mut found = match text.parse::<InfoHash>() {
         Ok(hash) => store.file_by_either_hash(&hash)?.into_iter().collect(),
@@ -85,7 +82,7 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
             let new = New::read(&copy).map_err(wrong)?;
             let out = Path::new(out);
             if !call.on("force")
-                && let Place::Taken(found) = place(out)?
+                && let Some(found) = standing(out)?
                 && torrent::read(&found).ok().map(|found| found.info_hash) != Some(new.info_hash)
             {
                 return Err(occupied(out, "exists, and is not goat's copy of this torrent"));
@@ -102,7 +99,6 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
     }
 }
 
-/// The torrent of which this is the second hash.
 fn second_of(store: &Store, info_hash: &InfoHash) -> Result<Option<(InfoHash, String)>, Failure> {
     let found = store.file_by_either_hash(info_hash)?.filter(|file| file.info_hash != *info_hash);
     Ok(found.map(|file| (file.info_hash, file.name)))
@@ -182,7 +178,6 @@ pub fn approve(call: &Call) -> Done {
     done(&format!("{} approved", count(approved, "torrent")), &json!({ "approved": approved }), call.json())
 }
 
-/// By what a torrent is known.
 fn label(file: &Torrent) -> String {
     if file.name.is_empty() { file.info_hash.to_string() } else { file.name.clone() }
 }

@@ -26,7 +26,6 @@ use call::{Call, Done, Failure};
 use crate::config::{self, Problem};
 use crate::log::words;
 
-/// Does what the command line says and returns the exit status.
 pub fn main(given: impl Iterator<Item = OsString>) -> u8 {
     let wrong = |word| Failure::Usage(format!("{word:?} is not UTF-8: rename it (`goat help` lists the commands)"));
     let given = given.map(|word| word.into_string().map_err(wrong)).collect::<Result<Vec<_>, _>>();
@@ -80,7 +79,6 @@ fn run(words: &[String]) -> Done {
     entry.map_or(community::run as commands::Run, |entry| entry.run)(&call)
 }
 
-/// Where a command is explained.
 fn hint(name: &str) -> String {
     if name.is_empty() {
         "(`goat help` lists the commands)".into()
@@ -126,7 +124,6 @@ fn explain(error: &clap::Error, words: &[String]) -> String {
 /// Commands that take something away, which nobody shall run by a slip.
 const DESTRUCTIVE: [&str; 7] = ["remove", "ban", "restore", "revoke", "deny", "passkey", "key"];
 
-/// What to say of words that name no command.
 fn unknown(words: &str) -> String {
     let mut words = words.split_whitespace();
     let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());

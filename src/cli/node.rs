@@ -15,7 +15,6 @@ pub fn secret(config: &Config) -> Result<String, Failure> {
     if made { fingerprint(config).map_err(Failure::Failed) } else { Ok(String::new()) }
 }
 
-/// What the nodes say of themselves, or why that cannot be known.
 pub fn nodes(config: &Config, store: &Store) -> Result<Vec<Status>, String> {
     let identity = store.identity().map_err(|e| e.to_string())?;
     #[cfg(feature = "redis")]

@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::call::{Done, Failure};
 use crate::log::{clean, timestamp};
 
-/// What a number or nothing means.
 enum Kind {
     Plain,
     Bytes,
@@ -33,7 +32,6 @@ fn shown(key: &str) -> (Kind, usize, bool) {
     }
 }
 
-/// A field of a thing as text.
 fn text(thing: &Value, key: &str) -> String {
     let value = &thing[key];
     let number = value.as_u64().unwrap_or(0);

@@ -51,7 +51,6 @@ fn configuration(words: &[String]) -> Option<Option<PathBuf>> {
     }
 }
 
-/// The configuration that goat looks for in this environment.
 fn of_environment(environment: &[String]) -> Option<PathBuf> {
     default_in(|name| {
         let value = |text: &String| text.strip_prefix(name)?.strip_prefix('=').map(OsString::from);

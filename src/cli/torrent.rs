@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, Place, load_torrent, occupied, place, write_file};
+use super::call::{Call, Done, Failure, load_torrent, occupied, standing, write_file};
 use super::output::{print, show};
 use super::user;
 use crate::config::{Config, command, quoted};
@@ -91,7 +91,7 @@ fn kept(config: &Config, store: &Store, name: &str) -> Result<Vec<u8>, Failure> 
 
 /// Refuses to write over what goat cannot have written.
 fn judge(config: &Config, source: &Path, path: &Path, only: Option<InfoHash>) -> Done {
-    let Place::Taken(found) = place(path)? else { return Ok(()) };
+    let Some(found) = standing(path)? else { return Ok(()) };
     let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
     match copy_of(config, &found) {
         _ if same(source, path) => Err(occupied(path, "is the torrent to be copied")),

@@ -9,7 +9,6 @@ use crate::log::clean;
 use crate::store::{Error, NewUser, Page, Store, USER_ORDERS, User, Who};
 use crate::tracker::announce_urls;
 
-/// The member that a command is about.
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<User, Failure> {
     let absent = || {
         let list = command("user list");

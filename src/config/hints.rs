@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 /// The file that `--config` named, as a word for a shell.
 static NAMED: OnceLock<String> = OnceLock::new();
 
-/// Has hints name the file that `--config` gave.
 pub fn name_in_hints(file: &Path) {
     let file = path::absolute(file).unwrap_or_else(|_| file.into());
     let _ = NAMED.set(quoted(&file.to_string_lossy())); // Once is enough: it is the same.
@@ -17,7 +16,6 @@ pub fn command(words: &str) -> String {
     NAMED.get().map_or_else(|| format!("goat {words}"), |file| format!("goat --config {file} {words}"))
 }
 
-/// A word for a shell.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if word.chars().all(plain) && !word.is_empty() { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }

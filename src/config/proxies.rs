@@ -11,7 +11,6 @@ use super::Config;
 const MAPPED: u8 = 96;
 
 impl Config {
-    /// Whether an address is that of a trusted proxy.
     pub fn trusts(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.trusted_proxies.iter().any(|block| block.contains(&ip))
@@ -41,7 +40,6 @@ pub fn blocks(list: &Value) -> Option<Vec<IpNet>> {
     list.as_array()?.iter().map(|text| block(text.as_str()?)).collect()
 }
 
-/// The first in a list that is no block.
 pub fn first_wrong(list: &Value) -> Option<&Value> {
     list.as_array()?.iter().find(|item| item.as_str().and_then(block).is_none())
 }

@@ -15,12 +15,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// to read why (closing at once would reset the connection).
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// What a connection is waiting for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// The next request.
     Idle,
-    /// The rest of a request.
     Reading,
     /// The end: everything was said, and what still comes is thrown away.
     Draining,
@@ -29,7 +26,6 @@ pub enum State {
 pub struct Connection {
     pub stream: Stream,
     pub peer: IpAddr,
-    /// Whose shares it counts against, if it has to keep within any.
     pub who: Option<IpAddr>,
     /// What was read and not answered, without the bodies of requests.
     pub input: Vec<u8>,
@@ -43,7 +39,6 @@ pub struct Connection {
     pub registered: bool,
     handshake: Option<Permit>,
     bytes: Option<Permit>,
-    /// Its place among all, for as long as it is open.
     _permit: Permit,
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::metrics::{Asked, Transport};
-use crate::net::message::{HSTS, Request, pairs, split};
+use crate::net::message::{HSTS, Request, decoded, pairs, split};
 use crate::protocol::{Announce, Event, MAX_PEERS, MAX_SCRAPE, Peers, Refusal, Reply, Want, peers_wanted};
 use crate::random::Rng;
 use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
@@ -16,7 +16,6 @@ use crate::tracker::{Tracker, page_url};
 
 /// What a thread needs to answer requests, and uses again for the next.
 pub struct Scratch {
-    /// What announces are answered with.
     pub buffers: Buffers,
     body: Vec<u8>,
 }
@@ -45,7 +44,6 @@ pub struct Pages {
     pub answer: fn(&Tracker, &Request, &mut dyn ReadWrite) -> io::Result<()>,
 }
 
-/// Both directions of a connection.
 pub trait ReadWrite: Read + Write {}
 
 impl<T: Read + Write> ReadWrite for T {}
@@ -128,7 +126,6 @@ fn route(target: &str) -> Option<(Option<&str>, Action)> {
     (passkey != Some("api")).then_some((passkey, action))
 }
 
-/// Does what an announce asks for, and leaves the bencoded answer in `scratch.body`.
 fn announced(
     tracker: &Tracker,
     params: &Params,
@@ -270,19 +267,8 @@ fn plain<'a>(text: &'a str, buffer: &'a mut Bytes20) -> &'a str {
 /// Decodes at most 20 bytes, and spaces behind them; a longer value gets a length of 21 and so is none of 20.
 fn decode(value: &str) -> Option<Bytes20> {
     let mut out = Bytes20::default();
-    let mut input = value.bytes();
-    while let Some(byte) = input.next() {
-        let byte = match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                let high = digit(input.next())?;
-                let low = digit(input.next())?;
-                (high * 16 + low) as u8
-            }
-            // As in the original: a plus sign is a space, as HTML forms write it.
-            b'+' => b' ',
-            byte => byte,
-        };
+    for byte in decoded(value) {
+        let byte = byte.ok()?;
         if let Some(place) = out.bytes.get_mut(out.len) {
             *place = byte;
         } else if byte == b' ' {
@@ -298,7 +284,6 @@ fn bytes20(name: &'static str, value: &str) -> Result<[u8; 20], Refusal> {
     decoded.map(|value| value.bytes).ok_or(Refusal::Parameter(name))
 }
 
-/// A decimal number, without a plus sign.
 fn integer<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T, Refusal> {
     let digits = Some(value).filter(|value| !value.starts_with('+'));
     digits.and_then(|digits| digits.parse().ok()).ok_or(Refusal::Integer(name))
@@ -398,7 +383,6 @@ fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, words: &str, interval: u3
     out.push(b'e');
 }
 
-/// Tells somebody with a browser that there is nothing here.
 fn write_no_such_page(request: &Request, tracker: &Tracker, out: &mut Vec<u8>) {
     let start = page_url(&tracker.config).map_or(String::new(), |url| {
         let url = if tracker.config.url.is_empty() { "/" } else { &url };

@@ -10,12 +10,10 @@ use crate::rules::limits::{Limits, Permit};
 /// How soon it is looked again where nothing might be done, but for a job that came or ended.
 pub const AGAIN: Duration = Duration::from_millis(20);
 
-/// What takes so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The database is asked for a member or a torrent.
     Lookup,
-    /// The answer may be long.
     Long,
 }
 
@@ -26,13 +24,11 @@ pub struct Job<T> {
     pub work: T,
 }
 
-/// The jobs of one address and kind.
 type Key = (Option<IpAddr>, Kind);
 
 /// The jobs that wait. There is room for all, for each has a permit already: of its connection or as a datagram.
 pub struct Jobs<T> {
     by_key: HashMap<Key, VecDeque<Job<T>>>,
-    /// Whose turn it is.
     turns: VecDeque<Key>,
     /// Until when nothing can be done unless something changes.
     stuck: Option<Instant>,
@@ -59,7 +55,6 @@ impl<T> Jobs<T> {
         self.stuck = None;
     }
 
-    /// Notes that permits were given back.
     pub fn changed(&mut self) {
         self.stuck = None;
     }

@@ -19,7 +19,23 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// Splits a request's target into its path and its query.
+/// The bytes that an encoded name or value stands for: a plus sign is a space, as HTML forms write it. A percent sign
+/// without two digits is an error that holds it.
+pub fn decoded(text: &str) -> impl Iterator<Item = Result<u8, u8>> {
+    let mut rest = text.bytes();
+    std::iter::from_fn(move || {
+        let byte = rest.next()?;
+        if byte != b'%' {
+            return Some(Ok(if byte == b'+' { b' ' } else { byte }));
+        }
+        let mut after = rest.clone();
+        let mut digit = || char::from(after.next()?).to_digit(16);
+        let Some((high, low)) = digit().zip(digit()) else { return Some(Err(byte)) };
+        rest = after;
+        Some(Ok((high * 16 + low) as u8))
+    })
+}
+
 pub fn split(target: &str) -> (&str, &str) {
     // A proxy may send the whole URL (RFC 9112, section 3.2.2).
     let rest = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
@@ -27,14 +43,11 @@ pub fn split(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
 
-/// One whole request.
 pub struct Request<'a> {
-    /// GET, HEAD, POST, ...
     pub method: &'a str,
     pub target: &'a str,
     pub headers: &'a [httparse::Header<'a>],
     pub peer: IpAddr,
-    /// Whether the connection stays open after the answer.
     pub keep_alive: bool,
     /// Its client knows HTTP/1.0 only, and must be told that the connection stays open.
     pub old: bool,
@@ -64,7 +77,6 @@ impl Request<'_> {
         !self.old && self.header("Expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
     }
 
-    /// Whether a browser asks for something to show.
     pub fn wants_html(&self) -> bool {
         self.header("Accept")
             .is_some_and(|accept| accept.windows(9).any(|part| part.eq_ignore_ascii_case(b"text/html")))
@@ -75,21 +87,9 @@ impl Request<'_> {
     }
 }
 
-/// What some bytes are.
-pub enum Parsed<'a> {
-    Partial,
-    /// A request whose head is there, perhaps not its body.
-    Whole {
-        request: Request<'a>,
-        /// Bytes.
-        head: usize,
-    },
-}
-
 /// What is no request that can be answered: a status, and what is wrong.
 pub type Bad = (u16, &'static str);
 
-/// What the headers say of a request's body and of what comes after it.
 #[derive(Default)]
 struct Framing {
     /// Bytes.
@@ -138,12 +138,17 @@ fn allowed(method: &str, path: &str) -> Result<(), Bad> {
     }
 }
 
-/// Reads the head of one request. Its body is to be waited for and thrown away, unless it uploads one.
-pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Header<'a>]) -> Result<Parsed<'a>, Bad> {
+/// Reads the head of one request, and of how many bytes that is; `None` if it is not whole. The body is to be waited for
+/// and thrown away, unless it is uploaded.
+pub fn parse<'a>(
+    data: &'a [u8],
+    peer: IpAddr,
+    headers: &'a mut [httparse::Header<'a>],
+) -> Result<Option<(Request<'a>, usize)>, Bad> {
     let mut parser = httparse::Request::new(headers);
     let head = match parser.parse(data.get(..MAX_HEAD).unwrap_or(data)) {
         Ok(httparse::Status::Complete(head)) => head,
-        Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Ok(Parsed::Partial),
+        Ok(httparse::Status::Partial) if data.len() < MAX_HEAD => return Ok(None),
         Ok(httparse::Status::Partial) => return Err((431, "The head of a request may have at most 8 KiB")),
         Err(httparse::Error::TooManyHeaders) => return Err((431, "A request may have at most 64 headers")),
         Err(_) => return Err((400, "This is not an HTTP/1.1 request")),
@@ -169,7 +174,7 @@ pub fn parse<'a>(data: &'a [u8], peer: IpAddr, headers: &'a mut [httparse::Heade
     match request.uploads() {
         true if length > MAX_UPLOAD => Err((413, "A torrent may have at most 8 MiB")),
         false if length > MAX_BODY => Err((413, "The body of a request may have at most 64 KiB")),
-        _ => Ok(Parsed::Whole { request, head }),
+        _ => Ok(Some((request, head))),
     }
 }
 

@@ -30,7 +30,6 @@ const STOP: Duration = Duration::from_secs(2);
 const EXTRA: Duration = Duration::from_millis(500);
 /// Seconds after which the kernel hands over a connection that says nothing.
 const DEFER: i32 = 5;
-/// The most that one wake-up brings to a thread.
 const ROUND: usize = 16;
 /// How many connections are closed at a time to make room: to find them costs more than to close them.
 const EVICT: usize = 16;
@@ -47,13 +46,11 @@ const STACK: usize = 1024 * 1024;
 pub(super) const CALL: u64 = u64::MAX;
 pub(super) const LISTENERS: u64 = 1 << 40;
 
-/// A socket that waits for connections.
 pub struct Listener {
     pub socket: TcpListener,
     pub tls: bool,
 }
 
-/// What a job does.
 type Work = Box<dyn FnOnce(&Arc<Pool>, &mut Worker) + Send>;
 
 pub struct Pool {
@@ -85,7 +82,6 @@ struct Swept {
     most: usize,
 }
 
-/// What one thread uses again and again.
 pub struct Worker {
     pub scratch: Scratch,
     pub(super) buffer: Vec<u8>,
@@ -95,7 +91,6 @@ pub struct Worker {
 }
 
 impl Pool {
-    /// Starts as many threads as there are processors.
     pub fn start(
         tracker: &Arc<Tracker>,
         pages: Pages,
@@ -159,7 +154,6 @@ impl Pool {
         }
     }
 
-    /// Has a thread that may wait do something for somebody.
     pub fn submit(&self, who: Option<IpAddr>, kind: Kind, work: impl FnOnce(&Arc<Pool>, &mut Worker) + Send + 'static) {
         lock(&self.jobs).push(Job { who, kind, work: Box::new(work) });
         self.call();
@@ -175,7 +169,6 @@ impl Pool {
         self.waiting.fetch_update(AcqRel, Acquire, one_more).is_ok()
     }
 
-    /// Starts a thread, for which a place was claimed.
     fn spawn(self: &Arc<Pool>) -> io::Result<()> {
         let pool = self.clone();
         let mut threads = lock(&self.threads);
@@ -246,7 +239,6 @@ impl Pool {
         Some((job.work, permits))
     }
 
-    /// Has epoll tell of a listener's next connection, once.
     pub(super) fn listen(&self, number: usize) {
         if let Some(listener) = self.listeners.get(number) {
             // Where it fails, the next sweep tries again.
@@ -276,7 +268,6 @@ impl Pool {
         !found.is_empty()
     }
 
-    /// The slots that may hold a connection.
     fn used_slots(&self) -> &[Mutex<Option<Box<Connection>>>] {
         self.slots.get(..=self.highest.load(Relaxed)).unwrap_or(&self.slots)
     }
@@ -319,7 +310,6 @@ impl Pool {
         true
     }
 
-    /// Ends the connections whose time is up, a few times a second.
     fn sweep(&self, now: Instant) {
         let stopping = self.stopping.get().is_some();
         if !self.sweep_is_due(now) && !stopping {
@@ -335,7 +325,6 @@ impl Pool {
     }
 }
 
-/// An interest that ends with the first event.
 fn once(interest: EpollFlags, token: u64) -> EpollEvent {
     EpollEvent::new(interest | EpollFlags::EPOLLONESHOT, token)
 }

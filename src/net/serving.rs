@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,10 @@ use nix::sys::epoll::EpollEvent;
 use crate::net::connection::{Connection, DEADLINE, State};
 use crate::net::http::{self, Answer};
 use crate::net::jobs::Kind;
-use crate::net::message::{self, MAX_HEAD, MAX_HEADERS, Parsed, Request, parse};
+use crate::net::message::{self, MAX_HEAD, MAX_HEADERS, Request, parse};
 use crate::net::pool::{CALL, LISTENERS, Pool, Worker};
 use crate::net::stream::{Stream, waits};
-use crate::rules::limits::{Full, Reason, sharer};
+use crate::rules::limits::{Full, Permit, Reason, Shares, sharer};
 use crate::sync::lock;
 
 /// How long a client may take for an answer, which may be a list of many torrents.
@@ -25,13 +26,10 @@ const MAX_OUT: usize = 64 * 1024;
 /// What the kernel says where it has no descriptor, or no memory for one.
 const LACKING: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
 
-/// What becomes of a connection after its turn.
 enum Next {
-    /// It waits for more.
     Wait,
     /// It gets so many bytes of the answers, and stays open or not.
     Send(usize, bool),
-    /// Its request needs a thread that may wait.
     Work(Option<IpAddr>, Kind),
     Close,
 }
@@ -98,30 +96,32 @@ impl Pool {
     ) -> Result<Connection, Reason> {
         let limits = &self.tracker.limits;
         let places = if who.is_some() { &limits.connections } else { &limits.trusted };
-        let place = match places.acquire(who, 1) {
-            Err(Full::All) if self.evict(Reason::Evicted, |c| c.who.is_some() == who.is_some()) => {
-                places.acquire(who, 1)
-            }
-            done => done,
-        };
-        let place = place.map_err(|full| match full {
+        let place = self.acquire(places, who, |c| c.who.is_some() == who.is_some()).map_err(|full| match full {
             Full::Address => Reason::Address,
             Full::Network => Reason::Network,
             Full::All => Reason::Full,
         })?;
         let certificate = self.certificates.as_ref().filter(|_| tls).map(|certificates| certificates.in_use());
-        let handshake = certificate.as_ref().map(|_| match limits.handshakes.acquire(who, 1) {
-            Err(Full::All) if self.evict(Reason::Evicted, |c| c.stream.is_handshaking()) => {
-                limits.handshakes.acquire(who, 1)
-            }
-            done => done,
-        });
+        let handshaking = |c: &Connection| c.stream.is_handshaking();
+        let handshake = certificate.as_ref().map(|_| self.acquire(&limits.handshakes, who, handshaking));
         let handshake = handshake.transpose().map_err(|_| Reason::Handshakes)?;
         let stream = Stream::new(socket, certificate).map_err(|_| Reason::Handshakes)?;
         Ok(Connection::new(stream, ip, who, place, handshake, now))
     }
 
-    /// Lets a connection do what it is ready for.
+    /// Takes one of what is shared; where nothing is left, connections that `which` says yes to are closed for it.
+    fn acquire(
+        &self,
+        shares: &Arc<Shares>,
+        who: Option<IpAddr>,
+        which: impl Fn(&Connection) -> bool,
+    ) -> Result<Permit, Full> {
+        match shares.acquire(who, 1) {
+            Err(Full::All) if self.evict(Reason::Evicted, which) => shares.acquire(who, 1),
+            done => done,
+        }
+    }
+
     fn turn(&self, mut connection: Box<Connection>, now: Instant, worker: &mut Worker) {
         let mut buffer = std::mem::take(&mut worker.buffer);
         let next = self.advance(&mut connection, &mut buffer, now, worker);
@@ -129,7 +129,6 @@ impl Pool {
         self.follow(connection, next, worker);
     }
 
-    /// Does what follows from a connection's turn.
     fn follow(&self, connection: Box<Connection>, next: Next, worker: &mut Worker) {
         match next {
             Next::Wait => self.keep(connection),
@@ -187,8 +186,8 @@ impl Pool {
     fn answer(&self, c: &mut Connection, data: &[u8], wait: bool, now: Instant, worker: &mut Worker) -> Next {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let (request, head) = match parse(data, c.peer, &mut headers) {
-            Ok(Parsed::Whole { request, head }) => (request, head),
-            Ok(Parsed::Partial) => {
+            Ok(Some(whole)) => whole,
+            Ok(None) => {
                 c.input = data.to_vec();
                 c.pending = c.stream.has_more();
                 return Next::Wait;
@@ -242,7 +241,7 @@ impl Pool {
             return self.send_answers(worker);
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        if let Ok(Parsed::Whole { request, .. }) = parse(&input, c.peer, &mut headers) {
+        if let Ok(Some((request, _))) = parse(&input, c.peer, &mut headers) {
             let request = Request { keep_alive: false, secure: c.stream.is_tls(), ..request };
             // Who does not read their answer does not get it.
             let unread = request.length > request.begun.len();

@@ -18,7 +18,6 @@ const MAX_HANDSHAKE: usize = 16 * 1024;
 /// How long a slow reader may take nothing at all.
 const STALLED: Duration = Duration::from_secs(10);
 
-/// A connection that was accepted.
 pub struct Stream {
     socket: TcpStream,
     tls: Option<Box<Tls>>,
@@ -28,22 +27,33 @@ struct Tls {
     session: ServerConnection,
     /// Bytes that came, of which nothing could be made yet, or at most so many.
     fed: usize,
-    /// Bytes that were decrypted and not read.
     plain: usize,
 }
 
-/// A socket that does not wait.
-struct NonBlocking<'a>(&'a TcpStream);
+/// A socket that waits until a deadline, or not at all.
+struct Socket<'a>(&'a TcpStream, Option<Instant>);
 
-impl Read for NonBlocking<'_> {
+/// How long one read or write may take.
+fn left(deadline: Instant) -> io::Result<Option<Duration>> {
+    let left = deadline.saturating_duration_since(Instant::now()).min(STALLED);
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+}
+
+impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+        let Some(deadline) = self.1 else { return Ok(recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?) };
+        self.0.set_read_timeout(left(deadline)?)?;
+        self.0.read(buffer).map_err(|e| if waits(&e) { ErrorKind::TimedOut.into() } else { e })
     }
 }
 
-impl Write for NonBlocking<'_> {
+impl Write for Socket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?)
+        let Some(deadline) = self.1 else {
+            return Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?);
+        };
+        self.0.set_write_timeout(left(deadline)?)?;
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -58,7 +68,7 @@ fn not_read() -> io::Error {
 
 impl Tls {
     /// Gives `socket` all that TLS has to say.
-    fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+    fn flush(&mut self, socket: &mut Socket) -> io::Result<()> {
         while self.session.wants_write() {
             self.session.write_tls(socket).map_err(|e| if waits(&e) { not_read() } else { e })?;
         }
@@ -66,7 +76,7 @@ impl Tls {
     }
 
     /// Encrypts and sends; with the `last` bytes goes the word that they are the last.
-    fn send(&mut self, mut bytes: &[u8], last: bool, socket: &mut impl Write) -> io::Result<()> {
+    fn send(&mut self, mut bytes: &[u8], last: bool, socket: &mut Socket) -> io::Result<()> {
         while !bytes.is_empty() {
             let taken = self.session.writer().write(bytes)?;
             bytes = bytes.get(taken..).unwrap_or_default();
@@ -78,7 +88,7 @@ impl Tls {
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8], mut socket: impl Read + Write) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8], mut socket: Socket) -> io::Result<usize> {
         for _ in 0..MAX_READS {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -110,7 +120,6 @@ impl Tls {
 }
 
 impl Stream {
-    /// With TLS where there is a configuration for it.
     pub fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> Result<Stream, rustls::Error> {
         let session = tls.map(ServerConnection::new).transpose()?;
         Ok(Stream { socket, tls: session.map(|session| Box::new(Tls { session, fed: 0, plain: 0 })) })
@@ -118,9 +127,14 @@ impl Stream {
 
     /// Reads what the client says, if anything is there. Handshakes are answered on the way.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_until(buffer, None)
+    }
+
+    fn read_until(&mut self, buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
+        let mut socket = Socket(&self.socket, deadline);
         match &mut self.tls {
-            None => NonBlocking(&self.socket).read(buffer),
-            Some(tls) => tls.read(buffer, NonBlocking(&self.socket)),
+            None => socket.read(buffer),
+            Some(tls) => tls.read(buffer, socket),
         }
     }
 
@@ -133,7 +147,7 @@ impl Stream {
     /// travels in one segment with the end: that is one packet less of the five or so of a short connection.
     pub fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
-            return tls.send(bytes, last, &mut NonBlocking(&self.socket));
+            return tls.send(bytes, last, &mut Socket(&self.socket, None));
         }
         let more = if last { MsgFlags::from_bits_retain(libc::MSG_MORE) } else { MsgFlags::empty() };
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | more;
@@ -153,12 +167,10 @@ impl Stream {
         self.tls.is_some()
     }
 
-    /// Whether TLS is not agreed on yet.
     pub fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.session.is_handshaking())
     }
 
-    /// Says that nothing more will be written.
     pub fn finish(&mut self) -> io::Result<()> {
         self.close_notify();
         self.socket.shutdown(Shutdown::Write)
@@ -168,7 +180,7 @@ impl Stream {
     fn close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.session.send_close_notify();
-            let _ = tls.flush(&mut NonBlocking(&self.socket));
+            let _ = tls.flush(&mut Socket(&self.socket, None));
         }
     }
 
@@ -190,48 +202,15 @@ impl AsFd for Stream {
     }
 }
 
-/// A stream that waits for a slow client.
 pub struct Blocking<'a> {
     stream: &'a mut Stream,
     deadline: Instant,
 }
 
-/// A socket that waits, until a deadline.
-struct WithDeadline<'a>(&'a TcpStream, Instant);
-
-impl WithDeadline<'_> {
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.1.saturating_duration_since(Instant::now()).min(STALLED);
-        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
-    }
-}
-
-impl Read for WithDeadline<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.set_read_timeout(Some(self.left()?))?;
-        self.0.read(buffer).map_err(|e| if waits(&e) { ErrorKind::TimedOut.into() } else { e })
-    }
-}
-
-impl Write for WithDeadline<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.set_write_timeout(Some(self.left()?))?;
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Read for Blocking<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let mut socket = WithDeadline(&self.stream.socket, self.deadline);
-            let done = match &mut self.stream.tls {
-                None => socket.read(buffer),
-                Some(tls) => tls.read(buffer, socket),
-            };
+            let done = self.stream.read_until(buffer, Some(self.deadline));
             // TLS may have said something that holds nothing.
             if !matches!(&done, Err(e) if waits(e)) {
                 return done;
@@ -242,7 +221,7 @@ impl Read for Blocking<'_> {
 
 impl Write for Blocking<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut socket = WithDeadline(&self.stream.socket, self.deadline);
+        let mut socket = Socket(&self.stream.socket, Some(self.deadline));
         match &mut self.stream.tls {
             None => socket.write(bytes),
             Some(tls) => tls.send(bytes, false, &mut socket).map(|()| bytes.len()),

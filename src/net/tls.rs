@@ -19,7 +19,6 @@ use crate::sync::lock;
 /// The longest file that is read: a chain of certificates has some KiB.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What is wrong with one of the two files.
 #[derive(Debug)]
 pub struct Defect {
     /// The key of the configuration that names the file.
@@ -27,7 +26,6 @@ pub struct Defect {
     pub found: String,
 }
 
-/// The certificate in use.
 pub struct Certificates {
     files: Ssl,
     in_use: Mutex<Arc<ServerConfig>>,
@@ -37,7 +35,6 @@ pub struct Certificates {
     tickets: Arc<dyn ProducesTickets>,
 }
 
-/// Both files as they are: the certificates and the key.
 type Files = (Vec<u8>, Vec<u8>);
 
 fn read(files: &Ssl) -> Result<Files, Defect> {
@@ -61,7 +58,6 @@ fn digest((certificate, key): &Files) -> digest::Digest {
     context.finish()
 }
 
-/// What rustls makes of the files.
 fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect> {
     let bad_certificate = |what: &str| {
         let found = format!("{}: {what}", files.certificate.display());
@@ -104,7 +100,6 @@ impl Certificates {
         Ok(Certificates { files: files.clone(), in_use, seen, tickets })
     }
 
-    /// What a new connection is to use.
     pub fn in_use(&self) -> Arc<ServerConfig> {
         lock(&self.in_use).clone()
     }

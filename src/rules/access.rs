@@ -10,25 +10,20 @@ use crate::rules::limits::Quota;
 use crate::store::{self, MAX_PENDING, MAX_PENDING_BY_ONE, Suggestion};
 use crate::sync::lock;
 
-/// A member, as far as announces need to know one.
 #[derive(Clone, Debug, Default)]
 pub struct User {
     /// `users.id`, or 0 for the anonymous user.
     pub id: u32,
-    /// What the member's announce URLs contain.
     pub passkey: Box<str>,
     /// The most torrents to be active on at a time; 0 is no limit.
     pub torrent_limit: u32,
-    /// May not announce.
     pub banned: bool,
-    /// What they are told of it.
     pub ban_reason: Box<str>,
     /// Torrents active on now. Shared by all versions of a user that changes in the database.
     active: Arc<AtomicU32>,
 }
 
 impl User {
-    /// A member with no active torrents.
     pub fn new(id: u32, passkey: &str, torrent_limit: u32, banned: bool) -> User {
         User { id, passkey: passkey.into(), torrent_limit, banned, ban_reason: "".into(), active: Arc::default() }
     }
@@ -46,13 +41,11 @@ impl User {
         self.active.fetch_add(1, Relaxed);
     }
 
-    /// Counts one active torrent less.
     pub fn leave(&self) {
         // `None` only where a user was removed and came back while a session lived: then it is 0 already.
         let _ = self.active.fetch_update(Relaxed, Relaxed, |active| active.checked_sub(1));
     }
 
-    /// Torrents active on now.
     pub fn active(&self) -> u32 {
         self.active.load(Relaxed)
     }
@@ -98,7 +91,6 @@ impl Users {
     }
 }
 
-/// Everyone and every client that is let in.
 #[derive(Default)]
 pub struct Access {
     users: RwLock<Users>,
@@ -140,7 +132,6 @@ impl Access {
         read(&self.users).by_id.len()
     }
 
-    /// Stores a user as the database has it.
     pub fn put_user(&self, user: User) {
         write(&self.users).put(user);
     }
@@ -198,7 +189,6 @@ impl Access {
         read(&self.users).by_id.get(&id).cloned()
     }
 
-    /// Replaces the approved prefixes of User-Agents and peer ids.
     pub fn set_clients(&self, prefixes: Vec<Box<[u8]>>) {
         *write(&self.clients) = prefixes;
     }

@@ -339,7 +339,6 @@ pub fn drop_users(access: &Access, shard: &mut Shard, users: &HashSet<u32>, now:
     remove(access, torrents, closed, ledger, (deadline, |_: &Session| now), records);
 }
 
-/// Forgets a torrent and its sessions.
 pub fn drop_torrent(access: &Access, shard: &mut Shard, info_hash: &InfoHash, now: u32, records: &mut Vec<u8>) {
     let Shard { torrents, ledger, closed, .. } = shard;
     let mut torrent = torrents.remove_entry(info_hash);

@@ -41,9 +41,7 @@ pub const FREE_BYTES: usize = 2 * KIB;
 const BUSY: Bound = bound(16, 32, 0);
 /// Threads that send an answer which may be long; of these in all half of `Workers`.
 const LONG: Bound = bound(4, 8, 0);
-/// Bytes of torrents that members send.
 const UPLOADS: Bound = bound(8 * KIB * KIB, 16 * KIB * KIB, 64 * KIB * KIB);
-/// Datagrams that wait for the database.
 const DATAGRAMS: Bound = bound(32, 64, 256);
 /// Look-ups in the database for what memory does not know, in a tenth of a second. What goes beyond waits its turn.
 const LOOKUPS: Bound = bound(5, 7, 10);
@@ -176,7 +174,6 @@ impl Drop for Permit {
 pub struct Rate {
     bound: Bound,
     period: u32,
-    /// Since when, and what was done.
     done: Mutex<(u32, Held)>,
 }
 
@@ -185,12 +182,10 @@ impl Rate {
         Rate { bound, period, done: Mutex::default() }
     }
 
-    /// Counts once more if there is room.
     pub fn take(&self, who: Option<IpAddr>, now: u32) -> bool {
         self.with(now, |held| held.take(&self.bound, who, 1)).is_ok()
     }
 
-    /// Whether there is room.
     pub fn room(&self, who: Option<IpAddr>, now: u32) -> Result<(), Full> {
         self.with(now, |held| held.room(&self.bound, who, 1))
     }
@@ -238,15 +233,11 @@ pub enum Reason {
     Full,
     Handshakes,
     Bytes,
-    /// No descriptor was to be had.
     Descriptors,
-    /// It was closed to make room for another.
     Evicted,
-    /// It did not take its answer.
     Unread,
 }
 
-/// The words for the [`Reason`]s, in their order.
 pub const REASONS: [&str; 8] =
     ["address", "network", "full", "handshakes", "bytes", "descriptors", "evicted", "unread"];
 
@@ -260,7 +251,6 @@ pub enum Failure {
 /// The most failures that wait to be told to other goats.
 const MAX_TOLD: usize = 10_000;
 
-/// All that is counted against the bounds above.
 pub struct Limits {
     pub connections: Arc<Shares>,
     pub trusted: Arc<Shares>,
@@ -313,7 +303,6 @@ impl Limits {
         }
     }
 
-    /// Connections that are open.
     pub fn open(&self) -> usize {
         self.connections.held() + self.trusted.held()
     }
@@ -345,7 +334,6 @@ impl Limits {
         self.told.as_ref().map(|told| std::mem::take(&mut *lock(told))).unwrap_or_default()
     }
 
-    /// Counts a connection that was refused.
     pub fn refuse(&self, reason: Reason, ip: IpAddr) {
         if let Some(count) = self.counts.get(reason as usize) {
             count.fetch_add(1, Relaxed);
@@ -353,7 +341,6 @@ impl Limits {
         self.refused_connections.note(ip);
     }
 
-    /// How many connections were refused, by the [`REASONS`].
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REASONS.into_iter().zip(self.counts.iter().map(|count| count.load(Relaxed)))
     }

@@ -65,7 +65,6 @@ impl Swarm {
         self.len() - self.seeders
     }
 
-    /// Leechers that are not partial seeds (BEP 21).
     pub fn downloaders(&self) -> usize {
         self.leechers() - self.paused
     }
@@ -144,7 +143,6 @@ impl Swarm {
         slot
     }
 
-    /// Takes the session in a slot out of the swarm.
     pub fn remove(&mut self, mut slot: usize) -> (Session, Addresses) {
         if slot < self.seeders {
             self.seeders -= 1;
@@ -166,7 +164,6 @@ impl Swarm {
         (session, at)
     }
 
-    /// The hash under which a slot is indexed.
     fn entry(&self, slot: usize) -> Option<u64> {
         self.sessions.get(slot).map(|s| hash(s.user, &s.peer_id))
     }
@@ -259,7 +256,6 @@ impl Swarm {
         gone
     }
 
-    /// All sessions and their addresses, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Session, Addresses)> {
         (0..self.len()).filter_map(|slot| self.get(slot))
     }
@@ -313,25 +309,19 @@ fn sample_where(
     chosen
 }
 
-/// A torrent that the tracker knows.
 #[derive(Default)]
 pub struct Torrent {
     /// Its `files.id`.
     pub id: u32,
-    /// How often it was downloaded completely.
     pub snatches: u32,
-    /// An operator has approved it.
     pub verified: bool,
-    /// An operator has refused it.
     pub refused: bool,
-    /// What is credited of the bytes that move.
     pub factors: Factors,
     /// Who has it; boxed and absent for the many torrents that nobody is on at the moment.
     pub swarm: Option<Box<Swarm>>,
 }
 
 impl Torrent {
-    /// A session that is open.
     pub fn find(&self, key: &SessionKey) -> Option<Known> {
         let swarm = self.swarm.as_deref()?;
         let (session, at) = swarm.get(swarm.find(key.user, &key.peer_id)?)?;
@@ -345,11 +335,9 @@ pub struct Shard {
     pub torrents: HashMap<InfoHash, Torrent>,
     /// The second hashes of hybrid torrents (BEP 52), and the first.
     pub seconds: HashMap<InfoHash, InfoHash>,
-    /// What the database does not know yet.
     pub ledger: Ledger,
     /// Sessions that were closed a while ago: what is heard of them may be late.
     pub closed: HashMap<SessionKey, Known>,
-    /// What is limited in time.
     pub lately: Lately,
 }
 
@@ -419,7 +407,6 @@ impl Swarms {
         lock(&self.shards[usize::from(part) % SHARDS])
     }
 
-    /// Locks one part after the other.
     pub fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
         self.shards.iter().map(lock)
     }

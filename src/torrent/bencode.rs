@@ -13,7 +13,6 @@ pub const MAX_DEPTH: usize = 64;
 /// files has about four million.
 pub const MAX_VALUES: usize = 5_000_000;
 
-/// Digits of the largest 64-bit number.
 const LONGEST: usize = 20;
 
 /// Appends an integer: `i42e`. A tracker has no negative ones to write.
@@ -75,7 +74,6 @@ impl<'a> Value<'a> {
         entries.get(index).map(|(_, value)| value)
     }
 
-    /// The number, if this is one.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Value::Int(n) => Some(*n),
@@ -83,7 +81,6 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The string, if this is one.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
         match self {
             Value::Bytes(text) => Some(text),
@@ -215,7 +212,6 @@ fn number<N: FromStr>(rest: &mut &[u8], end: u8, what: &str) -> Result<N, String
     Ok(n)
 }
 
-/// Whether `byte` comes next; if so, takes it.
 fn eat(rest: &mut &[u8], byte: u8) -> bool {
     let after = rest.strip_prefix(&[byte]);
     *rest = after.unwrap_or(rest);

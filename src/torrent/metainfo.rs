@@ -6,7 +6,6 @@ use serde::Serialize;
 use crate::torrent::bencode::{self, Value};
 use crate::torrent::{InfoHash, with_urls};
 
-/// The most bytes that are kept of a torrent.
 pub(crate) const MAX_KEPT: usize = 8 << 20;
 
 /// A torrent without what differs from copy to copy.
@@ -19,7 +18,6 @@ pub(crate) struct Metainfo {
     pub files: u32,
 }
 
-/// A file in a torrent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct File {
     /// Below the folder that is called like the torrent, with slashes.
@@ -41,7 +39,6 @@ impl Metainfo {
         Ok(Some(Metainfo { info: info.to_vec(), layers: layers.map(<[u8]>::to_vec), files }))
     }
 
-    /// A member's copy, with these announce URLs.
     pub(crate) fn copy_for(&self, urls: &[String]) -> Vec<u8> {
         let layers = self.layers.as_deref().map(|layers| (&b"piece layers"[..], layers));
         with_urls([(&b"info"[..], self.info.as_slice())].into_iter().chain(layers).collect(), urls)

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ring::digest;
-use serde::de::{self, Visitor};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::torrent::bencode::Value;
@@ -34,19 +34,12 @@ impl fmt::Debug for InfoHash {
     }
 }
 
-impl fmt::Display for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        hex(&self.0, f)
-    }
-}
-
 impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         hex(&self.0, f)
     }
 }
 
-/// Lower-case hexadecimal digits.
 fn hex(bytes: &[u8; 20], f: &mut fmt::Formatter) -> fmt::Result {
     f.write_str(digits(bytes, &mut [0; 40]))
 }
@@ -81,23 +74,10 @@ impl Serialize for InfoHash {
 
 impl<'de> Deserialize<'de> for InfoHash {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<InfoHash, D::Error> {
-        struct Digits;
-        impl Visitor<'_> for Digits {
-            type Value = InfoHash;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an info_hash")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<InfoHash, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-        from.deserialize_str(Digits)
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
 
-/// The first 20 bytes of a hash.
 fn cut(hash: impl Iterator<Item = u8>) -> InfoHash {
     let mut start = [0; 20];
     start.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
@@ -136,7 +116,6 @@ fn read_parsed<'a>(root: Result<Value<'a>, String>) -> Result<Torrent<'a>, Strin
     describe(&root).map_err(|problem| format!("not a torrent: {problem}"))
 }
 
-/// `read` of a parsed file.
 fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
     let Some(info @ Value::Dict { raw, .. }) = root.get(b"info") else {
         return Err("it has no info dictionary");
@@ -250,7 +229,6 @@ fn size_v1(info: &Value, piece: i64) -> Result<u64, &'static str> {
     Ok(stored)
 }
 
-/// Bytes in the files of the v2 part (BEP 52).
 fn size_v2(info: &Value) -> Result<u64, &'static str> {
     let tree = info.get(b"file tree").ok_or("it has no file tree")?;
     match tree.get(b"") {
@@ -284,13 +262,11 @@ fn file_size(file: &Value) -> Result<u64, &'static str> {
     Ok(if has_attribute(file, b'p') { 0 } else { length })
 }
 
-/// What a file says of its length.
 fn length(file: &Value) -> Result<u64, &'static str> {
     let length = file.get(b"length").and_then(Value::as_int);
     u64::try_from(length.unwrap_or(-1)).or(Err("a file's length is missing or negative"))
 }
 
-/// Whether a file has an attribute (BEP 47).
 fn has_attribute(file: &Value, letter: u8) -> bool {
     file.get(b"attr").and_then(Value::as_bytes).is_some_and(|attributes| attributes.contains(&letter))
 }

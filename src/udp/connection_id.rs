@@ -25,7 +25,6 @@ const LIFETIME: u16 = 120;
 /// How far the clocks of goats that are one tracker may be apart, in seconds.
 const AHEAD: u16 = 10;
 
-/// Makes ids and knows its own again.
 pub struct ConnectionIds {
     key: hmac::Key,
     /// Seconds by which the clock of who made an id may be ahead.
@@ -33,7 +32,6 @@ pub struct ConnectionIds {
 }
 
 impl ConnectionIds {
-    /// Draws a key from the operating system.
     pub fn new() -> Result<ConnectionIds, String> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         Ok(ConnectionIds { key: key.map_err(|_| "the operating system provides no random numbers")?, ahead: 0 })
@@ -58,7 +56,6 @@ impl ConnectionIds {
         u64::from(now as u16) << 48 | mac >> 16
     }
 
-    /// Whether an id was made for this address in the last two minutes.
     pub fn check(&self, id: u64, ip: IpAddr, now: u32) -> bool {
         let latest = now.wrapping_add(self.ahead.into());
         let age = (latest as u16).wrapping_sub((id >> 48) as u16);

@@ -30,7 +30,6 @@ use crate::torrent::{InfoHash, PeerId};
 use crate::tracker::Tracker;
 use crate::udp::connection_id::ConnectionIds;
 
-/// What begins a connect request (BEP 15).
 const PROTOCOL_ID: u64 = 0x417_2710_1980;
 const CONNECT: u32 = 0;
 const ANNOUNCE: u32 = 1;
@@ -38,7 +37,6 @@ const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
 /// The most peers of an IPv6 answer: 1,400 bytes with its headers fit the packets of nearly every network.
 const MAX_PEERS6: usize = 74;
-/// How often the thread looks whether it is to end.
 const LOOK_UP: Duration = Duration::from_millis(500);
 /// The most addresses whose scrapes are answered while passkeys are asked for.
 const MAX_SCRAPERS: usize = 1 << 20;
@@ -47,7 +45,6 @@ const MAX_SCRAPERS: usize = 1 << 20;
 pub struct Packet<'a> {
     /// From the answer to a connect; what begins a connect itself.
     pub connection: u64,
-    /// Repeated in the answer.
     pub transaction: u32,
     pub action: Action<'a>,
 }
@@ -183,14 +180,10 @@ pub fn write_error(out: &mut Vec<u8>, transaction: u32, message: &str) {
     out.extend_from_slice(message.as_bytes());
 }
 
-/// What becomes of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The answer was written.
     Answer,
-    /// It gets none.
     Silence,
-    /// The database must be asked first.
     Slow,
 }
 
@@ -208,7 +201,6 @@ struct Scrapers {
 }
 
 impl Scrapers {
-    /// Notes that an address may scrape for an Interval.
     fn remember(&mut self, ip: IpAddr, now: u32, interval: u32) {
         if now.saturating_sub(self.cleaned) > interval {
             self.cleaned = now;
@@ -314,7 +306,6 @@ impl Responder {
     }
 }
 
-/// The thread that serves UDP.
 pub struct Listener {
     thread: JoinHandle<()>,
     stopping: Arc<AtomicBool>,
@@ -338,7 +329,6 @@ impl Listener {
         Ok(Listener { thread, stopping })
     }
 
-    /// Stops receiving, and answers what is in hand.
     pub fn stop(self) {
         self.stopping.store(true, Relaxed);
         if join([self.thread], Instant::now() + LOOK_UP * 2) > 0 {
@@ -347,7 +337,6 @@ impl Listener {
     }
 }
 
-/// What answers the datagrams of a socket.
 struct Server {
     responder: Responder,
     socket: UdpSocket,

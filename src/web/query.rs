@@ -1,7 +1,7 @@
 //! What may follow the question mark of a call.
 
 use crate::auth::Failure;
-use crate::net::message::pairs;
+use crate::net::message::{decoded, pairs};
 use crate::store::{Order, Page};
 
 /// The most rows of a list in one answer, and how many there are unless `limit` says otherwise.
@@ -45,7 +45,9 @@ impl<'a> Query<'a> {
 
     /// The text of any parameter.
     pub fn value(&self, name: &str) -> Option<String> {
-        pairs(self.all).find(|(found, _)| *found == name).map(|(_, value)| decode(value))
+        let (_, value) = pairs(self.all).find(|(found, _)| *found == name)?;
+        let bytes: Vec<u8> = decoded(value).map(|byte| byte.unwrap_or_else(|percent| percent)).collect();
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The query that asks for what follows a row.
@@ -85,16 +87,4 @@ impl<'a> Query<'a> {
         rows.truncate(self.limit);
         rows.last().filter(|_| more).map(|last| self.next(id(last)))
     }
-}
-
-/// The text of a value, in which a plus is a space.
-fn decode(value: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::new(), value.as_bytes());
-    while let [first, after @ ..] = rest {
-        let hex = after.get(..2).and_then(|digits| str::from_utf8(digits).ok());
-        let escaped = hex.filter(|_| *first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(escaped.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-        rest = after.get(if escaped.is_some() { 2 } else { 0 }..).unwrap_or_default();
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

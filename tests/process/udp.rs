@@ -61,7 +61,8 @@ fn an_announce_is_read_back_with_the_options_that_follow_it() {
         let datagram = question.bytes(connection, transaction);
         for ip in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x20; 16])] {
             let (default, most) = (50, if ip.is_ipv4() { 200 } else { 74 });
-            let count = usize::try_from(question.numwant).map_or(default, |wanted| wanted.min(most));
+            let count =
+                usize::try_from(question.numwant).map_or(default, |wanted| wanted.min(most));
             let announce = protocol::Announce {
                 info_hash: InfoHash(question.info_hash),
                 peer_id: PeerId(question.peer_id),

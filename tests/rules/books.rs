@@ -963,7 +963,7 @@ mod rules {
                        uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time, time";
         let (id, later) = (client(1).peer_id, start + 10);
         let words =
-            format!("1 1 {id} 10.1.0.1 65535 {start} 258 {later} 1 1 0 80 8 80 8 9 2 0 {later}");
+            format!("1 1 {id:?} 10.1.0.1 65535 {start} 258 {later} 1 1 0 80 8 80 8 9 2 0 {later}");
         assert_eq!(books.rows(&format!("SELECT {columns} FROM peers")), [words]);
         let ip: std::net::IpAddr = db.sql("SELECT ipv6 FROM peers")[0][0].parse().unwrap();
         assert_eq!(ip, client(1).over_v6().ip);
