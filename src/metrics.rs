@@ -74,7 +74,7 @@ fn result(refusal: Option<&Refusal>) -> usize {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Datagram {
     Connect,
     Answered,
     Refused,
@@ -86,7 +86,7 @@ pub(crate) enum Fate {
     Dropped,
 }
 
-pub(crate) const FATES: [&str; 6] = ["connect", "answered", "refused", "invalid_id", "ignored", "dropped"];
+pub(crate) const DATAGRAMS: [&str; 6] = ["connect", "answered", "refused", "invalid_id", "ignored", "dropped"];
 
 /// How long something took: how often at most so many nanoseconds, and the sum.
 struct Histogram {
@@ -141,7 +141,7 @@ const PER_LISTENER: usize = EVENTS.len() * RESULTS.len();
 struct Slot {
     requests: [AtomicU64; LISTENERS.len() * PER_LISTENER],
     times: [Histogram; LISTENERS.len()],
-    datagrams: [AtomicU64; FATES.len()],
+    datagrams: [AtomicU64; DATAGRAMS.len()],
 }
 
 impl Slot {
@@ -149,7 +149,7 @@ impl Slot {
         Slot {
             requests: [const { AtomicU64::new(0) }; LISTENERS.len() * PER_LISTENER],
             times: [const { Histogram::new() }; LISTENERS.len()],
-            datagrams: [const { AtomicU64::new(0) }; FATES.len()],
+            datagrams: [const { AtomicU64::new(0) }; DATAGRAMS.len()],
         }
     }
 }
@@ -205,8 +205,8 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn datagram(&self, fate: Fate) {
-        count(&self.slot().datagrams, fate as usize);
+    pub(crate) fn datagram(&self, result: Datagram) {
+        count(&self.slot().datagrams, result as usize);
     }
 
     pub(crate) fn api(&self, status: u16) {
@@ -226,8 +226,8 @@ impl Metrics {
         self.sum(|s| &s.requests, listener * PER_LISTENER + event * RESULTS.len() + result)
     }
 
-    pub(crate) fn datagrams_of(&self, fate: usize) -> u64 {
-        self.sum(|s| &s.datagrams, fate)
+    pub(crate) fn datagrams_of(&self, result: usize) -> u64 {
+        self.sum(|s| &s.datagrams, result)
     }
 
     pub(crate) fn statuses(&self) -> BTreeMap<u16, u64> {

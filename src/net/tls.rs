@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use ring::digest;
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,8 +28,8 @@ pub struct Defect {
 pub struct Certificates {
     files: Ssl,
     in_use: Mutex<Arc<ServerConfig>>,
-    /// The digest of the files as they were seen last, whether they could be used or not.
-    seen: Mutex<Option<digest::Digest>>,
+    /// The files as they were seen last, whether they could be used or not.
+    seen: Mutex<Option<Files>>,
     /// Outlives the certificates, so that clients can resume their sessions after a change.
     tickets: Arc<dyn ProducesTickets>,
 }
@@ -48,14 +47,6 @@ fn read(files: &Ssl) -> Result<Files, Defect> {
         read.map(|_| bytes).map_err(|e| Defect { key, found: format!("{}: {e}", path.display()) })
     };
     Ok((read("SSL.Certificate", &files.certificate)?, read("SSL.Key", &files.key)?))
-}
-
-fn digest((certificate, key): &Files) -> digest::Digest {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&(certificate.len() as u64).to_be_bytes());
-    context.update(certificate);
-    context.update(key);
-    context.finish()
 }
 
 fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect> {
@@ -96,8 +87,7 @@ impl Certificates {
         let mut config = build(files, &found)?;
         config.ticketer = tickets.clone();
         let in_use = Mutex::new(Arc::new(config));
-        let seen = Mutex::new(Some(digest(&found)));
-        Ok(Certificates { files: files.clone(), in_use, seen, tickets })
+        Ok(Certificates { files: files.clone(), in_use, seen: Mutex::new(Some(found)), tickets })
     }
 
     pub fn in_use(&self) -> Arc<ServerConfig> {
@@ -107,9 +97,8 @@ impl Certificates {
     /// Looks at the files again. What cannot be used is refused, and said once.
     pub fn refresh(&self) {
         let found = read(&self.files);
-        let now = found.as_ref().ok().map(digest);
-        let before = std::mem::replace(&mut *lock(&self.seen), now);
-        if before.map(|d| d.as_ref().to_vec()) == now.map(|d| d.as_ref().to_vec()) {
+        let before = std::mem::replace(&mut *lock(&self.seen), found.as_ref().ok().cloned());
+        if before.as_ref() == found.as_ref().ok() {
             return;
         }
         match found.and_then(|found| build(&self.files, &found)) {

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::protocol::{Addresses, Announce, Event, Peers, Refusal, Reply, Scrape, ip4, ip6, network};
 use crate::random::Rng;
 use crate::rules::access::{Access, User};
-use crate::rules::swarm::{Lately, Shard, Swarm, Swarms, Torrent};
+use crate::rules::swarm::{Pace, Shard, Swarm, Swarms, Torrent};
 use crate::torrent::{InfoHash, PeerId};
 
 /// The interval of leechers, and how far those of seeders are spread, in seconds.
@@ -106,7 +106,7 @@ pub fn announce(
         a
     };
     let mut shard = swarms.shard(&a.info_hash);
-    let Shard { torrents, ledger, closed, lately, seconds } = &mut *shard;
+    let Shard { torrents, ledger, closed, pace, seconds } = &mut *shard;
     buffers.peers.clear();
     let Some(torrent) = torrents.get_mut(&a.info_hash) else {
         let first = seconds.get(&a.info_hash).copied();
@@ -117,14 +117,14 @@ pub fn announce(
     };
     let key = SessionKey { file: torrent.id, user: who.user.id, peer_id: a.peer_id };
     let known = torrent.find(&key).or_else(|| closed.get(&key).copied());
-    let entered = may(config, torrent, who, a, known.as_ref(), lately, now)?;
+    let entered = may(config, torrent, who, a, known.as_ref(), pace, now)?;
 
     let mut state = hear(known.as_ref(), who.user.id, a, now, silence(config));
     state.factors = torrent.factors;
     let swarm = torrent.swarm.get_or_insert_default();
     let moved = known.is_none_or(|known| known.closed != 0 || known.at != state.known.at);
     if state.known.closed == 0 && moved {
-        for gone in oust(swarm, &key, &state.known.at, now) {
+        for gone in close_replaced(swarm, &key, &state.known.at, now) {
             let state = State { factors: torrent.factors, ..gone };
             let session = gone.known.session;
             closed.insert(SessionKey { user: session.user, peer_id: session.peer_id, ..key }, state.known);
@@ -170,7 +170,7 @@ fn may(
     who: &Admitted,
     a: &Announce,
     known: Option<&Known>,
-    lately: &mut Lately,
+    pace: &mut Pace,
     now: u32,
 ) -> Result<bool, Refusal> {
     let user = &who.user;
@@ -183,7 +183,7 @@ fn may(
         return Err(Refusal::Unverified);
     }
     if let Some(known) = known.filter(|known| known.closed == 0) {
-        return if too_fast(config, torrent.id, known, a, &mut lately.paths, now) {
+        return if too_fast(config, torrent.id, known, a, &mut pace.paths, now) {
             Err(Refusal::SlowDown)
         } else {
             Ok(false)
@@ -203,7 +203,7 @@ fn may(
     // Each session costs the database a row, and memory until it is written. Each client may be restarted once.
     let most = config.clients.saturating_mul(2);
     let whose = if user.id == 0 { network(a.ip) } else { Ipv4Addr::UNSPECIFIED.into() };
-    if known.is_none() && !lately.begun.take((torrent.id, user.id, whose), most, config.interval, now) {
+    if known.is_none() && !pace.begun.take((torrent.id, user.id, whose), most, config.interval, now) {
         if entered {
             user.leave();
         }
@@ -252,7 +252,7 @@ fn too_fast(
 
 /// Closes the other sessions of a user at the addresses of one that has come there: a client that was killed, and
 /// is back under another peer id.
-fn oust(swarm: &mut Swarm, own: &SessionKey, at: &Addresses, now: u32) -> Vec<State> {
+fn close_replaced(swarm: &mut Swarm, own: &SessionKey, at: &Addresses, now: u32) -> Vec<State> {
     let same = |session: &Session, there: &Addresses| session.peer_id != own.peer_id && there.meets(at);
     let others = swarm.of_user(own.user, &own.peer_id).filter_map(|slot| swarm.get(slot));
     let others: Vec<_> =

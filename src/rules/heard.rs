@@ -22,7 +22,7 @@ pub fn take_over(
     mut state: State,
     now: u32,
 ) {
-    let Shard { torrents, ledger, closed, lately, .. } = shard;
+    let Shard { torrents, ledger, closed, pace, .. } = shard;
     let Some(torrent) = torrents.get_mut(info_hash).filter(|torrent| torrent.id == key.file) else { return };
     // Nearly always it is here and stays.
     if let Some(swarm) = torrent.swarm.as_deref_mut()
@@ -54,7 +54,7 @@ pub fn take_over(
         let Session { seen: [v4, v6], .. } = next.session;
         let at = if v4 >= v6 { ip4(&next.at.v4).into() } else { ip6(&next.at.v6).into() };
         let whose = if key.user == 0 { network(at) } else { Ipv4Addr::UNSPECIFIED.into() };
-        lately.begun.take((key.file, key.user, whose), u32::MAX, config.interval, now);
+        pace.begun.take((key.file, key.user, whose), u32::MAX, config.interval, now);
     }
     state.known.session.life = next.session.life;
     ledger.hear(*key, state, now);

@@ -94,13 +94,6 @@ impl Swarm {
         self.of_user(user, peer_id).next().is_some()
     }
 
-    /// Replaces a session by what more is known of it; its place stays.
-    pub fn update(&mut self, slot: usize, change: impl FnOnce(&mut Session)) {
-        if let Some(session) = self.sessions.get_mut(slot) {
-            change(session);
-        }
-    }
-
     /// Stores a session, in the given slot if it has one, and returns its slot.
     pub fn put(&mut self, slot: Option<usize>, session: Session, at: Addresses) -> usize {
         let mut slot = match slot {
@@ -338,12 +331,12 @@ pub struct Shard {
     pub ledger: Ledger,
     /// Sessions that were closed a while ago: what is heard of them may be late.
     pub closed: HashMap<SessionKey, Known>,
-    pub lately: Lately,
+    pub pace: Pace,
 }
 
-/// What sessions did lately, as far as it limits what they may do.
+/// What sessions did in the last Interval, as far as it limits what they may do.
 #[derive(Default)]
-pub struct Lately {
+pub struct Pace {
     /// Who began how many sessions: by torrent, user, and where passkeys are off address.
     pub begun: Quota<(u32, u32, IpAddr)>,
     /// When sessions announced last from addresses that they have left for others of the same family, in seconds since
@@ -380,7 +373,7 @@ impl Shard {
         if let Some(swarm) = torrent.and_then(|torrent| torrent.swarm.as_deref_mut())
             && let Some(slot) = swarm.find(told.key.user, &told.key.peer_id)
         {
-            swarm.update(slot, learn);
+            swarm.sessions.get_mut(slot).into_iter().for_each(learn);
         }
     }
 }

@@ -95,12 +95,16 @@ impl<'a> Value<'a> {
 /// Takes at worst about 80 bytes of memory for each value (many tiny lists; measured), and next to none for
 /// the long strings that torrents are made of.
 pub fn parse(input: &[u8]) -> Result<Value<'_>, String> {
-    let (mut rest, mut room) = (input, MAX_VALUES);
-    let value = value(&mut rest, 0, &mut room).and_then(|value| match rest {
-        [] => Ok(value),
-        _ => Err(expected("the end of the input", rest)),
-    });
-    value.map_err(|problem| format!("{problem} at byte {}", input.len() - rest.len()))
+    whole(input, |rest| value(rest, 0, &mut { MAX_VALUES }))
+}
+
+/// Has all of the input taken, and says where what is wrong is.
+fn whole<'a, T>(input: &'a [u8], take: impl FnOnce(&mut &'a [u8]) -> Result<T, String>) -> Result<T, String> {
+    let mut rest = input;
+    let taken = take(&mut rest);
+    let taken =
+        taken.and_then(|taken| if rest.is_empty() { Ok(taken) } else { Err(expected("the end of the input", rest)) });
+    taken.map_err(|problem| format!("{problem} at byte {}", input.len() - rest.len()))
 }
 
 /// A key of a dictionary, and its value as it stands in the input.
@@ -109,13 +113,8 @@ pub type Entry<'a> = (&'a [u8], &'a [u8]);
 /// As [`parse`], of a dictionary whose own keys may stand in any order, as some programs write them,
 /// and of at most so many values.
 pub fn parse_unsorted(input: &[u8], values: usize) -> Result<Value<'_>, String> {
-    let mut rest = input;
-    let mut entries: Vec<_> = fields(&mut rest, values)
-        .and_then(|fields| if rest.is_empty() { Ok(fields) } else { Err(expected("the end of the input", rest)) })
-        .map_err(|problem| format!("{problem} at byte {}", input.len() - rest.len()))?
-        .into_iter()
-        .map(|((key, _), value)| (key, value))
-        .collect();
+    let fields = whole(input, |rest| fields(rest, values))?;
+    let mut entries: Vec<_> = fields.into_iter().map(|((key, _), value)| (key, value)).collect();
     entries.sort_by_key(|(key, _)| *key);
     let twice = |pair: &&[(&[u8], Value)]| matches!(pair, [(a, _), (b, _)] if a == b);
     match entries.windows(2).find(twice) {

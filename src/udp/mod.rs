@@ -14,7 +14,7 @@ use std::{io, thread};
 
 use crate::auth::derived_key;
 use crate::log::log;
-use crate::metrics::{Asked, Fate, Transport};
+use crate::metrics::{self, Asked, Transport};
 use crate::net::jobs::Kind;
 use crate::net::pool::Pool;
 use crate::protocol::{
@@ -228,13 +228,13 @@ impl Responder {
         let now = self.tracker.clock.at(start);
         let metrics = &self.tracker.metrics;
         let Some(Packet { connection, transaction, action }) = read(datagram, ip) else {
-            metrics.datagram(Fate::Ignored);
+            metrics.datagram(metrics::Datagram::Ignored);
             return Outcome::Silence;
         };
         if action != Action::Connect && !self.ids.check(connection, ip, now) {
             // Shorter than the shortest scrape: whoever it is sent to gets no more than was sent.
             write_error(out, transaction, "Invalid connection id");
-            metrics.datagram(Fate::InvalidId);
+            metrics.datagram(metrics::Datagram::InvalidId);
             return Outcome::Answer;
         }
         let (mut url, mut passkey) = ([0; 512], Ok(None));
@@ -243,7 +243,7 @@ impl Responder {
         let done = match &action {
             Action::Connect => {
                 write_connect(out, transaction, self.ids.make(ip, now));
-                metrics.datagram(Fate::Connect);
+                metrics.datagram(metrics::Datagram::Connect);
                 return Outcome::Answer;
             }
             Action::Announce(a, options) => {
@@ -263,7 +263,7 @@ impl Responder {
         if let Err(refusal) = &done {
             write_error(out, transaction, &self.tracker.access.words(refusal, call.passkey));
         }
-        metrics.datagram(if done.is_ok() { Fate::Answered } else { Fate::Refused });
+        metrics.datagram(if done.is_ok() { metrics::Datagram::Answered } else { metrics::Datagram::Refused });
         Outcome::Answer
     }
 
@@ -308,7 +308,7 @@ impl Responder {
 
 pub struct Listener {
     thread: JoinHandle<()>,
-    stopping: Arc<AtomicBool>,
+    server: Arc<Server>,
 }
 
 impl Listener {
@@ -321,16 +321,15 @@ impl Listener {
             Some(_) => derived_key(&tracker.config, "UDP connection ids").map(|key| ConnectionIds::shared(&key)),
         };
         let ids = Arc::new(ids.map_err(io::Error::other)?);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let server =
-            Arc::new(Server { responder: Responder::new(tracker.clone(), ids), socket, stopping: stopping.clone() });
-        let pool = pool.clone();
-        let thread = thread::Builder::new().name("udp".into()).spawn(move || server.run(&pool))?;
-        Ok(Listener { thread, stopping })
+        let responder = Responder::new(tracker.clone(), ids);
+        let server = Arc::new(Server { responder, socket, stopping: AtomicBool::new(false) });
+        let (own, pool) = (server.clone(), pool.clone());
+        let thread = thread::Builder::new().name("udp".into()).spawn(move || own.run(&pool))?;
+        Ok(Listener { thread, server })
     }
 
     pub fn stop(self) {
-        self.stopping.store(true, Relaxed);
+        self.server.stopping.store(true, Relaxed);
         if join([self.thread], Instant::now() + LOOK_UP * 2) > 0 {
             log("the thread of the UDP listener ended because of a bug in goat: please report it");
         }
@@ -340,7 +339,7 @@ impl Listener {
 struct Server {
     responder: Responder,
     socket: UdpSocket,
-    stopping: Arc<AtomicBool>,
+    stopping: AtomicBool,
 }
 
 impl Server {
@@ -374,7 +373,7 @@ impl Server {
         let ip = datagram.path.ip();
         let who = sharer(&tracker.config, ip);
         let Ok(permit) = tracker.limits.datagrams.acquire(who, 1) else {
-            return tracker.metrics.datagram(Fate::Dropped);
+            return tracker.metrics.datagram(metrics::Datagram::Dropped);
         };
         pool.submit(who, Kind::Lookup, move |pool, worker| {
             let buffers = &mut worker.scratch.buffers;

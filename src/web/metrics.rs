@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::metrics::{BOUNDS, EVENTS, FATES, LISTENERS, Metrics, RESULTS};
+use crate::metrics::{BOUNDS, DATAGRAMS, EVENTS, LISTENERS, Metrics, RESULTS};
 use crate::snapshot::Snapshot;
 use crate::tracker::Tracker;
 
@@ -153,9 +153,9 @@ fn requests(text: &mut Text, metrics: &Metrics) {
     for (l, listener) in each(&LISTENERS) {
         text.histogram(name, &format!("listener=\"{listener}\""), metrics.answer_times(l));
     }
-    let fates = each(&FATES).map(|(f, fate)| (fate, metrics.datagrams_of(f)));
+    let datagrams = each(&DATAGRAMS).map(|(d, result)| (result, metrics.datagrams_of(d)));
     let help = "UDP packets received, by result.";
-    text.family("goat_udp_packets_total", "counter", help, labelled("fate", fates));
+    text.family("goat_udp_packets_total", "counter", help, labelled("fate", datagrams));
     let help = "Requests of the API, the metrics and the page, by status.";
     text.family("goat_api_requests_total", "counter", help, labelled("code", metrics.statuses()));
 }
