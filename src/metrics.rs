@@ -195,7 +195,6 @@ impl Metrics {
         &self.slots[at % SLOTS]
     }
 
-    /// Counts a request of a client that came at `start`.
     pub fn answered(&self, listener: Transport, asked: Asked, refusal: Option<&Refusal>, start: Instant) {
         let slot = self.slot();
         let listener = listener as usize;

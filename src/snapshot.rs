@@ -27,7 +27,6 @@ pub struct Snapshot {
     /// Whether Redis answers; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<bool>,
-    /// The goats that are one tracker by it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<Node>,
     #[serde(skip)]

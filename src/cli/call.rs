@@ -40,7 +40,6 @@ impl From<io::Error> for Failure {
 
 pub type Done = Result<(), Failure>;
 
-/// A command's words, as clap has read them.
 pub struct Call {
     pub name: String,
     pub matches: ArgMatches,
@@ -52,7 +51,6 @@ impl Call {
         self.matches.get_many::<String>(name).into_iter().flatten().map(String::as_str).collect()
     }
 
-    /// The value of an argument or option that was given.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.matches.get_one(name).map(String::as_str)
     }
@@ -61,7 +59,6 @@ impl Call {
         self.value(name).unwrap_or_default()
     }
 
-    /// The same of an option that is read as something else than text.
     pub fn get<T: Copy + Send + Sync + 'static>(&self, name: &str) -> Option<T> {
         self.matches.get_one(name).copied()
     }
@@ -71,7 +68,6 @@ impl Call {
         Page::named(orders, self.value("sort").unwrap_or("id"))
     }
 
-    /// Whether an option without a value was given.
     pub fn on(&self, name: &str) -> bool {
         self.matches.get_flag(name)
     }

@@ -175,7 +175,6 @@ fn damage(config: &Config, fix: bool) -> Vec<Finding> {
     damaged.into_iter().map(finding).collect()
 }
 
-/// Whether goat can listen, or does so already.
 fn ports(config: &Config) -> Vec<Finding> {
     let free = |port, kind| listen::<OwnedFd>(&config.host, port, kind).map(drop);
     let wanted =

@@ -89,7 +89,6 @@ pub fn show(thing: &impl Serialize, keys: &str, json: bool) -> Done {
     print(&lines.collect::<String>())
 }
 
-/// Prints what was done: a line of text, or a JSON object.
 pub fn done(text: &str, thing: &impl Serialize, json: bool) -> Done {
     if json { show(thing, "", true) } else { print(&format!("{text}\n")) }
 }

@@ -149,7 +149,6 @@ pub enum Driver {
     Sqlite,
 }
 
-/// Something in the configuration that its owner has to correct.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
     pub file: PathBuf,
@@ -441,7 +440,6 @@ fn shown(key: &str, value: &Value) -> String {
     format!("{text:.60}")
 }
 
-/// The known key that looks most like `key`, or all of them.
 fn advice(key: &str) -> String {
     let known = KEYS.map(|(known, ..)| known);
     match known.iter().min_by_key(|known| difference(known, key)) {

@@ -34,7 +34,6 @@ pub struct Connection {
     /// There is something to do without reading the socket: it waits only for room to answer.
     pub pending: bool,
     pub state: State,
-    /// When it is closed unless something happens.
     pub deadline: Instant,
     pub registered: bool,
     handshake: Option<Permit>,

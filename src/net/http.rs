@@ -107,7 +107,6 @@ enum Action {
     Scrape,
 }
 
-/// The passkey in the path, and what the path asks for.
 fn route(target: &str) -> Option<(Option<&str>, Action)> {
     let path = split(target).0.strip_prefix('/')?;
     // Empty segments do not count: URLs are put together by hand.
@@ -155,7 +154,6 @@ fn scraped(tracker: &Tracker, visitor: &Visitor, query: &str, scratch: &mut Scra
     Ok(())
 }
 
-/// A value of at most 20 bytes, decoded from a query.
 #[derive(Clone, Copy, Default)]
 struct Bytes20 {
     bytes: [u8; 20],

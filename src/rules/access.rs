@@ -118,7 +118,6 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl Access {
-    /// Everybody, where no passkeys are asked for.
     pub fn anonymous(&self) -> Arc<User> {
         self.anonymous.clone()
     }

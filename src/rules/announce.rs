@@ -27,14 +27,12 @@ const MAX_PATHS: usize = 1_024;
 /// The bytes of a peer id that name the client's program and its version (BEP 20).
 const PROGRAM: usize = 8;
 
-/// Who asks, as far as path, headers and peer id tell.
 #[derive(Clone, Copy)]
 pub struct Visitor<'a> {
     /// Over UDP there is none.
     pub agent: Option<&'a [u8]>,
     pub peer_id: Option<&'a [u8]>,
     pub passkey: Option<&'a str>,
-    /// It says that a session is over.
     pub stopping: bool,
 }
 
@@ -44,7 +42,6 @@ pub struct Admitted {
     pub refusal: Option<Refusal>,
 }
 
-/// What a thread answers announces with, used again and again.
 pub struct Buffers {
     pub rng: Rng,
     pub peers: Peers,

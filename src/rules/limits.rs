@@ -53,7 +53,6 @@ const MINUTE: u32 = 60;
 /// Descriptors that are not connections: databases, certificates, the log.
 const OTHER_FILES: usize = 128;
 
-/// Which part of a [`Bound`] is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     Address,
@@ -61,7 +60,6 @@ pub enum Full {
     All,
 }
 
-/// What is held now, in all and by whom.
 #[derive(Default)]
 struct Held {
     all: usize,
@@ -149,7 +147,6 @@ impl Shares {
 }
 
 impl Permit {
-    /// Holds another amount from now on, if there is room for it.
     pub fn resize(&mut self, amount: usize) -> Result<(), Full> {
         if amount != self.amount {
             let mut held = lock(&self.shares.held);
@@ -199,7 +196,6 @@ impl Rate {
     }
 }
 
-/// The most addresses that one line of the log names.
 const NAMED: usize = 8;
 
 /// Who was refused something since the last report: the first of them, and how often in all.
@@ -274,7 +270,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of a process that may have so many open files.
     pub fn new(config: &Config, files: usize) -> Limits {
         let sockets = |bound: Bound| {
             let all = files.saturating_sub(OTHER_FILES).max(16).min(bound.all);
@@ -329,7 +324,6 @@ impl Limits {
         rate.take(Some(ip), now);
     }
 
-    /// Takes the failures that other goats have not heard of.
     pub fn take_failures(&self) -> Vec<(Failure, IpAddr)> {
         self.told.as_ref().map(|told| std::mem::take(&mut *lock(told))).unwrap_or_default()
     }
@@ -357,7 +351,6 @@ pub fn sharer(config: &Config, ip: IpAddr) -> Option<IpAddr> {
     (!exempt).then_some(ip)
 }
 
-/// The most keys that a [`Quota`] counts at a time.
 const MAX_KEYS: usize = 1_024;
 
 /// Counts how often each of some did something within a period.

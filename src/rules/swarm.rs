@@ -82,7 +82,6 @@ impl Swarm {
         slots.filter(move |&slot| self.sessions.get(slot).is_some_and(|s| s.user == user))
     }
 
-    /// The session in a slot that [`Swarm::find`] gave, and its addresses.
     pub fn get(&self, slot: usize) -> Option<(&Session, Addresses)> {
         let v4 = *self.v4.get(slot)?;
         let v6 = self.v6.get(slot).copied().unwrap_or(NO_ADDR6);

@@ -84,7 +84,6 @@ fn cut(hash: impl Iterator<Item = u8>) -> InfoHash {
     InfoHash(start)
 }
 
-/// What a torrent file says, as far as a tracker cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torrent<'a> {
     /// The one that clients announce first: v1's if the torrent has a v1 part, else v2's.
@@ -173,7 +172,6 @@ pub fn copy_for(file: &[u8], urls: &[String]) -> Result<Vec<u8>, String> {
     Ok(with_urls(entries, urls))
 }
 
-/// A torrent file of some entries and these announce URLs.
 fn with_urls(entries: Vec<bencode::Entry>, urls: &[String]) -> Vec<u8> {
     let (mut announce, mut tiers) = (Vec::new(), b"l".to_vec());
     bencode::bytes(&mut announce, urls.first().map_or("", |url| url).as_bytes());
