@@ -1,7 +1,7 @@
 //! The words of a command, what it may open, and how it may end: what all commands share.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{self, Path, PathBuf};
 
@@ -13,6 +13,7 @@ use super::running;
 use crate::config::{self, Config, Problem, SERVICE};
 use crate::log::{log, words};
 use crate::store::{Action, Order, Page, Store};
+use crate::sys::read_file;
 
 /// Arguments that name what a command is about, or how it speaks.
 const UNSAID: [&str; 6] = ["NAME", "HASH", "PREFIX", "FILE.torrent|HASH", "FILE.csv", "json"];
@@ -173,7 +174,7 @@ pub fn standing(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
         Ok(found) if found.is_symlink() => Err(occupied(path, "is a symbolic link")),
         Ok(found) if found.is_dir() => Err(cannot_write(path, &"it is a folder")),
         Ok(found) if found.is_file() => {
-            load(path).map(Some).map_err(|e| occupied(path, &format!("cannot be read ({e})")))
+            read_file(path, MAX_TORRENT).map(Some).map_err(|e| occupied(path, &format!("cannot be read ({e})")))
         }
         // Such as a pipe.
         Ok(_) => Ok(None),
@@ -201,16 +202,9 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Done {
 /// Bytes of a torrent file, at most: with pieces of 4 MiB, enough for 50 TiB.
 const MAX_TORRENT: u64 = 256 << 20;
 
-pub fn load(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_TORRENT + 1).read_to_end(&mut bytes));
-    read.map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > MAX_TORRENT { Err("larger than 256 MiB".into()) } else { Ok(bytes) }
-}
-
 /// Reads a torrent file, without the line end that editors and web sites put behind its last byte, and says so.
-pub fn load_torrent(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = load(path)?;
+pub fn load_torrent(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = read_file(path, MAX_TORRENT)?;
     if let Some(torrent) = bytes.strip_suffix(b"\r\n").or(bytes.strip_suffix(b"\n")).filter(|rest| rest.ends_with(b"e"))
     {
         bytes.truncate(torrent.len());

@@ -19,6 +19,7 @@ use crate::random::secret;
 #[cfg(feature = "sqlite")]
 use crate::store::Error;
 use crate::store::{FILE_ORDERS, Import, Kind, Page, USER_ORDERS, Which, Who};
+use crate::sys::read_text;
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;
@@ -149,12 +150,7 @@ pub fn log(call: &Call) -> Done {
 pub fn import(call: &Call) -> Done {
     let (config, file) = (call.config()?, call.argument("FILE.csv"));
     let wrong = |e: String| Failure::Failed(e.lines().map(|line| format!("{file}: {line}\n")).collect());
-    let mut text = String::new();
-    let read = File::open(file).and_then(|file| file.take(MAX_IMPORT + 1).read_to_string(&mut text));
-    read.map_err(|e| wrong(e.to_string()))?;
-    if text.len() as u64 > MAX_IMPORT {
-        return Err(wrong("larger than 256 MiB".into()));
-    }
+    let text = read_text(Path::new(file), MAX_IMPORT).map_err(|e| wrong(e.to_string()))?;
     let mut rows = rows(&text).map_err(wrong)?;
     let store = store(&config)?;
     let keys = call.value("keys").map(|out| new_keys(&mut rows, out)).transpose()?;

@@ -25,7 +25,7 @@ pub fn copy(call: &Call) -> Done {
     let source = call.argument("FILE.torrent|HASH");
     let wrong = |e: String| Failure::Failed(format!("{source}: {e}"));
     let path = Path::new(source);
-    let file = path.exists().then(|| load_torrent(path)).transpose().map_err(wrong)?;
+    let file = path.exists().then(|| load_torrent(path)).transpose().map_err(|e| wrong(e.to_string()))?;
     file.as_deref().map(torrent::read).transpose().map_err(wrong)?;
     let (config, store) = call.open()?;
     let bytes = file.map_or_else(|| kept(&config, &store, source), Ok)?;

@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 pub use crate::config::default::{SERVICE, create, default_in, default_path};
 pub use crate::config::hints::{command, name_in_hints, quoted};
 use crate::config::proxies::{BLOCKS, blocks, first_wrong};
+use crate::sys::read_text;
 
 /// The configuration that goat ships with: every key, explained.
 pub const TEMPLATE: &str = include_str!("../../config.json5");
@@ -162,13 +163,7 @@ pub struct Problem {
 
 /// Reads the configuration, or lists everything that is wrong with it in order of line.
 pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text))
-        .map_err(|e| vec![Problem::new(path, 0, "", e, FORMAT)])?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(vec![Problem::new(path, 0, "", "more than 1 MiB", FORMAT)]);
-    }
+    let text = read_text(path, MAX_FILE).map_err(|e| vec![Problem::new(path, 0, "", e, FORMAT)])?;
     parse(path, &text)
 }
 

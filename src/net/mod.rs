@@ -19,12 +19,12 @@
 //! accept, read, write, close, the same calls as a bare responder makes. Of connections that are open already, all
 //! requests that one wake-up brings are answered before the answers are sent.
 
-pub mod connection;
+mod connection;
 mod forwarded;
 pub mod http;
-pub mod jobs;
+pub(crate) mod jobs;
 pub mod message;
-pub mod pool;
+pub(crate) mod pool;
 mod serving;
-pub mod stream;
-pub mod tls;
+mod stream;
+pub(crate) mod tls;

@@ -1,7 +1,6 @@
 //! Certificates: read from their files, and read again when those are replaced.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +13,7 @@ use rustls::{Error, ServerConfig};
 use crate::config::Ssl;
 use crate::log::log;
 use crate::sync::lock;
+use crate::sys::read_file;
 
 /// The longest file that is read: a chain of certificates has some KiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -38,13 +38,12 @@ type Files = (Vec<u8>, Vec<u8>);
 
 fn read(files: &Ssl) -> Result<Files, Defect> {
     let read = |key, path: &Path| {
-        let mut bytes = Vec::new();
         let read = match std::fs::metadata(path) {
             // To open a pipe might take for ever.
             Ok(found) if !found.is_file() && !found.is_dir() => Err(io::Error::other("is not a file")),
-            _ => File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)),
+            _ => read_file(path, MAX_FILE),
         };
-        read.map(|_| bytes).map_err(|e| Defect { key, found: format!("{}: {e}", path.display()) })
+        read.map_err(|e| Defect { key, found: format!("{}: {e}", path.display()) })
     };
     Ok((read("SSL.Certificate", &files.certificate)?, read("SSL.Key", &files.key)?))
 }

@@ -5,7 +5,7 @@ mod datagram;
 mod raw;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -35,6 +35,18 @@ pub fn tune_udp(socket: &UdpSocket) -> io::Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Reads a file as a whole, which is refused where it has more than so many bytes.
+pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    let large = || io::Error::other(format!("more than {} MiB", most >> 20));
+    if bytes.len() as u64 > most { Err(large()) } else { Ok(bytes) }
+}
+
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read_file(path, most)?).map_err(|_| io::Error::other("stream did not contain valid UTF-8"))
 }
 
 /// Locks a file for this process alone, until that is dropped; an error if another has it.

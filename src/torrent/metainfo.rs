@@ -4,7 +4,7 @@ use ring::digest;
 use serde::Serialize;
 
 use crate::torrent::bencode::{self, Value};
-use crate::torrent::{InfoHash, with_urls};
+use crate::torrent::{InfoHash, has_attribute, length, with_urls};
 
 pub(crate) const MAX_KEPT: usize = 8 << 20;
 
@@ -79,9 +79,8 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn add(found: &mut Vec<File>, file: &Value, path: String) {
-    let padding = file.get(b"attr").and_then(Value::as_bytes).is_some_and(|attr| attr.contains(&b'p'));
-    let size = file.get(b"length").and_then(Value::as_int).and_then(|size| u64::try_from(size).ok());
-    found.extend(size.filter(|_| !padding).map(|size| File { path, size }));
+    let size = length(file).ok().filter(|_| !has_attribute(file, b'p'));
+    found.extend(size.map(|size| File { path, size }));
 }
 
 /// Takes the files of a BEP 52 file tree. Recurses no deeper than the reader lets values nest.

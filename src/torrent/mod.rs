@@ -1,8 +1,8 @@
 //! Torrent files (BEP 3 and 52): what a tracker needs to know of one, and the ids of torrents and
 //! peers; and copies for members. Reads bytes, never files. Paths and piece hashes are the clients' business.
 
-pub mod bencode;
-pub mod metainfo;
+pub(crate) mod bencode;
+pub(crate) mod metainfo;
 
 use std::fmt;
 use std::str::FromStr;
@@ -102,17 +102,17 @@ pub struct Torrent<'a> {
 
 /// Reads a torrent file: v1 (BEP 3), v2 (BEP 52) or hybrid. An error is a sentence for people.
 pub fn read(file: &[u8]) -> Result<Torrent<'_>, String> {
-    read_parsed(bencode::parse_unsorted(file, bencode::MAX_VALUES))
+    read_within(file, bencode::MAX_VALUES)
 }
 
 /// [`read`] of what a stranger sends: of a torrent that takes little memory to read, with some 100,000 files.
 pub(crate) fn read_small(file: &[u8]) -> Result<Torrent<'_>, String> {
-    read_parsed(bencode::parse_unsorted(file, 500_000))
+    read_within(file, 500_000)
 }
 
-fn read_parsed<'a>(root: Result<Value<'a>, String>) -> Result<Torrent<'a>, String> {
-    let root = root.map_err(|problem| format!("not a torrent: {problem}"))?;
-    describe(&root).map_err(|problem| format!("not a torrent: {problem}"))
+fn read_within(file: &[u8], values: usize) -> Result<Torrent<'_>, String> {
+    let torrent = bencode::parse_unsorted(file, values).and_then(|root| Ok(describe(&root)?));
+    torrent.map_err(|problem| format!("not a torrent: {problem}"))
 }
 
 fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
