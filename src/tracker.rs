@@ -75,7 +75,7 @@ impl Tracker {
             hashes.get(&key.file).into_iter().for_each(|hash| tracker.publish(hash, &key));
         }
         tracker.history.tick(&tracker.metrics, &tracker.swarms, &tracker.store, tracker.clock.now());
-        tracker.store.hurry();
+        tracker.store.set_serving();
         Ok(tracker)
     }
 

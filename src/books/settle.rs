@@ -8,7 +8,7 @@ use crate::store::{Error, Store};
 use crate::torrent::InfoHash;
 
 /// What the database says of a session that memory did not know: its row.
-pub struct Told {
+pub struct Resolved {
     pub info_hash: InfoHash,
     pub key: SessionKey,
     /// The life that memory began, how often it had announced, and the row that it became.
@@ -26,12 +26,12 @@ pub fn sort(batch: &mut [Waiting]) {
 }
 
 /// Settles sorted states in one transaction. `silence` is how many seconds of silence close a session.
-pub fn settle(store: &Store, batch: &[Waiting], silence: u32) -> Result<Vec<Told>, Error> {
+pub fn settle(store: &Store, batch: &[Waiting], silence: u32) -> Result<Vec<Resolved>, Error> {
     store.settle(batch, |(_, key, _)| (key.file, key.user, key.peer_id), |states, rows| changes(states, rows, silence))
 }
 
 /// What a batch makes of the rows of its members, both sorted.
-fn changes(batch: &[Waiting], rows: &[(Key, Row)], silence: u32) -> (Changes, Vec<Told>) {
+fn changes(batch: &[Waiting], rows: &[(Key, Row)], silence: u32) -> (Changes, Vec<Resolved>) {
     let (mut changes, mut told) = (Changes::default(), Vec::new());
     let mut rows = rows;
     for states in batch.chunk_by(|(_, a, _), (_, b, _)| (a.file, a.user) == (b.file, b.user)) {
@@ -46,7 +46,7 @@ fn changes(batch: &[Waiting], rows: &[(Key, Row)], silence: u32) -> (Changes, Ve
 }
 
 /// Settles the states of one member on one torrent.
-fn member(states: &[Waiting], own: &[(Key, Row)], silence: u32, changes: &mut Changes, told: &mut Vec<Told>) {
+fn member(states: &[Waiting], own: &[(Key, Row)], silence: u32, changes: &mut Changes, told: &mut Vec<Resolved>) {
     let seeded = seeded(states, own.iter().map(|(_, row)| row.seeded_until).max().unwrap_or(0));
     for ((info_hash, key, state), seeded) in states.iter().zip(seeded) {
         let id = (key.file, key.user, key.peer_id);
@@ -60,7 +60,7 @@ fn member(states: &[Waiting], own: &[(Key, Row)], silence: u32, changes: &mut Ch
         }
         let (life, announced) = (state.known.session.life, state.known.session.announced);
         if life.is_provisional() {
-            told.push(Told { info_hash: *info_hash, key: *key, life, announced, row });
+            told.push(Resolved { info_hash: *info_hash, key: *key, life, announced, row });
         }
     }
 }

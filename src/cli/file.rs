@@ -108,7 +108,7 @@ pub fn add(call: &Call) -> Done {
     if call.words(WHAT).len() > 1 && call.value("private").is_some() {
         return Err(call.wrong("--private is for one torrent at a time"));
     }
-    // All are read and judged before the first is registered.
+    // All are read and checked before the first is registered.
     let new: Vec<New> = call.words(WHAT).into_iter().map(|what| new(call, what)).collect::<Result<_, _>>()?;
     let (config, store) = call.open()?;
     for New { info_hash, .. } in &new {

@@ -46,10 +46,10 @@ pub fn copy(call: &Call) -> Done {
         let path = out.map_or_else(|| file_name(&torrent, user.id, &user.name).into(), PathBuf::from);
         if out == Some("-") { to_stdout = Some(user.passkey) } else { copies.push((user.passkey, path)) }
     }
-    // All are judged before the first is written.
+    // All are checked before the first is written.
     for (_, path) in copies.iter().filter(|_| !call.on("force")) {
         // A name that goat has made up may be that of another torrent, too.
-        judge(&config, Path::new(source), path, out.is_none().then_some(torrent.info_hash))?;
+        may_replace(&config, Path::new(source), path, out.is_none().then_some(torrent.info_hash))?;
     }
     for (passkey, path) in &copies {
         write_file(path, &made(passkey)?)?;
@@ -90,7 +90,7 @@ fn kept(config: &Config, store: &Store, name: &str) -> Result<Vec<u8>, Failure> 
 }
 
 /// Refuses to write over what goat cannot have written.
-fn judge(config: &Config, source: &Path, path: &Path, only: Option<InfoHash>) -> Done {
+fn may_replace(config: &Config, source: &Path, path: &Path, only: Option<InfoHash>) -> Done {
     let Some(found) = standing(path)? else { return Ok(()) };
     let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
     match copy_of(config, &found) {

@@ -123,7 +123,7 @@ impl Writer {
         let told = settle(&tracker.store, part, silence(&tracker.config))?;
         let mut records = Vec::new();
         for told in &told {
-            tracker.swarms.shard(&told.info_hash).tell(told, &mut records);
+            tracker.swarms.shard(&told.info_hash).resolve(told, &mut records);
             tracker.journal.write(&mut records);
             // Others have the session without its number.
             tracker.publish(&told.info_hash, &told.key);

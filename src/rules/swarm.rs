@@ -12,7 +12,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use hashbrown::HashTable;
 
-use crate::books::settle::Told;
+use crate::books::settle::Resolved;
 use crate::books::{Known, Ledger, Life, Session, SessionKey};
 use crate::protocol::{Addr4, Addr6, Addresses, Factors, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
 use crate::random::Rng;
@@ -352,7 +352,7 @@ impl Shard {
 
     /// Takes over what the database knows of a session that memory has begun without knowing it. Appends the records
     /// that the journal must have of what it announced meanwhile.
-    pub fn tell(&mut self, told: &Told, records: &mut Vec<u8>) {
+    pub fn resolve(&mut self, told: &Resolved, records: &mut Vec<u8>) {
         let learn = |session: &mut Session| {
             // Unless it has begun another life since.
             if session.life == told.life {

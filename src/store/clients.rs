@@ -62,7 +62,7 @@ impl Store {
         self.transaction(|c| {
             let values = [approved.into(), prefix.into()];
             c.execute(&format!("{insert} INTO whitelist (approved, client) VALUES (?, ?)"), &values)?;
-            let values = [approved.into(), judged(approved), prefix.into()];
+            let values = [approved.into(), decision(approved), prefix.into()];
             c.execute("UPDATE whitelist SET approved = ?, suggested = ? WHERE client = ?", &values)?;
             if approved {
                 let sql = "DELETE FROM whitelist WHERE approved = 0 AND suggested > 0 AND SUBSTR(client, 1, ?) = ?";
@@ -108,6 +108,6 @@ impl Store {
 }
 
 /// What `suggested` says of what an operator has approved or refused.
-pub(super) fn judged(approved: bool) -> Value<'static> {
+pub(super) fn decision(approved: bool) -> Value<'static> {
     Value::Int(i64::from(approved) - 1)
 }

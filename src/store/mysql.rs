@@ -15,9 +15,9 @@ use crate::config::Db;
 /// A connection to a MySQL or MariaDB server.
 pub struct Mysql(Conn);
 
-/// How long a server may take to accept a connection and to answer a statement, in a hurry and else.
-const HURRIED: Duration = Duration::from_secs(4);
-const PATIENT: Duration = Duration::from_secs(60);
+/// How long a server may take to accept a connection and to answer a statement, while members wait for answers and else.
+const TIMEOUT_SERVING: Duration = Duration::from_secs(4);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Errors of the server: a unique key exists; a lock was not to be had in time; two transactions were in each other's
 /// way, on one server or on two of a Galera cluster; the server is going away, or is not yet part of its cluster.
@@ -60,13 +60,13 @@ fn is_silence(e: &(dyn std::error::Error + 'static)) -> bool {
 
 impl Mysql {
     /// Connects, and sets what goat relies on: strict mode, utf8mb4, reads that see what is committed.
-    pub fn open(db: &Db, hurried: bool) -> Result<Mysql, Error> {
-        let (timeout, lock) = if hurried { (HURRIED, 1) } else { (PATIENT, 10) };
+    pub fn open(db: &Db, serving: bool) -> Result<Mysql, Error> {
+        let (timeout, lock) = if serving { (TIMEOUT_SERVING, 1) } else { (TIMEOUT, 10) };
         let options = OptsBuilder::new()
             .user(Some(db.username.as_str()))
             .pass(Some(db.password.as_str()))
             .db_name(Some(db.database.as_str()))
-            .tcp_connect_timeout(Some(HURRIED))
+            .tcp_connect_timeout(Some(TIMEOUT_SERVING))
             .read_timeout(Some(timeout))
             .write_timeout(Some(timeout))
             .tcp_nodelay(true)

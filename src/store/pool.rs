@@ -38,7 +38,7 @@ pub struct Store {
     pub(super) dialect: Dialect,
     idle: Mutex<Vec<Box<dyn Connection>>>,
     /// Set while members wait for answers.
-    hurried: AtomicBool,
+    serving: AtomicBool,
     /// Bytes uploaded and downloaded that were written since the start.
     pub(super) moved: [AtomicU64; 2],
     pub(super) run: Run,
@@ -74,7 +74,7 @@ impl Store {
             config: config.clone(),
             dialect: Dialect { driver: config.db.driver },
             idle: Mutex::default(),
-            hurried: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             moved: Default::default(),
             run: Run::default(),
             followed: Mutex::default(),
@@ -86,13 +86,13 @@ impl Store {
         match self.config.db.driver {
             #[cfg(feature = "sqlite")]
             // A running tracker makes no empty file in the place of its own.
-            Driver::Sqlite if self.hurried.load(Relaxed) && !self.config.db.path.exists() => Err(replaced()),
+            Driver::Sqlite if self.serving.load(Relaxed) && !self.config.db.path.exists() => Err(replaced()),
             #[cfg(feature = "sqlite")]
             Driver::Sqlite => {
-                Ok(Box::new(super::sqlite::Sqlite::open(&self.config.db.path, self.hurried.load(Relaxed))?))
+                Ok(Box::new(super::sqlite::Sqlite::open(&self.config.db.path, self.serving.load(Relaxed))?))
             }
             #[cfg(feature = "mysql")]
-            Driver::Mysql => Ok(Box::new(super::mysql::Mysql::open(&self.config.db, self.hurried.load(Relaxed))?)),
+            Driver::Mysql => Ok(Box::new(super::mysql::Mysql::open(&self.config.db, self.serving.load(Relaxed))?)),
             #[allow(unreachable_patterns)] // Reached where one of the two is not compiled in.
             _ => Err(Error::other("this goat was built without the driver that DB.Driver names")),
         }
@@ -100,8 +100,8 @@ impl Store {
 
     /// From now on waits seconds for an answer where it waited a minute: loading is done, and goat must be
     /// able to stop in time though the database hangs.
-    pub fn hurry(&self) {
-        self.hurried.store(true, Relaxed);
+    pub fn set_serving(&self) {
+        self.serving.store(true, Relaxed);
         lock(&self.idle).clear();
     }
 

@@ -23,9 +23,9 @@ fn identify(path: &Path) -> File {
     std::fs::metadata(path).ok().map(|meta| (path.to_owned(), meta.dev(), meta.ino()))
 }
 
-/// How long to wait for somebody else's write, each of `TRIES` times, in a hurry and else.
-const HURRIED: Duration = Duration::from_millis(1_500);
-const PATIENT: Duration = Duration::from_secs(10);
+/// How long to wait for somebody else's write, each of `TRIES` times, while members wait for answers and else.
+const TIMEOUT_SERVING: Duration = Duration::from_millis(1_500);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Statements kept prepared: a batch uses about a dozen, in a few sizes.
 const STATEMENTS: usize = 64;
 
@@ -59,7 +59,7 @@ impl From<rusqlite::Error> for Error {
 
 impl Sqlite {
     /// Opens the file, and creates it where it is missing.
-    pub fn open(path: &Path, hurried: bool) -> Result<Sqlite, Error> {
+    pub fn open(path: &Path, serving: bool) -> Result<Sqlite, Error> {
         let whose =
             || crate::sys::stranger(path).map(|owner| format!(". It belongs to {owner}: run goat as that user"));
         let in_words = |e: Error| {
@@ -73,7 +73,7 @@ impl Sqlite {
             created => drop(created.map_err(|e| in_words(Error::other(e.to_string())))?),
         }
         let connection = rusqlite::Connection::open(path).map_err(|e| in_words(e.into()))?;
-        connection.busy_timeout(if hurried { HURRIED } else { PATIENT })?;
+        connection.busy_timeout(if serving { TIMEOUT_SERVING } else { TIMEOUT })?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         // WAL: readers and one writer do not wait for each other. FULL: what is committed survives a power cut.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|e| in_words(e.into()))?;

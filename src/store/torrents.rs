@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::clients::judged;
+use super::clients::decision;
 use super::list::{Order, Page, Source, joined};
 use super::pool::Store;
 use super::search::Search;
@@ -309,7 +309,7 @@ impl Store {
 
     /// Approves a torrent, or refuses it for a reason. It is no suggestion any more.
     pub(crate) fn set_verified(&self, id: u32, verified: bool, reason: &str) -> Result<(), Error> {
-        let values = [verified.into(), judged(verified), reason.into(), id.into()];
+        let values = [verified.into(), decision(verified), reason.into(), id.into()];
         self.write("UPDATE files SET verified = ?, suggested = ?, refusal = ? WHERE id = ?", &values).map(drop)
     }
 

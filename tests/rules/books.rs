@@ -2457,7 +2457,7 @@ impl<'a> Books<'a> {
             self.tracker
                 .swarms
                 .shard(&told.info_hash)
-                .tell(&told, &mut records);
+                .resolve(&told, &mut records);
         }
         self.tracker.journal.write(&mut records);
     }

@@ -16,7 +16,7 @@ use crate::common::{
 };
 use crate::world::{check, config};
 use goat::books::ledger::Waiting;
-use goat::books::settle::{Told, settle, sort};
+use goat::books::settle::{Resolved, settle, sort};
 use goat::books::{
     Birth, Known, Life, Paths, Rise, Session, SessionKey, State, credit, hear, journal,
 };
@@ -259,14 +259,14 @@ impl Alone {
             let (life, announced) = (state.known.session.life, state.known.session.announced);
             if life.is_provisional() {
                 let row = self.row;
-                let told = Told {
+                let told = Resolved {
                     info_hash,
                     key,
                     life,
                     announced,
                     row,
                 };
-                self.shard.tell(&told, &mut Vec::new());
+                self.shard.resolve(&told, &mut Vec::new());
             }
             self.settled.push(state);
         }

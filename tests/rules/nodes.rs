@@ -11,7 +11,7 @@ use crate::model::understood;
 use crate::world::config;
 use goat::books::journal::{RECORD, decode, encode};
 use goat::books::ledger::Waiting;
-use goat::books::settle::{Told, sort};
+use goat::books::settle::{Resolved, sort};
 use goat::books::{State, credit};
 use goat::config::Config;
 use goat::protocol::Factors;
@@ -181,7 +181,7 @@ fn settle(row: &mut Row, node: &Node, (info_hash, key, state): Waiting, told: &m
     if !life.is_provisional() {
         return;
     }
-    let news = Told {
+    let news = Resolved {
         info_hash,
         key,
         life,
@@ -189,7 +189,7 @@ fn settle(row: &mut Row, node: &Node, (info_hash, key, state): Waiting, told: &m
         row: *row,
     };
     let mut shard = node.swarms.shard(&info_hash);
-    shard.tell(&news, told);
+    shard.resolve(&news, told);
     let known = shard.known(&info_hash, &key).unwrap();
     let state = State {
         known,
