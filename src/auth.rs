@@ -1,4 +1,5 @@
-//! Who calls the API: HTTP Basic with a user's name and API key, or calls signed with HMAC-SHA1.
+//! Who calls the API: HTTP Basic with a user's name and API key, at some calls also with a password; or by a key made
+//! with these: calls that send its secret (Bearer), or that are signed by it with HMAC-SHA1.
 //!
 //! **What a stolen database opens: nothing.** Of an API key, 160 random bits, the database has the SHA-256,
 //! from which nobody gets back to it. A key to sign with has a public part, which the database has, and a
@@ -14,21 +15,24 @@
 //! so the resource begins at the first slash. (Against listeners who want to read, use HTTPS. SHA-1 is what
 //! the original announced; its weakness, collisions, does not touch HMAC.)
 //!
-//! **Guessing** is refused after 20 failures a minute from an address (`limits`).
+//! **Guessing** is refused after 20 failures a minute from an address, and of a member's password after 10 from
+//! anywhere (`limits`). One password in all is tried at a time, and a name that is none costs as much as one that is.
+
+pub(crate) mod password;
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use ring::hmac;
 
 use crate::config::Config;
 use crate::log::log;
 use crate::random::{hex, secret};
-use crate::rules::limits::{self, Limits};
-use crate::store::{Error, Kind, Store, User, hash_key};
+use crate::rules::limits::{self, Limits, Permit, sharer};
+use crate::store::{Error, Kind, MAX_CALLS, Password, Store, User, hash_key};
 use crate::sync::lock;
 
 /// Why a call of the API is refused: a status and what is said of it.
@@ -54,25 +58,54 @@ impl From<serde_json::Error> for Failure {
 
 /// What a request says who it is.
 pub(crate) enum Credentials {
-    Basic(String, String),
+    /// A name, and an API key or, where the call takes one, a password.
+    Basic(String, String, bool),
+    /// The public part of a key, and its secret.
+    Bearer(String, String),
     /// The public part of a key, a nonce, and the signature in hex.
     Signed(String, String, String),
+}
+
+/// How a member has proved who they are.
+pub(crate) enum Proof {
+    /// By name with an API key or password: what the database has of it.
+    Secret(String),
+    /// By the secret of a key: its public part.
+    Token(String),
+    Signature,
 }
 
 #[derive(Default)]
 pub(crate) struct Auth {
     /// The server key, once it was read.
     key: Mutex<Option<hmac::Key>>,
+    /// Held while a password is tried or made.
+    turn: Mutex<()>,
 }
+
+/// What a password is good for, by POST. Each costs work, so that it opens nothing else.
+const BY_PASSWORD: [&str; 3] = ["/api/login", "/api/me/password", "/api/me/key"];
+/// A token's use is written down after so many seconds.
+const USE: u32 = 3_600;
 
 /// The longest nonce, in characters.
 const MAX_NONCE: usize = 64;
 
 impl Credentials {
-    /// Reads the Authorization header.
-    pub(crate) fn of(header: Option<&[u8]>) -> Result<Credentials, Failure> {
+    /// Reads the Authorization header of a call.
+    pub(crate) fn of(header: Option<&[u8]>, method: &str, path: &str) -> Result<Credentials, Failure> {
         let missing = || Failure(401, "No authentication: send your user name and API key (HTTP Basic)".into());
         let header = header.ok_or_else(missing)?;
+        if let Some((scheme, token)) = header.split_at_checked(7)
+            && scheme.eq_ignore_ascii_case(b"Bearer ")
+        {
+            let parts = str::from_utf8(token).ok().and_then(|token| token.trim_ascii().split_once(':'));
+            let parts = parts.filter(|(public, _)| password::looks_like_a_key(public));
+            let malformed = || Failure(401, "The Authorization header is not Bearer PUBKEY:SECRET".into());
+            return parts
+                .map(|(public, secret)| Credentials::Bearer(public.into(), secret.into()))
+                .ok_or_else(malformed);
+        }
         let (scheme, encoded) = header.split_at_checked(6).ok_or_else(missing)?;
         if !scheme.eq_ignore_ascii_case(b"Basic ") {
             return Err(missing());
@@ -81,9 +114,11 @@ impl Credentials {
         let malformed = || Failure(401, "The Authorization header is not HTTP Basic".into());
         let decoded = decoded.ok_or_else(malformed)?;
         let (name, password) = decoded.split_once(':').ok_or_else(malformed)?;
-        // API keys are hex digits: a slash makes it a signature.
-        let Some((nonce, signature)) = password.split_once('/') else {
-            return Ok(Credentials::Basic(name.into(), password.into()));
+        // API keys are hex digits: a slash makes it a signature, unless it may be one of a password.
+        let by_password = method == "POST" && BY_PASSWORD.contains(&path);
+        let signed = !by_password || password::looks_like_a_key(name);
+        let Some((nonce, signature)) = password.split_once('/').filter(|_| signed) else {
+            return Ok(Credentials::Basic(name.into(), password.into(), by_password));
         };
         let good = (1..=MAX_NONCE).contains(&nonce.len()) && nonce.bytes().all(|byte| byte.is_ascii_graphic());
         if !good {
@@ -103,7 +138,7 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Auth {
-    /// The member who calls, proved by the credentials; with the SHA-256 of the API key, if one was sent.
+    /// The member who calls, and how that is proved.
     pub(crate) fn identify(
         &self,
         config: &Config,
@@ -111,21 +146,48 @@ impl Auth {
         limits: &Limits,
         caller: &Caller,
         now: u32,
-    ) -> Result<(User, Option<String>), Failure> {
+    ) -> Result<(User, Proof), Failure> {
         let wrong = |why: &str| {
             limits.fail(limits::Failure::Login, caller.from, now);
             Failure(401, why.into())
         };
-        let (member, key_hash) = match &caller.credentials {
-            Credentials::Basic(name, key) => {
+        let gone = "This key is unknown or has expired: POST /api/login creates another";
+        let (member, proof) = match &caller.credentials {
+            Credentials::Basic(name, key, by_password) => {
                 // A hash that is searched for tells nobody by its time how much of a key is right.
                 let hash = hash_key(key);
-                let found = store.user_with_key(name, &hash)?;
-                (found.ok_or_else(|| wrong("Wrong user name or API key"))?, Some(hash))
+                let found = match store.user_with_key(name, &hash)? {
+                    Some(member) => Some((member, hash)),
+                    None if !by_password || password::looks_like_a_key(key) => None,
+                    None => {
+                        let _turn = self.turn(config, limits, caller.from)?;
+                        limits.may_guess(name, now).then_some(()).ok_or_else(too_many)?;
+                        let stored = store.password(name)?;
+                        let right = password::verify(key, stored.as_ref().map(|(_, stored)| stored));
+                        if right {
+                            limits.forget_guesses(name);
+                        }
+                        stored.filter(|_| right).map(|(member, stored)| (member, stored.hash))
+                    }
+                };
+                let what =
+                    if *by_password { "Wrong user name, API key or password" } else { "Wrong user name or API key" };
+                let (member, hash) = found.ok_or_else(|| wrong(what))?;
+                (member, Proof::Secret(hash))
+            }
+            Credentials::Bearer(public, secret) => {
+                let (member, used) = store.login(public, i64::MAX, now)?.ok_or_else(|| wrong(gone))?;
+                // Hashes tell nobody by the time how much of it is right.
+                if hash_key(&self.secret(config, public, member.id)?) != hash_key(secret) {
+                    return Err(wrong(gone));
+                }
+                if now.saturating_sub(used) > USE {
+                    store.use_token(public, now)?;
+                }
+                (member, Proof::Token(public.clone()))
             }
             Credentials::Signed(public, nonce, signature) => {
-                let gone = "This key is unknown or has expired: POST /api/login creates another";
-                let member = store.login(public, now)?.ok_or_else(|| wrong(gone))?;
+                let (member, _) = store.login(public, MAX_CALLS, now)?.ok_or_else(|| wrong(gone))?;
                 let secret = self.secret(config, public, member.id)?;
                 let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
                 let text = format!("{}-{nonce}-{}-{}", member.id, caller.method, caller.resource);
@@ -134,14 +196,33 @@ impl Auth {
                 if !store.use_login(public, nonce, now)? {
                     return Err(wrong("This nonce was used before"));
                 }
-                (member, None)
+                (member, Proof::Signature)
             }
         };
         if member.banned {
             let reason = if member.ban_reason.is_empty() { "" } else { ": " };
             return Err(Failure(403, format!("This user is banned{reason}{}", member.ban_reason)));
         }
-        Ok((member, key_hash))
+        Ok((member, proof))
+    }
+
+    /// What the database is to have of a password that somebody sends.
+    pub(crate) fn protect(
+        &self,
+        config: &Config,
+        limits: &Limits,
+        from: IpAddr,
+        text: &str,
+    ) -> Result<Password, Failure> {
+        let _turn = self.turn(config, limits, from)?;
+        password::protect(text).map_err(|e| Failure(503, e))
+    }
+
+    /// Waits for the turn to try or make a password: it is work for a whole processor.
+    fn turn(&self, config: &Config, limits: &Limits, from: IpAddr) -> Result<(Permit, MutexGuard<'_, ()>), Failure> {
+        let busy = |_| Failure(503, "Too many sign in with passwords at this moment: try again in a minute".into());
+        let place = limits.passwords.acquire(sharer(config, from), 1).map_err(busy)?;
+        Ok((place, lock(&self.turn)))
     }
 
     /// The secret that belongs to a public part, as 40 hex digits.
@@ -158,6 +239,10 @@ impl Auth {
         let tag = hmac::sign(key, format!("{public}-{user}").as_bytes());
         Ok(hex(tag.as_ref().get(..20).unwrap_or_default()))
     }
+}
+
+fn too_many() -> Failure {
+    Failure(429, "Too many wrong passwords for this name: wait a minute, or sign in with the API key".into())
 }
 
 /// A key for one purpose that all goats have who share the server key.

@@ -47,12 +47,21 @@ CREATE TABLE IF NOT EXISTS api_keys (
     INDEX api_keys_user (user_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- Keys made by POST /api/login to sign calls with. The secret of such a key is derived from "pubkey" by a
+-- Passwords to sign in with, of members who have one: 64 hex digits of PBKDF2-HMAC-SHA256 with so many rounds over the
+-- password (UTF-8) and 16 random bytes, which "salt" is in hex.
+CREATE TABLE IF NOT EXISTS passwords (
+    user_id INT UNSIGNED NOT NULL PRIMARY KEY,
+    hash    CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    salt    CHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    rounds  INT UNSIGNED NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- Keys made by POST /api/login to call with. The secret of such a key is derived from "pubkey" by a
 -- key that only the file beside the configuration holds (config.secret), so these rows open nothing.
 CREATE TABLE IF NOT EXISTS api_logins (
     pubkey   CHAR(40) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     user_id  INT UNSIGNED NOT NULL,
-    key_hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- of the API key that it was made with; without that it is dead
+    key_hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, -- of the API key or password that it was made with; without that it is dead
     use_time BIGINT NOT NULL,
     calls    BIGINT NOT NULL DEFAULT 0
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

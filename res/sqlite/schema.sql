@@ -39,12 +39,21 @@ CREATE TABLE IF NOT EXISTS api_keys (
 
 CREATE INDEX IF NOT EXISTS api_keys_user ON api_keys (user_id);
 
--- Keys made by POST /api/login to sign calls with. The secret of such a key is derived from "pubkey" by a
+-- Passwords to sign in with, of members who have one: 64 hex digits of PBKDF2-HMAC-SHA256 with so many rounds over the
+-- password (UTF-8) and 16 random bytes, which "salt" is in hex.
+CREATE TABLE IF NOT EXISTS passwords (
+    user_id INTEGER PRIMARY KEY,
+    hash    TEXT    NOT NULL,
+    salt    TEXT    NOT NULL,
+    rounds  INTEGER NOT NULL
+);
+
+-- Keys made by POST /api/login to call with. The secret of such a key is derived from "pubkey" by a
 -- key that only the file beside the configuration holds (config.secret), so these rows open nothing.
 CREATE TABLE IF NOT EXISTS api_logins (
     pubkey   TEXT    PRIMARY KEY,
     user_id  INTEGER NOT NULL,
-    key_hash TEXT    NOT NULL, -- of the API key that it was made with; without that it is dead
+    key_hash TEXT    NOT NULL, -- of the API key or password that it was made with; without that it is dead
     use_time INTEGER NOT NULL,
     calls    INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;

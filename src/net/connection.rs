@@ -27,10 +27,12 @@ pub struct Connection {
     pub stream: Stream,
     pub peer: IpAddr,
     pub who: Option<IpAddr>,
-    /// What was read and not answered, without the bodies of requests.
+    /// What was read and not answered, without the bodies of requests, but for one that is a password.
     pub input: Vec<u8>,
     /// `input` begins with the head of a request whose body lacks so many bytes.
     pub body: Option<usize>,
+    /// That body is kept.
+    pub keeps: bool,
     /// There is something to do without reading the socket: it waits only for room to answer.
     pub pending: bool,
     pub state: State,
@@ -58,6 +60,7 @@ impl Connection {
             who,
             input: Vec::new(),
             body: None,
+            keeps: false,
             pending: false,
             deadline: now + DEADLINE,
             registered: false,

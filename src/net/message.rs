@@ -7,6 +7,8 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
 pub const MAX_HEAD: usize = 8 * 1024;
 const MAX_BODY: usize = 64 * 1024;
+/// Bytes of a password.
+const MAX_PASSWORD: usize = 1_024;
 /// The one call whose body matters: a torrent.
 const UPLOAD: (&str, &str) = ("POST", "/api/files");
 const MAX_UPLOAD: usize = 8 * 1024 * 1024;
@@ -58,7 +60,13 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Whether its body is for whoever answers it to read; that of any other is thrown away before.
+    /// Whether its body is a password, which is waited for.
+    pub fn brings_password(&self) -> bool {
+        let path = split(self.target).0;
+        self.method == "POST" && (path == "/api/me/password" || path.starts_with("/api/invite/"))
+    }
+
+    /// Whether its body is for whoever answers it to read; that of any other is waited for and thrown away.
     pub fn uploads(&self) -> bool {
         (self.method, split(self.target).0) == UPLOAD
     }
@@ -138,8 +146,8 @@ fn allowed(method: &str, path: &str) -> Result<(), Bad> {
     }
 }
 
-/// Reads the head of one request, and of how many bytes that is; `None` if it is not whole. The body is to be waited for
-/// and thrown away, unless it is uploaded.
+/// Reads the head of one request and what there is of its body, and of how many bytes the head is; `None` if it is not
+/// whole.
 pub fn parse<'a>(
     data: &'a [u8],
     peer: IpAddr,
@@ -172,6 +180,9 @@ pub fn parse<'a>(
         begun: rest.get(..length).unwrap_or(rest),
     };
     match request.uploads() {
+        false if length > MAX_PASSWORD && request.brings_password() => {
+            Err((413, "A password may have at most 1,024 bytes"))
+        }
         true if length > MAX_UPLOAD => Err((413, "A torrent may have at most 8 MiB")),
         false if length > MAX_BODY => Err((413, "The body of a request may have at most 64 KiB")),
         _ => Ok(Some((request, head))),

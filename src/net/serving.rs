@@ -166,6 +166,9 @@ impl Pool {
         if let Some(lacking) = c.body.map(|lacking| lacking.saturating_sub(data.len())) {
             c.body = Some(lacking);
             c.pending = c.stream.has_more();
+            if c.keeps {
+                c.input.extend_from_slice(data);
+            }
             if lacking > 0 {
                 return Next::Wait;
             }
@@ -201,7 +204,8 @@ impl Pool {
         let unread = lacking > 0 && request.uploads();
         if c.body.is_none() && lacking > 0 && !unread {
             c.body = Some(lacking);
-            c.input = data.get(..head).unwrap_or_default().to_vec();
+            c.keeps = request.brings_password();
+            c.input = data.get(..if c.keeps { data.len() } else { head }).unwrap_or_default().to_vec();
             c.pending = c.stream.has_more();
             let asked = request.expects_to_continue();
             let told = if asked { c.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", false) } else { Ok(()) };

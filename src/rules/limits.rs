@@ -41,6 +41,10 @@ pub const FREE_BYTES: usize = 2 * KIB;
 const BUSY: Bound = bound(16, 32, 0);
 /// Threads that send an answer which may be long; of these in all half of `Workers`.
 const LONG: Bound = bound(4, 8, 0);
+/// Passwords that are tried or made, of which one is in work.
+const PASSWORDS: Bound = bound(2, 4, 8);
+/// Wrong passwords for a name, a minute.
+const GUESSES: u32 = 10;
 const UPLOADS: Bound = bound(8 * KIB * KIB, 16 * KIB * KIB, 64 * KIB * KIB);
 const DATAGRAMS: Bound = bound(32, 64, 256);
 /// Look-ups in the database for what memory does not know, in a tenth of a second. What goes beyond waits its turn.
@@ -255,6 +259,8 @@ pub struct Limits {
     pub request_bytes: Arc<Shares>,
     pub busy: Arc<Shares>,
     pub long: Arc<Shares>,
+    pub passwords: Arc<Shares>,
+    guesses: Mutex<Quota<String>>,
     pub uploads: Arc<Shares>,
     pub datagrams: Arc<Shares>,
     lookups: Rate,
@@ -284,6 +290,8 @@ impl Limits {
             request_bytes: Shares::new(REQUEST_BYTES),
             busy: threads(BUSY, config.workers),
             long: threads(LONG, config.workers.div_ceil(2)),
+            passwords: Shares::new(PASSWORDS),
+            guesses: Mutex::default(),
             uploads: Shares::new(UPLOADS),
             datagrams: Shares::new(DATAGRAMS),
             lookups: Rate::new(LOOKUPS, 1),
@@ -309,6 +317,16 @@ impl Limits {
     /// Counts one more look-up, if it is somebody's turn.
     pub fn look_up(&self, who: Option<IpAddr>) -> bool {
         self.lookups.take(who, self.tenths())
+    }
+
+    /// Counts one more try of a name's password, if there may be one.
+    pub fn may_guess(&self, name: &str, now: u32) -> bool {
+        lock(&self.guesses).take(name.to_ascii_lowercase(), GUESSES, MINUTE, now)
+    }
+
+    /// Counts anew for a name whose password was right.
+    pub fn forget_guesses(&self, name: &str) {
+        lock(&self.guesses).counts.remove(&name.to_ascii_lowercase());
     }
 
     /// Counts a failure of an address here, and has other goats count it.

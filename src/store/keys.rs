@@ -1,4 +1,6 @@
-//! The keys by which members sign in to the API, and those by which they sign its calls.
+//! The keys and passwords by which members sign in to the API, and the keys by which they call it then.
+
+use serde::Deserialize;
 
 use super::pool::Store;
 use super::row::rows;
@@ -10,8 +12,17 @@ use crate::random::{hex, secret};
 pub(crate) const KEY_LIFE: u32 = 7 * 86_400;
 /// The most keys of one member; the oldest makes room.
 const MAX_KEYS: usize = 10;
-/// How often a key may be used: that bounds how many nonces are remembered.
-const MAX_CALLS: i64 = 100_000;
+/// How often a key may sign: that bounds how many nonces are remembered.
+pub(crate) const MAX_CALLS: i64 = 100_000;
+
+/// What the database has of a password.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Password {
+    /// Hex digits of PBKDF2-HMAC-SHA256, and of 16 random bytes.
+    pub hash: String,
+    pub salt: String,
+    pub rounds: u32,
+}
 
 impl Store {
     /// The member of a name who has an API key with this SHA-256, in hex.
@@ -34,7 +45,25 @@ impl Store {
         Ok(api_key)
     }
 
-    /// Makes a key to sign with, for whoever has the API key with this hash, and returns its public part.
+    /// The member of a name who has a password, and that.
+    pub(crate) fn password(&self, name: &str) -> Result<Option<(User, Password)>, Error> {
+        let sql = format!(
+            "SELECT {USER_COLUMNS}, hash, salt, rounds FROM users JOIN passwords ON user_id = id WHERE {}",
+            self.dialect.has_name()
+        );
+        self.row(&sql, &[name.into()])
+    }
+
+    pub(crate) fn has_password(&self, id: u32) -> Result<bool, Error> {
+        Ok(self.row::<(u32,)>("SELECT rounds FROM passwords WHERE user_id = ?", &[id.into()])?.is_some())
+    }
+
+    /// Gives a member a password in place of any other, or takes it away.
+    pub(crate) fn set_password(&self, id: u32, password: Option<&Password>) -> Result<(), Error> {
+        self.transaction(|c| put_password(c, id, password))
+    }
+
+    /// Makes a key to call with, for whoever has the API key or password with this hash, and returns its public part.
     pub(crate) fn add_login(&self, user: u32, key_hash: &str, now: u32) -> Result<String, Error> {
         let public = secret::<20>().map_err(Error::other)?;
         self.transaction(|c| {
@@ -50,19 +79,28 @@ impl Store {
         Ok(public)
     }
 
-    /// The member who has a key to sign with, unless it has expired, was used too often, or the API key is
-    /// gone that it was made with.
-    pub(crate) fn login(&self, public: &str, now: u32) -> Result<Option<User>, Error> {
+    /// The member who has a key to call with, and when it was used last, in seconds since 1970; unless it has expired,
+    /// has signed so many calls, or the API key or password is gone that it was made with.
+    pub(crate) fn login(&self, public: &str, calls: i64, now: u32) -> Result<Option<(User, u32)>, Error> {
         let sql = format!(
-            "SELECT {USER_COLUMNS} FROM users WHERE id = (SELECT l.user_id FROM api_logins l
-             JOIN api_keys k ON k.key_hash = l.key_hash AND k.user_id = l.user_id
-             WHERE l.pubkey = ? AND l.use_time >= ? AND l.calls < ?)"
+            "SELECT {USER_COLUMNS}, use_time FROM users JOIN api_logins l ON l.user_id = id
+             WHERE pubkey = ? AND use_time >= ? AND calls < ?
+             AND (EXISTS (SELECT 1 FROM api_keys k WHERE k.user_id = l.user_id AND k.key_hash = l.key_hash)
+             OR EXISTS (SELECT 1 FROM passwords p WHERE p.user_id = l.user_id AND p.hash = l.key_hash))"
         );
-        let since = now.saturating_sub(KEY_LIFE);
-        self.row(&sql, &[public.into(), since.into(), Value::Int(MAX_CALLS)])
+        self.row(&sql, &[public.into(), now.saturating_sub(KEY_LIFE).into(), Value::Int(calls)])
     }
 
-    /// Uses a key once more, with a nonce. Returns false where that was used before.
+    /// Notes that a key was used without a signature.
+    pub(crate) fn use_token(&self, public: &str, now: u32) -> Result<(), Error> {
+        self.write("UPDATE api_logins SET use_time = ? WHERE pubkey = ?", &[now.into(), public.into()]).map(drop)
+    }
+
+    pub(crate) fn remove_login(&self, public: &str) -> Result<(), Error> {
+        self.write("DELETE FROM api_logins WHERE pubkey = ?", &[public.into()]).map(drop)
+    }
+
+    /// Uses a key once more to sign, with a nonce. Returns false where that was used before.
     pub(crate) fn use_login(&self, public: &str, nonce: &str, now: u32) -> Result<bool, Error> {
         let insert = format!("{} INTO api_nonces (pubkey, nonce) VALUES (?, ?)", self.dialect.insert_ignore());
         self.transaction(|c| {
@@ -74,6 +112,14 @@ impl Store {
             Ok(new)
         })
     }
+}
+
+/// Gives a member a password in place of any other, or takes it away.
+pub(super) fn put_password(c: &mut dyn Connection, id: u32, password: Option<&Password>) -> Result<(), Error> {
+    c.execute("DELETE FROM passwords WHERE user_id = ?", &[id.into()])?;
+    let Some(Password { hash, salt, rounds }) = password else { return Ok(()) };
+    let values = [id.into(), hash.as_str().into(), salt.as_str().into(), (*rounds).into()];
+    c.execute("INSERT INTO passwords (user_id, hash, salt, rounds) VALUES (?, ?, ?, ?)", &values).map(drop)
 }
 
 pub(super) fn insert_key(c: &mut dyn Connection, user: u32, api_key: &str) -> Result<(), Error> {

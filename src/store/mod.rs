@@ -40,7 +40,7 @@ pub(crate) use actions::Action;
 pub(crate) use clients::{MAX_PENDING, MAX_PENDING_BY_ONE};
 pub(crate) use community::Import;
 pub(crate) use history::HistoryRow;
-pub(crate) use keys::{KEY_LIFE, hash_key};
+pub(crate) use keys::{KEY_LIFE, MAX_CALLS, Password, hash_key};
 pub(crate) use list::{Order, Page};
 pub(crate) use search::Search;
 #[cfg(feature = "sqlite")]

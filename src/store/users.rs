@@ -242,6 +242,7 @@ impl Store {
         self.transaction(|c| {
             self.keep_an_admin(c, id)?;
             c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
+            c.execute("DELETE FROM passwords WHERE user_id = ?", &[id.into()])?;
             c.execute("DELETE FROM users WHERE id = ?", &[id.into()])?;
             close_sessions(c, "user_id", id)
         })

@@ -5,6 +5,7 @@
 
 mod admin;
 mod feeds;
+mod me;
 mod torrents;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::env::consts::{ARCH, OS};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::auth::{Caller, Credentials, Failure};
+use crate::auth::{Caller, Credentials, Failure, Proof};
 use crate::config::command;
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::net::http::ReadWrite;
@@ -70,7 +71,7 @@ pub(crate) fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Crede
         tracker.limits.refused_logins.note(from);
         return Err(Failure(429, "Too many failures from this address: wait a minute".into()));
     }
-    Credentials::of(request.header("Authorization")).map(Some)
+    Credentials::of(request.header("Authorization"), request.method, path.trim_end_matches('/')).map(Some)
 }
 
 /// An answer of status 200.
@@ -110,18 +111,18 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
         let body = metrics::render(tracker).into_bytes();
         return Ok(Answer { media: "text/plain; version=0.0.4; charset=utf-8", body, next: None, name: None });
     }
-    let Some((user, key_hash)) = caller else { return Err(undefined()) };
+    let Some((user, proof)) = caller else { return Err(undefined()) };
     if !methods(path).split(", ").any(|method| method == request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
-    let call = Call { tracker, query: Query::read(query)?, user, now: tracker.clock.now() };
+    let call = Call { tracker, query: Query::read(query)?, user, proof, now: tracker.clock.now() };
     let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
-    if request.method == "POST" && path != "/api/login" && !request.uploads() {
-        return call.act(&words);
-    }
     match *words.as_slice() {
-        ["login"] => call.login(key_hash),
+        ["login"] if request.method == "DELETE" => call.log_out(),
+        ["login"] => call.log_in(),
+        ["me", what] => call.on_me(what, request),
         ["files"] if request.uploads() => call.upload(request, stream),
+        _ if request.method == "POST" => call.act(&words),
         ["files"] => call.files(),
         ["files", id] => call.file(number(id)?),
         ["files", id, "torrent"] => call.copy(number(id)?),
@@ -139,12 +140,13 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
 /// The methods that a call knows.
 pub fn methods(path: &str) -> &'static str {
     match path {
-        "/api/login" => "POST",
+        "/api/login" => "POST, DELETE",
         "/api/files" | "/api/users" => "GET, HEAD, POST",
         // What is done to one member or torrent, or to a client.
         _ => match path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>()[..] {
             ["files", _, "approve" | "revoke" | "rename" | "free" | "remove"]
             | ["users", _, "ban" | "unban" | "limit" | "credit" | "admin" | "rename" | "passkey" | "key" | "remove"]
+            | ["me", "password" | "passkey" | "key"]
             | ["clients", "approve" | "deny" | "remove"] => "POST",
             _ => "GET, HEAD",
         },
@@ -171,14 +173,20 @@ fn number(text: &str) -> Result<u32, Failure> {
 struct FullUser {
     #[serde(flatten)]
     user: User,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    passkey: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    announce: Option<Vec<String>>,
+    #[serde(flatten)]
+    own: Option<Own>,
     torrents: Vec<FileUser>,
 }
 
-/// A key to sign calls with, as the original answers it.
+#[derive(Serialize)]
+struct Own {
+    passkey: String,
+    announce: Vec<String>,
+    /// Whether they have one.
+    password: bool,
+}
+
+/// A key to call with, as the original answers it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Login<'a> {
@@ -210,17 +218,33 @@ struct Call<'a> {
     tracker: &'a Tracker,
     query: Query<'a>,
     user: User,
+    proof: Proof,
     now: u32,
 }
 
 impl Call<'_> {
-    fn login(&self, key_hash: Option<String>) -> Result<Answer, Failure> {
-        let no_basic = || Failure(403, "Log in with your API key (HTTP Basic)".into());
+    /// Only who has given a name and a secret goes on; returns what the database has of that.
+    fn secret(&self) -> Result<&str, Failure> {
+        match &self.proof {
+            Proof::Secret(hash) => Ok(hash),
+            _ => Err(Failure(403, "This takes your user name, and your API key or password (HTTP Basic)".into())),
+        }
+    }
+
+    fn log_in(&self) -> Result<Answer, Failure> {
         let user_id = self.user.id;
-        let public = self.tracker.store.add_login(user_id, &key_hash.ok_or_else(no_basic)?, self.now)?;
+        let public = self.tracker.store.add_login(user_id, self.secret()?, self.now)?;
         let secret = self.tracker.auth.secret(&self.tracker.config, &public, user_id)?;
         let expire = self.now.saturating_add(KEY_LIFE);
         Answer::json(&Login { user_id, pubkey: &public, secret: &secret, expire })
+    }
+
+    fn log_out(&self) -> Result<Answer, Failure> {
+        match &self.proof {
+            Proof::Token(public) => self.tracker.store.remove_login(public)?,
+            _ => return Err(Failure(403, "This takes the key that is to end (Bearer)".into())),
+        }
+        Answer::json(&json!({}))
     }
 
     /// Only an administrator goes on.
@@ -339,11 +363,12 @@ impl Call<'_> {
         if !self.user.admin {
             user.ban_reason.clear(); // It is for operators.
         }
-        let passkey = own.then(|| user.passkey.clone());
-        let announce = passkey.as_ref().map(|passkey| announce_urls(&tracker.config, passkey));
+        let announce = announce_urls(&tracker.config, &user.passkey);
+        let password = own && tracker.store.has_password(id)?;
+        let own = own.then(|| Own { passkey: user.passkey.clone(), announce, password });
         let mut torrents = tracker.store.user_files(id, &self.query.part(Page::by(&BY_TIME, true)))?;
         let next = self.query.cut(&mut torrents, |row| row.file_id);
-        Ok(Answer { next, ..Answer::json(&FullUser { user, passkey, announce, torrents })? })
+        Ok(Answer { next, ..Answer::json(&FullUser { user, own, torrents })? })
     }
 
     /// The clients that are let in, and for administrators also the others; with the peers whose ids begin

@@ -20,6 +20,7 @@ mod operator;
 mod package;
 mod proxies;
 mod restart;
+mod signin;
 mod tables;
 mod torrents;
 mod udp;

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Answer, Call};
-use crate::auth::Failure;
+use crate::auth::{Failure, Proof};
 use crate::net::message::{Request, split};
 use crate::store::{FILE_ORDERS, Page, Search, Torrent};
 use crate::tracker::Tracker;
@@ -39,7 +39,7 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, passkey: &str, feed:
     if user.banned {
         return Err(Failure(403, tracker.access.words(&crate::protocol::Refusal::Banned, Some(passkey))));
     }
-    let call = Call { tracker, query: Query::read(split(request.target).1)?, user, now };
+    let call = Call { tracker, query: Query::read(split(request.target).1)?, user, proof: Proof::Signature, now };
     if let Some(id) = feed.strip_prefix("torrent/") {
         return call.copy(super::number(id)?);
     }
