@@ -27,12 +27,12 @@
 //! the idle connections of the store and the changes that it followed, the shares, rates and failures of `limits`, the outbox
 //! of `books`, what is known in `nodes`, the certificate in `tls`, the jobs, the slots
 //! of connections and the threads in `pool`, the scrapers in `udp`, the segment of the journal, the samples in
-//! `history`, the statuses in `metrics`, the server key in `auth`, the making of words in
+//! `history`, the statuses in `metrics`, the server key and the turn of passwords in `auth`, the making of words in
 //! `store::search`, the reading of a torrent in `web::api`. While a shard is locked the tables of `access` may be
 //! asked for, never the other way round; while clients are counted for `history`, the shards one by one; while
 //! words are made, the idle connections; while the jobs are locked, the shares and the threads; while a slot is locked,
 //! the shares, for what is in it may end. All others are taken alone. None is held across I/O but the journal's, for
-//! one write to a file; the server key's, once, for its file; that of words, for which nobody waits; and a slot's, for
+//! one write to a file; the server key's, once, for its file; the turn of passwords, for the database's answer; that of words, for which nobody waits; and a slot's, for
 //! calls that do not wait.
 
 #![deny(unsafe_code)]

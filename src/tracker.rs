@@ -241,6 +241,11 @@ pub fn page_url(config: &Config) -> Option<String> {
     url.strip_suffix("announce").map(String::from)
 }
 
+/// Where somebody follows an invitation: its code is not sent with a request for the page.
+pub fn invitation_url(config: &Config, code: &str) -> Option<String> {
+    Some(format!("{}#join={code}", page_url(config)?))
+}
+
 /// The URLs for a member's torrents and client, the best first.
 pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
     let path = if config.passkey { format!("/{passkey}/announce") } else { "/announce".into() };

@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS users (
     admin         TINYINT NOT NULL DEFAULT 0 CHECK (admin IN (0, 1)),
     banned        TINYINT NOT NULL DEFAULT 0 CHECK (banned IN (0, 1)),
     ban_reason    VARCHAR(255) NOT NULL DEFAULT '', -- what the member is told
+    invitations   INT UNSIGNED NOT NULL DEFAULT 0, -- how many they may give, with those that are open
+    invited_by    INT UNSIGNED NOT NULL DEFAULT 0, -- users.id of whose invitation they have followed; 0: none
     create_time   BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP())
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
@@ -45,6 +47,15 @@ CREATE TABLE IF NOT EXISTS api_keys (
     key_hash    CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE,
     create_time BIGINT NOT NULL DEFAULT (UNIX_TIMESTAMP()),
     INDEX api_keys_user (user_id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
+-- Invitations that are open: the SHA-256 of the code in the link, as 64 hex digits, who gave it (users.id; 0: the
+-- command line), the member whom it lets in (0: it makes one), and when it expires.
+CREATE TABLE IF NOT EXISTS invitations (
+    code_hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    by_id     INT UNSIGNED NOT NULL,
+    user_id   INT UNSIGNED NOT NULL,
+    expire    BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- Passwords to sign in with, of members who have one: 64 hex digits of PBKDF2-HMAC-SHA256 with so many rounds over the

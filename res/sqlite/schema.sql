@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS users (
     admin         INTEGER NOT NULL DEFAULT 0 CHECK (admin IN (0, 1)),
     banned        INTEGER NOT NULL DEFAULT 0 CHECK (banned IN (0, 1)),
     ban_reason    TEXT    NOT NULL DEFAULT '', -- what the member is told
+    invitations   INTEGER NOT NULL DEFAULT 0 CHECK (invitations >= 0), -- how many they may give, with those that are open
+    invited_by    INTEGER NOT NULL DEFAULT 0, -- users.id of whose invitation they have followed; 0: none
     create_time   INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
 );
 
@@ -38,6 +40,15 @@ CREATE TABLE IF NOT EXISTS api_keys (
 );
 
 CREATE INDEX IF NOT EXISTS api_keys_user ON api_keys (user_id);
+
+-- Invitations that are open: the SHA-256 of the code in the link, as 64 hex digits, who gave it (users.id; 0: the
+-- command line), the member whom it lets in (0: it makes one), and when it expires.
+CREATE TABLE IF NOT EXISTS invitations (
+    code_hash TEXT    PRIMARY KEY,
+    by_id     INTEGER NOT NULL,
+    user_id   INTEGER NOT NULL,
+    expire    INTEGER NOT NULL
+) WITHOUT ROWID;
 
 -- Passwords to sign in with, of members who have one: 64 hex digits of PBKDF2-HMAC-SHA256 with so many rounds over the
 -- password (UTF-8) and 16 random bytes, which "salt" is in hex.

@@ -102,7 +102,7 @@ pub fn all() -> impl Iterator<Item = Entry> {
     users_and_tracker().into_iter().chain(files()).chain(clients()).chain(community())
 }
 
-fn users_and_tracker() -> [Entry; 15] {
+fn users_and_tracker() -> [Entry; 16] {
     let limit = || value_parser!(u32);
     let at_most = option("torrent-limit", "N", "active on at most N torrents at a time; 0: any number");
     let bytes = |name, help| option(name, "BYTES", help).value_parser(output::bytes);
@@ -119,12 +119,13 @@ fn users_and_tracker() -> [Entry; 15] {
     let on_off = word("on|off", "whether they are one").value_parser(["on", "off"]);
     let credited =
         [member(), uploaded.required_unless_present("downloaded"), bytes("downloaded", "the same for downloads")];
+    let invited = word("N", "how many, beside those who are invited already").value_parser(value_parser!(u16));
     let count = word("N", "how many torrents").value_parser(limit());
     [
         plain("run", community::run, "run the tracker; so does goat without a command", []),
         entry("check", check::check, "check configuration, database, certificate, ports, clock and permissions", [fix]),
         entry("stats", community::stats, "show the community at a glance", []),
-        entry("user add", user::add, "add a member, and show their passkey and API key", added),
+        entry("user add", user::add, "add a member, and show their passkey, API key and a link to sign in with", added),
         entry(
             "user list",
             user::list,
@@ -140,6 +141,7 @@ fn users_and_tracker() -> [Entry; 15] {
         entry("user passkey", user::passkey, "give a member a new passkey; the old one stops working", [member()]),
         entry("user key", user::key, "give a member a new API key; the old one stops working", [member()]),
         entry("user limit", user::limit, "limit a member to N active torrents; 0: any number", [member(), count]),
+        entry("user invitations", user::invitations, "let a member invite N others", [member(), invited]),
         entry("user credit", user::credit, "add to, or take from, the credited totals of a member", credited),
     ]
 }

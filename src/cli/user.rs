@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::call::{Call, Done, Failure, live_since};
+use super::call::{Call, Done, Failure, live_since, now};
 use super::output::{List, count, done, print, show};
 use crate::config::{Config, command};
 use crate::log::clean;
 use crate::store::{Error, NewUser, Page, Store, USER_ORDERS, User, Who};
-use crate::tracker::announce_urls;
+use crate::tracker::{announce_urls, invitation_url};
 
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<User, Failure> {
     let absent = || {
@@ -24,22 +24,29 @@ fn read(config: &Config, store: &Store, id: u32) -> Result<User, Failure> {
 }
 
 /// What is shown once of a member who was made or has got something new.
-fn secrets(config: &Config, id: u32, name: &str, passkey: &str, api_key: Option<&str>, json: bool) -> Done {
-    let announce = announce_urls(config, passkey);
-    let shown = json!({ "id": id, "name": name, "passkey": passkey, "apiKey": api_key, "announce": announce });
-    let hidden = api_key.is_none();
-    let keys = if hidden { "id name passkey announce" } else { "id name passkey apiKey announce" };
-    show(&shown, keys, json)?;
-    if hidden || json { Ok(()) } else { print("The API key is not shown again.\n") }
+fn secrets(config: &Config, new: &NewUser, name: &str, link: Option<&str>, json: bool) -> Done {
+    let NewUser { id, passkey, api_key } = new;
+    let mut shown = json!({ "id": id, "name": name, "passkey": passkey, "announce": announce_urls(config, passkey) });
+    if !api_key.is_empty() {
+        shown["apiKey"] = api_key.as_str().into();
+    }
+    if let Some(link) = link {
+        shown["link"] = link.into();
+    }
+    show(&shown, "id name passkey apiKey announce link", json)?;
+    let invited = "The link lets the member sign in once within 7 days, and gives them an API key of their own.\n";
+    let text = ["The API key is not shown again.\n", if link.is_some() { invited } else { "" }].concat();
+    if api_key.is_empty() || json { Ok(()) } else { print(&text) }
 }
 
 pub fn add(call: &Call) -> Done {
     let limit = call.get("torrent-limit").unwrap_or(0);
     let (config, store) = call.open()?;
     let name = call.argument("NAME");
-    let NewUser { id, passkey, api_key } = store.add_user(name, limit, call.on("admin"))?;
+    let new = store.add_user(name, limit, call.on("admin"))?;
     call.note(&store, name);
-    secrets(&config, id, name, &passkey, Some(&api_key), call.json())
+    let link = if config.api { invitation_url(&config, &store.invite(None, new.id, now())?.0) } else { None };
+    secrets(&config, &new, name, link.as_deref(), call.json())
 }
 
 pub fn passkey(call: &Call) -> Done {
@@ -47,7 +54,7 @@ pub fn passkey(call: &Call) -> Done {
     let user = find(&config, &store, call.argument("NAME"))?;
     let passkey = store.new_passkey(user.id)?;
     call.note(&store, &user.name);
-    secrets(&config, user.id, &user.name, &passkey, None, call.json())
+    secrets(&config, &NewUser { id: user.id, passkey, api_key: String::new() }, &user.name, None, call.json())
 }
 
 pub fn key(call: &Call) -> Done {
@@ -55,7 +62,7 @@ pub fn key(call: &Call) -> Done {
     let user = find(&config, &store, call.argument("NAME"))?;
     let api_key = store.new_api_key(user.id)?;
     call.note(&store, &user.name);
-    secrets(&config, user.id, &user.name, &user.passkey, Some(&api_key), call.json())
+    secrets(&config, &NewUser { id: user.id, passkey: user.passkey, api_key }, &user.name, None, call.json())
 }
 
 pub fn list(call: &Call) -> Done {
@@ -86,7 +93,7 @@ pub fn show_one(call: &Call) -> Done {
         shown["passkey"] = user.passkey.into();
     }
     let keys = "id name uploaded downloaded ratio seeding leeching seedTime lastSeen createTime torrentLimit admin banned \
-        banReason rawUploaded rawDownloaded snatches addresses:lastSeen,ip clients:lastSeen,peerId announce passkey";
+        banReason invitedBy rawUploaded rawDownloaded snatches addresses:lastSeen,ip clients:lastSeen,peerId announce passkey";
     show(&shown, keys, call.json())
 }
 
@@ -128,6 +135,12 @@ pub fn limit(call: &Call) -> Done {
     let torrents = if limit == 0 { "any number of torrents".into() } else { count(limit.into(), "torrent") };
     let most = if limit == 0 { "" } else { "at most " };
     change(call, |store, id| store.set_limit(id, limit), |_| format!("may be active on {most}{torrents}"))
+}
+
+pub fn invitations(call: &Call) -> Done {
+    let n = call.get("N").unwrap_or(0);
+    let set = |store: &Store, id| store.set_invitations(id, n, now());
+    change(call, set, |_| format!("may invite {}", if n == 1 { "1 member".into() } else { format!("{n} members") }))
 }
 
 pub fn credit(call: &Call) -> Done {

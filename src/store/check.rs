@@ -9,12 +9,13 @@ use super::users::USER_COLUMNS;
 use crate::config::{Config, Driver};
 
 /// The tables, and the columns of them that goat cannot do without.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: [(&str, &str); 19] = [
     ("goat", "name, value"),
     ("users", USER_COLUMNS),
     ("api_keys", "id, user_id, key_hash"),
     ("api_logins", "pubkey, user_id, key_hash, use_time, calls"),
     ("api_nonces", "pubkey, nonce"),
+    ("invitations", "code_hash, by_id, user_id, expire"),
     ("passwords", "user_id, hash, salt, rounds"),
     ("files", FILE_COLUMNS),
     ("sessions", SESSION_COLUMNS),

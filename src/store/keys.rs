@@ -37,12 +37,7 @@ impl Store {
 
     /// Gives a user a new API key in place of all that they have, and returns it.
     pub(crate) fn new_api_key(&self, id: u32) -> Result<String, Error> {
-        let api_key = secret::<20>().map_err(Error::other)?;
-        self.transaction(|c| {
-            c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
-            insert_key(c, id, &api_key)
-        })?;
-        Ok(api_key)
+        self.transaction(|c| replace_key(c, id))
     }
 
     /// The member of a name who has a password, and that.
@@ -120,6 +115,14 @@ pub(super) fn put_password(c: &mut dyn Connection, id: u32, password: Option<&Pa
     let Some(Password { hash, salt, rounds }) = password else { return Ok(()) };
     let values = [id.into(), hash.as_str().into(), salt.as_str().into(), (*rounds).into()];
     c.execute("INSERT INTO passwords (user_id, hash, salt, rounds) VALUES (?, ?, ?, ?)", &values).map(drop)
+}
+
+/// Gives a user a new API key in place of all that they have, and returns it.
+pub(super) fn replace_key(c: &mut dyn Connection, id: u32) -> Result<String, Error> {
+    let api_key = secret::<20>().map_err(Error::other)?;
+    c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
+    insert_key(c, id, &api_key)?;
+    Ok(api_key)
 }
 
 pub(super) fn insert_key(c: &mut dyn Connection, user: u32, api_key: &str) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::keys::insert_key;
+use super::keys::replace_key;
 use super::list::{Order, Page, Source, joined};
 use super::pool::Store;
 use super::row::rows;
@@ -37,6 +37,12 @@ pub struct User {
     /// Seconds since 1970.
     pub create_time: u32,
     pub ban_reason: String,
+    /// Whose invitation they have followed, by `users.id`, as far as that is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invited_by: Option<u32>,
+    /// How many invitations they may give, with those that are open.
+    #[serde(skip_serializing)]
+    pub invitations: u32,
     /// `uploaded` to `downloaded`, where there is something downloaded.
     #[serde(skip_deserializing)]
     pub ratio: Option<f64>,
@@ -65,8 +71,8 @@ pub struct Activity {
     pub raw_downloaded: u64,
 }
 
-pub(super) const USER_COLUMNS: &str =
-    "id, username, passkey, admin, banned, torrent_limit, uploaded, downloaded, create_time, ban_reason";
+pub(super) const USER_COLUMNS: &str = "id, username, passkey, admin, banned, torrent_limit, uploaded, downloaded, create_time, ban_reason, \
+    NULLIF(invited_by, 0), invitations";
 /// The columns of [`Activity`].
 const ACTIVITY: &str =
     "COALESCE(seeding, 0), COALESCE(leeching, 0), COALESCE(snatches, 0), COALESCE(seed_time, 0), seen,
@@ -115,19 +121,7 @@ impl Store {
 
     /// Makes a user with a new passkey and API key.
     pub fn add_user(&self, name: &str, torrent_limit: u32, admin: bool) -> Result<NewUser, Error> {
-        check_name(name).map_err(Error::wrong)?;
-        let passkey = secret::<20>().map_err(Error::other)?;
-        let api_key = secret::<20>().map_err(Error::other)?;
-        let id = self.transaction(|c| {
-            not_an_id(c, name, 0)?;
-            let sql = "INSERT INTO users (username, passkey, torrent_limit, admin) VALUES (?, ?, ?, ?)";
-            let values = [name.into(), passkey.as_str().into(), torrent_limit.into(), admin.into()];
-            c.execute(sql, &values).map_err(|e| taken(e, name))?;
-            let id = c.last_id();
-            insert_key(c, id, &api_key)?;
-            Ok(id)
-        })?;
-        Ok(NewUser { id, passkey, api_key })
+        self.transaction(|c| insert_user(c, name, torrent_limit, admin, 0))
     }
 
     /// Calls `sink` for some users; with what they do, if that is asked for, according to sessions that announced since
@@ -243,6 +237,7 @@ impl Store {
             self.keep_an_admin(c, id)?;
             c.execute("DELETE FROM api_keys WHERE user_id = ?", &[id.into()])?;
             c.execute("DELETE FROM passwords WHERE user_id = ?", &[id.into()])?;
+            c.execute("DELETE FROM invitations WHERE by_id = ? OR user_id = ?", &[id.into(); 2])?;
             c.execute("DELETE FROM users WHERE id = ?", &[id.into()])?;
             close_sessions(c, "user_id", id)
         })
@@ -277,6 +272,24 @@ impl Store {
             Ok(up < 0 || down < 0)
         })
     }
+}
+
+/// Makes a user with a new passkey and API key, whom the one with an id has invited, if any.
+pub(super) fn insert_user(
+    c: &mut dyn Connection,
+    name: &str,
+    torrent_limit: u32,
+    admin: bool,
+    invited_by: u32,
+) -> Result<NewUser, Error> {
+    check_name(name).map_err(Error::wrong)?;
+    not_an_id(c, name, 0)?;
+    let passkey = secret::<20>().map_err(Error::other)?;
+    let sql = "INSERT INTO users (username, passkey, torrent_limit, admin, invited_by) VALUES (?, ?, ?, ?, ?)";
+    let values = [name.into(), passkey.as_str().into(), torrent_limit.into(), admin.into(), invited_by.into()];
+    c.execute(sql, &values).map_err(|e| taken(e, name))?;
+    let id = c.last_id();
+    Ok(NewUser { id, passkey, api_key: replace_key(c, id)? })
 }
 
 /// To three places; `None` where nothing was downloaded.

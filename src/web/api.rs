@@ -22,7 +22,9 @@ use crate::net::message::{Request, split};
 use crate::rules::announce::silence;
 use crate::rules::limits::Full;
 use crate::snapshot::Snapshot;
-use crate::store::{BY_TIME, FILE_ORDERS, FileUser, KEY_LIFE, Page, Search, Torrent, USER_ORDERS, User, Which, Who};
+use crate::store::{
+    BY_TIME, FILE_ORDERS, FileUser, Invitation, KEY_LIFE, Page, Search, Torrent, USER_ORDERS, User, Which, Who,
+};
 use crate::sys::hostname;
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::local::is_local;
@@ -41,7 +43,7 @@ pub(crate) fn serves(tracker: &Tracker, target: &str) -> bool {
 }
 
 /// The first checks, which need no database: is there an API, may this address try, and who does it say it
-/// is? `None` needs nobody: the page, and the metrics from this machine.
+/// is? `None` needs nobody: the page, invitations, and the metrics from this machine.
 pub(crate) fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Credentials>, Failure> {
     if !tracker.config.api {
         return Err(Failure(503, "API is currently disabled".into()));
@@ -70,6 +72,9 @@ pub(crate) fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Crede
     if matches!(room, Err(Full::Address | Full::Network)) {
         tracker.limits.refused_logins.note(from);
         return Err(Failure(429, "Too many failures from this address: wait a minute".into()));
+    }
+    if path.starts_with("/api/invite/") {
+        return Ok(None);
     }
     Credentials::of(request.header("Authorization"), request.method, path.trim_end_matches('/')).map(Some)
 }
@@ -111,12 +116,12 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
         let body = metrics::render(tracker).into_bytes();
         return Ok(Answer { media: "text/plain; version=0.0.4; charset=utf-8", body, next: None, name: None });
     }
-    let Some((user, proof)) = caller else { return Err(undefined()) };
     if !methods(path).split(", ").any(|method| method == request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
-    let call = Call { tracker, query: Query::read(query)?, user, proof, now: tracker.clock.now() };
-    let words: Vec<&str> = path.trim_end_matches('/').split('/').skip(2).collect();
+    let (query, words) = (Query::read(query)?, path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>());
+    let Some((user, proof)) = caller else { return me::invited(tracker, request, &words, &query) };
+    let call = Call { tracker, query, user, proof, now: tracker.clock.now() };
     match *words.as_slice() {
         ["login"] if request.method == "DELETE" => call.log_out(),
         ["login"] => call.log_in(),
@@ -144,9 +149,15 @@ pub fn methods(path: &str) -> &'static str {
         "/api/files" | "/api/users" => "GET, HEAD, POST",
         // What is done to one member or torrent, or to a client.
         _ => match path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>()[..] {
+            ["invite", _] => "GET, HEAD, POST",
             ["files", _, "approve" | "revoke" | "rename" | "free" | "remove"]
-            | ["users", _, "ban" | "unban" | "limit" | "credit" | "admin" | "rename" | "passkey" | "key" | "remove"]
-            | ["me", "password" | "passkey" | "key"]
+            | [
+                "users",
+                _,
+                "ban" | "unban" | "limit" | "credit" | "admin" | "rename" | "passkey" | "key" | "remove"
+                | "invitations",
+            ]
+            | ["me", "password" | "passkey" | "key" | "invite"]
             | ["clients", "approve" | "deny" | "remove"] => "POST",
             _ => "GET, HEAD",
         },
@@ -175,6 +186,9 @@ struct FullUser {
     user: User,
     #[serde(flatten)]
     own: Option<Own>,
+    /// How many they may give, and those that are open.
+    invitations: u32,
+    invites: Vec<Invitation>,
     torrents: Vec<FileUser>,
 }
 
@@ -361,14 +375,16 @@ impl Call<'_> {
         let found = self.read_users(Who::Id(id), &Page::ALL, Some(since))?.pop();
         let mut user = found.ok_or_else(|| Failure(404, "There is no user with this ID".into()))?;
         if !self.user.admin {
-            user.ban_reason.clear(); // It is for operators.
+            user.ban_reason.clear(); // It is for operators, as is the other.
+            user.invited_by = None;
         }
         let announce = announce_urls(&tracker.config, &user.passkey);
         let password = own && tracker.store.has_password(id)?;
         let own = own.then(|| Own { passkey: user.passkey.clone(), announce, password });
+        let (invitations, invites) = tracker.store.invitations(&user, self.now)?;
         let mut torrents = tracker.store.user_files(id, &self.query.part(Page::by(&BY_TIME, true)))?;
         let next = self.query.cut(&mut torrents, |row| row.file_id);
-        Ok(Answer { next, ..Answer::json(&FullUser { user, own, torrents })? })
+        Ok(Answer { next, ..Answer::json(&FullUser { user, own, invitations, invites, torrents })? })
     }
 
     /// The clients that are let in, and for administrators also the others; with the peers whose ids begin

@@ -37,7 +37,7 @@ fn each_deed_is_for_administrators_of_this_site_and_by_post_alone() {
         "rename?name=x",
     ]
     .iter()
-    .chain(&["passkey", "key", "remove"])
+    .chain(&["passkey", "key", "invitations?count=1", "remove"])
     .map(|verb| format!("{user}/{verb}"))
     .chain(
         ["approve", "revoke", "free", "rename?name=x", "remove"]
@@ -48,7 +48,7 @@ fn each_deed_is_for_administrators_of_this_site_and_by_post_alone() {
     .collect();
     let dump = || {
         database
-            .sql("SELECT id, username, passkey, admin, banned, torrent_limit, uploaded FROM users")
+            .sql("SELECT id, username, passkey, admin, banned, torrent_limit, uploaded, invitations FROM users")
             .concat()
             .join("|")
             + &database

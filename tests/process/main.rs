@@ -11,6 +11,7 @@ mod community;
 mod documents;
 mod feeds;
 mod https;
+mod invitations;
 mod library;
 mod metrics;
 mod network;

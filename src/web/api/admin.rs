@@ -7,10 +7,18 @@ use crate::auth::Failure;
 use crate::log::{clean, log};
 use crate::protocol::Factors;
 use crate::store::{Action, Page, Who};
-use crate::tracker::announce_urls;
+use crate::tracker::{Tracker, announce_urls};
 
 /// What was done, on whom, and how.
 type Deed = (String, String);
+
+/// Writes down what was done. Where that fails it must still be answered: there may be keys in it that are shown once.
+pub(super) fn note(tracker: &Tracker, action: &Action) {
+    if let Err(e) = tracker.store.note(action) {
+        let Action { who, what, whom, .. } = action;
+        log(format!("{} of {} by {} was done, but is missing in `goat log`: {e}", what, clean(whom), clean(who)));
+    }
+}
 
 impl Call<'_> {
     /// Does what the words of a path say, and answers what it has become.
@@ -36,12 +44,7 @@ impl Call<'_> {
             _ => return Err(super::undefined()),
         };
         let ((whom, detail), who) = (deed, self.user.name.clone());
-        let action = Action { id: 0, time: self.now, who, what, whom, detail };
-        // What was done must still be answered: there may be keys in it that are shown once.
-        if let Err(e) = self.tracker.store.note(&action) {
-            let Action { who, what, whom, .. } = &action;
-            log(format!("{} of {} by {} was done, but is missing in `goat log`: {e}", what, clean(whom), clean(who)));
-        }
+        note(self.tracker, &Action { id: 0, time: self.now, who, what, whom, detail });
         Ok(answer)
     }
 
@@ -106,6 +109,11 @@ impl Call<'_> {
                 let (uploaded, downloaded) = (self.amount("uploaded", 0)?, self.amount("downloaded", 0)?);
                 detail = format!("uploaded {uploaded} downloaded {downloaded}");
                 store.credit(id, uploaded, downloaded)?;
+            }
+            "invitations" => {
+                let count = self.amount("count", 0)?;
+                detail = count.to_string();
+                store.set_invitations(id, count, self.now)?;
             }
             "admin" => {
                 let on = self.flag("on")?.ok_or_else(|| Failure(400, "on is missing".into()))?;
