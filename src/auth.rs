@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::log::log;
 use crate::random::{hex, secret};
 use crate::rules::limits::{self, Limits, Permit, sharer};
-use crate::store::{Error, Kind, MAX_CALLS, Password, Store, User, hash_key};
+use crate::store::{Error, Kind, MAX_CALLS, Store, User, hash_key};
 use crate::sync::lock;
 
 /// Why a call of the API is refused: a status and what is said of it.
@@ -82,6 +82,9 @@ pub(crate) struct Auth {
     /// Held while a password is tried or made.
     turn: Mutex<()>,
 }
+
+/// The turn to try or make a password.
+type Turn<'a> = (Permit, MutexGuard<'a, ()>);
 
 /// What a password is good for, by POST. Each costs work, so that it opens nothing else.
 const BY_PASSWORD: [&str; 3] = ["/api/login", "/api/me/password", "/api/me/key"];
@@ -152,6 +155,7 @@ impl Auth {
             Failure(401, why.into())
         };
         let gone = "This key is unknown or has expired: POST /api/login creates another";
+        let guessed = "Too many wrong passwords for this name: wait a minute, or sign in with the API key";
         let (member, proof) = match &caller.credentials {
             Credentials::Basic(name, key, by_password) => {
                 // A hash that is searched for tells nobody by its time how much of a key is right.
@@ -161,7 +165,7 @@ impl Auth {
                     None if !by_password || password::looks_like_a_key(key) => None,
                     None => {
                         let _turn = self.turn(config, limits, caller.from)?;
-                        limits.may_guess(name, now).then_some(()).ok_or_else(too_many)?;
+                        limits.may_guess(name, now).then_some(()).ok_or_else(|| Failure(429, guessed.into()))?;
                         let stored = store.password(name)?;
                         let right = password::verify(key, stored.as_ref().map(|(_, stored)| stored));
                         if right {
@@ -206,20 +210,8 @@ impl Auth {
         Ok((member, proof))
     }
 
-    /// What the database is to have of a password that somebody sends.
-    pub(crate) fn protect(
-        &self,
-        config: &Config,
-        limits: &Limits,
-        from: IpAddr,
-        text: &str,
-    ) -> Result<Password, Failure> {
-        let _turn = self.turn(config, limits, from)?;
-        password::protect(text).map_err(|e| Failure(503, e))
-    }
-
     /// Waits for the turn to try or make a password: it is work for a whole processor.
-    fn turn(&self, config: &Config, limits: &Limits, from: IpAddr) -> Result<(Permit, MutexGuard<'_, ()>), Failure> {
+    pub(crate) fn turn(&self, config: &Config, limits: &Limits, from: IpAddr) -> Result<Turn<'_>, Failure> {
         let busy = |_| Failure(503, "Too many sign in with passwords at this moment: try again in a minute".into());
         let place = limits.passwords.acquire(sharer(config, from), 1).map_err(busy)?;
         Ok((place, lock(&self.turn)))
@@ -239,10 +231,6 @@ impl Auth {
         let tag = hmac::sign(key, format!("{public}-{user}").as_bytes());
         Ok(hex(tag.as_ref().get(..20).unwrap_or_default()))
     }
-}
-
-fn too_many() -> Failure {
-    Failure(429, "Too many wrong passwords for this name: wait a minute, or sign in with the API key".into())
 }
 
 /// A key for one purpose that all goats have who share the server key.

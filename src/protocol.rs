@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::Serialize;
+
 use crate::torrent::{InfoHash, PeerId};
 
 /// What an announce wants to say beside its numbers (BEP 3, BEP 21).
@@ -259,14 +261,47 @@ pub fn take<const N: usize>(data: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// What of the bytes moved of a torrent is credited, in percent. 0 for downloads is "freeleech".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Factors {
+    #[serde(rename = "uploadPercent")]
     pub upload: u16,
+    #[serde(rename = "downloadPercent")]
     pub download: u16,
 }
 
 impl Default for Factors {
     fn default() -> Factors {
         Factors { upload: 100, download: 100 }
+    }
+}
+
+impl Factors {
+    /// The better of each for a member.
+    pub fn better(self, other: Factors) -> Factors {
+        Factors { upload: self.upload.max(other.upload), download: self.download.min(other.download) }
+    }
+}
+
+/// What is credited of all torrents, where it is better for the member than a torrent's own, until a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Free {
+    #[serde(flatten)]
+    pub factors: Factors,
+    /// Seconds since 1970.
+    pub until: u32,
+}
+
+impl Free {
+    /// As one number, which the database and memory hold: percentages have 11 bits each.
+    pub fn pack(self) -> u64 {
+        let Factors { upload, download } = self.factors;
+        u64::from(self.until) << 22 | u64::from(upload & 0x7ff) << 11 | u64::from(download & 0x7ff)
+    }
+
+    /// What a number stands for, if that goes on at a time in seconds since 1970.
+    pub fn unpack(packed: u64, now: u32) -> Option<Free> {
+        let percent = |bits: u64| (bits & 0x7ff) as u16;
+        let factors = Factors { upload: percent(packed >> 11), download: percent(packed) };
+        Some(Free { factors, until: (packed >> 22) as u32 }).filter(|free| now < free.until)
     }
 }

@@ -97,6 +97,7 @@ impl Tracker {
             }
         })?;
         self.access.set_clients(self.store.approved_clients()?);
+        self.swarms.set_free(self.store.free()?);
         Ok(hashes)
     }
 

@@ -106,6 +106,9 @@ _goat() {
             goat__subcmd__user,credit)
                 cmd="goat__subcmd__user__subcmd__credit"
                 ;;
+            goat__subcmd__user,invitations)
+                cmd="goat__subcmd__user__subcmd__invitations"
+                ;;
             goat__subcmd__user,key)
                 cmd="goat__subcmd__user__subcmd__key"
                 ;;
@@ -471,12 +474,16 @@ _goat() {
             return 0
             ;;
         goat__subcmd__file__subcmd__free)
-            opts="-h --download --upload --json --config --help"
+            opts="-h --all --download --upload --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --all)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --download)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -967,7 +974,7 @@ _goat() {
             return 0
             ;;
         goat__subcmd__user)
-            opts="-h --config --help add list show ban admin rename unban remove passkey key limit credit"
+            opts="-h --config --help add list show ban admin rename unban remove passkey key limit invitations credit"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1105,6 +1112,35 @@ _goat() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        goat__subcmd__user__subcmd__invitations)
+            opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then

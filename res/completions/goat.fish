@@ -49,20 +49,21 @@ complete -c goat -n "__fish_goat_using_subcommand check" -s h -l help -d 'Print 
 complete -c goat -n "__fish_goat_using_subcommand stats" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand stats" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand stats" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -s h -l help -d 'Print help'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "add" -d 'add a member, and show their passkey and API key'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "list" -d 'list members, with totals and current activity'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "show" -d 'show a member: totals, clients and addresses'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "ban" -d 'ban a member from all swarms'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "admin" -d 'make a member an administrator, or no longer one'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "rename" -d 'give a member another name'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "unban" -d 'lift the ban of a member'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "remove" -d 'remove a member; the totals of torrents stay as they are'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "passkey" -d 'give a member a new passkey; the old one stops working'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "key" -d 'give a member a new API key; the old one stops working'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "limit" -d 'limit a member to N active torrents; 0: any number'
-complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit credit" -f -a "credit" -d 'add to, or take from, the credited totals of a member'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "add" -d 'add a member, and show their passkey, API key and a link to sign in with'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "list" -d 'list members, with totals and current activity'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "show" -d 'show a member: totals, clients and addresses'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "ban" -d 'ban a member from all swarms'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "admin" -d 'make a member an administrator, or no longer one'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "rename" -d 'give a member another name'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "unban" -d 'lift the ban of a member'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "remove" -d 'remove a member; the totals of torrents stay as they are'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "passkey" -d 'give a member a new passkey; the old one stops working'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "key" -d 'give a member a new API key; the old one stops working'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "limit" -d 'limit a member to N active torrents; 0: any number'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "invitations" -d 'let a member invite N others'
+complete -c goat -n "__fish_goat_using_subcommand user; and not __fish_seen_subcommand_from add list show ban admin rename unban remove passkey key limit invitations credit" -f -a "credit" -d 'add to, or take from, the credited totals of a member'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l torrent-limit -d 'active on at most N torrents at a time; 0: any number' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from add" -l admin -d 'make them an administrator, who may see everything through the API'
@@ -106,6 +107,9 @@ complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from limit" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from invitations" -l config -d 'instead of ~/.config/goat/config.json' -r -F
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from invitations" -l json -d 'print one JSON document'
+complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from invitations" -s h -l help -d 'Print help'
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l uploaded -d 'what to add to uploads, such as 10GiB; negative to take away' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l downloaded -d 'the same for downloads' -r
 complete -c goat -n "__fish_goat_using_subcommand user; and __fish_seen_subcommand_from credit" -l config -d 'instead of ~/.config/goat/config.json' -r -F
@@ -158,6 +162,7 @@ complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcomma
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l pending -d 'all torrents that await approval'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -l json -d 'print one JSON document'
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l all -d 'all torrents, for so many hours; 0 ends that' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l download -d 'of downloads; default 0' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l upload -d 'of uploads; default 100' -r
 complete -c goat -n "__fish_goat_using_subcommand file; and __fish_seen_subcommand_from free" -l config -d 'instead of ~/.config/goat/config.json' -r -F

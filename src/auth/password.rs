@@ -32,8 +32,8 @@ pub(super) fn looks_like_a_key(text: &str) -> bool {
 }
 
 /// What the database is to have of a password.
-pub(super) fn protect(password: &str) -> Result<Password, String> {
-    let salt = secret::<16>()?;
+pub(crate) fn protect(password: &str) -> Result<Password, Failure> {
+    let salt = secret::<16>().map_err(|e| Failure(503, e))?;
     Ok(Password { hash: hash(password, &salt, ROUNDS), salt, rounds: ROUNDS })
 }
 

@@ -161,13 +161,16 @@ impl State {
         // Who was told how the life began knows better than who heard of it in the middle.
         let better = |own: Birth| other.birth.filter(|birth| birth.started && !own.started && birth.at <= own.at);
         self.birth = self.birth.and_then(better).or(self.birth);
+        let factors = self.factors;
         self.follow(other);
-        self.seeded = seeded;
+        (self.seeded, self.factors) = (seeded, factors);
     }
 
     /// Takes over from an earlier state of the same life what only that one knows.
     pub fn follow(&mut self, earlier: &State) {
         self.birth = self.birth.or(earlier.birth);
+        // What moved until then was promised those.
+        self.factors = self.factors.better(earlier.factors);
         self.known.session.snatched |= earlier.known.session.snatched;
         let ((from, to), (start, end)) = (earlier.seeded, self.seeded);
         self.seeded = if start <= to && from <= end {

@@ -158,6 +158,8 @@ fn files() -> [Entry; 8] {
     let percent = |name, help| option(name, "PERCENT", help).value_parser(value_parser!(u16).range(0..=1000));
     let download = percent("download", "of downloads; default 0");
     let upload = percent("upload", "of uploads; default 100");
+    let free_all = option("all", "HOURS", "all torrents, for so many hours; 0 ends that").conflicts_with("HASH");
+    let free_all = free_all.value_parser(value_parser!(u32));
     let private = option("private", "OUT.torrent", "write a copy with the private flag, and register that copy");
     let public = flag("public", "register it even without the private flag").conflicts_with("private");
     let refused = option("reason", "TEXT", "for the member who sent it").value_parser(text(0, 255));
@@ -184,7 +186,7 @@ fn files() -> [Entry; 8] {
             "file free",
             file::free,
             "set the percentages credited from now on; freeleech by default",
-            [hash(), download, upload],
+            [or("all"), free_all, download, upload],
         ),
     ]
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, live_since, load_torrent, occupied, standing, write_file};
+use super::call::{Call, Done, Failure, live_since, load_torrent, now, occupied, standing, write_file};
 use super::output::{List, count, done, print, show};
 use crate::config::{Config, command};
-use crate::log::clean;
-use crate::protocol::Factors;
+use crate::log::{clean, timestamp};
+use crate::protocol::{Factors, Free};
 use crate::store::{Error, FILE_ORDERS, Page, SWARM_ORDERS, Store, Torrent, Which};
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::{self, InfoHash};
@@ -150,7 +150,11 @@ pub fn list(call: &Call) -> Done {
     };
     let mut list = List::new(call.json(), columns);
     let page = call.page(FILE_ORDERS.iter().chain(&SWARM_ORDERS));
-    store.files(which, &page, Some(live_since(&config)), |file| list.row(&file))?;
+    let free = Free::unpack(store.free()?, now());
+    store.files(which, &page, Some(live_since(&config)), |mut file| {
+        file.improve(free);
+        list.row(&file);
+    })?;
     list.end()
 }
 
@@ -206,6 +210,21 @@ pub fn free(call: &Call) -> Done {
     let download = call.get("download").unwrap_or(0);
     let upload = call.get("upload").unwrap_or(100);
     let said = format!("credits {download} % of downloads, {upload} % of uploads");
+    if let Some(hours) = call.get::<u32>("all") {
+        let (_, store) = call.open()?;
+        let until = now().saturating_add(hours.saturating_mul(3_600));
+        let free = Free { factors: Factors { upload, download }, until };
+        store.set_free(free)?;
+        call.note(&store, "all torrents");
+        let text = match hours {
+            0 => "Each torrent is credited as it says itself".into(),
+            _ => format!(
+                "Until {} every torrent {said}, if it does not credit better itself",
+                timestamp(free.until.into())
+            ),
+        };
+        return done(&text, &free, call.json());
+    }
     change(call, |store, id| store.set_factors(id, Factors { upload, download }), &said)
 }
 

@@ -26,17 +26,17 @@ fn read(config: &Config, store: &Store, id: u32) -> Result<User, Failure> {
 /// What is shown once of a member who was made or has got something new.
 fn secrets(config: &Config, new: &NewUser, name: &str, link: Option<&str>, json: bool) -> Done {
     let NewUser { id, passkey, api_key } = new;
-    let mut shown = json!({ "id": id, "name": name, "passkey": passkey, "announce": announce_urls(config, passkey) });
-    if !api_key.is_empty() {
-        shown["apiKey"] = api_key.as_str().into();
-    }
+    let known = Some(api_key).filter(|key| !key.is_empty());
+    let announce = announce_urls(config, passkey);
+    let mut shown = json!({ "id": id, "name": name, "passkey": passkey, "apiKey": known, "announce": announce });
+    let mut said = "The API key is not shown again.\n".to_string();
     if let Some(link) = link {
         shown["link"] = link.into();
+        said += "The link lets the member sign in once within 7 days, and gives them an API key of their own.\n";
     }
-    show(&shown, "id name passkey apiKey announce link", json)?;
-    let invited = "The link lets the member sign in once within 7 days, and gives them an API key of their own.\n";
-    let text = ["The API key is not shown again.\n", if link.is_some() { invited } else { "" }].concat();
-    if api_key.is_empty() || json { Ok(()) } else { print(&text) }
+    let keys = if known.is_some() { "id name passkey apiKey announce link" } else { "id name passkey announce" };
+    show(&shown, keys, json)?;
+    if known.is_none() || json { Ok(()) } else { print(&said) }
 }
 
 pub fn add(call: &Call) -> Done {

@@ -18,6 +18,7 @@ pub fn follow_changes(tracker: &Tracker) -> Result<(), Error> {
     if tracker.store.missed_changes() {
         compare(tracker)?;
     }
+    tracker.swarms.set_free(tracker.store.free()?);
     let start = Instant::now();
     while follow_some(tracker)? && start.elapsed() < TURN {}
     Ok(())

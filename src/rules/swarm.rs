@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use hashbrown::HashTable;
 
 use crate::books::settle::Resolved;
 use crate::books::{Known, Ledger, Life, Session, SessionKey};
-use crate::protocol::{Addr4, Addr6, Addresses, Factors, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
+use crate::protocol::{Addr4, Addr6, Addresses, Factors, Free, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
 use crate::random::Rng;
 use crate::rules::limits::Quota;
 use crate::sync::lock;
@@ -382,11 +383,13 @@ const SHARDS: usize = 256;
 
 pub struct Swarms {
     shards: Vec<Mutex<Shard>>,
+    /// What all torrents are credited at least, packed.
+    free: AtomicU64,
 }
 
 impl Default for Swarms {
     fn default() -> Self {
-        Swarms { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Swarms { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), free: AtomicU64::default() }
     }
 }
 
@@ -397,6 +400,16 @@ impl Swarms {
         // Not the first byte: v2 hashes and SHA-1 are random anywhere, but tests like to count there.
         let part = info_hash.0.iter().fold(0u8, |sum, byte| sum.rotate_left(1) ^ byte);
         lock(&self.shards[usize::from(part) % SHARDS])
+    }
+
+    /// What is credited of all torrents at a time in seconds since 1970, if something is.
+    pub fn free(&self, now: u32) -> Option<Free> {
+        Free::unpack(self.free.load(Relaxed), now)
+    }
+
+    /// Takes over what is credited of all torrents, as [`Free::pack`] gives it.
+    pub fn set_free(&self, packed: u64) {
+        self.free.store(packed, Relaxed);
     }
 
     pub fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {

@@ -11,7 +11,7 @@ use super::pool::Store;
 use super::search::Search;
 use super::sql::{Error, Value, big};
 use super::users::close_sessions;
-use crate::protocol::Factors;
+use crate::protocol::{Factors, Free};
 use crate::torrent::InfoHash;
 use crate::torrent::metainfo::File;
 
@@ -343,6 +343,25 @@ impl Store {
     pub(crate) fn set_factors(&self, id: u32, factors: Factors) -> Result<(), Error> {
         let values = [u32::from(factors.upload).into(), u32::from(factors.download).into(), id.into()];
         self.write("UPDATE files SET upload_percent = ?, download_percent = ? WHERE id = ?", &values).map(drop)
+    }
+
+    /// What is credited of all torrents, as [`Free::pack`] gives it.
+    pub fn free(&self) -> Result<u64, Error> {
+        Ok(self.row("SELECT value FROM goat WHERE name = 'free'", &[])?.map_or(0, |(packed,)| packed))
+    }
+
+    /// Sets what is credited of all torrents from now on.
+    pub(crate) fn set_free(&self, free: Free) -> Result<(), Error> {
+        self.write("REPLACE INTO goat (name, value) VALUES ('free', ?)", &[big(free.pack())]).map(drop)
+    }
+}
+
+impl Torrent {
+    /// Has the percentages say what is credited while all torrents are credited more.
+    pub(crate) fn improve(&mut self, free: Option<Free>) {
+        let own = Factors { upload: self.upload_percent, download: self.download_percent };
+        let Factors { upload, download } = free.map_or(own, |free| own.better(free.factors));
+        (self.upload_percent, self.download_percent) = (upload, download);
     }
 }
 

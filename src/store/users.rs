@@ -107,7 +107,7 @@ pub struct NewUser {
     pub id: u32,
     /// What the announce URLs contain: 40 hex digits.
     pub passkey: String,
-    /// The password of the API: 40 hex digits. The database keeps only its hash.
+    /// The key to the API: 40 hex digits, or nothing where it is not known. The database keeps only its hash.
     pub api_key: String,
 }
 

@@ -12,13 +12,14 @@ use std::collections::HashMap;
 use std::env::consts::{ARCH, OS};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::auth::{Caller, Credentials, Failure, Proof};
 use crate::config::command;
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::net::http::ReadWrite;
 use crate::net::message::{Request, split};
+use crate::protocol::Free;
 use crate::rules::announce::silence;
 use crate::rules::limits::Full;
 use crate::snapshot::Snapshot;
@@ -149,6 +150,7 @@ pub fn methods(path: &str) -> &'static str {
         "/api/files" | "/api/users" => "GET, HEAD, POST",
         // What is done to one member or torrent, or to a client.
         _ => match path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>()[..] {
+            ["free"] => "POST",
             ["invite", _] => "GET, HEAD, POST",
             ["files", _, "approve" | "revoke" | "rename" | "free" | "remove"]
             | [
@@ -185,19 +187,11 @@ struct FullUser {
     #[serde(flatten)]
     user: User,
     #[serde(flatten)]
-    own: Option<Own>,
+    own: Option<Value>,
     /// How many they may give, and those that are open.
     invitations: u32,
     invites: Vec<Invitation>,
     torrents: Vec<FileUser>,
-}
-
-#[derive(Serialize)]
-struct Own {
-    passkey: String,
-    announce: Vec<String>,
-    /// Whether they have one.
-    password: bool,
 }
 
 /// A key to call with, as the original answers it.
@@ -222,6 +216,7 @@ struct Status {
     num_cpu: usize,
     #[serde(flatten)]
     now: Snapshot,
+    free: Option<Free>,
     /// How a command begins on the machine where goat runs: for administrators, who approve by commands.
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<String>,
@@ -277,7 +272,7 @@ impl Call<'_> {
         }
         let mut search = Search::new(&self.query.value("q").unwrap_or_default());
         search.verified = !self.sees_pending();
-        search.free = self.query.free;
+        search.free = self.only_free();
         search.mine = self.query.mine.then_some(self.user.id);
         let which = if self.query.pending { Which::Pending } else { Which::Found(&search) };
         let mut ids = match self.query.sort() {
@@ -286,6 +281,11 @@ impl Call<'_> {
         };
         let next = self.query.cut(&mut ids, |id| *id);
         Ok(Answer { next, ..Answer::json(&self.read_files(&ids)?)? })
+    }
+
+    /// Whether only some torrents are freeleech, and only those are asked for.
+    fn only_free(&self) -> bool {
+        self.query.free && self.tracker.swarms.free(self.now).is_none_or(|free| free.factors.download > 0)
     }
 
     /// The ids of the torrents that are wanted, in the order of their peers, which memory knows.
@@ -313,12 +313,13 @@ impl Call<'_> {
     /// Torrents by their ids, in that order, with what memory knows of them.
     fn read_files(&self, ids: &[u32]) -> Result<Vec<Torrent>, Failure> {
         let mut files = Vec::new();
-        let theirs = self.tracker.store.theirs(self.user.id, ids)?;
+        let (theirs, free) = (self.tracker.store.theirs(self.user.id, ids)?, self.tracker.swarms.free(self.now));
         self.tracker.store.files(Which::Ids(ids), &Page::ALL, None, |mut file| {
             if !self.user.admin {
                 file.suggested_by = None;
             }
             file.mine = Some(theirs.contains(&file.id));
+            file.improve(free);
             let shard = self.tracker.swarms.shard(&file.info_hash);
             if let Some(swarm) = shard.torrents.get(&file.info_hash).and_then(|torrent| torrent.swarm.as_deref()) {
                 file.seeders = swarm.seeders() as u32;
@@ -379,8 +380,8 @@ impl Call<'_> {
             user.invited_by = None;
         }
         let announce = announce_urls(&tracker.config, &user.passkey);
-        let password = own && tracker.store.has_password(id)?;
-        let own = own.then(|| Own { passkey: user.passkey.clone(), announce, password });
+        let password = tracker.store.has_password(id)?;
+        let own = own.then(|| json!({ "passkey": user.passkey, "announce": announce, "password": password }));
         let (invitations, invites) = tracker.store.invitations(&user, self.now)?;
         let mut torrents = tracker.store.user_files(id, &self.query.part(Page::by(&BY_TIME, true)))?;
         let next = self.query.cut(&mut torrents, |row| row.file_id);
@@ -420,6 +421,7 @@ impl Call<'_> {
             },
             num_cpu: std::thread::available_parallelism().map_or(1, usize::from),
             now,
+            free: self.tracker.swarms.free(self.now),
             command: self.user.admin.then(|| command("").trim_end().into()),
         })
     }

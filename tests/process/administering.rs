@@ -45,6 +45,7 @@ fn each_deed_is_for_administrators_of_this_site_and_by_post_alone() {
     )
     .chain(["approve", "deny", "remove"].map(|verb| format!("/api/clients/{verb}?client=-TR")))
     .chain(["/api/users?name=new".to_string()])
+    .chain(["/api/free?until=4000000000".to_string()])
     .collect();
     let dump = || {
         database
@@ -59,6 +60,7 @@ fn each_deed_is_for_administrators_of_this_site_and_by_post_alone() {
                 .sql("SELECT client, approved FROM whitelist ORDER BY client")
                 .concat()
                 .join("|")
+            + &database.sql("SELECT value FROM goat WHERE name = 'free'").concat().join("|")
     };
     let before = dump();
     goat.cli(&["user", "add", "gone"]);
@@ -411,5 +413,105 @@ fn two_administrators_at_once_leave_one_of_them() {
             "{answers:?}"
         );
         database.sql("UPDATE users SET admin = 1 WHERE username IN ('ana', 'berta')");
+    }
+}
+
+#[test]
+fn all_torrents_are_free_until_a_time_and_credited_by_their_own_percentages_after_it() {
+    for database in Database::each("freeleech for all") {
+        let (goat, admin, berta, caro) = start(&database);
+        let file = torrent("song", 20);
+        let bytes = goat::torrent::read(&file).unwrap().info_hash.0;
+        let id = sent(&goat, &admin, &file)["id"].clone();
+        let status = || get(&goat, &berta, "/api/status").json()["free"].clone();
+        assert_eq!(
+            (status(), found(&goat, &berta, "free=true").len()),
+            (Value::Null, 0)
+        );
+        for wrong in [
+            "",
+            "?until=soon",
+            "?until=4294967296",
+            "?until=1&download=1001",
+            "?until=1&upload=-1",
+        ] {
+            refused(&post(&goat, &admin, &format!("/api/free{wrong}"), b""), 400);
+        }
+        let mut announce = Announce::new(&caro.passkey, bytes, 1);
+        announce.accepted(&goat);
+        let until = 4_000_000_000_u32;
+        let free = done(
+            &goat,
+            &admin,
+            &format!("/api/free?download=0&upload=200&until={until}"),
+        );
+        let now = json!({ "uploadPercent": 200, "downloadPercent": 0, "until": until });
+        assert_eq!((&free["free"], &status()), (&now, &now));
+        let credited = |uploaded: u64, downloaded: u64| {
+            wait_until(&format!("{uploaded} and {downloaded}"), || {
+                let me = get(&goat, &caro, "/api/me").json();
+                (&me["uploaded"], &me["downloaded"]) == (&json!(uploaded), &json!(downloaded))
+            });
+        };
+        (announce.event, announce.uploaded, announce.downloaded) = ("completed", 50, 1000);
+        announce.accepted(&goat);
+        credited(100, 0);
+        // It is to be seen wherever torrents are.
+        assert_eq!(found(&goat, &berta, "free=true"), ["song"]);
+        let shown = get(&goat, &berta, &format!("/api/files/{id}")).json();
+        assert_eq!(
+            (&shown["uploadPercent"], &shown["downloadPercent"]),
+            (&json!(200), &json!(0))
+        );
+        assert_eq!(goat.json(&["file", "list"])[0]["downloadPercent"], 0);
+        let feed = ask(
+            &goat,
+            "GET",
+            &format!("/{}/rss?free=true", berta.passkey),
+            "",
+            b"",
+        )
+        .text();
+        assert!(
+            feed.contains("name=\"downloadvolumefactor\" value=\"0\""),
+            "{feed}"
+        );
+        done(&goat, &admin, "/api/free?until=0");
+        assert_eq!(
+            (status(), found(&goat, &berta, "free=true").len()),
+            (Value::Null, 0)
+        );
+        (announce.event, announce.uploaded, announce.downloaded) = ("stopped", 60, 1500);
+        announce.accepted(&goat);
+        credited(110, 500);
+        // By command it is for hours; a tracker that runs follows, and one that starts knows.
+        let shown = goat.json(&["file", "free", "--all", "2", "--download", "50"]);
+        assert_eq!(
+            (&shown["uploadPercent"], &shown["downloadPercent"]),
+            (&json!(100), &json!(50))
+        );
+        wait_until("the command", || status() == shown);
+        assert_eq!(
+            found(&goat, &berta, "free=true").len(),
+            0,
+            "half of it is not free"
+        );
+        let mut goat = goat;
+        goat.restart();
+        assert_eq!(get(&goat, &berta, "/api/status").json()["free"], shown);
+        goat.json(&["file", "free", "--all", "0"]);
+        wait_until("the end", || {
+            get(&goat, &berta, "/api/status").json()["free"].is_null()
+        });
+        let written = log(&goat, &admin);
+        let row =
+            |who: &str, detail: &str| [who, "file free", "all torrents", detail].map(String::from);
+        assert_eq!(written[0], row("", "all 0"));
+        assert_eq!(
+            written[3],
+            row("ana", &format!("download 0 upload 200 until {until}"))
+        );
+        let (status, ..) = goat.cli(&["file", "free", "song", "--all", "2"]);
+        assert_eq!(status.code(), Some(2));
     }
 }

@@ -15,7 +15,7 @@ use crate::world::*;
 use goat::books::ledger::Waiting;
 use goat::books::settle::settle;
 use goat::keeper::{Writer, compare, follow_changes};
-use goat::protocol::{Announce, Event, Peers, Refusal, Reply};
+use goat::protocol::{Announce, Event, Factors, Free, Peers, Refusal, Reply};
 use goat::random::Rng;
 use goat::rules::access::User;
 use goat::rules::announce::{self, Admitted, Buffers};
@@ -73,6 +73,7 @@ on_each_database! {
     counters_above_what_the_database_holds_do_not_break_the_books
     // What is kept of it.
     factors_are_rounded_down_for_each_settling_and_raw_bytes_are_kept_beside
+    what_was_announced_while_all_was_free_is_free_whenever_it_is_written
     what_others_add_to_a_users_total_stays
     the_anonymous_user_is_credited_nothing
     anonymous_sessions_of_one_torrent_are_settled_each_by_its_own_row
@@ -696,6 +697,53 @@ mod rules {
         books.announce(ALICE, client(1).regular().moved(106, 1000));
         books.write();
         assert_eq!(books.user(ALICE), (157, 2));
+    }
+
+    pub fn what_was_announced_while_all_was_free_is_free_whenever_it_is_written(db: &Database) {
+        let books = Books::open(db);
+        books.announce(ALICE, client(1).moved(0, 0));
+        books.announce(BOB, client(2).moved(0, 0));
+        books.write();
+        let factors = Factors {
+            upload: 200,
+            download: 0,
+        };
+        let end = books.now.get() + 100;
+        books.tracker.swarms.set_free(
+            Free {
+                factors,
+                until: end,
+            }
+            .pack(),
+        );
+        books.announce(ALICE, client(1).regular().moved(10, 1000));
+        books.announce(BOB, client(2).regular().moved(10, 1000));
+        // It ends, one of them announces again, and goat is killed before anything is written.
+        books.now.set(end);
+        books.announce(ALICE, client(1).regular().moved(10, 1000));
+        let books = books.kill();
+        books.write();
+        assert_eq!((books.user(ALICE), books.user(BOB)), ((20, 0), (20, 0)));
+        books.announce(ALICE, client(1).regular().moved(15, 1005));
+        books.write();
+        assert_eq!(books.user(ALICE), (25, 5));
+        // A torrent that credits better itself goes on doing so.
+        db.sql("UPDATE files SET upload_percent = 300, download_percent = 50 WHERE id = 1");
+        books.follow();
+        books.tracker.swarms.set_free(
+            Free {
+                factors,
+                until: end + 1,
+            }
+            .pack(),
+        );
+        books.announce(ALICE, client(1).regular().moved(25, 1015));
+        books.write();
+        assert_eq!(books.user(ALICE), (55, 5));
+        books.now.set(end + 1);
+        books.announce(ALICE, client(1).regular().moved(35, 1025));
+        books.write();
+        assert_eq!(books.user(ALICE), (85, 10));
     }
 
     pub fn what_others_add_to_a_users_total_stays(db: &Database) {

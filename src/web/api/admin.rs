@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Answer, Call, number};
 use crate::auth::Failure;
 use crate::log::{clean, log};
-use crate::protocol::Factors;
+use crate::protocol::{Factors, Free};
 use crate::store::{Action, Page, Who};
 use crate::tracker::{Tracker, announce_urls};
 
@@ -36,6 +36,10 @@ impl Call<'_> {
             ["files", id, verb] => {
                 let (deed, answer) = self.on_file(number(id)?, verb)?;
                 (format!("file {verb}"), deed, answer)
+            }
+            ["free"] => {
+                let (deed, answer) = self.free_all()?;
+                ("file free".into(), deed, answer)
             }
             ["clients", verb] => {
                 let deed = self.on_client(verb)?;
@@ -152,10 +156,7 @@ impl Call<'_> {
                 store.rename_file(id, &detail)?;
             }
             "free" => {
-                let factors = Factors { download: self.amount("download", 0)?, upload: self.amount("upload", 100)? };
-                if factors.download > 1_000 || factors.upload > 1_000 {
-                    return Err(Failure(400, "A percentage is at most 1000".into()));
-                }
+                let factors = self.factors()?;
                 detail = format!("download {} upload {}", factors.download, factors.upload);
                 store.set_factors(id, factors)?;
             }
@@ -166,6 +167,22 @@ impl Call<'_> {
             _ => return Err(super::undefined()),
         }
         Ok(((name, detail), Answer::json(&self.visible(id)?)?))
+    }
+
+    fn factors(&self) -> Result<Factors, Failure> {
+        let factors = Factors { download: self.amount("download", 0)?, upload: self.amount("upload", 100)? };
+        let good = factors.download <= 1_000 && factors.upload <= 1_000;
+        good.then_some(factors).ok_or_else(|| Failure(400, "A percentage is at most 1000".into()))
+    }
+
+    fn free_all(&self) -> Result<(Deed, Answer), Failure> {
+        self.given("until")?;
+        let free = Free { factors: self.factors()?, until: self.amount("until", 0)? };
+        self.tracker.store.set_free(free)?;
+        self.tracker.swarms.set_free(free.pack());
+        let Factors { upload, download } = free.factors;
+        let detail = format!("download {download} upload {upload} until {}", free.until);
+        Ok((("all torrents".into(), detail), Answer::json(&json!({ "free": self.tracker.swarms.free(self.now) }))?))
     }
 
     fn on_client(&self, verb: &str) -> Result<Deed, Failure> {

@@ -73,7 +73,7 @@ impl Call<'_> {
     /// The newest torrents of those that are asked for.
     fn items(&self, base: &str) -> Result<String, Failure> {
         let mut search = Search::new(&self.query.value("q").unwrap_or_default());
-        (search.verified, search.kept, search.free) = (true, true, self.query.free);
+        (search.verified, search.kept, search.free) = (true, true, self.only_free());
         let offset: usize = self.query.value("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
         let (offset, limit) = (offset.min(MAX_OFFSET), self.query.limit.min(MOST));
         let order = Page::named(&FILE_ORDERS, "id");

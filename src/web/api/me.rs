@@ -13,8 +13,9 @@ use crate::web::query::Query;
 
 /// The password that a request brings, as the database is to have it.
 fn new_password(tracker: &Tracker, request: &Request) -> Result<Option<Password>, Failure> {
-    let protect = |text| tracker.auth.protect(&tracker.config, &tracker.limits, request.client(tracker), text);
-    password::read(request.begun)?.map(protect).transpose()
+    let Some(text) = password::read(request.begun)? else { return Ok(None) };
+    let _turn = tracker.auth.turn(&tracker.config, &tracker.limits, request.client(tracker))?;
+    password::protect(text).map(Some)
 }
 
 impl Call<'_> {
