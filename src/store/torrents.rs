@@ -105,6 +105,9 @@ pub struct FileUser {
     pub time: u32,
     /// Seconds.
     pub seed_time: u64,
+    /// Who it is, where a torrent's members are listed for administrators.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<String>,
     /// Of the torrent, where a member's torrents are listed.
     #[serde(flatten, skip_deserializing)]
     pub file: Option<FileName>,
@@ -255,9 +258,10 @@ impl Store {
             Some(_) => "files_users t WHERE t.file_id = ? AND t.user_id = ?",
         };
         let values: Vec<Value> = std::iter::once(file).chain(only).map(Value::from).collect();
-        let source = Source { columns: FILE_USER_COLUMNS, from, values: &values, id: "t.user_id" };
+        let columns = format!("{FILE_USER_COLUMNS}, (SELECT username FROM users WHERE users.id = t.user_id)");
+        let source = Source { columns: &columns, from, values: &values, id: "t.user_id" };
         let mut found = Vec::new();
-        self.list(&source, page, &mut |row| found.push(row))?;
+        self.list(&source, page, &mut |(row, user_name): (FileUser, _)| found.push(FileUser { user_name, ..row }))?;
         Ok(found)
     }
 

@@ -94,8 +94,10 @@ pub(crate) const USER_ORDERS: [Order; 6] = [
 ];
 
 #[derive(Clone, Copy)]
-pub(crate) enum Who {
+pub(crate) enum Who<'a> {
     Everybody,
+    /// Those in whose name this stands.
+    Called(&'a str),
     Banned,
     /// One, by `users.id`.
     Id(u32),
@@ -135,11 +137,13 @@ impl Store {
     ) -> Result<(), Error> {
         let (filter, one) = match who {
             Who::Everybody => ("1 = 1", None),
+            Who::Called(_) => ("INSTR(LOWER(username), LOWER(?)) > 0", None),
             Who::Banned => ("banned = 1", None),
             Who::Id(id) => ("users.id = ?", Some(id)),
         };
-        let (columns, tables, mut values) = joined("users", (USER_COLUMNS, ACTIVITY), one, since);
+        let (columns, tables, mut values): (_, _, Vec<Value>) = joined("users", (USER_COLUMNS, ACTIVITY), one, since);
         values.extend(one.map(Value::from));
+        values.extend(if let Who::Called(text) = who { Some(Value::Text(text)) } else { None });
         let from = format!("{tables} WHERE {filter}");
         let source = Source { columns: &columns, from: &from, values: &values, id: "users.id" };
         self.list(&source, page, &mut |(user, activity): (User, _)| {

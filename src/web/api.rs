@@ -352,7 +352,8 @@ impl Call<'_> {
 
     fn users(&self) -> Result<Answer, Failure> {
         self.admin()?;
-        let mut users = self.read_users(Who::Everybody, &self.query.page(&USER_ORDERS)?, None)?;
+        let part = self.query.value("q").unwrap_or_default();
+        let mut users = self.read_users(Who::Called(&part), &self.query.page(&USER_ORDERS)?, None)?;
         let next = self.query.cut(&mut users, |user| user.id);
         Ok(Answer { next, ..Answer::json(&users)? })
     }

@@ -500,7 +500,7 @@ impl Drop for SlowPath {
 }
 
 /// Runs a test in a network of its own.
-fn in_lab(test: &str, body: impl FnOnce(&Lab) + Send) {
+pub fn in_lab(test: &str, body: impl FnOnce(&Lab) + Send) {
     let mut programs = "ip aria2c transmission-daemon mktorrent sqlite3".split(' ');
     if let Some(program) = programs.find(|program| !installed(program)) {
         return skip(test, &format!("no {program}"));
@@ -614,7 +614,7 @@ fn check_credit(database: &Database, Report { user, totals, .. }: &Report) {
 }
 
 /// What a member is credited as uploaded and downloaded.
-fn credited(database: &Database, user: &User) -> (u64, u64) {
+pub fn credited(database: &Database, user: &User) -> (u64, u64) {
     let sum = |column: &str| {
         let sql = format!("SELECT {column} FROM users WHERE id = {}", user.id);
         database.number(&sql) as u64
@@ -650,7 +650,16 @@ const HUB: &str = "10.66.0.1";
 /// Where a test gives the hub a second address.
 const OTHER_HUB: &str = "10.66.0.200";
 
-const SIZE: u64 = 5_000_000;
+pub const SIZE: u64 = 5_000_000;
+
+/// Makes a file of random bytes.
+pub fn random_file(folder: &Folder) -> Vec<u8> {
+    let mut content = vec![0; SIZE as usize];
+    let mut random = std::fs::File::open("/dev/urandom").unwrap();
+    random.read_exact(&mut content).unwrap();
+    std::fs::write(folder.join("random.bin"), &content).unwrap();
+    content
+}
 
 /// A registered torrent of one file of random bytes.
 struct File {
@@ -672,10 +681,7 @@ impl File {
 
     fn register(goat: &Goat, hybrid: bool) -> File {
         let folder = Folder::new();
-        let mut content = vec![0; SIZE as usize];
-        let mut random = std::fs::File::open("/dev/urandom").unwrap();
-        std::io::Read::read_exact(&mut random, &mut content).unwrap();
-        std::fs::write(folder.join("random.bin"), &content).unwrap();
+        let content = random_file(&folder);
         let mut file = File {
             folder,
             content,
@@ -833,7 +839,7 @@ impl Member {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub enum Kind {
     Aria2,
     Transmission,
     Libtorrent,
@@ -847,24 +853,24 @@ enum Kind {
 /// They need not be the size of the file: Transmission counts the 13 bytes before every block as
 /// uploaded, and any client may be sent a block twice.
 #[derive(Clone, Copy, Debug)]
-struct Totals {
-    uploaded: u64,
-    downloaded: u64,
-    left: u64,
+pub struct Totals {
+    pub uploaded: u64,
+    pub downloaded: u64,
+    pub left: u64,
 }
 
 /// A running client, with a folder and a host of its own, and one torrent.
-struct Client {
+pub struct Client {
     kind: Kind,
     brought: u64,
-    process: Process,
+    pub process: Process,
     host: Host,
     folder: Folder,
 }
 
 impl Client {
     /// Starts a client; as a seeder if it is given the content.
-    fn start(host: Host, kind: Kind, torrent: &Path, content: Option<&Path>) -> Client {
+    pub fn start(host: Host, kind: Kind, torrent: &Path, content: Option<&Path>) -> Client {
         let folder = Folder::new();
         if let Some(content) = content {
             std::fs::copy(content, folder.join("random.bin")).unwrap();
@@ -903,7 +909,7 @@ impl Client {
     }
 
     /// What it has moved so far; None while it is not ready to say.
-    fn totals(&self) -> Option<Totals> {
+    pub fn totals(&self) -> Option<Totals> {
         match self.kind {
             Kind::Aria2 => {
                 let status = self.aria2("tellStatus")?;
@@ -952,7 +958,7 @@ impl Client {
     }
 
     /// Has the client stop sharing in good order, so that it tells goat; gives what it moved in all.
-    fn stop_sharing(&mut self) -> Totals {
+    pub fn stop_sharing(&mut self) -> Totals {
         let totals = match self.kind {
             Kind::Aria2 => {
                 let totals = self.totals(); // it forgets them when it pauses

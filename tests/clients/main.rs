@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod browser;
 mod clients;
 mod page;
+mod tour;
 mod udp_clients;
