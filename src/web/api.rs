@@ -15,7 +15,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::auth::{Caller, Credentials, Failure, Proof};
-use crate::config::command;
 use crate::history::{COLUMNS, HOUR, STEP};
 use crate::net::http::ReadWrite;
 use crate::net::message::{Request, split};
@@ -217,9 +216,6 @@ struct Status {
     #[serde(flatten)]
     now: Snapshot,
     free: Option<Free>,
-    /// How a command begins on the machine where goat runs: for administrators, who approve by commands.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<String>,
 }
 
 /// A call by a member who is known.
@@ -423,7 +419,6 @@ impl Call<'_> {
             num_cpu: std::thread::available_parallelism().map_or(1, usize::from),
             now,
             free: self.tracker.swarms.free(self.now),
-            command: self.user.admin.then(|| command("").trim_end().into()),
         })
     }
 

@@ -136,31 +136,25 @@ impl Browser {
         self.run(&format!("location.hash = {fragment:?}"));
     }
 
-    /// Clicks the control that a screen reader calls so.
+    /// Clicks the control that a screen reader calls so, once it is there; in a dialog, if one is open.
     pub fn press(&self, name: &str) {
-        let found = self.wait_for_control(name);
-        self.post(&format!("element/{found}/click"), json!({}));
+        self.with_control(name, "click");
     }
 
-    /// Gives the focus to the control that a screen reader calls so.
+    /// Gives the focus to it.
     pub fn focus(&self, name: &str) {
-        self.wait_for_control(name);
-        let script = format!(
-            "const name = {name:?}; [...document.querySelectorAll('a, button, input, select')]
-                .find(e => e.checkVisibility() && (e.ariaLabel ?? e.textContent) === name).focus()"
-        );
-        self.run(&script);
+        self.with_control(name, "focus");
     }
 
-    fn wait_for_control(&self, name: &str) -> String {
+    fn with_control(&self, name: &str, method: &str) {
         let script = format!(
-            "const name = {name:?}; return [...document.querySelectorAll('a, button, input, select')]
-                .find(e => e.checkVisibility() && (e.ariaLabel ?? e.textContent) === name) ?? null"
+            "const name = {name:?}, place = document.querySelector('dialog[open]') ?? document;
+             const all = [...place.querySelectorAll('a, button, input, select, summary')];
+             const found = all.find(e => e.checkVisibility() && !e.disabled && (e.ariaLabel ?? e.textContent) === name);
+             found?.{method}();
+             return found !== undefined"
         );
-        wait_for(name, || {
-            let found = self.run(&script);
-            Some(found.as_object()?.values().next()?.as_str()?.into())
-        })
+        wait_until(name, || self.run(&script) == true);
     }
 
     /// What has the focus, as a screen reader calls it.

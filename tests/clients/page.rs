@@ -765,7 +765,7 @@ fn an_update_that_is_under_way_ends_with_signing_out() {
          window.fetch = (url, options) => new Promise(go => {
              sent.push(options.headers.Authorization);
              const ask = () => go(real(url, options));
-             if (held || !url.startsWith(location.origin + '/api/me')) ask(); else held = ask;
+             if (held || !url.startsWith(location.origin + '/api/files')) ask(); else held = ask;
          });",
     );
     wait_until("an update to be under way", || {
@@ -888,7 +888,7 @@ fn what_awaits_approval_is_judged_by_buttons_and_the_lists_say_where_they_end() 
     browser.write("#ask-reason", "Nobody knows it");
     browser.press("Refuse");
     wait_until("the one that was not shown", || waiting() == 20);
-    assert_eq!(hidden("pending-more"), true);
+    wait_until("the list to be whole", || hidden("pending-more") == true);
     let refused = "SELECT refusal FROM files WHERE verified = 0 AND suggested < 0";
     assert_eq!(database.sql(refused), [["Nobody knows it"]]);
     browser.press(&format!("Approve {:040x}", 2));
