@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod acting;
 mod browser;
 mod clients;
 mod page;

@@ -12,10 +12,10 @@ use crate::common::{
 use serde_json::{Value, json};
 
 /// A community: an administrator, a member, torrents and peers.
-struct Community {
-    goat: Goat,
-    admin: User,
-    member: User,
+pub struct Community {
+    pub goat: Goat,
+    pub admin: User,
+    pub member: User,
 }
 
 const TORRENTS: [(&str, u64, u16, u16); 6] = [
@@ -33,7 +33,7 @@ const TORRENTS: [(&str, u64, u16, u16); 6] = [
 ];
 
 impl Community {
-    fn start() -> (Community, Database) {
+    pub fn start() -> (Community, Database) {
         let database = Database::sqlite();
         let goat = Goat::start(
             &database,
@@ -159,11 +159,29 @@ fn a_member_who_signs_in_sees_the_numbers_of_the_api() {
     browser.picture("member-light");
     browser.look("dark", 390, 844);
     browser.picture("member-phone-dark");
-    // Still there after a reload, gone after signing out.
+    // Still there after a reload, by a token and nothing else; gone after signing out, and the token with it.
     browser.open(&community.goat);
     browser.wait_for_text("#who", "berta");
+    assert_eq!(
+        browser.run("return document.cookie + Object.keys(sessionStorage) + localStorage.length"),
+        "goat0"
+    );
+    let token = browser.run("return sessionStorage.getItem('goat')");
+    let token = token.as_str().unwrap();
+    assert!(!token.contains(&community.member.api_key));
+    let bearer = format!("Bearer {token}");
+    let status = || {
+        let (status, ..) = http_get(
+            community.goat.address(),
+            "/api/me",
+            &[("Authorization", &bearer)],
+        );
+        status
+    };
+    assert_eq!(status(), 200);
     browser.click("#out");
     assert_eq!(browser.run("return sessionStorage.length"), 0);
+    wait_until("the token to be dead", || status() == 401);
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
@@ -450,6 +468,91 @@ fn the_page_works_without_the_mouse() {
     );
     browser.run("history.back()");
     browser.wait_for_text("#results", "Big Buck Bunny");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn graphs_have_no_hole_after_a_restart_and_axes_say_whole_hours_and_midnights() {
+    let test = "graphs_have_no_hole_after_a_restart_and_axes_say_whole_hours_and_midnights";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let admin = goat.json(&["user", "add", "ana", "--admin"]);
+    browser.open(&goat);
+    // A tracker that started a minute after the one before ended, and has 10 announces a second, and no traffic.
+    browser.run(
+        "const real = fetch; let end = 0;
+         window.fetch = async (url, options) => {
+             const answer = await real(url, options);
+             const path = url.replace(location.origin, '');
+             if (path !== '/api/status' && !path.startsWith('/api/history')) return answer;
+             const json = await answer.json();
+             if (path === '/api/status') { end = json.time; json.startTime = end - 300; return Response.json(json); }
+             const row = (time, step) => [time, 10 * step, 0, 3, 1, 0, 0];
+             json.recent = [];
+             for (let ago = 900; ago >= 0; ago -= 5) if (ago <= 295 || ago >= 360) json.recent.push(row(end - ago, 5));
+             json.hours = [];
+             for (let hour = 1; hour < 168; hour++) json.hours.push(row(end - end % 3600 - hour * 3600, 3600));
+             return Response.json(json);
+         };",
+    );
+    browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
+    browser.wait_for_text("#charts .key b", "10/s");
+    let lines =
+        "return document.querySelector('#charts .s0[d]').getAttribute('d').match(/[ML][^ML]*/g)";
+    wait_until("the line", || {
+        browser
+            .run(lines)
+            .as_array()
+            .is_some_and(|points| points.len() > 100)
+    });
+    let parts =
+        "return document.querySelector('#charts .s0[d]').getAttribute('d').match(/M/g).length";
+    assert_eq!(browser.run(parts), 1, "a restart of a minute is no hole");
+    // The line is as flat as it was: each point is at the same height.
+    let heights = "return new Set(document.querySelector('#charts .s0[d]').getAttribute('d').match(/,[\\d.]+/g)).size";
+    assert_eq!(browser.run(heights), 1);
+    let labels = "return [...document.querySelectorAll('#charts figure')].map(f => [...f.querySelectorAll('.axis text')].map(t => t.textContent))";
+    for width in [1280, 360] {
+        browser.look("light", width, 900);
+        for (span, pattern) in [
+            ("recent", r"^\d\d:\d0$"),
+            ("86400", r"^\d\d:00$"),
+            ("604800", r"^\d{1,2} [A-Z][a-z]{2,}$"),
+        ] {
+            browser.run(&format!(
+                "document.querySelector('#span input[value=\"{span}\"]').click()"
+            ));
+            wait_until("the axes", || {
+                let shown = browser.run(labels);
+                let shown = shown.as_array().unwrap();
+                let good = format!("return new RegExp({pattern:?}).test(arguments[0])");
+                shown.len() == 3
+                    && shown.iter().all(|axis| {
+                        let axis: Vec<&str> = axis
+                            .as_array()
+                            .unwrap()
+                            .iter()
+                            .map(|text| text.as_str().unwrap())
+                            .collect();
+                        let times = &axis[3..];
+                        times.len() >= 2
+                            && times.iter().all(|time| {
+                                browser
+                                    .post("execute/sync", json!({ "script": good, "args": [time] }))
+                                    == true
+                            })
+                    })
+            });
+            // No two marks of an axis say the same.
+            let shown = browser.run(labels);
+            assert_eq!(shown[2][0], "0 B", "{shown}");
+            assert_eq!(shown[2][1], "512 B", "{shown}");
+            assert_eq!(shown[2][2], "1 KiB", "{shown}");
+        }
+    }
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
@@ -847,74 +950,4 @@ fn who_looks_again_sees_the_hours_that_passed_meanwhile() {
     });
     let rounds = "return sent.slice(0, sent.indexOf('/api/clients')).filter(url => url === '/api/status').length";
     assert_eq!(browser.run(rounds), 1);
-}
-
-#[test]
-fn what_awaits_approval_is_judged_by_buttons_and_the_lists_say_where_they_end() {
-    let test = "what_awaits_approval_is_judged_by_buttons_and_the_lists_say_where_they_end";
-    let Some(browser) = Browser::start(test) else {
-        return;
-    };
-    let database = Database::sqlite();
-    let goat = Goat::start(&database, json!({ "API": true }));
-    let admin = goat.json(&["user", "add", "ana", "--admin"]);
-    database.sql(
-        "INSERT INTO whitelist (client, suggested) VALUES ('--all', 2000000000), ('-x', 2000000000), ('--it''s 1&b=2', 2000000000), ('$(exit 9)+%00', 2000000000);
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 101)
-         INSERT INTO files (info_hash, verified, suggested) SELECT printf('%040x', i), i > 21, 2000000000 FROM n;
-         INSERT INTO totals SELECT id, 1, '127.0.0.1', 0, 1, 0, 0, 0, 0, 0, id, 0 FROM files",
-    );
-    browser.open(&goat);
-    browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
-    let waiting = || browser.run("return document.querySelectorAll('#pending-list li').length");
-    let hidden = |id: &str| browser.run(&format!("return document.getElementById('{id}').hidden"));
-    wait_until("what awaits approval", || waiting() == 24);
-    assert_eq!(hidden("pending-more"), false);
-    for client in ["--all", "-x", "--it's 1&b=2"] {
-        browser.press(&format!("Approve {client}"));
-        browser.wait_for_text("#said", &format!("{client} may announce"));
-    }
-    browser.press("Deny $(exit 9)+%00");
-    browser.wait_for_text("#said", "$(exit 9)+%00 is denied");
-    let judged = "SELECT client, approved FROM whitelist WHERE client IN ('--all', '-x', '--it''s 1&b=2', '$(exit 9)+%00') AND suggested <= 0 ORDER BY client";
-    let expected = [
-        ["$(exit 9)+%00", "0"],
-        ["--all", "1"],
-        ["--it's 1&b=2", "1"],
-        ["-x", "1"],
-    ];
-    assert_eq!(database.sql(judged), expected);
-    browser.press(&format!("Refuse {:040x}", 1));
-    browser.write("#ask-reason", "Nobody knows it");
-    browser.press("Refuse");
-    wait_until("the one that was not shown", || waiting() == 20);
-    wait_until("the list to be whole", || hidden("pending-more") == true);
-    let refused = "SELECT refusal FROM files WHERE verified = 0 AND suggested < 0";
-    assert_eq!(database.sql(refused), [["Nobody knows it"]]);
-    browser.press(&format!("Approve {:040x}", 2));
-    wait_until("it to go from the list", || waiting() == 19);
-    // Who did it is written down, and shown.
-    browser.wait_for_text("#log", "Nobody knows it");
-    // A member who is on more torrents than are shown.
-    browser.click("#to-me");
-    let rows = || browser.run("return document.querySelectorAll('#my-torrents tbody tr').length");
-    wait_until("torrents", || rows() == 100);
-    assert_eq!(hidden("my-more"), false);
-    database.sql("DELETE FROM totals WHERE file_id = 1");
-    wait_until("the list to be whole", || hidden("my-more") == true);
-    assert_eq!(rows(), 100);
-    // Torrents come in parts: on, and back.
-    browser.click("#to-torrents");
-    let rows = || browser.run("return document.querySelectorAll('#results tbody tr').length");
-    let first = || browser.text("#results tbody a");
-    wait_until("the first part", || rows() == 50);
-    let newest = first();
-    browser.press("Next torrents");
-    wait_until("the second part", || first() != newest);
-    browser.press("Next torrents");
-    wait_until("the last part", || rows() == 1);
-    browser.press("Previous torrents");
-    browser.press("Previous torrents");
-    wait_until("the first part again", || first() == newest && rows() == 50);
-    assert_eq!(browser.complaints(), [""; 0]);
 }

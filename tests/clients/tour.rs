@@ -109,10 +109,16 @@ fn share(folder: &Folder, ana: &Browser, berta: &Browser) -> [PathBuf; 2] {
     ana.wait_for_text("#pending", "4.77 MiB, 1 file, offered by berta");
     ana.press("Approve random.bin");
     ana.wait_for_text("#said", "random.bin is approved");
-    // Who offers what is there is shown it.
+    // Who drops what is there onto the page is shown it.
     ana.click("#to-torrents");
     ana.wait_for_text("#results", "offered by berta");
-    ana.choose("#file", &torrent);
+    let bytes = json!(std::fs::read(&torrent).unwrap());
+    ana.run(&format!(
+        "const files = new DataTransfer();
+         files.items.add(new File([new Uint8Array({bytes})], 'offered.torrent'));
+         for (const kind of ['dragenter', 'dragover', 'drop'])
+             document.body.dispatchEvent(new DragEvent(kind, {{ dataTransfer: files, bubbles: true, cancelable: true }}))"
+    ));
     ana.wait_for_text("#torrent h1", "random.bin");
     ana.press("Fetch random.bin");
     [of_berta, ana.downloaded("random.bin.torrent")]

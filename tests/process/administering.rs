@@ -1,7 +1,7 @@
 //! What administrators do through the API, by whom it can be done, and what is written down of it. Every rule holds on
 //! SQLite and on MariaDB.
 
-use crate::common::{Announce, Database, Goat, User, wait_until};
+use crate::common::{Announce, Database, Goat, User, hex, info_hash, wait_until};
 use crate::library::{ask, found, get, post, refused, sent, sign, start, torrent};
 use serde_json::{Value, json};
 
@@ -379,6 +379,44 @@ fn torrents_and_clients_are_administered_and_each_deed_is_written_down() {
             written[9],
             row("ana", "file free", "song", "download 50 upload 200")
         );
+    }
+}
+
+#[test]
+fn members_are_found_by_a_part_of_their_name_and_named_where_a_torrent_lists_them() {
+    for database in Database::each("members by a part of their name") {
+        let (goat, admin, berta, _) = start(&database);
+        goat.add_user("al_bert%");
+        let found = |q: &str| {
+            let rows = get(&goat, &admin, &format!("/api/users?q={q}&sort=name")).json();
+            let rows = rows.as_array().unwrap().iter();
+            rows.map(|row| row["name"].as_str().unwrap().to_string())
+                .collect::<Vec<String>>()
+        };
+        assert_eq!(found("BERT"), ["al_bert%", "berta"]);
+        assert_eq!(found("rta"), ["berta"]);
+        assert_eq!(found("%25"), ["al_bert%"], "no pattern");
+        assert_eq!(found("_"), ["al_bert%"], "no pattern");
+        assert_eq!(found("nobody"), [""; 0]);
+        assert_eq!(found("").len(), 4);
+        let next = get(&goat, &admin, "/api/users?q=bert&limit=1");
+        assert!(
+            next.head.contains("<?q=bert&limit=1&after="),
+            "{}",
+            next.head
+        );
+        assert_eq!(
+            refused(&get(&goat, &berta, "/api/users?q=b"), 403),
+            "This is for administrators"
+        );
+
+        let hash = info_hash(1);
+        let id = goat.add_torrent(hex(&hash));
+        Announce::new(&berta.passkey, hash, 1).accepted(&goat);
+        wait_until("the books", || {
+            let file = get(&goat, &admin, &format!("/api/files/{id}")).json();
+            file["fileUsers"][0]["userName"] == "berta"
+        });
     }
 }
 
