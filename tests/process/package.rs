@@ -19,13 +19,14 @@ fn run(command: &mut Command) -> String {
     stdout
 }
 
-/// Packs the goat of the tests into a folder.
-fn package(folder: &Path, options: &[&str]) -> PathBuf {
+/// Packs the goat of the tests into a folder: as a package, and as an archive.
+fn package(folder: &Path, options: &[&str]) -> [PathBuf; 2] {
     let made = run(Command::new("res/package")
         .args(["--binary", env!("CARGO_BIN_EXE_goat")])
         .args(options)
         .env("CARGO_TARGET_DIR", folder));
-    PathBuf::from(made.trim_end())
+    let (package, archive) = made.trim_end().split_once(' ').unwrap();
+    [package, archive].map(PathBuf::from)
 }
 
 #[test]
@@ -36,35 +37,41 @@ fn packages_of_the_same_program_are_the_same_and_lintian_has_nothing_to_say() {
         }
     }
     let folders = [Folder::new(), Folder::new()];
-    for options in [&[][..], &["--tar"]] {
-        let [first, second] = [&folders[0], &folders[1]].map(|to| package(to.path(), options));
-        let (name, same) = (first.file_name(), fs::read(&first).unwrap());
+    let [first, second] = folders.each_ref().map(|to| package(to.path(), &[]));
+    for (first, second) in first.iter().zip(second) {
+        let (name, same) = (first.file_name(), fs::read(first).unwrap());
         assert_eq!(name, second.file_name());
         assert!(same == fs::read(&second).unwrap(), "{name:?}");
-        if options.is_empty() {
-            let lintian = ["--allow-root", "--pedantic", "--fail-on", "warning,error"];
-            assert_eq!(run(Command::new("lintian").args(lintian).arg(first)), "");
-        }
     }
+    let lintian = ["--allow-root", "--pedantic", "--fail-on", "warning,error"];
+    let said = run(Command::new("lintian").args(lintian).arg(&first[0]));
+    assert_eq!(said, "");
 }
 
 #[test]
-fn the_package_is_installed_worked_with_upgraded_purged_and_installed_again() {
+fn the_package_is_installed_worked_with_upgraded_and_purged_and_the_archive_installed() {
     let test = "the package";
     if unsafe { libc::geteuid() } != 0 {
         return skip(test, "needs root");
     }
-    for program in ["dpkg-shlibdeps", "aria2c", "mktorrent", "curl", "ip"] {
+    for program in [
+        "dpkg-shlibdeps",
+        "aria2c",
+        "mktorrent",
+        "curl",
+        "ip",
+        "systemctl",
+    ] {
         if !installed(program) {
             return skip(test, &format!("no {program}"));
         }
     }
     let folder = Folder::new();
-    let before = package(folder.path(), &["--version", "0.0.1"]);
-    let package = package(folder.path(), &[]);
+    let [before, _] = package(folder.path(), &["--version", "0.0.1"]);
+    let [package, archive] = package(folder.path(), &[]);
     // The system that runs the tests is as good as any.
     let install = run(Command::new("tests/install")
         .arg("/")
-        .args([package, before]));
+        .args([package, archive, before]));
     assert!(install.trim_end().ends_with("done"), "{install}");
 }
