@@ -3,12 +3,16 @@
 
 #![allow(dead_code)] // Each bench uses a part of it.
 
+pub mod http;
+pub mod udp;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// `--name value` after `--`; cargo adds a `--bench` of its own, which has no value.
@@ -65,9 +69,10 @@ impl Shape {
     pub fn torrent(&self, session: u64) -> u64 {
         session / self.per_torrent
     }
-    /// Every slot has a port of its own: some trackers tell peers apart by address and port alone.
+    /// Every slot has a port of its own: some trackers tell peers apart by address and port alone. Neighbouring torrents
+    /// have others, so that peers of another torrent are noticed.
     pub fn port(&self, session: u64) -> u16 {
-        10_000 + (session % self.per_torrent) as u16
+        10_000 + (session % 50_000) as u16
     }
     /// Every other slot seeds, so that a seeder and a leecher both find 50 peers among 100.
     pub fn left(&self, session: u64) -> u64 {
@@ -105,6 +110,92 @@ pub fn passkey(user: u64) -> String {
 
 pub fn peer_id(session: u64) -> String {
     format!("-qB4600-{session:012}")
+}
+
+/// What a session has moved: it rises for all of them all the time.
+pub fn counter() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let since = START.get_or_init(Instant::now).elapsed();
+    FIRST_COUNTER + ((since.as_micros() as u64) << 4)
+}
+
+/// The sessions in the order in which they announce: each once before one comes again, and neighbours far from each other.
+pub struct Order {
+    pub sessions: u64,
+    pub made: u64,
+}
+
+impl Order {
+    pub fn next(&mut self) -> u64 {
+        let session = self.made % self.sessions * PRIME % self.sessions;
+        self.made += 1;
+        session
+    }
+}
+
+/// Has no factor in common with the number of sessions.
+const PRIME: u64 = 618_041;
+
+/// How many peers are asked for.
+pub const NUMWANT: usize = 50;
+
+/// Which peers an answer must hold.
+#[derive(Clone, Copy)]
+pub enum Check {
+    /// Any number of any.
+    Any,
+    /// As many as were asked for, all of the torrent, and none twice.
+    Full(Shape),
+}
+
+impl Check {
+    pub fn holds(&self, session: u64, peers: &[u8]) -> bool {
+        let Check::Full(shape) = self else {
+            return peers.len().is_multiple_of(6);
+        };
+        let first = shape.port(shape.torrent(session) * shape.per_torrent);
+        let (mut seen, mut count) = (0u128, 0);
+        for peer in peers.chunks(6) {
+            let [127, 0, 0, 1, high, low] = *peer else {
+                return false;
+            };
+            let slot = u16::from_be_bytes([high, low]).wrapping_sub(first);
+            if u64::from(slot) >= shape.per_torrent || seen & 1 << slot != 0 {
+                return false;
+            }
+            seen |= 1 << slot;
+            count += 1;
+        }
+        count == NUMWANT
+    }
+}
+
+/// What came back.
+#[derive(Default)]
+pub struct Answers {
+    /// Of every good answer, in nanoseconds.
+    pub times: Vec<u32>,
+    /// Of the good ones, those to announces.
+    pub announced: u64,
+    /// Datagrams that were sent again.
+    pub lost: u64,
+    pub wrong: u64,
+    pub first_wrong: String,
+}
+
+impl Answers {
+    pub fn good(&mut self, time: Duration, announced: bool) {
+        self.times
+            .push(time.as_nanos().try_into().unwrap_or(u32::MAX));
+        self.announced += u64::from(announced);
+    }
+
+    pub fn fail(&mut self, answer: &[u8]) {
+        if self.wrong == 0 {
+            self.first_wrong = format!("{:?}", String::from_utf8_lossy(answer));
+        }
+        self.wrong += 1;
+    }
 }
 
 pub fn hex(bytes: &[u8]) -> String {
@@ -222,15 +313,20 @@ impl Server {
         Server { child, port }
     }
 
-    /// The built goat with a configuration and the database in `dir`. It serves HTTP in any case.
+    /// The built goat with a configuration and its SQLite in `dir`. It serves HTTP in any case.
     pub fn goat(dir: &Path, udp: bool) -> Server {
+        Server::goat_on(dir, r#"{ "Driver": "sqlite", "Path": "goat.db" }"#, udp)
+    }
+
+    /// The same with another database.
+    pub fn goat_on(dir: &Path, database: &str, udp: bool) -> Server {
         let port = free_port();
         let config = format!(
             r#"{{
                 "Host": "127.0.0.1", "Port": {port}, "HTTP": true, "UDP": {udp}, "HTTPS": false, "API": true,
                 "Passkey": true, "Whitelist": true, "Verified": true, "Redis": false,
                 "Interval": 3600, "SlowDown": 0, "Workers": 256,
-                "DB": {{ "Driver": "sqlite", "Path": "goat.db" }}
+                "DB": {database}
             }}"#
         );
         fs::write(dir.join("config.json"), config).unwrap();

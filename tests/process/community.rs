@@ -1,8 +1,9 @@
 //! A whole community from one binary: the README, command by command, with real clients;
 //! and every command that changes something, on both databases, with the tracker running and not.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -79,10 +80,12 @@ fn tour() -> Vec<Step> {
     steps
 }
 
-/// Text without what differs from run to run: secrets and hashes, numbers, the width of columns.
-fn shape(text: &str, home: &Path) -> Vec<String> {
+/// Text without what differs from run to run: secrets and hashes, numbers, the width of columns. The root of all paths,
+/// and the tracker's name, are those of the README.
+fn shape(text: &str, root: &Path) -> Vec<String> {
     let text = text
-        .replace(home.to_str().unwrap(), "/home/ana")
+        .replace(root.to_str().unwrap(), "")
+        .replace("localhost", "tracker.example.org")
         .replace('\r', "");
     let line = |line: &str| {
         let mut out = String::new();
@@ -115,12 +118,13 @@ fn shape(text: &str, home: &Path) -> Vec<String> {
 /// A shell that lives through the tour, as the reader's does.
 struct Shell {
     child: Child,
-    home: Folder,
+    home: PathBuf,
     steps: u32,
 }
 
 impl Shell {
-    fn new(home: Folder) -> Shell {
+    /// `service` is the folder of the configurations of services, for one who has none of their own.
+    fn new(home: PathBuf, service: Option<&Path>) -> Shell {
         let bin = Path::new(env!("CARGO_BIN_EXE_goat")).parent().unwrap();
         let path = format!(
             "{}:{}",
@@ -129,10 +133,11 @@ impl Shell {
         );
         let mut command = Command::new("bash");
         command
-            .env("HOME", home.path())
+            .env("HOME", &home)
             .env("PATH", path)
-            .env_remove("XDG_CONFIG_HOME");
-        command.current_dir(home.path()).stdin(Stdio::piped());
+            .env_remove("XDG_CONFIG_HOME")
+            .envs(service.map(|folder| ("XDG_CONFIG_HOME", folder)));
+        command.current_dir(&home).stdin(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child
             .stdin
@@ -151,8 +156,8 @@ impl Shell {
     fn run(&mut self, command: &str) -> String {
         self.steps += 1;
         let (out, status) = (
-            self.home.join(&format!("out.{}", self.steps)),
-            self.home.join(&format!("status.{}", self.steps)),
+            self.home.join(format!("out.{}", self.steps)),
+            self.home.join(format!("status.{}", self.steps)),
         );
         // A job in the background keeps the name that it has for the reader.
         let command = match command.strip_suffix('&') {
@@ -195,41 +200,94 @@ fn what_the_readme_shows_in_a_terminal_is_true() {
     Lab::run(test, |_| take_the_tour());
 }
 
-fn take_the_tour() {
-    let mut steps = tour().into_iter();
-    let start = steps.next().unwrap();
-    assert_eq!(start.command, "goat");
-    let home = Folder::new();
+/// A folder that is the root of a machine, with the service that the package would have installed there.
+fn service(root: &Folder) -> Process {
+    for folder in ["home/ana", "etc/goat", "var/lib/goat"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    let (config, state) = (root.join("etc/goat/config.json"), root.join("var/lib/goat"));
+    let state = state.display();
+    let text = include_str!("../../config.json5")
+        .replace(
+            r#""Path": "goat.db""#,
+            &format!(r#""Path": "{state}/goat.db""#),
+        )
+        .replace(r#""State": """#, &format!(r#""State": "{state}""#))
+        .replace(r#""URL": """#, r#""URL": "http://localhost:8080""#);
+    fs::write(&config, text).unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o640)).unwrap();
+    let mut goat = Command::new(env!("CARGO_BIN_EXE_goat"));
+    goat.arg("--config").arg(config).env("HOME", root.path());
+    let service = Process::start("goat", &mut goat, root.join("service.log"));
+    wait_until("goat to listen", || {
+        service.output().contains("listening for HTTP")
+    });
+    service
+}
+
+/// The trial, from its start in a terminal to the backup that the service is given.
+fn take_the_trial(start: Step, rest: impl Iterator<Item = Step>, service: &Path) {
+    let root = Folder::new();
+    let home = root.join("home/ana");
+    fs::create_dir_all(&home).unwrap();
     let mut terminal = Command::new("script");
     terminal
         .args(["--quiet", "--flush", "--return", "--command"])
         // Without a shell between them goat notices when the terminal goes.
         .args([concat!("exec ", env!("CARGO_BIN_EXE_goat")), "/dev/null"]);
     terminal
-        .env("HOME", home.path())
+        .env("HOME", &home)
         .env_remove("XDG_CONFIG_HOME")
         .env("SHELL", "/bin/sh");
-    let terminal = Process::start("goat", &mut terminal, home.join("terminal.log"));
+    let terminal = Process::start("goat", &mut terminal, root.join("terminal.log"));
     wait_until("goat to listen", || {
         terminal.output().contains("listening for HTTP")
     });
-    let first = Path::new("/home/ana");
+    let shown = start.output.join("\n");
     assert_eq!(
-        shape(&terminal.output(), home.path()),
-        shape(&start.output.join("\n"), first)
+        shape(&terminal.output(), root.path()),
+        shape(&shown, Path::new("/nowhere"))
     );
+    fs::create_dir_all(home.join("target/release")).unwrap();
+    let program = home.join("target/release/goat");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_goat"), program).unwrap();
+    let mut shell = Shell::new(home.clone(), None);
+    for step in rest {
+        let said = shell.run(&step.command);
+        let expected = shape(&step.output.join("\n"), Path::new("/nowhere"));
+        assert_eq!(shape(&said, root.path()), expected, "{}", step.command);
+    }
+    assert!(home.join("trial.db").exists());
+    // What the service's operators do with it.
+    let restored = Command::new(env!("CARGO_BIN_EXE_goat"))
+        .args(["restore", "trial.db", "--config"])
+        .arg(service)
+        .current_dir(home)
+        .output()
+        .unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    let said = String::from_utf8_lossy(&restored.stdout);
+    assert!(said.ends_with("goat.db: 1 member\n"), "{said}");
+}
 
-    let mut shell = Shell::new(home);
+fn take_the_tour() {
+    let steps = tour();
+    let trial = |step: &Step| step.command == "cargo run --release";
+    let trial = steps.iter().position(trial).unwrap();
+    let mut steps = steps.into_iter();
+    let root = Folder::new();
+    let mut service = service(&root);
+    let mut shell = Shell::new(root.join("home/ana"), Some(&root.join("etc")));
     let (mut passkeys, mut torrent) = (Vec::new(), String::new());
     let (mut banned, mut seen) = (false, 0);
-    for step in steps {
-        let expected = shape(&step.output.join("\n"), first);
+    for step in steps.by_ref().take(trial) {
+        let expected = shape(&step.output.join("\n"), Path::new("/nowhere"));
         let deadline = Instant::now() + PATIENCE;
         let said = loop {
             let said = shell.run(&step.command);
-            let shape = shape(&said, shell.home.path());
+            let shape = shape(&said, root.path());
             // What is only read may be about to change.
-            let reads = [" list", " stats", " show"]
+            let reads = [" list", " check"]
                 .iter()
                 .any(|word| step.command.contains(word));
             if shape == expected || !reads || Instant::now() > deadline {
@@ -242,7 +300,7 @@ fn take_the_tour() {
             .find_map(|line| line.strip_prefix("passkey   "));
         passkeys.extend(passkey.map(str::to_string));
         if step.command.ends_with('&') {
-            let database = shell.home.join(".config/goat/goat.db");
+            let database = root.join("var/lib/goat/goat.db");
             wait_until("the seeder", || {
                 let mut sqlite = Command::new("sqlite3");
                 let sql = "SELECT count(*) FROM peers WHERE active = 1 AND `left` = 0";
@@ -253,7 +311,7 @@ fn take_the_tour() {
             ["goat", "file", "add", ..] => torrent = said[..40].to_string(),
             ["goat", "user", "ban", ..] => {
                 wait_until("the ban", || {
-                    asked(&passkeys[0], &torrent) == "Invalid passkey: never seeds"
+                    asked(&passkeys[1], &torrent) == "Invalid passkey: never seeds"
                 });
                 banned = true;
                 // A real client is told the same.
@@ -264,23 +322,28 @@ fn take_the_tour() {
             }
             ["goat", "user", "unban", ..] => {
                 wait_until("the end of the ban", || {
-                    asked(&passkeys[0], &torrent).is_empty()
+                    asked(&passkeys[1], &torrent).is_empty()
                 });
             }
             ["goat", "user", "passkey", ..] => {
-                assert_eq!(passkeys.len(), 2);
+                assert_eq!(passkeys.len(), 3);
                 wait_until("the old passkey to die", || {
-                    asked(&passkeys[0], &torrent) == "Invalid passkey"
+                    asked(&passkeys[1], &torrent) == "Invalid passkey"
                 });
-                assert_eq!(asked(&passkeys[1], &torrent), "");
+                assert_eq!(asked(&passkeys[2], &torrent), "");
             }
             _ => {}
         }
         seen += 1;
     }
-    assert!(banned && seen > 20, "{seen} steps");
+    assert!(banned && seen > 15, "{seen} steps");
 
-    // The books are what was moved, here and in the restored community.
+    // The accounts are what was moved, here and in a community that is restored elsewhere.
+    let elsewhere = r#"mkdir elsewhere
+        echo '{"Passkey": true, "DB": {"Driver": "sqlite", "Path": "goat.db"}}' >elsewhere/config.json
+        goat restore backup.db --config elsewhere/config.json"#;
+    let restored = shell.run(elsewhere);
+    assert!(restored.ends_with("goat.db: 2 members\n"), "{restored}");
     let mut read = |words: &str| -> Value {
         serde_json::from_str(&shell.run(&format!("goat {words} --json"))).unwrap()
     };
@@ -293,6 +356,9 @@ fn take_the_tour() {
     let users = read("user list");
     assert_eq!(users[0]["uploaded"], 30_000_000);
     assert_eq!(users[1]["downloaded"], 30_000_000);
+    service.terminate();
+    let config = root.join("etc/goat/config.json");
+    take_the_trial(steps.next().unwrap(), steps, &config);
 }
 
 /// What changes while nobody asks.

@@ -433,9 +433,7 @@ fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
         .unwrap();
     let (hook, _) = hook.split_once("```").unwrap();
     let home = site.goat.folder.path().to_str().unwrap();
-    let hook = hook
-        .replace(" -o goat", "")
-        .replace("/var/lib/goat/.config/goat", home);
+    let hook = hook.replace(" -g goat", "").replace("/etc/goat", home);
     assert_eq!(hook.matches(home).count(), 2, "{hook}");
     let renew = |files: &Certificate| {
         for (name, file) in [
