@@ -155,7 +155,6 @@ impl Auth {
             Failure(401, why.into())
         };
         let gone = "This key is unknown or has expired: POST /api/login creates another";
-        let guessed = "Too many wrong passwords for this name: wait a minute, or sign in with the API key";
         let (member, proof) = match &caller.credentials {
             Credentials::Basic(name, key, by_password) => {
                 // A hash that is searched for tells nobody by its time how much of a key is right.
@@ -163,16 +162,7 @@ impl Auth {
                 let found = match store.user_with_key(name, &hash)? {
                     Some(member) => Some((member, hash)),
                     None if !by_password || password::looks_like_a_key(key) => None,
-                    None => {
-                        let _turn = self.turn(config, limits, caller.from)?;
-                        limits.may_guess(name, now).then_some(()).ok_or_else(|| Failure(429, guessed.into()))?;
-                        let stored = store.password(name)?;
-                        let right = password::verify(key, stored.as_ref().map(|(_, stored)| stored));
-                        if right {
-                            limits.forget_guesses(name);
-                        }
-                        stored.filter(|_| right).map(|(member, stored)| (member, stored.hash))
-                    }
+                    None => self.with_password(config, store, limits, (name, key), caller.from, now)?,
                 };
                 let what =
                     if *by_password { "Wrong user name, API key or password" } else { "Wrong user name or API key" };
@@ -208,6 +198,29 @@ impl Auth {
             return Err(Failure(403, format!("This user is banned{reason}{}", member.ban_reason)));
         }
         Ok((member, proof))
+    }
+
+    /// The member of this name and password, and the password's hash.
+    fn with_password(
+        &self,
+        config: &Config,
+        store: &Store,
+        limits: &Limits,
+        (name, password): (&str, &str),
+        from: IpAddr,
+        now: u32,
+    ) -> Result<Option<(User, String)>, Failure> {
+        let _turn = self.turn(config, limits, from)?;
+        if !limits.may_guess(name, now) {
+            let guessed = "Too many wrong passwords for this name: wait a minute, or sign in with the API key";
+            return Err(Failure(429, guessed.into()));
+        }
+        let stored = store.password(name)?;
+        let right = password::verify(password, stored.as_ref().map(|(_, stored)| stored));
+        if right {
+            limits.forget_guesses(name);
+        }
+        Ok(stored.filter(|_| right).map(|(member, stored)| (member, stored.hash)))
     }
 
     /// Waits for the turn to try or make a password: it is work for a whole processor.

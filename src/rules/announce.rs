@@ -117,8 +117,7 @@ pub fn announce(
     let entered = may(config, torrent, who, a, known.as_ref(), pace, now)?;
 
     let mut state = hear(known.as_ref(), who.user.id, a, now, silence(config));
-    // What is promised now holds whenever it is written.
-    state.factors = swarms.free(now).map_or(torrent.factors, |free| torrent.factors.better(free.factors));
+    state.factors = swarms.credited(torrent.factors, now);
     let swarm = torrent.swarm.get_or_insert_default();
     let moved = known.is_none_or(|known| known.closed != 0 || known.at != state.known.at);
     if state.known.closed == 0 && moved {

@@ -407,6 +407,11 @@ impl Swarms {
         Free::unpack(self.free.load(Relaxed), now)
     }
 
+    /// What is credited of a torrent with factors of its own: as promised now, whenever it is written.
+    pub fn credited(&self, factors: Factors, now: u32) -> Factors {
+        self.free(now).map_or(factors, |free| factors.better(free.factors))
+    }
+
     /// Takes over what is credited of all torrents, as [`Free::pack`] gives it.
     pub fn set_free(&self, packed: u64) {
         self.free.store(packed, Relaxed);
