@@ -161,7 +161,7 @@ pub struct Metrics {
     batches: Histogram,
     pub(crate) rows: AtomicU64,
     pub(crate) unsaved: AtomicU64,
-    /// When there were none last, in seconds since 1970.
+    /// When nothing was unsaved last, in seconds since 1970.
     pub(crate) saved: AtomicU32,
     /// The last attempt to write or read the database did not fail.
     pub(crate) database_up: AtomicBool,

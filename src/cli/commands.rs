@@ -34,7 +34,7 @@ fn plain(name: &'static str, run: Run, about: &'static str, arguments: impl Into
     Entry { name, run, command: Command::new(word).about(about).args(arguments) }
 }
 
-/// Any other.
+/// Any other command.
 fn entry(name: &'static str, run: Run, about: &'static str, arguments: impl IntoIterator<Item = Arg>) -> Entry {
     let Entry { command, .. } = plain(name, run, about, arguments);
     Entry { name, run, command: command.arg(flag("json", "print one JSON document")) }

@@ -125,7 +125,7 @@ pub struct Shares {
     held: Mutex<Held>,
 }
 
-/// So much of it, given back when this is dropped.
+/// So much of what is shared, given back when this is dropped.
 pub struct Permit {
     shares: Arc<Shares>,
     /// Absent for those who have no share of their own to keep within.

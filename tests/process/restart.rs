@@ -374,7 +374,7 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
     let lock = Lock::new(&database);
     // One announce that goat tries to write, and, when it is at that, another.
     Announce::new(&passkey, info_hash(1), 2).accepted(&goat);
-    std::thread::sleep(Duration::from_millis(2_000));
+    wait_for_writer(&mut goat);
     Announce::new(&passkey, info_hash(1), 3).accepted(&goat);
     goat.process().signal(libc::SIGTERM);
     wait_until("goat to stop", || goat.log().contains("stopping"));
@@ -387,6 +387,18 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
     assert_eq!(goat.segments(), [] as [PathBuf; 0]);
 }
 
+/// Until goat has taken what is to be written, and waits for the lock on the database: SQLite sleeps between two looks at
+/// it, and the thread that writes, which is the first, sleeps for nothing else.
+fn wait_for_writer(goat: &mut Goat) {
+    let id = goat.process().id();
+    let sleeps =
+        [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].map(|number| format!("{number} "));
+    wait_until("goat to wait for the lock", || {
+        let call = fs::read_to_string(format!("/proc/{id}/task/{id}/syscall")).unwrap();
+        sleeps.iter().any(|sleep| call.starts_with(sleep))
+    });
+}
+
 #[test]
 fn what_a_new_session_says_while_its_first_announce_is_written_is_kept() {
     for killed in [false, true] {
@@ -394,8 +406,7 @@ fn what_a_new_session_says_while_its_first_announce_is_written_is_kept() {
         let lock = Lock::new(&database);
         let mut announce = Announce::new(&passkey, info_hash(1), 1);
         announce.accepted(&goat);
-        // Until goat is about to write that, and waits.
-        std::thread::sleep(Duration::from_millis(2_000));
+        wait_for_writer(&mut goat);
         (announce.uploaded, announce.event) = (500, "");
         announce.accepted(&goat);
         lock.release();
