@@ -90,7 +90,6 @@ pub(crate) struct History {
 
 /// How many peers there are whose ids begin with these bytes.
 type Heads = HashMap<[u8; 8], u64>;
-/// The most different beginnings of peer ids that are counted.
 const MAX_HEADS: usize = 10_000;
 /// Peers looked at under one lock: well below a millisecond.
 const WALK: usize = 4_096;

@@ -78,7 +78,6 @@ pub(crate) enum Datagram {
     Connect,
     Answered,
     Refused,
-    /// Its connection id was wrong or old.
     InvalidId,
     /// It was no request: it got no answer.
     Ignored,

@@ -20,6 +20,7 @@ const UNSAID: [&str; 6] = ["NAME", "HASH", "PREFIX", "FILE.torrent|HASH", "FILE.
 
 /// Why a command ends with another status than 0.
 pub enum Failure {
+    /// Status 1.
     Failed(String),
     /// Status 2: the words of the command.
     Usage(String),
@@ -95,7 +96,6 @@ impl Call {
         }
     }
 
-    /// A complaint about words that clap cannot judge.
     pub fn wrong(&self, message: &str) -> Failure {
         Failure::Usage(super::usage(message, &self.name))
     }
@@ -143,7 +143,6 @@ fn own_or(own: Result<PathBuf, Problem>, service: &Path) -> Result<PathBuf, Prob
     if missing && service.exists() { Ok(service.into()) } else { own }
 }
 
-/// The configured database, which must be there.
 pub fn store(config: &Config) -> Result<Store, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", config.database_name()));
     match Store::existing(config) {

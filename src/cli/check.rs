@@ -89,7 +89,6 @@ pub fn check(call: &Call) -> Done {
     if wrong == 0 { Ok(()) } else { Err(Failure::Failed(format!("{wrong} of these must be fixed"))) }
 }
 
-/// Whether Redis can be used, and the nodes share their secret.
 fn redis(config: &Config, made: bool) -> Option<Finding> {
     config.redis.as_ref()?;
     let what = "Redis".to_string();

@@ -57,7 +57,6 @@ fn path(name: &'static str, help: &'static str) -> Arg {
     word(name, help).value_hint(ValueHint::FilePath)
 }
 
-/// An option without a value.
 fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
@@ -89,7 +88,6 @@ fn config() -> Arg {
     option("config", "FILE", "instead of ~/.config/goat/config.json").value_hint(ValueHint::FilePath)
 }
 
-/// Text of at most so many characters.
 fn text(least: usize, most: usize) -> ValueParser {
     ValueParser::new(move |text: &str| match text.chars().count() {
         length if (least..=most).contains(&length) => Ok(text.to_string()),
@@ -97,7 +95,6 @@ fn text(least: usize, most: usize) -> ValueParser {
     })
 }
 
-/// All commands, in the order of the help.
 pub fn all() -> impl Iterator<Item = Entry> {
     users_and_tracker().into_iter().chain(files()).chain(clients()).chain(community())
 }
@@ -244,7 +241,6 @@ fn community() -> [Entry; 7] {
     ]
 }
 
-/// goat as clap knows it.
 pub fn goat() -> Command {
     let version = flag("version", "print the version").short('V');
     let mut goat = Command::new("goat").about(TITLE).after_help(NOTES).args([config(), version]);

@@ -13,7 +13,6 @@ use crate::store::{Error, FILE_ORDERS, Page, SWARM_ORDERS, Store, Torrent, Which
 use crate::torrent::metainfo::Metainfo;
 use crate::torrent::{self, InfoHash};
 
-/// Said of a torrent that is registered without being kept.
 const TOO_LARGE: &str = "It is larger than 8 MiB, so it is not kept: `goat torrent` needs its file.\n";
 const WHAT: &str = "FILE.torrent|HASH";
 
@@ -61,7 +60,6 @@ impl New {
     }
 }
 
-/// Reads what is to be registered: an info hash, or a torrent file.
 fn new(call: &Call, what: &str) -> Result<New, Failure> {
     if let Ok(info_hash) = what.parse() {
         if call.value("private").is_some() {

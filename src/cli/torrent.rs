@@ -78,7 +78,6 @@ pub fn copy(call: &Call) -> Done {
     print(&said)
 }
 
-/// A torrent that was registered from its file, as a file.
 fn kept(config: &Config, store: &Store, name: &str) -> Result<Vec<u8>, Failure> {
     let file = super::file::find(config, store, name).map_err(|e| match e {
         Failure::Failed(why) => Failure::Failed(format!("there is no file {name}, and {why}")),

@@ -95,10 +95,8 @@ pub struct Config {
     pub port: u16,
     /// How members reach this tracker: `http(s)://host[:port][/path]`; "" is at `host` and the ports.
     pub url: String,
-    /// Whether a request must carry the passkey of a user.
     pub passkey: bool,
     pub whitelist: bool,
-    /// Whether only torrents that an operator verified are tracked.
     pub verified: bool,
     /// Seconds between two announces of a client, about.
     pub interval: u32,

@@ -35,7 +35,6 @@ fn block(text: &str) -> Option<IpNet> {
 
 pub const BLOCKS: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
 
-/// All blocks of a list, if each of them is one.
 pub fn blocks(list: &Value) -> Option<Vec<IpNet>> {
     list.as_array()?.iter().map(|text| block(text.as_str()?)).collect()
 }

@@ -9,7 +9,6 @@ use crate::rules::limits::{FREE_BYTES, Full, Limits, Permit};
 
 /// A request must be whole this long after its first byte, the TLS handshake before it included.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How long a connection may stay open between two requests.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long bytes that nobody asked for are read and thrown away after an error, so that the client gets
 /// to read why (closing at once would reset the connection).
@@ -31,7 +30,6 @@ pub struct Connection {
     pub input: Vec<u8>,
     /// `input` begins with the head of a request whose body lacks so many bytes.
     pub body: Option<usize>,
-    /// That body is kept.
     pub keeps: bool,
     /// There is something to do without reading the socket: it waits only for room to answer.
     pub pending: bool,

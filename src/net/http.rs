@@ -29,7 +29,6 @@ impl Default for Scratch {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     Written,
-    /// It takes a thread that may wait.
     Slow,
 }
 

@@ -12,7 +12,6 @@ pub const AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The database is asked for a member or a torrent.
     Lookup,
     Long,
 }

@@ -74,7 +74,6 @@ pub struct Pool {
     pub(super) stopping: OnceLock<Instant>,
 }
 
-/// When it was looked last whose time is up.
 struct Swept {
     at: Instant,
     /// When memory was given back last, and the most connections that were open since.

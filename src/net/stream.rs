@@ -67,7 +67,6 @@ fn not_read() -> io::Error {
 }
 
 impl Tls {
-    /// Gives `socket` all that TLS has to say.
     fn flush(&mut self, socket: &mut Socket) -> io::Result<()> {
         while self.session.wants_write() {
             self.session.write_tls(socket).map_err(|e| if waits(&e) { not_read() } else { e })?;

@@ -224,7 +224,6 @@ impl Refused {
     }
 }
 
-/// Why a connection was refused, or closed before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     Address,
@@ -314,7 +313,6 @@ impl Limits {
         u32::try_from(self.start.elapsed().as_millis() / 100).unwrap_or(u32::MAX)
     }
 
-    /// Counts one more look-up, if it is somebody's turn.
     pub fn look_up(&self, who: Option<IpAddr>) -> bool {
         self.lookups.take(who, self.tenths())
     }

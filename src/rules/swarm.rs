@@ -161,7 +161,6 @@ impl Swarm {
         self.sessions.get(slot).map(|s| hash(s.user, &s.peer_id))
     }
 
-    /// Exchanges two slots, and what the index says of them.
     fn swap(&mut self, a: usize, b: usize) {
         if a == b {
             return;
