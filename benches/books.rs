@@ -13,7 +13,6 @@ mod common;
 #[path = "../tests/common/mod.rs"]
 mod fixtures;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::channel;
@@ -24,12 +23,12 @@ use common::{Cpu, TempDir, argument, number, percentile, rss};
 use fixtures::Database;
 use goat::config;
 use goat::keeper::{Keeper, Writer};
-use goat::protocol::{Announce, Event, Want};
+use goat::protocol::{Announce, Event};
 use goat::random::Rng;
 use goat::rules::access::User;
 use goat::rules::announce::{Admitted, Buffers, announce};
 use goat::store::Store;
-use goat::torrent::{InfoHash, PeerId};
+use goat::torrent::InfoHash;
 use goat::tracker::Tracker;
 use serde_json::json;
 
@@ -105,26 +104,16 @@ impl Bench {
     }
 
     fn announce(&mut self, session: u64, round: u64, event: Event) {
-        let mut peer_id = PeerId([b'x'; 20]);
-        peer_id.0[..8].copy_from_slice(b"-qB4600-");
-        peer_id.0[12..].copy_from_slice(&session.to_be_bytes());
+        let mut peer_id = [b'x'; 20];
+        peer_id[..8].copy_from_slice(b"-qB4600-");
+        peer_id[12..].copy_from_slice(&session.to_be_bytes());
         let user = session % self.size.active;
         let a = Announce {
-            info_hash: hash(session % self.size.torrents),
-            peer_id,
-            ip: IpAddr::from(Ipv4Addr::from(0x0a00_0000 + user as u32)),
             port: 1024 + (session / self.size.active) as u16,
             uploaded: common::FIRST_COUNTER + 1_000_000 * round,
             downloaded: common::FIRST_COUNTER + 2_000_000 * round,
             left: session % 2,
-            event,
-            udp: false,
-            want: Want {
-                count: 50,
-                v4: true,
-                v6: false,
-                list: false,
-            },
+            ..common::announce(session % self.size.torrents, user, peer_id, event)
         };
         let Tracker {
             config,

@@ -2,17 +2,18 @@
 //!
 //!     cargo bench --bench nodes
 //!     cargo bench --bench nodes -- --seconds 20 --rate 5000 --sessions 100000
+//!     cargo bench --bench nodes -- --hear 1000000
 //!
 //! One node without Redis, then one, two and three with it, each of which is announced to at that rate: CPU for each
 //! announce of a node, made without sockets, of which the keeper and the two threads that talk to Redis are a part; the
-//! CPU of Redis, MariaDB and the memory of Redis; and how long it takes until another node has a new peer.
+//! CPU of Redis, MariaDB and the memory of Redis; and how long it takes until another node has a new peer. With `--hear`
+//! only what it costs to take over so many announces of another node, without Redis and MariaDB.
 
 mod common;
 #[path = "../tests/common/mod.rs"]
 mod fixtures;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -25,7 +26,8 @@ use fixtures::redis::Redis;
 use goat::config;
 use goat::keeper::Keeper;
 use goat::nodes::link::Link;
-use goat::protocol::{Announce, Event, Want};
+use goat::nodes::news::Torrents;
+use goat::protocol::{Announce, Event};
 use goat::random::Rng;
 use goat::rules::announce::{Admitted, Buffers, announce};
 use goat::torrent::{InfoHash, PeerId};
@@ -67,24 +69,25 @@ struct Node {
 }
 
 impl Node {
-    fn announce(&mut self, torrent: u64, user: u64, peer_id: PeerId, event: Event) {
+    fn new(tracker: Arc<Tracker>, number: u64) -> Node {
+        let (rng, buffers) = (Rng::new(number), Buffers::new(Rng::new(2)));
+        Node {
+            tracker,
+            number,
+            rng,
+            buffers,
+            rounds: 0,
+        }
+    }
+
+    fn announce(&mut self, torrent: u64, user: u64, peer_id: [u8; 20], left: u64, event: Event) {
         self.rounds += 1;
         let a = Announce {
-            info_hash: hash(torrent),
-            peer_id,
-            ip: IpAddr::from(Ipv4Addr::from(0x0a00_0000 + user as u32)),
             port: 1024 + (self.rounds % 60_000) as u16,
             uploaded: self.rounds * 1_000,
             downloaded: self.rounds * 10,
-            left: 1_000,
-            event,
-            udp: false,
-            want: Want {
-                count: 50,
-                v4: true,
-                v6: false,
-                list: false,
-            },
+            left,
+            ..common::announce(torrent, user, peer_id, event)
         };
         let Tracker {
             config,
@@ -106,22 +109,23 @@ impl Node {
 
     fn random(&mut self, sessions: u64) {
         let session = self.rng.below(sessions as usize) as u64;
-        let mut peer_id = PeerId(*b"-qB5020-............");
-        peer_id.0[12..].copy_from_slice(&(session << 8 | self.number).to_be_bytes());
+        let mut peer_id = *b"-qB5020-............";
+        peer_id[12..].copy_from_slice(&(session << 8 | self.number).to_be_bytes());
         self.announce(
             1 + session % (TORRENTS - 1),
             // A member's clients stay at one node, as behind a proxy that sees to that.
             session % (USERS / 4) * 4 + self.number,
             peer_id,
+            session % 2 * 1_000,
             Event::None,
         );
     }
 
     /// A new peer whose id says when it came.
     fn probe(&mut self) {
-        let mut peer_id = PeerId(*b"-qB5020-prob........");
-        peer_id.0[12..].copy_from_slice(&microseconds().to_be_bytes());
-        self.announce(PROBE, self.rounds % USERS, peer_id, Event::Started);
+        let mut peer_id = *b"-qB5020-prob........";
+        peer_id[12..].copy_from_slice(&microseconds().to_be_bytes());
+        self.announce(PROBE, self.rounds % USERS, peer_id, 1_000, Event::Started);
     }
 
     /// How long it took for new peers of the first node to be here, in seconds.
@@ -158,14 +162,7 @@ fn node(file: &str) {
         keeper.run(&stopped, || ()).unwrap();
         keeper
     });
-    let (rng, buffers) = (Rng::new(number), Buffers::new(Rng::new(2)));
-    let mut node = Node {
-        tracker,
-        number,
-        rng,
-        buffers,
-        rounds: 0,
-    };
+    let mut node = Node::new(tracker, number);
     (0..sessions / 4).for_each(|_| node.random(sessions));
     thread::sleep(Duration::from_secs(12)); // all of them have loaded, and what that left is written
     let (begin, before) = (Instant::now(), cpu(std::process::id()));
@@ -196,7 +193,43 @@ fn node(file: &str) {
     keeping.join().unwrap().finish().unwrap();
 }
 
+/// Announces that are heard together: those of a second.
+const SECOND: u64 = 5_000;
+
+/// What it costs to take over announces of another node, and nothing else.
+fn hear(announces: u64) {
+    let sessions = number("--sessions", 100_000);
+    let dir = TempDir::new("hear");
+    let databases = [Database::sqlite(), Database::sqlite()];
+    let [speaker, listener] = [0, 1].map(|i| {
+        let file = dir.0.join(format!("{i}.json"));
+        let settings = json!({ "DB": databases[i].config(), "SlowDown": 0, "Clients": 1_000_000 });
+        std::fs::write(&file, settings.to_string()).unwrap();
+        let config = config::load(&file).unwrap();
+        drop(goat::store::Store::open(&config).unwrap());
+        fill(&databases[i]);
+        Arc::new(Tracker::load(config).unwrap())
+    });
+    let mut node = Node::new(speaker, 0);
+    let mut torrents = Torrents::of(&listener);
+    let (mut heard, mut used) = (0, 0.0);
+    while heard < announces {
+        let mut records = Vec::new();
+        for _ in 0..SECOND {
+            node.random(sessions);
+            records.append(&mut node.buffers.records);
+        }
+        let before = cpu(std::process::id());
+        heard += torrents.hear(&listener, &records);
+        used += cpu(std::process::id()) - before;
+    }
+    println!("{:.2} us/announce of another node", used / heard as f64);
+}
+
 fn main() {
+    if let Some(count) = argument("--hear") {
+        return hear(count.parse().unwrap());
+    }
     if let Some(file) = argument("--config") {
         return node(&file);
     }

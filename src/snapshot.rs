@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::Serialize;
 
 use crate::history::Sample;
-use crate::nodes::Node;
+use crate::nodes::Status;
 use crate::tracker::Tracker;
 
 /// The fields of `/api/status` that change, first those of the original, in its words.
@@ -28,7 +28,7 @@ pub struct Snapshot {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Status>,
     #[serde(skip)]
     pub connections: u64,
     #[serde(skip)]

@@ -82,7 +82,7 @@ impl Tracker {
     /// Reads users, torrents, sessions and clients. Where the connection is lost meanwhile, all are read once more.
     fn read(&self) -> Result<HashMap<u32, InfoHash>, crate::store::Error> {
         let mut hashes = HashMap::new();
-        self.store.forget_all_changes()?;
+        self.store.skip_changes()?;
         self.store.load(
             |user| self.access.put_user(user.into()),
             |file| {

@@ -8,12 +8,15 @@ pub mod udp;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use goat::protocol::{Announce, Event, Want};
+use goat::torrent::{InfoHash, PeerId};
 
 /// `--name value` after `--`; cargo adds a `--bench` of its own, which has no value.
 pub fn argument(name: &str) -> Option<String> {
@@ -106,6 +109,27 @@ pub fn passkey(user: u64) -> String {
         scramble(user ^ 0x55aa),
         user
     )
+}
+
+/// What one of a member's clients announces of a torrent over IPv4, and wants 50 peers for.
+pub fn announce(torrent: u64, user: u64, peer_id: [u8; 20], event: Event) -> Announce {
+    Announce {
+        info_hash: InfoHash(info_hash(torrent)),
+        peer_id: PeerId(peer_id),
+        ip: IpAddr::from(Ipv4Addr::from(0x0a00_0000 + user as u32)),
+        port: 6881,
+        uploaded: FIRST_COUNTER,
+        downloaded: FIRST_COUNTER,
+        left: 0,
+        event,
+        udp: false,
+        want: Want {
+            count: 50,
+            v4: true,
+            v6: false,
+            list: false,
+        },
+    }
 }
 
 pub fn peer_id(session: u64) -> String {

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS goat (
     name  VARCHAR(32) CHARACTER SET ascii NOT NULL PRIMARY KEY,
     value BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
-INSERT IGNORE INTO goat (name, value) VALUES ('schema', 1);
+INSERT IGNORE INTO goat (name, value) VALUES ('schema', 1), ('changes', 0);
 
 -- Members. Nobody has id 0: it stands for everybody where "Passkey" is off. "uploaded" and "downloaded"
 -- are the bytes credited: goat only adds to them.
@@ -236,10 +236,12 @@ CREATE TABLE IF NOT EXISTS actions (
     detail VARCHAR(255) NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- What changed in users, files and whitelist: goat empties this table when it has looked, or where several goats are at
--- it, when all have had the time.
+-- What changed in users, files and whitelist. goat numbers what is new in batches (0: it has no number yet), so that each
+-- goat at this database finds what it has not followed, and removes it when all have had the time.
 CREATE TABLE IF NOT EXISTS changes (
     id    BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     what  VARCHAR(8) CHARACTER SET ascii NOT NULL,
-    which VARCHAR(40) CHARACTER SET ascii NOT NULL
+    which VARCHAR(40) CHARACTER SET ascii NOT NULL,
+    batch BIGINT NOT NULL DEFAULT 0,
+    INDEX changes_batch (what, batch)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS goat (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
-INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 1);
+INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 1), ('changes', 0);
 
 -- Members. Nobody has id 0: it stands for everybody where "Passkey" is off. "uploaded" and "downloaded"
 -- are the bytes credited: goat only adds to them.
@@ -233,13 +233,15 @@ CREATE TABLE IF NOT EXISTS actions (
     detail TEXT NOT NULL
 );
 
--- What changed in users, files and whitelist: goat empties this table when it has looked, or where several goats are at
--- it, when all have had the time.
+-- What changed in users, files and whitelist. goat numbers what is new in batches (0: it has no number yet), so that each
+-- goat at this database finds what it has not followed, and removes it when all have had the time.
 CREATE TABLE IF NOT EXISTS changes (
     id    INTEGER PRIMARY KEY AUTOINCREMENT,
     what  TEXT NOT NULL,
-    which TEXT NOT NULL
+    which TEXT NOT NULL,
+    batch INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS changes_batch ON changes (what, batch);
 -- INSERT OR REPLACE deletes without a DELETE trigger: hence the two triggers before it.
 CREATE TRIGGER IF NOT EXISTS users_replace BEFORE INSERT ON users BEGIN
     INSERT INTO changes (what, which) SELECT 'user', id FROM users

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::journal::encode;
-use super::session::{Life, Session, SessionKey, State};
+use super::session::{Birth, Life, Session, SessionKey, State};
 use crate::torrent::InfoHash;
 
 /// A state that waits to be settled, and the torrent that it is of.
@@ -18,9 +18,8 @@ pub type Waiting = (InfoHash, SessionKey, State);
 #[derive(Default)]
 pub struct Ledger {
     states: HashMap<(SessionKey, Life), (InfoHash, State)>,
-    /// What other goats noted and may not have written yet, and when that was heard, in seconds since 1970: what is
-    /// noted here of the same life may be written first.
-    heard: HashMap<(SessionKey, Life), (State, u32)>,
+    /// How lives began of which other goats told, for what is noted here of the same may be written first.
+    heard: HashMap<(SessionKey, Life), Birth>,
     /// The place of the last record in the order of the shard's records.
     order: u64,
 }
@@ -34,8 +33,8 @@ impl Ledger {
         if let Entry::Occupied(entry) = &entry {
             state.follow(&entry.get().1);
         }
-        if let Some((heard, _)) = self.heard.get(&(key, life)) {
-            state.hear(heard);
+        if let Some(birth) = self.heard.get(&(key, life)) {
+            state.birth = Some(state.birth.map_or(*birth, |own| own.better(birth)));
         }
         self.order += 1;
         encode(self.order, file, &state, records);
@@ -74,22 +73,15 @@ impl Ledger {
         }
     }
 
-    /// Keeps of another goat's state what is needed to write a later one of that life before it.
-    pub fn hear(&mut self, key: SessionKey, mut state: State, now: u32) {
-        let (from, to) = state.seeded;
-        if state.birth.is_none() && from >= to {
-            return;
-        }
-        let entry = self.heard.entry((key, state.known.session.life));
-        if let Entry::Occupied(entry) = &entry {
-            state.hear(&entry.get().0);
-        }
-        entry.insert_entry((state, now));
+    /// Keeps how a life began by the word of another goat.
+    pub fn hear(&mut self, key: SessionKey, life: Life, birth: Option<Birth>) {
+        let Some(birth) = birth else { return };
+        self.heard.entry((key, life)).and_modify(|own| *own = own.better(&birth)).or_insert(birth);
     }
 
-    /// Forgets what was heard before a time in seconds since 1970: it is written.
+    /// Forgets how lives began before a time in seconds since 1970: it is written.
     pub fn forget_heard(&mut self, before: u32) {
-        self.heard.retain(|_, (_, heard)| *heard >= before);
+        self.heard.retain(|_, birth| birth.at >= before);
     }
 
     /// Appends the records of all states, for a journal that is written anew.

@@ -40,6 +40,7 @@ pub fn merge(mine: &Known, other: &State) -> Known {
 /// Two words on the same life.
 fn same(mine: &Known, theirs: &Known) -> Known {
     let (a, b) = (&mine.session, &theirs.session);
+    let seeds = if mine.closed != 0 || a.left > 0 || a.seeds == 0 { b.seeds } else { a.seeds };
     let said = |known: &Known| (known.closed, known.session.last_seen(), known.session.announced);
     let mut next = if is_later(said(theirs), said(mine)) { *theirs } else { *mine };
     if mine.closed == 0 && theirs.closed == 0 {
@@ -51,6 +52,7 @@ fn same(mine: &Known, theirs: &Known) -> Known {
         next.at.v6 = if theirs6 > mine6 { theirs.at.v6 } else { mine.at.v6 };
     }
     next.session.life = a.life;
+    next.session.seeds = seeds;
     next.session.top = a.top.max(b.top);
     next.session.began = a.began.min(b.began);
     next.session.announced = a.announced.max(b.announced);

@@ -89,6 +89,8 @@ pub struct Session {
     pub life: Life,
     /// When this life began, in seconds since 1970.
     pub began: u32,
+    /// Since when it has seeded by the word of another goat, which may not have written that; 0: it has not.
+    pub seeds: u32,
     pub announced: u32,
     pub peer_id: PeerId,
     /// The paths that announced since it opened, and whether its life began in doubt.
@@ -143,27 +145,19 @@ pub struct State {
     pub factors: Factors,
 }
 
+impl Birth {
+    /// The better of two words on how a life began: who was told that knows better than who heard of the life in the
+    /// middle.
+    pub fn better(&self, other: &Birth) -> Birth {
+        if other.started && !self.started && other.at <= self.at { *other } else { *self }
+    }
+}
+
 impl State {
     /// What becomes of a session that leaves the swarm, at a time in seconds since 1970.
     pub fn closed(session: Session, at: Addresses, closed: u32) -> State {
         let known = Known { session, at, closed: closed.max(1) };
         State { known, birth: None, seeded: (0, 0), factors: Factors::default() }
-    }
-
-    /// Takes over from another goat's state of the same life what that has not written yet, perhaps.
-    pub fn hear(&mut self, other: &State) {
-        let ((from, to), (start, end)) = (other.seeded, self.seeded);
-        let seeded = match start >= end {
-            true => other.seeded,
-            false if start <= to && from <= end => (from.min(start), end.max(to)),
-            false => self.seeded, // what lies apart the other writes
-        };
-        // Who was told how the life began knows better than who heard of it in the middle.
-        let better = |own: Birth| other.birth.filter(|birth| birth.started && !own.started && birth.at <= own.at);
-        self.birth = self.birth.and_then(better).or(self.birth);
-        let factors = self.factors;
-        self.follow(other);
-        (self.seeded, self.factors) = (seeded, factors);
     }
 
     /// Takes over from an earlier state of the same life what only that one knows.
@@ -239,7 +233,9 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     if next.closed == 0 && last.saturating_add(silence) < now {
         next.closed = last.saturating_add(silence);
     }
-    let seeded = if next.closed == 0 && before.session.left == 0 { (last, now.max(last)) } else { (0, 0) };
+    let since = if before.session.seeds == 0 { last } else { before.session.seeds };
+    let seeded = if next.closed == 0 && before.session.left == 0 { (since, now.max(last)) } else { (0, 0) };
+    next.session.seeds = 0;
     next.session.announced = next.session.announced.saturating_add(1);
     if next.closed == 0 {
         next.stay(a, counters, path, now);
@@ -282,6 +278,7 @@ fn unknown(user: u32, a: &Announce, top: Moved, paths: Paths) -> Known {
         user,
         life: Life(PROVISIONAL | 1),
         began: 0,
+        seeds: 0,
         announced: 1,
         peer_id: a.peer_id,
         paths,
@@ -303,6 +300,7 @@ impl Known {
             user,
             life: Life(row.life),
             began: row.current.began,
+            seeds: 0,
             announced: row.announced,
             peer_id,
             paths: Paths(row.paths),

@@ -18,7 +18,7 @@ pub fn secret(config: &Config) -> Result<String, Failure> {
 pub fn nodes(config: &Config, store: &Store) -> Result<Vec<Status>, String> {
     let identity = store.identity().map_err(|e| e.to_string())?;
     #[cfg(feature = "redis")]
-    return crate::nodes::link::list(config, identity).map_err(crate::nodes::link::Trouble::words);
+    return crate::nodes::link::list(config.redis.as_deref().unwrap_or_default(), identity).map_err(|e| e.to_string());
     #[cfg(not(feature = "redis"))]
     Err(format!("this goat, with {} and database {identity}, was built without redis", config.file.display()))
 }
@@ -42,7 +42,6 @@ pub fn list(call: &Call) -> Done {
             "unsavedRows": node.unsaved_rows,
             "database": node.database,
             "sameSecret": node.secret == secret,
-            "run": node.run,
         }));
     }
     list.end()

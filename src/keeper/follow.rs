@@ -16,6 +16,7 @@ const TURN: Duration = Duration::from_secs(1);
 /// Takes over what others have changed in the database.
 pub fn follow_changes(tracker: &Tracker) -> Result<(), Error> {
     if tracker.store.missed_changes() {
+        tracker.store.skip_changes()?;
         compare(tracker)?;
     }
     tracker.swarms.set_free(tracker.store.free()?);
@@ -35,8 +36,9 @@ fn follow_some(tracker: &Tracker) -> Result<bool, Error> {
     }
     changes.files.into_iter().for_each(|found| put_file(tracker, found));
     changes.clients.into_iter().for_each(|prefixes| tracker.access.set_clients(prefixes));
-    tracker.store.forget_changes(&changes.ids)?;
-    Ok(!changes.ids.is_empty())
+    let more = !changes.batch.is_empty();
+    tracker.store.forget_changes(changes.batch)?;
+    Ok(more)
 }
 
 /// Takes over a member; returns the id of one who may not announce any more.

@@ -1,432 +1,296 @@
-//! The two threads that talk to Redis, and how it is reached.
+//! The thread that talks to Redis: once a second it tells what happened here, and meanwhile it hears what others tell.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use redis::streams::StreamReadReply;
-use redis::{Client, Connection, ErrorKind, RedisError, Value, cmd, from_redis_value, pipe};
+use redis::{cmd, from_redis_value};
 
-use super::news::{Entry, Torrents, count, forget, word};
-use super::{Node, Nodes, Status, Way};
+use super::connection::{Connection, PATIENCE};
+use super::entry::{Head, Seal};
+use super::news::Torrents;
+use super::{Nodes, Status};
 use crate::books::journal::RECORD;
-use crate::config::Config;
 use crate::log::log;
 use crate::sync::{join, lock};
 use crate::tracker::Tracker;
 
-/// How long Redis may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// From one publication to the next, and how long a reader waits for one.
+/// From one publication to the next, and how long to wait at most for something to hear.
 const TURN: Duration = Duration::from_secs(1);
-const BLOCK: u64 = 500;
+const BLOCK: Duration = Duration::from_millis(500);
 /// The most bytes of records in an entry, and entries that are read together.
 const ENTRY: usize = (1 << 20) / RECORD * RECORD;
-const TOGETHER: u32 = 8;
-/// Milliseconds for which the stream keeps an entry.
+const TOGETHER: u32 = 4;
+/// Milliseconds for which the stream keeps an entry, and seconds for which Redis keeps what no goat writes to.
 const KEPT: u64 = 60_000;
-/// Bytes of records that are kept while Redis is away, about: who misses some asks the database.
-const PENDING: usize = 64 << 20;
-/// From one reading of the database to the next while Redis is away, and how long another node may take to write.
-const READ: Duration = Duration::from_secs(60);
-const UNWRITTEN: u32 = 45;
-/// How long nothing may be read of what this node has published: the stream was replaced by another.
-const DEAF: Duration = Duration::from_secs(5);
-/// Seconds between two looks at what can be forgotten, and after which a node that is silent is.
-const TIDY: u32 = 10;
+const DAY: u32 = 86_400;
+/// From one reading of the database to the next while something may be missed, and how long others may take to write.
+const ASK: Duration = Duration::from_secs(60);
+const UNWRITTEN: Duration = Duration::from_secs(45);
+/// Seconds for which what was told is in doubt where Redis went away, or what it says cannot be read.
+const DOUBT: u32 = 105;
+/// Seconds after which a node that is silent is forgotten.
 const GONE: u32 = 3_600;
 /// The version of what entries hold.
-const VERSION: &str = "1";
-
-/// Why Redis cannot be used: it is away, or it never will.
-pub enum Trouble {
-    Away(String),
-    Wrong(String),
-}
-
-impl Trouble {
-    pub fn words(self) -> String {
-        match self {
-            Trouble::Away(words) | Trouble::Wrong(words) => words,
-        }
-    }
-}
-
-impl From<RedisError> for Trouble {
-    fn from(e: RedisError) -> Trouble {
-        let wrong = matches!(e.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig)
-            || matches!(e.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
-            || e.to_string().contains("DB index");
-        if wrong { Trouble::Wrong(e.to_string()) } else { Trouble::Away(e.to_string()) }
-    }
-}
-
-/// The URL as the library reads it: what may stand in a password is escaped.
-fn url(config: &Config) -> String {
-    let url = config.redis.as_deref().unwrap_or_default();
-    let Some((login, place)) = url.rsplit_once('@') else { return url.into() };
-    let (scheme, login) = login.split_once("://").unwrap_or(("redis", login));
-    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let escape = |text: &str| -> String {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%-._~".contains(&byte);
-        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-    };
-    format!("{scheme}://{}:{}@{place}", escape(user), escape(password))
-}
-
-/// Connects, and sees to it that this is of use.
-pub fn connect(config: &Config) -> Result<Connection, Trouble> {
-    let mut connection = Client::open(url(config))?.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
-    cmd("PING").exec(&mut connection)?;
-    Ok(connection)
-}
+const VERSION: &[u8] = b"2";
 
 /// The keys of the stream and of the table of nodes.
-fn keys(identity: u64) -> (String, String) {
-    (format!("goat:{identity:016x}:log"), format!("goat:{identity:016x}:nodes"))
+fn keys(identity: u64) -> [String; 2] {
+    ["log", "nodes"].map(|what| format!("goat:{identity:016x}:{what}"))
 }
 
-/// What the nodes on a database said of themselves last.
-pub fn list(config: &Config, identity: u64) -> Result<Vec<Status>, Trouble> {
-    let found: HashMap<String, String> = cmd("HGETALL").arg(keys(identity).1).query(&mut connect(config)?)?;
-    let all: Vec<Status> = found.values().filter_map(|text| serde_json::from_str(text).ok()).collect();
-    let last = |node: &&Status| !all.iter().any(|other| other.is_after(node));
-    let mut nodes: Vec<Status> = all.iter().filter(last).cloned().collect();
+/// What the nodes on a database said of themselves last, by the Redis of a URL.
+pub fn list(url: &str, identity: u64) -> io::Result<Vec<Status>> {
+    nodes(&mut Connection::open(url)?, identity)
+}
+
+/// Reads the table of nodes, and takes out of it who is gone, and what no goat has written.
+fn nodes(connection: &mut Connection, identity: u64) -> io::Result<Vec<Status>> {
+    let ([_, table], since, mut nodes) = (keys(identity), crate::clock::now().saturating_sub(GONE.into()), Vec::new());
+    for (name, text) in connection.query::<HashMap<Vec<u8>, Vec<u8>>>(cmd("HGETALL").arg(&table))? {
+        match serde_json::from_slice::<Status>(&text) {
+            Ok(node) if node.name.as_bytes() == name && u64::from(node.time) > since => nodes.push(node),
+            _ => connection.query(cmd("HDEL").arg(&table).arg(name))?,
+        }
+    }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)
 }
 
-/// The two threads.
+/// The thread.
 pub struct Link {
-    stops: [Sender<()>; 2],
-    threads: [JoinHandle<()>; 2],
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Link {
-    /// Starts them. An error where Redis says that it cannot be used so; one that is away is not waited for.
+    /// Starts it. An error where Redis says that it cannot be used so; one that is away is not waited for.
     pub fn start(tracker: &Arc<Tracker>) -> Result<Link, String> {
-        let found = connect(&tracker.config);
-        if let Err(Trouble::Wrong(why)) = &found {
-            return Err(format!("Redis cannot be used: {why}. Look at Redis in {}", tracker.config.file.display()));
+        let mut talk = Talk {
+            tracker: tracker.clone(),
+            seal: Seal::new(&tracker.config, tracker.nodes.identity)?,
+            connection: None,
+            published: None,
+            sequence: 0,
+            pending: VecDeque::new(),
+            newest: 0,
+            last: String::new(),
+            runs: HashMap::new(),
+            torrents: Torrents::of(tracker),
+            missed: None,
+            asked: Some(Instant::now()),
+        };
+        match talk.connect() {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                return Err(format!("Redis cannot be used: {e}. Look at Redis in {}", tracker.config.file.display()));
+            }
+            done => tracker.nodes.report(done),
         }
-        tracker.nodes.report(Way::Write, found.map(drop).map_err(Trouble::words));
-        let ((stop_writer, writer), (stop_reader, reader)) = (channel(), channel());
-        let failed = |e| format!("cannot start a thread: {e}");
-        let (ours, theirs) = (tracker.clone(), tracker.clone());
-        let write = move || Publisher::new(ours).run(&writer);
-        let read = move || Reader::new(theirs).run(&reader);
-        let threads = [
-            Builder::new().name("redis-out".into()).spawn(write).map_err(failed)?,
-            Builder::new().name("redis-in".into()).spawn(read).map_err(failed)?,
-        ];
-        Ok(Link { stops: [stop_writer, stop_reader], threads })
+        let (stop, stopped) = channel();
+        let thread = Builder::new().name("redis".into()).spawn(move || talk.run(&stopped));
+        Ok(Link { stop, thread: thread.map_err(|e| format!("cannot start a thread: {e}"))? })
     }
 
     /// Publishes what is left, and ends.
     pub fn stop(self) {
-        for stop in &self.stops {
-            let _ = stop.send(()); // A thread that has ended needs none.
-        }
-        if join(self.threads, Instant::now() + PATIENCE) > 0 {
-            log("a thread that talks to Redis had ended by a defect of goat: please report it");
+        let _ = self.stop.send(()); // A thread that has ended needs none.
+        if join([self.thread], Instant::now() + PATIENCE) > 0 {
+            log("the thread that talks to Redis had ended by a defect of goat: please report it");
         }
     }
 }
 
-/// Tells others what this node journals.
-struct Publisher {
+/// What the thread works with.
+struct Talk {
     tracker: Arc<Tracker>,
+    seal: Seal,
     connection: Option<Connection>,
+    /// When it published last, the number of its last entry, and those that Redis does not have yet.
+    published: Option<Instant>,
     sequence: u64,
-    /// Entries that Redis does not have yet: their numbers, failures and records.
-    pending: VecDeque<(u64, String, Vec<u8>)>,
-    /// Announces at the last turn.
-    announces: u64,
-    /// When the last entry was made, in milliseconds since 1970 by the clock of Redis.
-    last: u64,
-    /// Whether it is in the table of nodes.
-    listed: bool,
+    pending: VecDeque<Vec<u8>>,
+    /// When Redis got the last, in milliseconds since 1970 by its clock.
+    newest: u64,
+    /// The last entry that was read; of each run of goat the number of its last, and when that was heard, in seconds
+    /// since 1970.
+    last: String,
+    runs: HashMap<u64, (u64, u32)>,
+    torrents: Torrents,
+    /// Since when something may have been missed, in seconds since 1970, and until when the database may not have it.
+    missed: Option<(u32, Instant)>,
+    asked: Option<Instant>,
 }
 
-impl Publisher {
-    fn new(tracker: Arc<Tracker>) -> Publisher {
-        Publisher {
-            tracker,
-            connection: None,
-            sequence: 0,
-            pending: VecDeque::new(),
-            announces: 0,
-            last: 0,
-            listed: false,
-        }
-    }
-
+impl Talk {
     fn run(mut self, stop: &Receiver<()>) {
-        let mut pause = TURN;
+        let mut pause = Duration::ZERO;
         loop {
             let stopped = stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout);
-            let begin = Instant::now();
-            self.gather();
-            let sent = self.send(stopped);
-            if sent.is_err() {
+            let done = self.turn(stopped);
+            pause = if done.is_ok() { Duration::ZERO } else { TURN };
+            if done.is_err() {
                 self.connection = None;
+                self.miss(self.tracker.clock.now().saturating_sub(DOUBT));
             }
-            self.tracker.nodes.report(Way::Write, sent.map_err(Trouble::words));
+            self.tracker.nodes.report(done);
             if stopped {
                 return;
             }
-            pause = TURN.saturating_sub(begin.elapsed());
+            self.ask();
         }
+    }
+
+    fn connect(&mut self) -> io::Result<()> {
+        self.connection = Some(Connection::open(self.tracker.config.redis.as_deref().unwrap_or_default())?);
+        // It may be another Redis than before: what it has is read from the start.
+        self.last = "0".into();
+        Ok(())
+    }
+
+    /// Publishes if it is time, and reads.
+    fn turn(&mut self, stopped: bool) -> io::Result<()> {
+        if self.connection.is_none() {
+            self.connect()?;
+        }
+        if stopped || self.published.is_none_or(|last| last.elapsed() >= TURN) {
+            self.published = Some(Instant::now());
+            self.publish(stopped)?;
+        }
+        if stopped { Ok(()) } else { self.read() }
+    }
+
+    /// Tells what was journaled since the last time, and how this node is.
+    fn publish(&mut self, last: bool) -> io::Result<()> {
+        if self.pending.is_empty() {
+            self.gather();
+        }
+        let (status, nodes) = (self.status(), &self.tracker.nodes);
+        let (Some(connection), [log, table]) = (&mut self.connection, keys(nodes.identity)) else { return Ok(()) };
+        while let Some(entry) = self.pending.front() {
+            let mut add = cmd("XADD");
+            add.arg(&log).arg("MINID").arg("~").arg(self.newest.saturating_sub(KEPT)).arg("*");
+            // To try it again is harmless: an entry is known by its number.
+            let id: String = connection.query(add.arg("v").arg(VERSION).arg("d").arg(entry))?;
+            self.newest = id.split('-').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+            self.pending.pop_front();
+        }
+        match last {
+            true => connection.query::<()>(cmd("HDEL").arg(&table).arg(&status.name))?,
+            false => {
+                let said = serde_json::to_string(&status).unwrap_or_default();
+                connection.query::<()>(cmd("HSET").arg(&table).arg(&status.name).arg(said))?;
+            }
+        }
+        connection.query::<()>(cmd("EXPIRE").arg(&log).arg(DAY))?;
+        connection.query::<()>(cmd("EXPIRE").arg(&table).arg(DAY))?;
+        *lock(&nodes.known) = self::nodes(connection, nodes.identity)?;
+        Ok(())
     }
 
     /// Makes entries of what was journaled: one at least, so that others see that this node is there.
     fn gather(&mut self) {
-        let (records, lost) = self.tracker.journal.outbox().map(|outbox| outbox.take()).unwrap_or_default();
-        let mut failures = word(&self.tracker.limits.take_failures());
-        if records.len() <= ENTRY {
-            self.push(std::mem::take(&mut failures), records);
-        } else {
-            records.chunks(ENTRY).for_each(|part| self.push(std::mem::take(&mut failures), part.to_vec()));
-        }
+        let Tracker { journal, limits, nodes, .. } = &*self.tracker;
+        let (records, lost) = journal.outbox().map(|outbox| outbox.take()).unwrap_or_default();
         // A number that nobody gets tells others that they miss something.
         self.sequence = self.sequence.saturating_add(u64::from(lost));
-        while self.pending.iter().map(|(.., records)| records.len()).sum::<usize>() > PENDING {
-            self.pending.pop_front();
+        let mut failures = limits.take_failures();
+        let parts = if records.is_empty() { vec![&[][..]] } else { records.chunks(ENTRY).collect() };
+        for part in parts {
+            self.sequence = self.sequence.saturating_add(1);
+            let (run, failures) = (nodes.run, std::mem::take(&mut failures));
+            let head = Head { run, sequence: self.sequence, time: milliseconds(), failures };
+            self.pending.extend(self.seal.seal(&head, part));
         }
+        nodes.published.fetch_add((records.len() / RECORD) as u64, Relaxed);
     }
 
-    fn push(&mut self, failures: String, records: Vec<u8>) {
-        let idle = |(_, failures, records): &(u64, String, Vec<u8>)| failures.is_empty() && records.is_empty();
-        if self.pending.back().is_some_and(idle) {
-            self.pending.pop_back();
-            self.sequence = self.sequence.saturating_sub(1);
-        }
-        self.sequence = self.sequence.saturating_add(1);
-        self.pending.push_back((self.sequence, failures, records));
-    }
-
-    fn send(&mut self, last: bool) -> Result<(), Trouble> {
-        let status = self.status();
-        let said = serde_json::to_string(&status).unwrap_or_default();
-        let (log, nodes) = keys(self.tracker.nodes.identity);
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(connect(&self.tracker.config)?),
-        };
-        while let Some((sequence, failures, records)) = self.pending.front() {
-            let mut entry = cmd("XADD");
-            entry.arg(&log).arg("MINID").arg("~").arg(self.last.saturating_sub(KEPT)).arg("*");
-            entry.arg("v").arg(VERSION).arg("n").arg(&status.run).arg("s").arg(*sequence).arg("i").arg(&said);
-            // To try it again is harmless: an entry is known by its number.
-            let id: String = entry.arg("f").arg(failures).arg("d").arg(records).query(connection)?;
-            self.last = milliseconds(&id);
-            self.tracker.nodes.published.fetch_add((records.len() / RECORD) as u64, Relaxed);
-            self.pending.pop_front();
-        }
-        let mut table = pipe();
-        if !std::mem::replace(&mut self.listed, true) {
-            // What is left of this goat's last run.
-            let found: HashMap<String, String> = cmd("HGETALL").arg(&nodes).query(connection)?;
-            let same = |text: &str| serde_json::from_str(text).is_ok_and(|old: Status| status.is_after(&old));
-            for (run, _) in found.iter().filter(|(_, text)| same(text)) {
-                table.cmd("HDEL").arg(&nodes).arg(run).ignore();
-            }
-        }
-        match last {
-            true => table.cmd("HDEL").arg(&nodes).arg(&status.run).ignore(),
-            false => table.cmd("HSET").arg(&nodes).arg(&status.run).arg(&said).ignore(),
-        };
-        table.cmd("EXPIRE").arg(&nodes).arg(86_400).ignore();
-        table.cmd("EXPIRE").arg(&log).arg(86_400).ignore().exec(connection)?;
-        Ok(())
-    }
-
-    fn status(&mut self) -> Status {
-        let (tracker, now) = (&self.tracker, self.tracker.clock.now());
-        let announces = tracker.metrics.announces().0;
-        let saved = tracker.metrics.saved.load(Relaxed);
-        let written = if saved == 0 { now } else { saved };
-        let since = std::mem::replace(&mut self.announces, announces);
+    fn status(&self) -> Status {
+        let Tracker { metrics, clock, nodes, .. } = &*self.tracker;
+        let announces = metrics.announces().0;
+        let before =
+            lock(&nodes.known).iter().find(|node| node.name == nodes.own.name).map_or(0, |node| node.announces);
         Status {
-            time: now,
-            written,
-            database: tracker.metrics.database_up.load(Relaxed),
-            unsaved_rows: tracker.metrics.unsaved.load(Relaxed),
+            time: clock.now(),
+            lag: nodes.lag.load(Relaxed),
+            database: metrics.database_up.load(Relaxed),
+            unsaved_rows: metrics.unsaved.load(Relaxed),
             announces,
-            announces_per_second: announces.saturating_sub(since),
-            ..tracker.nodes.own.clone()
-        }
-    }
-}
-
-/// The time in the id of an entry, in milliseconds since 1970.
-fn milliseconds(id: &str) -> u64 {
-    id.split('-').next().and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-/// Takes over what others tell.
-struct Reader {
-    tracker: Arc<Tracker>,
-    connection: Option<Connection>,
-    torrents: Torrents,
-    /// The last entry that was read.
-    last: String,
-    /// Whether all that the stream had at the start was read.
-    begun: bool,
-    /// When something was read last, of the stream and of the database.
-    heard: Instant,
-    asked: Instant,
-    /// When all was known that the database does not have, in seconds since 1970; and when to ask it once more after
-    /// something was missed, for it may lag behind.
-    complete: u32,
-    once_more: Option<Instant>,
-    /// The least difference seen between this clock and that of Redis, in milliseconds.
-    offset: i64,
-    tidy: u32,
-}
-
-impl Reader {
-    fn new(tracker: Arc<Tracker>) -> Reader {
-        let (now, start) = (tracker.clock.now(), Instant::now());
-        let mut torrents = Torrents::default();
-        torrents.refresh(&tracker);
-        Reader {
-            tracker,
-            connection: None,
-            torrents,
-            last: "0".into(),
-            begun: false,
-            heard: start,
-            asked: start,
-            complete: now,
-            once_more: None,
-            offset: i64::MAX,
-            tidy: now,
+            announces_per_second: announces.saturating_sub(before),
+            ..nodes.own.clone()
         }
     }
 
-    fn run(mut self, stop: &Receiver<()>) {
-        while matches!(stop.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) {
-            let done = self.read();
-            let failed = done.is_err();
-            self.tracker.nodes.report(Way::Read, done.map_err(Trouble::words));
-            if failed {
-                self.connection = None;
-            } else {
-                self.complete = self.tracker.clock.now();
-            }
-            let late = self.once_more.is_some_and(|at| Instant::now() >= at);
-            if late || failed && self.asked.elapsed() >= READ {
-                self.ask(self.complete.saturating_sub(UNWRITTEN + 60));
-            }
-            if failed && stop.recv_timeout(TURN) != Err(RecvTimeoutError::Timeout) {
-                return;
-            }
-            self.tidy();
-        }
-    }
-
-    /// Takes over what the database knows of sessions heard of since a time.
-    fn ask(&mut self, since: u32) {
-        (self.asked, self.once_more) = (Instant::now(), None);
-        // Where it is away as well, the keeper has said so.
-        let _ = self.torrents.read(&self.tracker, since);
-    }
-
-    fn read(&mut self) -> Result<(), Trouble> {
-        let log = keys(self.tracker.nodes.identity).0;
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(connect(&self.tracker.config)?),
-        };
+    /// Takes over what others tell; waits for it until it is time to publish.
+    fn read(&mut self) -> io::Result<()> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let rest = TURN.saturating_sub(self.published.map_or(TURN, |last| last.elapsed())).min(BLOCK);
         let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(TOGETHER).arg("BLOCK").arg(BLOCK).arg("STREAMS").arg(&log).arg(&self.last);
-        let entries: Option<StreamReadReply> = read.query(connection)?;
-        let entries = entries.map(|reply| reply.keys).unwrap_or_default().into_iter().flat_map(|key| key.ids);
-        let (mut some, mut missed) = (false, false);
-        for found in entries {
-            some = true;
-            let lag = self.lag(&found.id);
-            if let Some(entry) = parse(found.map) {
-                missed |= self.hear(entry, lag);
+        read.arg("COUNT").arg(TOGETHER).arg("BLOCK").arg((rest.as_millis() as u64).max(1)).arg("STREAMS");
+        let [log, _] = keys(self.tracker.nodes.identity);
+        let found: Option<StreamReadReply> = connection.query(read.arg(log).arg(&self.last))?;
+        for mut entry in found.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
+            let mut field = |name: &str| from_redis_value::<Vec<u8>>(entry.map.remove(name)?).ok();
+            let ours = field("v").is_some_and(|version| version == VERSION);
+            let mut sealed = field("d").filter(|_| ours).unwrap_or_default();
+            match self.seal.open(&mut sealed) {
+                Some((head, records)) => self.hear(head, records),
+                // Of another version, or of a goat with another secret.
+                None => self.miss(self.tracker.clock.now().saturating_sub(DOUBT)),
             }
-            self.last = found.id;
-        }
-        if some {
-            self.heard = Instant::now();
-        } else if self.heard.elapsed() > DEAF {
-            // Another Redis took over whose clock is behind, or everything was removed.
-            (self.last, self.heard) = ("0".into(), Instant::now());
-        }
-        self.begun |= !some;
-        if missed {
-            self.tracker.nodes.gaps.fetch_add(1, Relaxed);
-            self.ask(0);
-            self.once_more = Some(Instant::now() + Duration::from_secs(UNWRITTEN.into()));
+            self.last = entry.id;
         }
         Ok(())
     }
 
-    /// Milliseconds since an entry was made, in as far as the clocks ran alike since the first.
-    fn lag(&mut self, id: &str) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as i64);
-        let since = now.saturating_sub_unsigned(milliseconds(id));
-        self.offset = self.offset.min(since);
-        since.saturating_sub(self.offset).unsigned_abs()
-    }
-
-    /// Takes over an entry. Returns whether there were others before it that are lost.
-    fn hear(&mut self, entry: Entry, lag: u64) -> bool {
-        let (tracker, Nodes { own, known, .. }) = (&self.tracker, &self.tracker.nodes);
-        let sequence = lock(known).get(&entry.status.run).map(|node| node.sequence);
-        if sequence.is_some_and(|last| entry.sequence <= last) {
-            return false;
-        }
-        let next = sequence.unwrap_or(0).saturating_add(1);
-        let missed = entry.sequence > next && (sequence.is_some() || self.begun);
-        if entry.status.run != own.run {
-            count(tracker, &entry.failures);
-            let heard = self.torrents.hear(tracker, &entry.records);
-            tracker.nodes.heard.fetch_add(heard, Relaxed);
-        }
-        let Entry { status, sequence, .. } = entry;
-        let (mut known, heard) = (lock(known), tracker.clock.now());
-        if !known.contains_key(&status.run) {
-            // The same goat, started again; or another on a machine that calls itself the same.
-            known.retain(|_, node| node.status.name != status.name || node.heard.saturating_add(TIDY) > heard);
-        }
-        known.insert(status.run.clone(), Node { status, heard, lag, sequence });
-        missed
-    }
-
-    /// Forgets nodes that are gone, and what was kept of the others' states until they had written them.
-    fn tidy(&mut self) {
-        let (nodes, now) = (&self.tracker.nodes, self.tracker.clock.now());
-        if now < self.tidy.saturating_add(TIDY) {
+    /// Takes over an entry.
+    fn hear(&mut self, head: Head, records: &[u8]) {
+        let tracker = self.tracker.clone();
+        let Nodes { run: own, lag, heard, gaps, .. } = &tracker.nodes;
+        let (known, now) = (self.runs.get(&head.run).map_or(0, |(sequence, _)| *sequence), tracker.clock.now());
+        if head.sequence <= known {
             return;
         }
-        self.tidy = now;
-        let mut known = lock(&nodes.known);
-        known.retain(|_, node| node.heard.saturating_add(GONE) > now);
-        let others = known.values().filter(|node| node.status.run != nodes.own.run);
-        let written = others.map(|node| node.status.written).min().unwrap_or(now);
-        drop(known);
-        forget(&self.tracker, written);
+        if head.run == *own {
+            lag.store(milliseconds().saturating_sub(head.time), Relaxed);
+        } else {
+            if known != 0 && head.sequence > known.saturating_add(1) {
+                gaps.fetch_add(1, Relaxed);
+                self.miss(0);
+                self.asked = None;
+            }
+            head.failures.iter().for_each(|(what, ip)| tracker.limits.count(*what, *ip, now));
+            heard.fetch_add(self.torrents.hear(&tracker, records), Relaxed);
+        }
+        if self.runs.insert(head.run, (head.sequence, now)).is_none() {
+            self.runs.retain(|_, (_, heard)| heard.saturating_add(GONE) > now);
+        }
+    }
+
+    /// Notes that what others told since a time may have been missed.
+    fn miss(&mut self, since: u32) {
+        let since = self.missed.map_or(since, |(before, _)| since.min(before));
+        self.missed = Some((since, Instant::now() + UNWRITTEN));
+    }
+
+    /// Takes over what the database knows, while something may be missed, and a last time when others have written that.
+    fn ask(&mut self) {
+        let due = self.asked.is_none_or(|last| last.elapsed() >= ASK);
+        if let Some((since, until)) = self.missed.filter(|_| due) {
+            let now = Instant::now();
+            self.asked = Some(now);
+            self.missed = self.missed.filter(|_| now < until);
+            // Where it is away as well, the keeper has said so.
+            let _ = self.torrents.read(&self.tracker, since);
+        }
     }
 }
 
-/// An entry, if it is one that this version knows.
-fn parse(mut fields: HashMap<String, Value>) -> Option<Entry> {
-    let mut text = |name: &str| from_redis_value::<String>(fields.remove(name)?).ok();
-    (text("v")? == VERSION).then_some(())?;
-    let (run, sequence) = (text("n")?, text("s")?.parse().ok()?);
-    let status: Status = serde_json::from_str(&text("i")?).ok()?;
-    let failures = text("f").unwrap_or_default();
-    let records = from_redis_value(fields.remove("d")?).ok()?;
-    Some(Entry { sequence, status: Status { run, ..status }, failures, records })
+/// The time in milliseconds since 1970.
+fn milliseconds() -> u64 {
+    UNIX_EPOCH.elapsed().map_or(0, |passed| passed.as_millis() as u64)
 }

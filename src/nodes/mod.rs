@@ -2,17 +2,22 @@
 //! carries news: a stream to which each goat (a node) adds once a second what it journaled in that second, and which all
 //! read. What a node hears it merges into its swarms, and writes nothing of it: that the one does who was announced to.
 //!
-//! Announces never wait for Redis, nor does the keeper: one thread publishes, one reads. While Redis is away each node
-//! goes on with what it knows and, every minute, with what the database knows.
+//! Announces never wait for Redis, nor does the keeper: a thread of its own tells and hears. While Redis is away each
+//! node goes on with what it knows and, every minute, with what the database knows.
 //!
-//! This file holds what is known of the nodes; [`link`] has the two threads, [`news`] what is made of what is heard.
+//! This file holds what is known of the nodes; [`link`] has the thread, [`connection`] its way to Redis, [`entry`] what
+//! is told, and [`news`] what is made of that.
 
+#[cfg(feature = "redis")]
+mod connection;
+#[cfg(feature = "redis")]
+pub mod entry;
 #[cfg(feature = "redis")]
 pub mod link;
 #[cfg(feature = "redis")]
-mod news;
+pub mod news;
 
-use std::collections::BTreeMap;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -29,15 +34,13 @@ use crate::sync::lock;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
-    /// The machine and the port.
+    /// The machine, where it listens at one address that too, and the port: no two are called the same.
     pub name: String,
-    /// Its run, which has a row in the table `goat`.
-    pub run: String,
     pub version: String,
     /// Its clock, in seconds since 1970.
     pub time: u32,
-    /// When all that it had journaled was in the database, in seconds since 1970.
-    pub written: u32,
+    /// Milliseconds that its news took last until they came back to it.
+    pub lag: u64,
     pub database: bool,
     pub unsaved_rows: u64,
     /// Announces answered since its start, and in the last second.
@@ -47,90 +50,56 @@ pub struct Status {
     pub secret: String,
 }
 
-impl Status {
-    /// Whether another status is of an earlier run of the same goat.
-    fn is_after(&self, other: &Status) -> bool {
-        self.name == other.name && self.time > other.time.saturating_add(10)
-    }
-}
-
-/// Another node, or this one, as the stream shows it.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Node {
-    #[serde(flatten)]
-    pub status: Status,
-    /// When it was heard last, in seconds since 1970 by the clock of the one who heard.
-    pub heard: u32,
-    /// Milliseconds from its last entry in the stream until it was taken over here.
-    pub lag: u64,
-    /// The number of its last entry.
-    #[serde(skip)]
-    sequence: u64,
-}
-
 /// See the head of this file.
 #[derive(Default)]
 pub struct Nodes {
-    /// What this node is.
+    /// What this node is, and the run of it that the others know.
     own: Status,
+    run: u64,
     /// The stream and the table of the nodes are named after the database.
     identity: u64,
-    /// By run.
-    known: Mutex<BTreeMap<String, Node>>,
-    /// Why it cannot be written, and why it cannot be read.
-    trouble: Mutex<[Option<String>; 2]>,
-    up: AtomicBool,
-    /// Records published and heard, and entries that were lost.
+    known: Mutex<Vec<Status>>,
+    /// Redis could not be used when it was last.
+    away: AtomicBool,
+    /// Records published and heard, times that entries were lost, and the milliseconds that this node's news took last
+    /// until they came back to it.
     pub published: AtomicU64,
     pub heard: AtomicU64,
     pub gaps: AtomicU64,
-}
-
-/// What a thread does with Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    Write,
-    Read,
+    pub lag: AtomicU64,
 }
 
 impl Nodes {
     /// Nobody but this goat, whose journal begins so.
     pub fn new(config: &Config, head: Option<Head>) -> Result<Nodes, String> {
         let Some(head) = head.filter(|_| config.redis.is_some()) else { return Ok(Nodes::default()) };
+        let host = if config.everywhere() { String::new() } else { format!(" {}", config.host) };
         let own = Status {
-            name: format!("{}:{}", crate::sys::hostname(), config.port),
-            run: format!("{:016x}", head.run),
+            name: format!("{}{host}:{}", crate::sys::hostname(), config.port),
             version: env!("CARGO_PKG_VERSION").into(),
             secret: fingerprint(config)?,
             ..Status::default()
         };
-        Ok(Nodes { own, identity: head.identity, ..Nodes::default() })
+        Ok(Nodes { own, run: head.run, identity: head.identity, ..Nodes::default() })
     }
 
-    /// Whether Redis can be written and read.
+    /// Whether Redis could be used when it was last.
     pub fn up(&self) -> bool {
-        self.up.load(Relaxed)
+        !self.away.load(Relaxed)
     }
 
-    /// The nodes that are known, this one among them.
-    pub fn all(&self) -> Vec<Node> {
-        lock(&self.known).values().cloned().collect()
+    /// The nodes that were there lately, this one among them.
+    pub fn all(&self) -> Vec<Status> {
+        lock(&self.known).clone()
     }
 
     /// Notes how Redis was found, and says so where that is news.
-    pub fn report(&self, way: Way, found: Result<(), String>) {
-        let mut trouble = lock(&self.trouble);
-        let before = trouble.iter().flatten().next().cloned();
-        let index = usize::from(way == Way::Read);
-        trouble.iter_mut().skip(index).take(1).for_each(|trouble| *trouble = found.clone().err());
-        let after = trouble.iter().flatten().next().cloned();
-        let was_up = self.up.swap(after.is_none(), Relaxed);
-        match (before, after) {
-            (None, Some(why)) => log(format!(
+    pub fn report(&self, found: io::Result<()>) {
+        match (self.away.swap(found.is_err(), Relaxed), found) {
+            (false, Err(why)) => log(format!(
                 "Redis is away ({why}): this goat goes on with what it knows, and once a minute with what the database knows"
             )),
-            (Some(_), None) if !was_up => log("Redis is back: catching up with the other goats"),
+            (true, Ok(())) => log("Redis is back: catching up with the other goats"),
             _ => {}
         }
     }

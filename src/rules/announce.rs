@@ -327,6 +327,7 @@ pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32, rec
     let deadline = |_: &Session| now.saturating_sub(silence);
     remove(access, torrents, closed, ledger, (deadline, closing), records);
     closed.retain(|key, known| now.saturating_sub(known.closed) <= LATE || ledger.has(key, known.session.life));
+    ledger.forget_heard(deadline);
 }
 
 /// Takes the sessions of some users out of one shard, as a ban or a removal demands.

@@ -13,32 +13,34 @@ use crate::rules::swarm::Shard;
 use crate::torrent::InfoHash;
 
 /// Takes over what another goat, or the database, says of a session of a torrent, at a time in seconds since 1970.
+/// Returns false where that is of a member who is not known here.
 pub fn take_over(
     config: &Config,
     access: &Access,
     shard: &mut Shard,
     info_hash: &InfoHash,
     key: &SessionKey,
-    mut state: State,
+    state: &State,
     now: u32,
-) {
+) -> bool {
     let Shard { torrents, ledger, closed, pace, .. } = shard;
-    let Some(torrent) = torrents.get_mut(info_hash).filter(|torrent| torrent.id == key.file) else { return };
+    let Some(torrent) = torrents.get_mut(info_hash).filter(|torrent| torrent.id == key.file) else { return true };
+    let mut note = |next: &Known| ledger.hear(*key, next.session.life, state.birth);
     // Nearly always it is here and stays.
     if let Some(swarm) = torrent.swarm.as_deref_mut()
         && let slot @ Some(_) = swarm.find(key.user, &key.peer_id)
         && let Some((session, at)) = slot.and_then(|slot| swarm.get(slot))
     {
-        let next = merge(&Known { session: *session, at, closed: 0 }, &state);
+        let next = merge(&Known { session: *session, at, closed: 0 }, state);
         if next.closed == 0 {
             swarm.put(slot, next.session, next.at);
-            state.known.session.life = next.session.life;
-            return ledger.hear(*key, state, now);
+            note(&next);
+            return true;
         }
     }
     let known = torrent.find(key).or_else(|| closed.get(key).copied());
     let next = match &known {
-        Some(mine) => merge(mine, &state),
+        Some(mine) => merge(mine, state),
         None => state.known,
     };
     let over = |known: &Known| match known.closed {
@@ -48,7 +50,7 @@ pub fn take_over(
     let member = access.by_id(key.user);
     let gone = key.user != 0 && member.as_ref().is_none_or(|member| member.banned);
     if known.is_none() && (over(&next) || gone) || gone && next.closed == 0 {
-        return;
+        return key.user == 0 || member.is_some();
     }
     if known.is_none() {
         let Session { seen: [v4, v6], .. } = next.session;
@@ -56,8 +58,7 @@ pub fn take_over(
         let whose = if key.user == 0 { network(at) } else { Ipv4Addr::UNSPECIFIED.into() };
         pace.begun.take((key.file, key.user, whose), u32::MAX, config.interval, now);
     }
-    state.known.session.life = next.session.life;
-    ledger.hear(*key, state, now);
+    note(&next);
     let swarm = torrent.swarm.get_or_insert_default();
     let was = swarm.has(key.user, &key.peer_id);
     place(swarm, closed, key, &next);
@@ -70,4 +71,5 @@ pub fn take_over(
         Some(member) if was && !is => member.leave(),
         _ => {}
     }
+    true
 }

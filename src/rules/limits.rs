@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
 use crate::protocol::network;
 use crate::sync::lock;
@@ -241,7 +243,7 @@ pub const REASONS: [&str; 8] =
     ["address", "network", "full", "handshakes", "bytes", "descriptors", "evicted", "unread"];
 
 /// What was done in vain that every goat counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     Passkey,
     Login,

@@ -1,6 +1,6 @@
 //! What the tracker reads: everything at its start, later what others have changed.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -30,13 +30,39 @@ pub struct Changes {
     /// The approved clients, if they have changed.
     pub clients: Option<Vec<Box<[u8]>>>,
     /// By which to forget it.
-    pub ids: Vec<i64>,
+    pub batch: Batch,
 }
 
+/// Changes that are followed together: of what kind, their number, and their rows.
+#[derive(Debug, Default)]
+pub struct Batch {
+    kind: usize,
+    number: i64,
+    ids: Vec<Value<'static>>,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// How far changes were followed.
+#[derive(Default)]
+pub(super) struct Followed {
+    /// The last batch of each kind.
+    last: [i64; 3],
+    /// Rows that are still there for other goats, since when they need not be for this one, and when it looked last.
+    there: VecDeque<(Vec<Value<'static>>, Instant)>,
+    looked: Option<Instant>,
+}
+
+/// What changes are of, in the order in which they are followed: a ban does not wait.
+const KINDS: [&str; 3] = ["user", "client", "file"];
 /// How many changes are looked at together.
 const TOGETHER: usize = 5_000;
 /// How long a change that was followed stays for other goats on the same database, each of which looks every few seconds.
-const FOLLOWED: Duration = Duration::from_secs(60);
+const FOLLOWED: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Reads all users and torrents; of torrents, what memory needs.
@@ -59,88 +85,115 @@ impl Store {
         Ok(self.row("SELECT value FROM goat WHERE name = 'identity'", &[])?.map_or(0, |(id,)| id))
     }
 
-    /// What has changed: some members, or else clients and some torrents. It asks for the rows of a table that is empty
-    /// if nothing has changed, so it costs the same however many torrents there are.
+    /// What has changed and was not followed: one batch, of members before all else. It asks for the rows of a table that
+    /// is empty if nothing has changed, so it costs the same however many torrents there are.
     pub fn changes(&self) -> Result<Changes, Error> {
-        let (mut ids, users) = self.changed("user")?;
-        let (clients, files) =
-            if ids.is_empty() { (self.changed("client")?, self.changed("file")?) } else { Default::default() };
-        ids.extend(clients.0.iter().chain(&files.0));
-        let mut changes = Changes { ids, ..Changes::default() };
+        const FIRST: &str = "SELECT MIN(batch) FROM changes WHERE what = ? AND batch > ?";
+        let sql = format!("SELECT id, batch, which FROM changes WHERE what = ? AND batch = ({FIRST})");
+        let after = lock(&self.followed).last;
+        let (mut changes, mut which) = (Changes::default(), Vec::new());
+        for ((kind, what), after) in KINDS.into_iter().enumerate().zip(after) {
+            self.number(what)?;
+            let rows: Vec<(i64, i64, String)> = self.rows(&sql, &[what.into(), what.into(), Value::Int(after)])?;
+            for (id, batch, what) in rows {
+                (changes.batch.kind, changes.batch.number) = (kind, batch);
+                changes.batch.ids.push(Value::Int(id));
+                which.push(what);
+            }
+            if !which.is_empty() {
+                break;
+            }
+        }
+        which.sort_unstable();
+        which.dedup();
+        let kind = changes.batch.kind;
+        let of = |what| if KINDS.get(kind) == Some(&what) { &which[..] } else { &[] };
         self.with(|c| {
             let by_id = format!("SELECT {USER_COLUMNS} FROM users WHERE id");
-            changes.users = look_up(c, &by_id, &users, |user: &User| user.id)?;
+            changes.users = look_up(c, &by_id, of("user"), |user: &User| user.id)?;
             let by_hash = format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash");
-            changes.files = look_up(c, &by_hash, &files.1, |file: &Torrent| file.info_hash)?;
+            changes.files = look_up(c, &by_hash, of("file"), |file: &Torrent| file.info_hash)?;
             Ok(())
         })?;
-        if !clients.0.is_empty() {
+        if !of("client").is_empty() {
             changes.clients = Some(self.approved_clients()?);
         }
         Ok(changes)
     }
 
-    /// The first changes of a kind that were not followed: their ids, and of what they are, each once.
-    fn changed(&self, what: &str) -> Result<(Vec<i64>, Vec<String>), Error> {
-        let sql = format!("SELECT id, which FROM changes WHERE what = ? AND id > ? ORDER BY id LIMIT {TOGETHER}");
-        let mut from = 0;
-        let rows = loop {
-            let mut rows: Vec<(i64, String)> = self.rows(&sql, &[what.into(), Value::Int(from)])?;
-            let last = rows.last().map(|(id, _)| *id);
-            let followed = lock(&self.followed);
-            rows.retain(|(id, _)| !followed.contains_key(id));
-            match last {
-                Some(last) if rows.is_empty() => from = last,
-                _ => break rows,
-            }
-        };
-        let (ids, mut which): (Vec<i64>, Vec<String>) = rows.into_iter().unzip();
-        which.sort_unstable();
-        which.dedup();
-        Ok((ids, which))
+    /// Gives changes of a kind that have no number one, as a batch. A transaction may bring ids lower than those that are
+    /// there; numbers are there in their order, for who gives one waits for the row that counts them.
+    fn number(&self, what: &str) -> Result<(), Error> {
+        let sql = format!("SELECT id FROM changes WHERE what = ? AND batch = 0 LIMIT {TOGETHER}");
+        let ids = self.ids(&sql, &[what.into()])?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.transaction(|c| {
+            c.execute("UPDATE goat SET value = value + 1 WHERE name = 'changes'", &[])?;
+            let number = "(SELECT value FROM goat WHERE name = 'changes')";
+            let sql = format!("UPDATE changes SET batch = {number} WHERE batch = 0 AND id");
+            each(&ids, &sql, |sql, ids| c.execute(sql, ids).map(drop))
+        })
+    }
+
+    fn ids(&self, sql: &str, values: &[Value]) -> Result<Vec<Value<'static>>, Error> {
+        Ok(self.rows(sql, values)?.into_iter().map(|(id,)| Value::Int(id)).collect())
     }
 
     /// Takes all changes for followed, before everything is read.
-    pub fn forget_all_changes(&self) -> Result<(), Error> {
-        let mut ids = Vec::new();
-        self.with(|c| {
-            ids.clear();
-            c.query("SELECT id FROM changes", &[], &mut |row| ids.extend(row.first().map(Value::int)))
-        })?;
-        self.forget_changes(&ids)
+    pub fn skip_changes(&self) -> Result<(), Error> {
+        let last = self.row("SELECT value FROM goat WHERE name = 'changes'", &[])?.map_or(0, |(last,)| last);
+        // Where there are others, they are yet to follow what has no number.
+        let least = Value::Int(i64::from(!self.is_alone()?));
+        let ids = self.ids("SELECT id FROM changes WHERE batch >= ?", &[least])?;
+        lock(&self.followed).last = [last; KINDS.len()];
+        self.remove_when_followed(ids)
     }
 
-    /// Notes that changes were followed, and removes them: at once where no other goat is at this database, else when
-    /// the others have had the time. By their ids, not up to the last: a transaction that began earlier may still bring
-    /// a lower one.
-    pub fn forget_changes(&self, ids: &[i64]) -> Result<(), Error> {
+    /// Notes that changes were followed.
+    pub fn forget_changes(&self, Batch { kind, number, ids }: Batch) -> Result<(), Error> {
+        lock(&self.followed).last.iter_mut().skip(kind).take(1).for_each(|last| *last = number.max(*last));
+        self.remove_when_followed(ids)
+    }
+
+    /// Removes rows that this goat has followed: at once where it is the only one at this database, else when the others
+    /// have had the time.
+    fn remove_when_followed(&self, ids: Vec<Value<'static>>) -> Result<(), Error> {
         let now = Instant::now();
-        *lock(&self.looked) = Some(now);
-        lock(&self.followed).extend(ids.iter().map(|id| (*id, now)));
-        let alone = "(SELECT COUNT(*) FROM goat WHERE name LIKE 'run %') <= 1";
-        self.remove_changes(ids, &format!(" AND {alone}"))?;
-        let followed = lock(&self.followed).clone();
-        let old = followed.into_iter().filter(|(_, since)| since.elapsed() >= FOLLOWED);
-        self.remove_changes(&old.map(|(id, _)| id).collect::<Vec<_>>(), "")
-    }
-
-    fn remove_changes(&self, ids: &[i64], and: &str) -> Result<(), Error> {
-        for piece in pieces(ids) {
-            let sql = format!("DELETE FROM changes WHERE id IN ({}){and}", vec!["?"; piece.len()].join(", "));
-            let values: Vec<Value> = piece.iter().map(|id| Value::Int(*id)).collect();
-            let removed = again(|| self.with(|c| c.execute(&sql, &values)))?;
-            if removed == piece.len() as u64 || and.is_empty() {
-                let mut followed = lock(&self.followed);
-                followed.retain(|id, _| !piece.contains(id));
-            }
+        lock(&self.followed).looked = Some(now);
+        lock(&self.followed).there.extend((!ids.is_empty()).then_some((ids, now)));
+        let there = !lock(&self.followed).there.is_empty();
+        let wait = if there && self.is_alone()? { Duration::ZERO } else { FOLLOWED };
+        let old = || lock(&self.followed).there.front().filter(|(_, since)| since.elapsed() >= wait).cloned();
+        while let Some((ids, _)) = old() {
+            each(&ids, "DELETE FROM changes WHERE id", |sql, ids| {
+                again(|| self.with(|c| c.execute(sql, ids).map(drop)))
+            })?;
+            lock(&self.followed).there.pop_front();
         }
         Ok(())
     }
 
+    /// Whether no other goat is at this database.
+    fn is_alone(&self) -> Result<bool, Error> {
+        let goats = self.row("SELECT COUNT(*) FROM goat WHERE name LIKE 'run %'", &[])?;
+        Ok(goats.is_none_or(|(goats,): (i64,)| goats <= 1))
+    }
+
     /// Whether this goat may have missed changes, for it has not looked for so long that others may have removed them.
     pub fn missed_changes(&self) -> bool {
-        lock(&self.looked).is_some_and(|last| last.elapsed() >= FOLLOWED / 2)
+        lock(&self.followed).looked.is_some_and(|last| last.elapsed() >= FOLLOWED / 2)
     }
+}
+
+/// Does something for each piece of values, with the statement that ends with them.
+fn each<'a>(
+    all: &[Value<'a>],
+    sql: &str,
+    mut todo: impl FnMut(&str, &[Value<'a>]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    pieces(all).try_for_each(|piece| todo(&format!("{sql} IN ({})", vec!["?"; piece.len()].join(", ")), piece))
 }
 
 /// The rows whose key, with which the statement ends, is one of `which`; and the keys that have none.
@@ -151,12 +204,8 @@ fn look_up<K: std::str::FromStr + Copy + Eq + std::hash::Hash, T: DeserializeOwn
     key: fn(&T) -> K,
 ) -> Result<Vec<Found<K, T>>, Error> {
     let mut missing: HashSet<K> = which.iter().filter_map(|text| text.parse().ok()).collect();
-    let mut found = Vec::new();
-    for piece in pieces(which) {
-        let sql = format!("{select} IN ({})", vec!["?"; piece.len()].join(", "));
-        let values: Vec<Value> = piece.iter().map(|text| Value::Text(text)).collect();
-        found.extend(rows(c, &sql, &values)?);
-    }
+    let (mut found, values): (Vec<T>, Vec<_>) = (Vec::new(), which.iter().map(|text| Value::Text(text)).collect());
+    each(&values, select, |sql, values| rows(c, sql, values).map(|rows| found.extend(rows)))?;
     for row in &found {
         missing.remove(&key(row));
     }

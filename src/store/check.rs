@@ -27,7 +27,7 @@ const TABLES: [(&str, &str); 19] = [
     ("peers", "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, `left`, time"),
     ("hours", "time, announces, refused, seeders, leechers, uploaded, downloaded"),
     ("whitelist", "id, client, approved, suggested, suggested_by"),
-    ("changes", "id, what, which"),
+    ("changes", "id, what, which, batch"),
     ("torrents", "file_id, user_id, files, layers, info"),
     ("words", "word, file_id"),
     ("unindexed", "file_id"),

@@ -1,11 +1,11 @@
 //! The database as the rest of goat knows it, and the connections to it.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::changes::Followed;
 use super::dialect::Dialect;
 use super::schema::make_tables;
 use super::sql::{Connection, Error, Kind, Value, replaced};
@@ -42,9 +42,7 @@ pub struct Store {
     /// Bytes uploaded and downloaded that were written since the start.
     pub(super) moved: [AtomicU64; 2],
     pub(super) run: Run,
-    /// The changes that were followed and are still there for other goats, and since when; and when this one looked.
-    pub(super) followed: Mutex<BTreeMap<i64, Instant>>,
-    pub(super) looked: Mutex<Option<Instant>>,
+    pub(super) followed: Mutex<Followed>,
 }
 
 impl Store {
@@ -78,7 +76,6 @@ impl Store {
             moved: Default::default(),
             run: Run::default(),
             followed: Mutex::default(),
-            looked: Mutex::default(),
         }
     }
 

@@ -100,14 +100,13 @@ pub(crate) fn render(tracker: &Tracker) -> String {
 /// What is known of Redis and of the goats that are one tracker by it.
 fn redis(tracker: &Tracker, text: &mut Text) {
     let (nodes, now) = (&tracker.nodes, tracker.clock.now());
-    let all = nodes.all();
-    let there: Vec<_> = all.iter().filter(|node| now.saturating_sub(node.heard) < 10).collect();
-    let lag = there.iter().map(|node| node.lag).max().unwrap_or(0) as f64 / 1e3;
+    let there = nodes.all().iter().filter(|node| now.saturating_sub(node.time) < 10).count();
+    let lag = nodes.lag.load(Relaxed) as f64 / 1e3;
     let [published, heard, gaps] = [&nodes.published, &nodes.heard, &nodes.gaps].map(|count| count.load(Relaxed));
     let values: [(&str, &str, &str, &dyn Display); 6] = [
         ("goat_redis_up", "gauge", "1 if Redis can be written and read, 0 if not.", &u8::from(nodes.up())),
-        ("goat_nodes", "gauge", "Goats heard of in the last 10 seconds, this one among them.", &there.len()),
-        ("goat_nodes_lag_seconds", "gauge", "The longest time from an entry to its use.", &lag),
+        ("goat_nodes", "gauge", "Goats that were there in the last 10 seconds, this one among them.", &there),
+        ("goat_nodes_lag_seconds", "gauge", "Time from telling the other goats something to hearing it.", &lag),
         ("goat_nodes_published_total", "counter", "Records of announces told to other goats.", &published),
         ("goat_nodes_heard_total", "counter", "Records of announces heard from other goats.", &heard),
         ("goat_nodes_gaps_total", "counter", "Times that something was missed and asked of the database.", &gaps),

@@ -498,6 +498,19 @@ pub struct Way {
     pub apart: u64,
 }
 
+impl Way {
+    /// A client whose announces all arrive at once, and whose lives are whole.
+    pub const PLAIN: Way = Way {
+        kind: Kind::OneCounter,
+        delay: 0,
+        queued: false,
+        whole_lives: true,
+        most: 1000,
+        rough: false,
+        apart: 0,
+    };
+}
+
 /// What a client moved under one peer id, and its announces in the order of arrival, in milliseconds.
 pub struct History {
     /// Until its last announce.
@@ -768,13 +781,9 @@ impl Clients {
         let (client, queue, last) = &mut self.clients[at];
         if queue.is_empty() {
             let way = Way {
-                kind: Kind::OneCounter,
-                delay: 0,
-                queued: false,
-                whole_lives: true,
                 most: 1 << 32,
                 rough: true,
-                apart: 0,
+                ..Way::PLAIN
             };
             queue.extend(
                 client

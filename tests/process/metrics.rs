@@ -20,7 +20,7 @@ fn start() -> (Goat, Database) {
     (goat, database)
 }
 
-fn metrics(goat: &Goat) -> String {
+pub fn metrics(goat: &Goat) -> String {
     let (status, headers, body) = http_get(goat.address(), "/metrics", &[]);
     assert_eq!(status, 200);
     let media = headers.iter().find(|(name, _)| name == "content-type");

@@ -5,12 +5,13 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::common::redis::Redis;
+use crate::common::tls::{Authority, P256};
 use crate::common::{
     AGENT, Announce, Database, Goat, MariaDb, PATIENCE, Random, User, faketime, free_port, hex,
     info_hash, peer_id, scrape, wait_for, wait_until,
@@ -510,6 +511,373 @@ fn nodes_are_listed_and_a_secret_that_differs_is_found() {
             .len()
             == 2
     });
+}
+
+// ---- What is in Redis, and the way there --------------------------------------------------------------------------
+
+#[test]
+fn redis_is_reached_over_tls_by_a_user_with_a_password_and_in_another_database() {
+    let (authority, port) = (Authority::new(), free_port());
+    let issued = authority.issue("redis", P256);
+    let show = |path: &std::path::Path| path.to_str().unwrap().to_string();
+    let (port_text, root) = (port.to_string(), show(&authority.root()));
+    let (certificate, key) = (show(&issued.certificate), show(&issued.key));
+    let options = [
+        ["--tls-port", &port_text],
+        ["--tls-cert-file", &certificate],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &root],
+        ["--tls-auth-clients", "no"],
+    ];
+    let user = ["--user", "goat", "on", ">s3cret", "~goat:*", "+@all"];
+    let options = [&options.concat()[..], &user].concat();
+    let Some(redis) = Redis::start("Redis with TLS", &options) else {
+        return;
+    };
+    let Some(database) = Database::mariadb("Redis with TLS") else {
+        return;
+    };
+    let url = format!("rediss://goat:s3cret@127.0.0.1:{port}/3");
+    let mut nodes = Nodes {
+        goats: Vec::new(),
+        redis,
+        database,
+    };
+    for _ in 0..2 {
+        let node = nodes.add(json!({ "Redis": url }));
+        nodes.goats[node].environment = vec![("SSL_CERT_FILE".into(), root.clone())];
+        nodes.goats[node].launch();
+    }
+    nodes.meet();
+    let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
+    wait_until("the torrent and its member at A", || {
+        Announce::new(&anna.passkey, hash, 1)
+            .refusal(&nodes.goats[0])
+            .is_empty()
+    });
+    wait_until("the peer at both", || nodes.peers(&anna, hash) == [1, 1]);
+    let (status, stdout, _) = nodes.goats[0].cli(&["check"]);
+    assert!(
+        status.success() && stdout.contains("\nRedis: good\n"),
+        "{stdout}"
+    );
+    // The server's other port is without TLS: what it holds is in the database that the URL names.
+    assert_eq!(nodes.redis.cli(&["-n", "0", "DBSIZE"]), "0");
+    assert_eq!(nodes.redis.cli(&["-n", "3", "DBSIZE"]), "2");
+
+    let wrong = [
+        (&url[..], "/nowhere", "invalid peer certificate"),
+        (&url.replace("s3cret", "guess"), &root, "WRONGPASS"),
+        (&url.replace("/3", "/99"), &root, "DB index is out of range"),
+    ];
+    for (url, trusted, why) in wrong {
+        let node = nodes.add(json!({ "Redis": url }));
+        let goat = &mut nodes.goats[node];
+        goat.environment = vec![("SSL_CERT_FILE".into(), trusted.into())];
+        let (status, stdout, _) = goat.cli(&["check"]);
+        assert!(!status.success(), "{stdout}");
+        goat.spawn();
+        wait_until("goat to say why", || goat.log().contains(why));
+        assert!(!goat.log().contains("s3cret"), "{}", goat.log());
+    }
+}
+
+#[test]
+fn what_was_lost_with_a_redis_that_failed_over_to_an_empty_one_is_caught_up_from_the_database() {
+    let Some(mut nodes) = Nodes::start("a failover", 2, json!({ "SlowDown": 0 })) else {
+        return;
+    };
+    let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
+    wait_until("the torrent at both", || {
+        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
+    });
+    let entries = |nodes: &Nodes| {
+        let log = nodes.redis.cli(&["KEYS", "goat:*:log"]);
+        nodes.redis.cli(&["XLEN", &log]).parse::<u64>().unwrap()
+    };
+    // B does not hear of it, and Redis forgets it.
+    nodes.goats[1].process().signal(libc::SIGSTOP);
+    Announce::new(&anna.passkey, hash, 1).accepted(&nodes.goats[0]);
+    wait_until("the session in the database", || {
+        nodes.database.number("SELECT COUNT(*) FROM sessions") == 1
+    });
+    let told = entries(&nodes) + 3;
+    wait_until("A to tell it", || entries(&nodes) >= told);
+    nodes.redis.kill();
+    nodes.redis.launch();
+    nodes.goats[1].process().signal(libc::SIGCONT);
+    wait_until("the peer at both", || nodes.peers(&anna, hash) == [1, 1]);
+    let metrics = super::metrics::metrics(&nodes.goats[1]);
+    assert!(
+        !metrics.contains("goat_nodes_gaps_total 0\n"),
+        "B knows that it missed something"
+    );
+}
+
+#[test]
+fn the_hours_of_the_history_are_sums_over_all_nodes() {
+    let Some(nodes) = Nodes::start("hours", 2, json!({ "SlowDown": 0 })) else {
+        return;
+    };
+    let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
+    wait_until("the torrent at both", || {
+        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
+    });
+    for (number, goat) in [1, 2].into_iter().zip(&nodes.goats) {
+        for step in 0..10 {
+            Announce {
+                uploaded: 1_000 * u64::from(number) * step,
+                event: if step == 0 { "started" } else { "" },
+                ..Announce::new(&anna.passkey, hash, number)
+            }
+            .accepted(goat);
+        }
+    }
+    let sums = || {
+        nodes
+            .database
+            .sql("SELECT SUM(announces), SUM(uploaded) FROM hours")
+    };
+    wait_until("both nodes to add to the hour", || sums() == [["20", "27000"]]);
+    nodes.goats.into_iter().for_each(|mut goat| {
+        assert!(goat.stop().success());
+    });
+    let hours = "SELECT SUM(announces), SUM(uploaded) FROM hours";
+    assert_eq!(nodes.database.sql(hours), [["20", "27000"]]);
+}
+
+/// How often rows of a table were read since the server counts that.
+fn rows_read(server: &MariaDb, table: &str) -> u64 {
+    let sql = format!(
+        "SELECT ROWS_READ FROM information_schema.TABLE_STATISTICS WHERE TABLE_SCHEMA = 'goat' AND TABLE_NAME = '{table}'"
+    );
+    server
+        .root(&sql)
+        .concat()
+        .first()
+        .map_or(0, |text| text.parse().unwrap())
+}
+
+#[test]
+fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_as_well() {
+    const TORRENTS: u64 = 50_000;
+    let Some(nodes) = Nodes::start("an import", 2, json!({})) else {
+        return;
+    };
+    let Database::MariaDb(server) = &nodes.database else {
+        unreachable!()
+    };
+    let anna = nodes.member("anna");
+    let known = |hash: [u8; 20]| {
+        let peers = |goat| scrape(goat, &anna.passkey, hash);
+        nodes.goats.iter().all(|goat| peers(goat).is_some())
+    };
+    let first = nodes.torrent(1_000_000);
+    wait_until("the member at both", || {
+        let announce = Announce::new(&anna.passkey, first, 1);
+        nodes
+            .goats
+            .iter()
+            .all(|goat| announce.refusal(goat).is_empty())
+    });
+    wait_until("nothing to be left to follow", || {
+        nodes.database.number("SELECT COUNT(*) FROM changes") == 0
+    });
+    server.root("SET GLOBAL userstat = 1");
+    let row = |number: u64| format!("('{}', 1)", hex(&info_hash(number as u32)));
+    let insert = |numbers: std::ops::Range<u64>| {
+        let rows: Vec<String> = numbers.map(row).collect();
+        format!(
+            "INSERT INTO files (info_hash, verified) VALUES {};",
+            rows.join(", ")
+        )
+    };
+    std::thread::scope(|scope| {
+        // Its change has a lower id than all others, and is committed after they were followed.
+        let late = insert(TORRENTS..TORRENTS + 1);
+        let late = scope.spawn(move || {
+            server.sql(&format!("BEGIN; {late} DO SLEEP(20); COMMIT"));
+        });
+        wait_until("the change that is not committed", || {
+            let open = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0";
+            server.root(open).concat() == ["1"]
+        });
+        for from in (0..TORRENTS).step_by(2_500) {
+            server.sql(&insert(from..from + 2_500));
+        }
+        wait_until("all of them at both nodes", || {
+            (0..TORRENTS)
+                .step_by(1_249)
+                .all(|number| known(info_hash(number as u32)))
+        });
+        assert!(!late.is_finished(), "what is late was to be late");
+        late.join().unwrap();
+    });
+    wait_until("the late one at both nodes", || {
+        known(info_hash(TORRENTS as u32))
+    });
+    wait_until("all changes to be removed", || {
+        nodes.database.number("SELECT COUNT(*) FROM changes") == 0
+    });
+    let (files, changes) = (rows_read(server, "files"), rows_read(server, "changes"));
+    crate::say!("{TORRENTS} torrents: {files} rows of files were read, {changes} of changes");
+    let each = 2 * (TORRENTS + 1);
+    assert!(
+        (each..each + TORRENTS / 10).contains(&files),
+        "{files} rows of files read by two nodes"
+    );
+    assert!(changes < 10 * TORRENTS, "{changes} rows of changes read");
+}
+
+/// The most bytes that a goat ever had in memory.
+fn peak(goat: &mut Goat) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", goat.process().id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.unwrap().split_whitespace().next().unwrap();
+    1024 * kilobytes.parse::<u64>().unwrap()
+}
+
+/// More than a goat has in these tests, with two answers of the most bytes.
+const MUCH: u64 = 100 << 20;
+
+#[test]
+fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory() {
+    let Some(mut nodes) = Nodes::start("a hostile tenant", 2, json!({ "SlowDown": 0 })) else {
+        return;
+    };
+    let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
+    wait_until("the torrent at both", || {
+        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
+    });
+    let (redis, goats) = (&nodes.redis, &nodes.goats);
+    let [log, table] = ["log", "nodes"].map(|what| redis.cli(&["KEYS", &format!("goat:*:{what}")]));
+    let add = |fields: &[&[u8]]| {
+        let words = [&[&b"XADD"[..], log.as_bytes(), b"*"], fields].concat();
+        assert!(redis.raw(&words).starts_with('$'));
+    };
+    // What the nodes tell is not to be read, nor to be changed and told again.
+    let genuine = redis.cli(&["XREVRANGE", &log, "+", "-", "COUNT", "1"]);
+    assert!(!genuine.contains("failures"), "{genuine}");
+    let (many, large) = (vec![b"x"; 20_000], vec![b'x'; 1 << 20]);
+    let many: Vec<&[u8]> = many.iter().map(|word| &word[..]).collect();
+    for fields in [
+        &[&b"v"[..], b"2"][..],
+        &[b"v", b"2", b"d", b""],
+        &[b"v", b"2", b"d", &large],
+        &[b"v", b"3", b"d", &large],
+        &[b"v", &large, b"d", b"\xff"],
+        &[&large, &large],
+        &many,
+    ] {
+        add(fields);
+    }
+    // Nodes that are none: the goats take them out of the table.
+    for (name, text) in [
+        ("no JSON", "x"),
+        ("another", "{\"name\":\"other\",\"time\":4000000000}"),
+        ("old", "{\"name\":\"old\",\"time\":1}"),
+        ("deep", &"[".repeat(100_000)),
+    ] {
+        redis.raw(&[b"HSET", table.as_bytes(), name.as_bytes(), text.as_bytes()]);
+    }
+    wait_until("the table to hold the nodes alone", || {
+        redis.cli(&["HLEN", &table]) == "2"
+    });
+    Announce::new(&anna.passkey, hash, 1).accepted(&goats[0]);
+    wait_until("the peer at both", || nodes.peers(&anna, hash) == [1, 1]);
+    for goat in goats {
+        assert!(!goat.log().contains("Redis is away"), "{}", goat.log());
+    }
+
+    // What is too large, or no stream: it is said, and they go on without Redis.
+    let huge = vec![b'x'; 64 << 20];
+    type Harm<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
+    let heal = || drop(redis.cli(&["DEL", &log, &table]));
+    let harms: [Harm; 3] = [
+        ("too long", &|| add(&[b"v", b"2", b"d", &huge]), &heal),
+        (
+            "too long",
+            &|| drop(redis.raw(&[b"HSET", table.as_bytes(), b"huge", &huge])),
+            &heal,
+        ),
+        (
+            "WRONGTYPE",
+            &|| {
+                heal();
+                assert_eq!(redis.cli(&["SET", &log, "x"]), "OK");
+            },
+            &heal,
+        ),
+    ];
+    let said = |words: &str, times: usize| {
+        wait_until(words, || {
+            goats
+                .iter()
+                .all(|goat| goat.log().matches(words).count() >= times)
+        });
+    };
+    for (round, (why, harm, heal)) in (1_u16..).zip(harms) {
+        harm();
+        said("Redis is away", round.into());
+        assert!(goats[0].log().contains(why), "{}", goats[0].log());
+        Announce::new(&anna.passkey, hash, 1 + round).accepted(&goats[0]);
+        heal();
+        said("Redis is back", round.into());
+        let all = 1 + i64::from(round);
+        wait_until("all peers at both", || nodes.peers(&anna, hash) == [all, all]);
+    }
+    for goat in &mut nodes.goats {
+        let peak = peak(goat);
+        assert!(peak < MUCH, "{peak} bytes");
+        goat.process().assert_running();
+    }
+}
+
+#[test]
+fn a_redis_that_lies_neither_stops_a_goat_nor_fills_its_memory() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let told = Arc::new(AtomicUsize::new(0));
+    let lies = [
+        &b"$999999999999\r\nx"[..],
+        b"*999999999\r\n+x\r\n",
+        b"*1\r\n",
+        b"%99999999999999\r\n$0\r\n\r\n",
+        b"+",
+        b"\0\xff\r\n",
+        b"+OK\r\n",
+        b"-MOVED 1 127.0.0.1:1\r\n",
+        b":-9223372036854775808\r\n",
+    ];
+    let count = told.clone();
+    std::thread::spawn(move || {
+        for (mut stream, lie) in listener.incoming().flatten().zip(lies.iter().cycle()) {
+            let count = count.clone();
+            std::thread::spawn(move || {
+                // As much as is read of it, until the goat has enough.
+                while stream.write_all(&lie.repeat(1_000)).is_ok() {}
+                count.fetch_add(1, Relaxed);
+            });
+        }
+    });
+    let Some(database) = Database::mariadb("a lying Redis") else {
+        return;
+    };
+    let url = format!("redis://127.0.0.1:{port}");
+    let mut goat = Goat::start(&database, json!({ "SlowDown": 0, "Redis": url }));
+    let (anna, hash) = (goat.add_user("anna"), info_hash(1));
+    goat.add_torrent(hex(&hash));
+    wait_until("all lies to be told twice", || {
+        told.load(Relaxed) >= 2 * lies.len()
+    });
+    wait_until("an answer", || {
+        Announce::new(&anna.passkey, hash, 1).refusal(&goat).is_empty()
+    });
+    let peak = peak(&mut goat);
+    assert!(peak < 4 * MUCH, "{peak} bytes");
+    assert!(goat.log().contains("Redis is away"), "{}", goat.log());
+    assert!(goat.stop().success());
+    assert!(!goat.log().contains("panicked"), "{}", goat.log());
 }
 
 // ---- Everything at once -------------------------------------------------------------------------------------------

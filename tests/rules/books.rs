@@ -121,6 +121,7 @@ on_each_database! {
     suggestions_are_recorded_unapproved_with_who_made_them_and_only_so_many
     what_is_changed_by_hand_is_noticed
     a_ban_comes_before_all_else_that_changed
+    each_of_two_goats_follows_each_change_once_whenever_it_was_committed
     a_look_up_never_undoes_what_was_learned_meanwhile
     what_triggers_do_not_see_is_found_by_comparing
     // What is never refused, and what is not booked.
@@ -1960,7 +1961,7 @@ mod rules {
                 db.sql(sql);
             }
             let changes = store.changes().unwrap();
-            store.forget_changes(&changes.ids).unwrap();
+            store.forget_changes(changes.batch).unwrap();
             let users = changes.users.into_iter().map(|change| match change {
                 Found::There(u) => format!(
                     "user {} {} {} {}",
@@ -2033,12 +2034,57 @@ mod rules {
             (1, 0, false)
         );
         assert!(matches!(&first.users[0], Found::There(user) if user.id == ALICE && user.banned));
-        store.forget_changes(&first.ids).unwrap();
-        let then = store.changes().unwrap();
-        assert_eq!(
-            (then.users.len(), then.files.len(), then.clients.is_some()),
-            (0, 300, true)
-        );
+        store.forget_changes(first.batch).unwrap();
+        for expected in [(0, 0, true), (0, 300, false)] {
+            let then = store.changes().unwrap();
+            let found = (then.users.len(), then.files.len(), then.clients.is_some());
+            assert_eq!(found, expected);
+            store.forget_changes(then.batch).unwrap();
+        }
+    }
+
+    pub fn each_of_two_goats_follows_each_change_once_whenever_it_was_committed(db: &Database) {
+        let books = Books::open(db);
+        books.follow();
+        db.sql("INSERT INTO goat (name, value) VALUES ('run other', 0)");
+        let (one, two) = (&books.tracker.store, &books.second);
+        two.skip_changes().unwrap();
+        let follow = |store: &Store| {
+            let mut found = Vec::new();
+            loop {
+                let changes = store.changes().unwrap();
+                let none = changes.batch.is_empty();
+                found.extend(changes.users.iter().map(|change| match change {
+                    Found::There(user) => user.id,
+                    Found::Gone(id) => *id,
+                }));
+                store.forget_changes(changes.batch).unwrap();
+                if none {
+                    found.sort_unstable();
+                    return found;
+                }
+            }
+        };
+        let change = |id: u32, user: u32| {
+            let row = format!("({id}, 'user', '{user}')");
+            db.sql(&format!("INSERT INTO changes (id, what, which) VALUES {row}"));
+        };
+        change(1_000_002, 11);
+        change(1_000_004, 12);
+        assert_eq!(follow(one), [11, 12]);
+        // Of a transaction that began before, and of one that began between them.
+        change(1_000_001, 13);
+        assert_eq!(follow(two), [11, 12, 13]);
+        assert_eq!(follow(one), [13]);
+        change(1_000_003, 11);
+        assert_eq!(follow(two), [11]);
+        assert_eq!(follow(one), [11]);
+        assert_eq!((follow(one), follow(two)), (vec![], vec![]));
+        let there = || books.number("SELECT COUNT(*) FROM changes");
+        assert_eq!(there(), 4, "one does not know what the other has followed");
+        db.sql("DELETE FROM goat WHERE name = 'run other'");
+        assert_eq!(follow(one), []);
+        assert_eq!(there(), 0);
     }
 
     pub fn a_look_up_never_undoes_what_was_learned_meanwhile(db: &Database) {

@@ -138,6 +138,7 @@ fn states(story: &Story) -> Vec<State> {
                 user: 1,
                 life: Life(n),
                 began: birth.at,
+                seeds: 0,
                 announced,
                 peer_id: PeerId([0; 20]),
                 paths: path,
@@ -359,13 +360,8 @@ fn nothing_is_credited_above_what_clients_moved() {
         "in doubt"
     );
     let way = Way {
-        kind: Kind::OneCounter,
-        delay: 0,
-        queued: false,
         whole_lives: false,
-        most: 1000,
-        rough: false,
-        apart: 0,
+        ..Way::PLAIN
     };
     let show = |name: &str, delay: u64, line: &Line| {
         let percent = |bytes: u64| format!("{:.3}%", 100.0 * bytes as f64 / line.moved as f64);
@@ -702,11 +698,9 @@ fn histories(
             let way = Way {
                 kind,
                 delay,
-                queued: false,
-                whole_lives: true,
                 most: 1 << 30,
                 rough: true,
-                apart: 0,
+                ..Way::PLAIN
             };
             let history = client.history(&way, *free + random.below(20_000_000), random);
             *free = history.end;

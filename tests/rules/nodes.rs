@@ -14,11 +14,13 @@ use goat::books::ledger::Waiting;
 use goat::books::settle::{Resolved, sort};
 use goat::books::{State, credit};
 use goat::config::Config;
+use goat::nodes::entry::{Head, Seal};
 use goat::protocol::Factors;
 use goat::random::Rng;
 use goat::rules::access::{Access, User};
 use goat::rules::announce::{Admitted, Buffers, announce};
 use goat::rules::heard::take_over;
+use goat::rules::limits::Failure;
 use goat::rules::swarm::{Swarms, Torrent};
 use goat::store::sessions::Row;
 use goat::torrent::InfoHash;
@@ -141,14 +143,12 @@ fn run(config: &Config, world: World, said: Vec<(u64, Said)>, random: &mut Rando
             }
             Event::Hear(at, records) => {
                 let (node, now) = (&nodes[at], nodes[at].clock(time));
-                let others = nodes.iter().enumerate().filter(|(other, _)| *other != at);
-                let written = others.map(|(_, other)| other.waits.unwrap_or(other.clock(time)));
-                let before = written.min().unwrap() - 10;
+                let before = now - SILENCE;
                 node.swarms.shard(&hash()).ledger.forget_heard(before);
                 for record in records.chunks_exact(RECORD) {
                     let (_, key, state) = decode(record).unwrap();
                     let mut shard = node.swarms.shard(&hash());
-                    take_over(config, &node.access, &mut shard, &hash(), &key, state, now);
+                    take_over(config, &node.access, &mut shard, &hash(), &key, &state, now);
                 }
                 continue;
             }
@@ -209,12 +209,7 @@ fn where_a_life_began_is_credited_also_if_the_node_that_knows_is_heard_last() {
     let config = config(&folder.join("config.json"), &settings);
     let way = Way {
         kind: Kind::OnePath,
-        delay: 0,
-        queued: false,
-        whole_lives: true,
-        most: 1000,
-        rough: false,
-        apart: 0,
+        ..Way::PLAIN
     };
     let history = Client::new(1, HASH, 1, 0).history(&way, 0, &mut Random(1));
     let first = history.said[0].1.clone();
@@ -320,15 +315,6 @@ fn several_nodes_credit_nothing_above_what_clients_moved_where_a_life_begins_ten
         "seeded +",
         "seeded -"
     );
-    let way = Way {
-        kind: Kind::OneCounter,
-        delay: 0,
-        queued: false,
-        whole_lives: true,
-        most: 1000,
-        rough: false,
-        apart: 0,
-    };
     let mut alone = Vec::new();
     for (nodes, lag, skew) in [(1, 0, 0), (2, 1_000, 0), (3, 1_000, 0), (2, 1_000, 2_000)] {
         for kind in [Kind::OneCounter, Kind::TwoUrls, Kind::OnePath] {
@@ -345,7 +331,7 @@ fn several_nodes_credit_nothing_above_what_clients_moved_where_a_life_begins_ten
                         kind,
                         delay,
                         apart,
-                        ..way
+                        ..Way::PLAIN
                     },
                     runs,
                 );
@@ -386,6 +372,42 @@ fn several_nodes_credit_nothing_above_what_clients_moved_where_a_life_begins_ten
                     "{line:?}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn what_goats_tell_is_read_by_those_who_share_secret_and_database_and_not_if_a_byte_of_it_changed()
+{
+    let folders = [Folder::new(), Folder::new()];
+    let seal = |folder: &Folder, identity| {
+        let config = config(&folder.join("config.json"), &json!({}));
+        Seal::new(&config, identity).unwrap()
+    };
+    let own = seal(&folders[0], 7);
+    let head = Head {
+        run: u64::MAX,
+        sequence: 2,
+        time: 3,
+        failures: vec![(Failure::Login, [10, 0, 0, 1].into())],
+    };
+    for records in [&b""[..], b"records"] {
+        let entry = own.seal(&head, records).unwrap();
+        let read = |seal: &Seal, mut entry: Vec<u8>| {
+            let (head, records) = seal.open(&mut entry)?;
+            Some((serde_json::to_value(head).unwrap(), records.to_vec()))
+        };
+        let told = (serde_json::to_value(&head).unwrap(), records.to_vec());
+        assert_eq!(read(&own, entry.clone()), Some(told.clone()));
+        assert_eq!(read(&seal(&folders[0], 7), entry.clone()), Some(told));
+        assert_eq!(read(&seal(&folders[0], 8), entry.clone()), None, "database");
+        assert_eq!(read(&seal(&folders[1], 7), entry.clone()), None, "secret");
+        assert_ne!(own.seal(&head, records).unwrap(), entry, "its own nonce");
+        for byte in 0..entry.len() {
+            let mut other = entry.clone();
+            other[byte] ^= 1;
+            assert_eq!(read(&own, other), None, "byte {byte}");
+            assert_eq!(read(&own, entry[..byte].to_vec()), None, "{byte} bytes");
         }
     }
 }

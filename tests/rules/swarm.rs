@@ -758,6 +758,7 @@ fn session(user: u32, peer_id: PeerId, left: u64, seen: [u32; 2]) -> Session {
         user,
         life: Life(1),
         began: NOW,
+        seeds: 0,
         announced: 1,
         peer_id,
         paths: Paths(1),
