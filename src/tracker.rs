@@ -103,12 +103,14 @@ impl Tracker {
 
     /// Tells other goats, if there are some, what a session is here.
     pub fn publish(&self, info_hash: &InfoHash, key: &SessionKey) {
-        let Some(outbox) = self.journal.outbox() else { return };
+        if self.config.redis.is_none() {
+            return;
+        }
         let Some(known) = self.swarms.shard(info_hash).known(info_hash, key) else { return };
         let state = State { known, birth: None, seeded: (0, 0), factors: Factors::default() };
         let mut record = Vec::new();
         encode(0, key.file, &state, &mut record);
-        outbox.push(&record);
+        self.journal.tell(&record);
     }
 
     fn put_session(&self, info_hash: &InfoHash, key: Key, row: &Row) {

@@ -243,5 +243,5 @@ CREATE TABLE IF NOT EXISTS changes (
     what  VARCHAR(8) CHARACTER SET ascii NOT NULL,
     which VARCHAR(40) CHARACTER SET ascii NOT NULL,
     batch BIGINT NOT NULL DEFAULT 0,
-    INDEX changes_batch (what, batch)
+    INDEX changes_batch (batch, what)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

@@ -241,7 +241,7 @@ CREATE TABLE IF NOT EXISTS changes (
     which TEXT NOT NULL,
     batch INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS changes_batch ON changes (what, batch);
+CREATE INDEX IF NOT EXISTS changes_batch ON changes (batch, what);
 -- INSERT OR REPLACE deletes without a DELETE trigger: hence the two triggers before it.
 CREATE TRIGGER IF NOT EXISTS users_replace BEFORE INSERT ON users BEGIN
     INSERT INTO changes (what, which) SELECT 'user', id FROM users

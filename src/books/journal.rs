@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
 
-use super::outbox::Outbox;
 use super::session::{Birth, Known, Life, Paths, Session, SessionKey, State};
 use crate::config::{Config, Driver, command};
 use crate::protocol::{Addresses, Factors, Moved, take};
@@ -33,6 +32,8 @@ const MAGIC: [u8; 8] = *b"goatjrn2";
 const HEAD: usize = 28;
 /// Bytes of a record, its checksum among them.
 pub const RECORD: usize = 167;
+/// The most bytes that wait until other goats are told: ten seconds of the busiest tracker.
+const OUTBOX: usize = 64 << 20;
 /// How long to wait for another goat to end: as long as one may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,8 +54,8 @@ pub struct Journal {
     current: Mutex<Current>,
     /// Something that was answered is not in it.
     failed: AtomicBool,
-    /// What other goats are to hear; absent where there are none.
-    outbox: Option<Outbox>,
+    /// What other goats are to hear, and whether there was no room for some of it; absent where there are none.
+    outbox: Option<Mutex<(Vec<u8>, bool)>>,
 }
 
 /// The segment that is appended to, if there is one.
@@ -101,12 +102,25 @@ impl Journal {
 
     /// From now on keeps what is written for other goats as well.
     pub fn share(&mut self) {
-        self.outbox = Some(Outbox::default());
+        self.outbox = Some(Mutex::default());
     }
 
-    /// What other goats are to hear, where there are some.
-    pub fn outbox(&self) -> Option<&Outbox> {
-        self.outbox.as_ref()
+    /// Has other goats hear of records, if there are some: at the cost of a copy, for another thread tells them.
+    pub fn tell(&self, records: &[u8]) {
+        let Some(mut outbox) = self.outbox.as_ref().filter(|_| !records.is_empty()).map(lock) else { return };
+        let (waiting, lost) = &mut *outbox;
+        match waiting.len().saturating_add(records.len()) > OUTBOX {
+            true => *lost = true,
+            false => waiting.extend_from_slice(records),
+        }
+    }
+
+    /// Takes what other goats are to hear, and whether there was no room for some of it.
+    pub fn take_told(&self) -> (Vec<u8>, bool) {
+        let Some(mut outbox) = self.outbox.as_ref().map(lock) else { return Default::default() };
+        // As much room as was needed: it will be needed again.
+        let room = Vec::with_capacity(outbox.0.len());
+        std::mem::replace(&mut *outbox, (room, false))
     }
 
     /// What was left here. An error names the file that cannot be read, or is damaged, and where.
@@ -242,7 +256,7 @@ impl Journal {
 
     /// Appends records, which goat is about to answer for, and leaves the buffer empty.
     pub fn write(&self, records: &mut Vec<u8>) {
-        self.outbox.iter().for_each(|outbox| outbox.push(records));
+        self.tell(records);
         self.append(records);
     }
 

@@ -51,12 +51,16 @@ pub fn list(url: &str, identity: u64) -> io::Result<Vec<Status>> {
 
 /// Reads the table of nodes, and takes out of it who is gone, and what no goat has written.
 fn nodes(connection: &mut Connection, identity: u64) -> io::Result<Vec<Status>> {
-    let ([_, table], since, mut nodes) = (keys(identity), crate::clock::now().saturating_sub(GONE.into()), Vec::new());
+    let ([_, table], since) = (keys(identity), crate::clock::now().saturating_sub(GONE.into()));
+    let (mut nodes, mut gone) = (Vec::new(), Vec::new());
     for (name, text) in connection.query::<HashMap<Vec<u8>, Vec<u8>>>(cmd("HGETALL").arg(&table))? {
         match serde_json::from_slice::<Status>(&text) {
             Ok(node) if node.name.as_bytes() == name && u64::from(node.time) > since => nodes.push(node),
-            _ => connection.query(cmd("HDEL").arg(&table).arg(name))?,
+            _ => gone.push(name),
         }
+    }
+    if !gone.is_empty() {
+        connection.query::<()>(cmd("HDEL").arg(&table).arg(gone))?;
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(nodes)
@@ -195,7 +199,7 @@ impl Talk {
     /// Makes entries of what was journaled: one at least, so that others see that this node is there.
     fn gather(&mut self) {
         let Tracker { journal, limits, nodes, .. } = &*self.tracker;
-        let (records, lost) = journal.outbox().map(|outbox| outbox.take()).unwrap_or_default();
+        let (records, lost) = journal.take_told();
         // A number that nobody gets tells others that they miss something.
         self.sequence = self.sequence.saturating_add(u64::from(lost));
         let mut failures = limits.take_failures();
@@ -211,16 +215,16 @@ impl Talk {
 
     fn status(&self) -> Status {
         let Tracker { metrics, clock, nodes, .. } = &*self.tracker;
-        let announces = metrics.announces().0;
-        let before =
-            lock(&nodes.known).iter().find(|node| node.name == nodes.own.name).map_or(0, |node| node.announces);
+        let (time, announces) = (clock.now(), metrics.announces().0);
+        let before = lock(&nodes.known).iter().find(|node| node.name == nodes.own.name).cloned().unwrap_or_default();
+        let passed = u64::from(time.saturating_sub(before.time)).max(1);
         Status {
-            time: clock.now(),
+            time,
             lag: nodes.lag.load(Relaxed),
             database: metrics.database_up.load(Relaxed),
             unsaved_rows: metrics.unsaved.load(Relaxed),
             announces,
-            announces_per_second: announces.saturating_sub(before),
+            announces_per_second: announces.saturating_sub(before.announces) / passed,
             ..nodes.own.clone()
         }
     }

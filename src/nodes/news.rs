@@ -1,7 +1,8 @@
 //! What is made of what other goats say: of their records, and of what the database knows where some were missed.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
+
+use hashbrown::HashTable;
 
 use crate::books::journal::{RECORD, decode};
 use crate::books::session::LATE;
@@ -9,7 +10,6 @@ use crate::books::{Known, SessionKey, State};
 use crate::protocol::Factors;
 use crate::rules::announce::silence;
 use crate::rules::heard::take_over;
-use crate::rules::swarm::Torrent;
 use crate::store::Error;
 use crate::torrent::InfoHash;
 use crate::tracker::Tracker;
@@ -18,15 +18,29 @@ use crate::tracker::Tracker;
 /// followed, or in the next announce.
 const LOOKS: usize = 200;
 
-/// The torrents by the numbers that records have.
-#[derive(Default)]
-pub struct Torrents(HashMap<u32, InfoHash>);
+/// The torrents by the numbers that records have, which need no secret to be spread.
+pub struct Torrents(HashTable<(u32, InfoHash)>);
+
+fn spread(id: u32) -> u64 {
+    u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
 
 impl Torrents {
     /// Those that memory knows.
     pub fn of(tracker: &Tracker) -> Torrents {
-        let id = |(hash, torrent): (&InfoHash, &Torrent)| (torrent.id, *hash);
-        Torrents(tracker.swarms.each().flat_map(|shard| shard.torrents.iter().map(id).collect::<Vec<_>>()).collect())
+        let mut known = Torrents(HashTable::new());
+        for shard in tracker.swarms.each() {
+            shard.torrents.iter().for_each(|(hash, torrent)| known.put(torrent.id, *hash));
+        }
+        known
+    }
+
+    fn put(&mut self, id: u32, hash: InfoHash) {
+        self.0.insert_unique(spread(id), (id, hash), |(id, _)| spread(*id));
+    }
+
+    fn get(&self, id: u32) -> Option<InfoHash> {
+        self.0.find(spread(id), |(other, _)| *other == id).map(|(_, hash)| *hash)
     }
 
     /// Takes over the records of another goat; returns how many there were. A member or torrent that is new to memory
@@ -40,8 +54,7 @@ impl Torrents {
                 looks -= usize::from(may);
                 may
             };
-            let hash = self.0.get(&key.file).copied();
-            let hash = hash.or_else(|| if may_look() { self.look_up(tracker, key.file) } else { None });
+            let hash = self.get(key.file).or_else(|| if may_look() { self.look_up(tracker, key.file) } else { None });
             if let Some(hash) = hash
                 && !self.merge(tracker, &hash, &key, &state, now)
                 && may_look()
@@ -57,7 +70,7 @@ impl Torrents {
         let changes = tracker.access.changes();
         let file = tracker.store.file_by_id(id).ok()??;
         tracker.learn_torrent(&file, changes);
-        self.0.insert(id, file.info_hash);
+        self.put(id, file.info_hash);
         Some(file.info_hash)
     }
 
@@ -76,8 +89,8 @@ impl Torrents {
             let (file, user, peer_id) = key;
             let known = Known::of(key, &row);
             let state = State { known, birth: None, seeded: (0, 0), factors: Factors::default() };
-            if let Some(hash) = self.0.get(&file) {
-                self.merge(tracker, hash, &SessionKey { file, user, peer_id }, &state, now);
+            if let Some(hash) = self.get(file) {
+                self.merge(tracker, &hash, &SessionKey { file, user, peer_id }, &state, now);
             }
         })
     }

@@ -33,32 +33,26 @@ pub struct Changes {
     pub batch: Batch,
 }
 
-/// Changes that are followed together: of what kind, their number, and their rows.
+/// Changes that are followed together: their number, and their rows.
 #[derive(Debug, Default)]
-pub struct Batch {
-    kind: usize,
-    number: i64,
-    ids: Vec<Value<'static>>,
-}
+pub struct Batch(i64, Vec<Value<'static>>);
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.1.is_empty()
     }
 }
 
 /// How far changes were followed.
 #[derive(Default)]
 pub(super) struct Followed {
-    /// The last batch of each kind.
-    last: [i64; 3],
+    /// The last batch.
+    last: i64,
     /// Rows that are still there for other goats, since when they need not be for this one, and when it looked last.
     there: VecDeque<(Vec<Value<'static>>, Instant)>,
     looked: Option<Instant>,
 }
 
-/// What changes are of, in the order in which they are followed: a ban does not wait.
-const KINDS: [&str; 3] = ["user", "client", "file"];
 /// How many changes are looked at together.
 const TOGETHER: usize = 5_000;
 /// How long a change that was followed stays for other goats on the same database, each of which looks every few seconds.
@@ -85,47 +79,41 @@ impl Store {
         Ok(self.row("SELECT value FROM goat WHERE name = 'identity'", &[])?.map_or(0, |(id,)| id))
     }
 
-    /// What has changed and was not followed: one batch, of members before all else. It asks for the rows of a table that
-    /// is empty if nothing has changed, so it costs the same however many torrents there are.
+    /// What has changed and was not followed: one batch. It asks for the rows of a table that is empty if nothing has
+    /// changed, so it costs the same however many torrents there are.
     pub fn changes(&self) -> Result<Changes, Error> {
-        const FIRST: &str = "SELECT MIN(batch) FROM changes WHERE what = ? AND batch > ?";
-        let sql = format!("SELECT id, batch, which FROM changes WHERE what = ? AND batch = ({FIRST})");
-        let after = lock(&self.followed).last;
-        let (mut changes, mut which) = (Changes::default(), Vec::new());
-        for ((kind, what), after) in KINDS.into_iter().enumerate().zip(after) {
-            self.number(what)?;
-            let rows: Vec<(i64, i64, String)> = self.rows(&sql, &[what.into(), what.into(), Value::Int(after)])?;
-            for (id, batch, what) in rows {
-                (changes.batch.kind, changes.batch.number) = (kind, batch);
-                changes.batch.ids.push(Value::Int(id));
-                which.push(what);
-            }
-            if !which.is_empty() {
-                break;
+        self.number()?;
+        let (mut changes, mut users, mut files) = (Changes::default(), Vec::new(), Vec::new());
+        let last = Value::Int(lock(&self.followed).last);
+        let next = "SELECT MIN(batch) FROM changes WHERE batch > ?";
+        let sql = format!("SELECT id, batch, what, which FROM changes WHERE batch = ({next})");
+        for (id, batch, what, which) in self.rows::<(i64, i64, String, String)>(&sql, &[last])? {
+            changes.batch.0 = batch;
+            changes.batch.1.push(Value::Int(id));
+            match &*what {
+                "user" => users.push(which),
+                "file" => files.push(which),
+                _ => changes.clients = Some(Vec::new()),
             }
         }
-        which.sort_unstable();
-        which.dedup();
-        let kind = changes.batch.kind;
-        let of = |what| if KINDS.get(kind) == Some(&what) { &which[..] } else { &[] };
         self.with(|c| {
             let by_id = format!("SELECT {USER_COLUMNS} FROM users WHERE id");
-            changes.users = look_up(c, &by_id, of("user"), |user: &User| user.id)?;
+            changes.users = look_up(c, &by_id, &mut users, |user: &User| user.id)?;
             let by_hash = format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash");
-            changes.files = look_up(c, &by_hash, of("file"), |file: &Torrent| file.info_hash)?;
+            changes.files = look_up(c, &by_hash, &mut files, |file: &Torrent| file.info_hash)?;
             Ok(())
         })?;
-        if !of("client").is_empty() {
+        if changes.clients.is_some() {
             changes.clients = Some(self.approved_clients()?);
         }
         Ok(changes)
     }
 
-    /// Gives changes of a kind that have no number one, as a batch. A transaction may bring ids lower than those that are
-    /// there; numbers are there in their order, for who gives one waits for the row that counts them.
-    fn number(&self, what: &str) -> Result<(), Error> {
-        let sql = format!("SELECT id FROM changes WHERE what = ? AND batch = 0 LIMIT {TOGETHER}");
-        let ids = self.ids(&sql, &[what.into()])?;
+    /// Gives changes that have no number one, as a batch, members before all else. A transaction may bring ids lower
+    /// than those that are there; numbers are there in their order, for who gives one waits for the row that counts them.
+    fn number(&self) -> Result<(), Error> {
+        let sql = format!("SELECT id FROM changes WHERE batch = 0 ORDER BY what DESC LIMIT {TOGETHER}");
+        let ids = self.ids(&sql, &[])?;
         if ids.is_empty() {
             return Ok(());
         }
@@ -147,13 +135,15 @@ impl Store {
         // Where there are others, they are yet to follow what has no number.
         let least = Value::Int(i64::from(!self.is_alone()?));
         let ids = self.ids("SELECT id FROM changes WHERE batch >= ?", &[least])?;
-        lock(&self.followed).last = [last; KINDS.len()];
+        lock(&self.followed).last = last;
         self.remove_when_followed(ids)
     }
 
     /// Notes that changes were followed.
-    pub fn forget_changes(&self, Batch { kind, number, ids }: Batch) -> Result<(), Error> {
-        lock(&self.followed).last.iter_mut().skip(kind).take(1).for_each(|last| *last = number.max(*last));
+    pub fn forget_changes(&self, Batch(number, ids): Batch) -> Result<(), Error> {
+        let mut followed = lock(&self.followed);
+        followed.last = followed.last.max(number);
+        drop(followed);
         self.remove_when_followed(ids)
     }
 
@@ -200,9 +190,11 @@ fn each<'a>(
 fn look_up<K: std::str::FromStr + Copy + Eq + std::hash::Hash, T: DeserializeOwned>(
     c: &mut dyn Connection,
     select: &str,
-    which: &[String],
+    which: &mut Vec<String>,
     key: fn(&T) -> K,
 ) -> Result<Vec<Found<K, T>>, Error> {
+    which.sort_unstable();
+    which.dedup();
     let mut missing: HashSet<K> = which.iter().filter_map(|text| text.parse().ok()).collect();
     let (mut found, values): (Vec<T>, Vec<_>) = (Vec::new(), which.iter().map(|text| Value::Text(text)).collect());
     each(&values, select, |sql, values| rows(c, sql, values).map(|rows| found.extend(rows)))?;

@@ -5,6 +5,7 @@ pub(crate) mod bencode;
 pub(crate) mod metainfo;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use ring::digest;
@@ -15,8 +16,15 @@ use crate::torrent::bencode::Value;
 
 /// A torrent's identity, as clients announce it: the SHA-1 of its info dictionary (BEP 3), or the
 /// first 20 bytes of the SHA-256 (BEP 52).
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InfoHash(pub [u8; 20]);
+
+impl Hash for InfoHash {
+    /// In one piece, without the length: each announce waits for it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
 
 /// What a client calls itself (BEP 3): any 20 bytes, usually new at each start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -638,7 +638,9 @@ fn the_hours_of_the_history_are_sums_over_all_nodes() {
             .database
             .sql("SELECT SUM(announces), SUM(uploaded) FROM hours")
     };
-    wait_until("both nodes to add to the hour", || sums() == [["20", "27000"]]);
+    wait_until("both nodes to add to the hour", || {
+        sums() == [["20", "27000"]]
+    });
     nodes.goats.into_iter().for_each(|mut goat| {
         assert!(goat.stop().success());
     });
@@ -699,7 +701,8 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
             server.sql(&format!("BEGIN; {late} DO SLEEP(20); COMMIT"));
         });
         wait_until("the change that is not committed", || {
-            let open = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0";
+            let open =
+                "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0";
             server.root(open).concat() == ["1"]
         });
         for from in (0..TORRENTS).step_by(2_500) {
@@ -824,7 +827,9 @@ fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory(
         heal();
         said("Redis is back", round.into());
         let all = 1 + i64::from(round);
-        wait_until("all peers at both", || nodes.peers(&anna, hash) == [all, all]);
+        wait_until("all peers at both", || {
+            nodes.peers(&anna, hash) == [all, all]
+        });
     }
     for goat in &mut nodes.goats {
         let peak = peak(goat);
@@ -838,8 +843,8 @@ fn a_redis_that_lies_neither_stops_a_goat_nor_fills_its_memory() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let told = Arc::new(AtomicUsize::new(0));
-    let lies = [
-        &b"$999999999999\r\nx"[..],
+    const LIES: [&[u8]; 9] = [
+        b"$999999999999\r\nx",
         b"*999999999\r\n+x\r\n",
         b"*1\r\n",
         b"%99999999999999\r\n$0\r\n\r\n",
@@ -851,7 +856,7 @@ fn a_redis_that_lies_neither_stops_a_goat_nor_fills_its_memory() {
     ];
     let count = told.clone();
     std::thread::spawn(move || {
-        for (mut stream, lie) in listener.incoming().flatten().zip(lies.iter().cycle()) {
+        for (mut stream, lie) in listener.incoming().flatten().zip(LIES.iter().cycle()) {
             let count = count.clone();
             std::thread::spawn(move || {
                 // As much as is read of it, until the goat has enough.
@@ -868,10 +873,12 @@ fn a_redis_that_lies_neither_stops_a_goat_nor_fills_its_memory() {
     let (anna, hash) = (goat.add_user("anna"), info_hash(1));
     goat.add_torrent(hex(&hash));
     wait_until("all lies to be told twice", || {
-        told.load(Relaxed) >= 2 * lies.len()
+        told.load(Relaxed) >= 2 * LIES.len()
     });
     wait_until("an answer", || {
-        Announce::new(&anna.passkey, hash, 1).refusal(&goat).is_empty()
+        Announce::new(&anna.passkey, hash, 1)
+            .refusal(&goat)
+            .is_empty()
     });
     let peak = peak(&mut goat);
     assert!(peak < 4 * MUCH, "{peak} bytes");

@@ -2015,7 +2015,7 @@ mod rules {
     pub fn a_ban_comes_before_all_else_that_changed(db: &Database) {
         let books = Books::open(db);
         books.follow();
-        let rows: Vec<String> = (100..400)
+        let rows: Vec<String> = (100..6_100)
             .map(|n| format!("({n}, '{}')", hash(n)))
             .collect();
         db.sql(&format!(
@@ -2031,16 +2031,15 @@ mod rules {
                 first.files.len(),
                 first.clients.is_some()
             ),
-            (1, 0, false)
+            (1, 4_999, false)
         );
         assert!(matches!(&first.users[0], Found::There(user) if user.id == ALICE && user.banned));
         store.forget_changes(first.batch).unwrap();
-        for expected in [(0, 0, true), (0, 300, false)] {
-            let then = store.changes().unwrap();
-            let found = (then.users.len(), then.files.len(), then.clients.is_some());
-            assert_eq!(found, expected);
-            store.forget_changes(then.batch).unwrap();
-        }
+        let then = store.changes().unwrap();
+        assert_eq!(
+            (then.users.len(), then.files.len(), then.clients.is_some()),
+            (0, 1_001, true)
+        );
     }
 
     pub fn each_of_two_goats_follows_each_change_once_whenever_it_was_committed(db: &Database) {
@@ -2067,7 +2066,9 @@ mod rules {
         };
         let change = |id: u32, user: u32| {
             let row = format!("({id}, 'user', '{user}')");
-            db.sql(&format!("INSERT INTO changes (id, what, which) VALUES {row}"));
+            db.sql(&format!(
+                "INSERT INTO changes (id, what, which) VALUES {row}"
+            ));
         };
         change(1_000_002, 11);
         change(1_000_004, 12);
@@ -2083,7 +2084,7 @@ mod rules {
         let there = || books.number("SELECT COUNT(*) FROM changes");
         assert_eq!(there(), 4, "one does not know what the other has followed");
         db.sql("DELETE FROM goat WHERE name = 'run other'");
-        assert_eq!(follow(one), []);
+        assert!(follow(one).is_empty());
         assert_eq!(there(), 0);
     }
 
