@@ -119,8 +119,9 @@ impl Store {
         }
         self.transaction(|c| {
             c.execute("UPDATE goat SET value = value + 1 WHERE name = 'changes'", &[])?;
-            let number = "(SELECT value FROM goat WHERE name = 'changes')";
-            let sql = format!("UPDATE changes SET batch = {number} WHERE batch = 0 AND id");
+            // Another goat may have numbered them meanwhile.
+            let number = "CASE batch WHEN 0 THEN (SELECT value FROM goat WHERE name = 'changes') ELSE batch END";
+            let sql = format!("UPDATE changes SET batch = {number} WHERE id");
             each(&ids, &sql, |sql, ids| c.execute(sql, ids).map(drop))
         })
     }

@@ -584,7 +584,8 @@ fn redis_is_reached_over_tls_by_a_user_with_a_password_and_in_another_database()
 
 #[test]
 fn what_was_lost_with_a_redis_that_failed_over_to_an_empty_one_is_caught_up_from_the_database() {
-    let Some(mut nodes) = Nodes::start("a failover", 2, json!({ "SlowDown": 0 })) else {
+    let settings = json!({ "SlowDown": 0, "API": true });
+    let Some(mut nodes) = Nodes::start("a failover", 2, settings) else {
         return;
     };
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
