@@ -259,11 +259,9 @@ pub fn populate(path: &Path, shape: Option<Shape>) {
         }
         let mut peer = rows
             .prepare(
-                "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, life, began, top_uploaded,
-                    top_downloaded, lives, uploaded, downloaded, credited_uploaded, credited_downloaded, `left`,
-                    announced, seed_time, seeded_until, time4, at4, time6, at6)
-                 VALUES (?1, ?2, ?3, 0, ?5, 1, ?8, ?6, ?6, NULL, ?6, ?6, ?6, ?6, ?7, 1, 0, 0, ?8,
-                    (127 << 40) + (1 << 16) + ?4, 0, NULL)",
+                "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, uploaded, downloaded, `left`, seed_time,
+                    time4, time6, state)
+                 VALUES (?1, ?2, ?3, 0, ?5, ?6, ?6, ?7, 0, ?8, 0, ?4)",
             )
             .unwrap();
         let mut total = rows
@@ -276,12 +274,13 @@ pub fn populate(path: &Path, shape: Option<Shape>) {
             );
             let (left, counter) = (shape.left(session) as i64, FIRST_COUNTER as i64);
             // Came over IPv4 and TCP; who has everything has had it from the start.
-            let flags = 16 + if left == 0 { 2 } else { 0 };
+            let flags = 65536 + 16 + if left == 0 { 2 } else { 0 };
+            let [high, low] = shape.port(session).to_be_bytes();
             peer.execute((
                 file,
                 user,
                 peer_id(session).as_bytes(),
-                shape.port(session),
+                [127, 0, 0, 1, high, low],
                 flags,
                 counter,
                 left,

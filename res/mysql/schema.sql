@@ -130,34 +130,27 @@ CREATE TABLE IF NOT EXISTS unindexed (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- Sessions: one client of one member on one torrent, in a form that is small: nearly all that goat writes is here.
--- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "top_" are the highest counters
--- announced in the current life (docs/reference.md, "Accounts"), "lives" is what goat must know of a life in doubt and of the
--- life before; "uploaded" and "downloaded" are the bytes that moved in all lives, "credited_" what of them was
--- credited. "closed" is when the session ended, 0 while it is open. at4 is the IPv4 address times 65536 plus the
--- port, at6 the 18 bytes of an IPv6 address and port; time4 and time6 are when it announced last over each.
+-- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "closed" is when the session ended, 0
+-- while it is open. "uploaded" and "downloaded" are the bytes that moved, "bonus" how many more than these were credited,
+-- or fewer, as in '500,-70'; NULL is '0,0'. time4 and time6 are when it announced last over IPv4 and IPv6. "state" has 6
+-- bytes of an IPv4 address and port, 18 of an IPv6 address and port if it has one, and what only goat need know: the
+-- highest counters announced in the current life and in the one before (docs/reference.md, "Accounts"), and when these
+-- began.
 CREATE TABLE IF NOT EXISTS sessions (
     file_id    INT UNSIGNED NOT NULL,
     user_id    INT UNSIGNED NOT NULL,
     peer_id    BINARY(20) NOT NULL,
     closed     INT UNSIGNED NOT NULL,
-    flags      SMALLINT UNSIGNED NOT NULL, -- 1: paused, 2: has been complete, 4: by downloading; from 16 on, paths
-    life       INT UNSIGNED NOT NULL,
-    began      INT UNSIGNED NOT NULL,
-    top_uploaded   BIGINT NOT NULL,
-    top_downloaded BIGINT NOT NULL,
-    lives      VARBINARY(60),
+    flags      BIGINT NOT NULL, -- 1: paused, 2: has been complete, 4: by downloading, 8: IPv6, 16 to 32768: paths,
+                                -- and 65536 times how often it announced
     uploaded   BIGINT NOT NULL,
     downloaded BIGINT NOT NULL,
-    credited_uploaded   BIGINT NOT NULL,
-    credited_downloaded BIGINT NOT NULL,
+    bonus      VARCHAR(41) CHARACTER SET ascii COLLATE ascii_bin,
     `left`     BIGINT NOT NULL,
-    announced  INT UNSIGNED NOT NULL,
     seed_time  INT UNSIGNED NOT NULL,
-    seeded_until INT UNSIGNED NOT NULL,
     time4      INT UNSIGNED NOT NULL,
-    at4        BIGINT NOT NULL,
     time6      INT UNSIGNED NOT NULL,
-    at6        VARBINARY(18),
+    state      VARBINARY(134) NOT NULL,
     PRIMARY KEY (file_id, user_id, peer_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
@@ -182,11 +175,14 @@ CREATE TABLE IF NOT EXISTS totals (
 
 -- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm.
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW peers AS SELECT file_id, user_id, peer_id,
-    CONVERT(IF(at4 = 0, '', INET_NTOA(at4 >> 16)) USING ascii) AS ipv4, at4 & 65535 AS port4, time4,
-    CONVERT(IF(at6 IS NULL, '', INET6_NTOA(CAST(LEFT(at6, 16) AS BINARY(16)))) USING ascii) AS ipv6,
-    IF(at6 IS NULL, 0, CAST(CONV(HEX(RIGHT(at6, 2)), 16, 10) AS UNSIGNED)) AS port6,
+    CONVERT(IF(LEFT(state, 6) = REPEAT('\0', 6), '', INET6_NTOA(CAST(LEFT(state, 4) AS BINARY(4)))) USING ascii) AS ipv4,
+    CAST(CONV(HEX(SUBSTR(state, 5, 2)), 16, 10) AS UNSIGNED) AS port4, time4,
+    CONVERT(IF(flags & 8 = 0, '', INET6_NTOA(CAST(SUBSTR(state, 7, 16) AS BINARY(16)))) USING ascii) AS ipv6,
+    IF(flags & 8 = 0, 0, CAST(CONV(HEX(SUBSTR(state, 23, 2)), 16, 10) AS UNSIGNED)) AS port6,
     time6, closed = 0 AS active, flags & 1 AS paused, (flags & 4) >> 2 AS completed, uploaded, downloaded,
-    credited_uploaded, credited_downloaded, `left`, announced, seed_time, GREATEST(time4, time6) AS time
+    uploaded + COALESCE(CAST(SUBSTRING_INDEX(bonus, ',', 1) AS SIGNED), 0) AS credited_uploaded,
+    downloaded + COALESCE(CAST(SUBSTRING_INDEX(bonus, ',', -1) AS SIGNED), 0) AS credited_downloaded,
+    `left`, flags >> 16 AS announced, seed_time, GREATEST(time4, time6) AS time
     FROM sessions;
 
 -- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that

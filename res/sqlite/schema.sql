@@ -120,34 +120,27 @@ CREATE INDEX IF NOT EXISTS words_file ON words (file_id);
 CREATE TABLE IF NOT EXISTS unindexed (file_id INTEGER PRIMARY KEY);
 
 -- Sessions: one client of one member on one torrent, in a form that is small: nearly all that goat writes is here.
--- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "top_" are the highest counters
--- announced in the current life (docs/reference.md, "Accounts"), "lives" is what goat must know of a life in doubt and of the
--- life before; "uploaded" and "downloaded" are the bytes that moved in all lives, "credited_" what of them was
--- credited. "closed" is when the session ended, 0 while it is open. at4 is the IPv4 address times 65536 plus the
--- port, at6 the 18 bytes of an IPv6 address and port; time4 and time6 are when it announced last over each.
+-- The views "peers" and "files_users" say the same in words. peer_id is 20 bytes. "closed" is when the session ended, 0
+-- while it is open. "uploaded" and "downloaded" are the bytes that moved, "bonus" how many more than these were credited,
+-- or fewer, as in '500,-70'; NULL is '0,0'. time4 and time6 are when it announced last over IPv4 and IPv6. "state" has 6
+-- bytes of an IPv4 address and port, 18 of an IPv6 address and port if it has one, and what only goat need know: the
+-- highest counters announced in the current life and in the one before (docs/reference.md, "Accounts"), and when these
+-- began.
 CREATE TABLE IF NOT EXISTS sessions (
     file_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,
     peer_id    BLOB    NOT NULL,
     closed     INTEGER NOT NULL,
-    flags      INTEGER NOT NULL, -- 1: paused, 2: has been complete, 4: by downloading; from 16 on, paths
-    life       INTEGER NOT NULL,
-    began      INTEGER NOT NULL,
-    top_uploaded   INTEGER NOT NULL,
-    top_downloaded INTEGER NOT NULL,
-    lives      BLOB,
+    flags      INTEGER NOT NULL, -- 1: paused, 2: has been complete, 4: by downloading, 8: IPv6, 16 to 32768: paths,
+                                 -- and 65536 times how often it announced
     uploaded   INTEGER NOT NULL,
     downloaded INTEGER NOT NULL,
-    credited_uploaded   INTEGER NOT NULL,
-    credited_downloaded INTEGER NOT NULL,
+    bonus      TEXT,
     `left`     INTEGER NOT NULL,
-    announced  INTEGER NOT NULL,
     seed_time  INTEGER NOT NULL,
-    seeded_until INTEGER NOT NULL,
     time4      INTEGER NOT NULL,
-    at4        INTEGER NOT NULL,
     time6      INTEGER NOT NULL,
-    at6        BLOB,
+    state      BLOB    NOT NULL,
     PRIMARY KEY (file_id, user_id, peer_id)
 ) WITHOUT ROWID;
 
@@ -170,23 +163,27 @@ CREATE TABLE IF NOT EXISTS totals (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS totals_user ON totals (user_id);
 
--- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm.
+-- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm. (h is "state" in
+-- hexadecimal digits, d what these are worth.)
 CREATE VIEW IF NOT EXISTS peers AS SELECT file_id, user_id, peer_id,
-    CASE WHEN at4 = 0 THEN '' ELSE
-        (at4 >> 40) || '.' || (at4 >> 32 & 255) || '.' || (at4 >> 24 & 255) || '.' || (at4 >> 16 & 255) END AS ipv4,
-    at4 & 65535 AS port4, time4,
-    CASE WHEN at6 IS NULL THEN '' ELSE lower(
-        substr(hex(at6), 1, 4) || ':' || substr(hex(at6), 5, 4) || ':' || substr(hex(at6), 9, 4) || ':' ||
-        substr(hex(at6), 13, 4) || ':' || substr(hex(at6), 17, 4) || ':' || substr(hex(at6), 21, 4) || ':' ||
-        substr(hex(at6), 25, 4) || ':' || substr(hex(at6), 29, 4)) END AS ipv6,
-    CASE WHEN at6 IS NULL THEN 0 ELSE
-        instr('123456789ABCDEF', substr(hex(at6), 33, 1)) * 4096 +
-        instr('123456789ABCDEF', substr(hex(at6), 34, 1)) * 256 +
-        instr('123456789ABCDEF', substr(hex(at6), 35, 1)) * 16 +
-        instr('123456789ABCDEF', substr(hex(at6), 36, 1)) END AS port6,
+    CASE WHEN h LIKE '000000000000%' THEN '' ELSE
+        (16 * instr(d, substr(h, 1, 1)) + instr(d, substr(h, 2, 1))) || '.' ||
+        (16 * instr(d, substr(h, 3, 1)) + instr(d, substr(h, 4, 1))) || '.' ||
+        (16 * instr(d, substr(h, 5, 1)) + instr(d, substr(h, 6, 1))) || '.' ||
+        (16 * instr(d, substr(h, 7, 1)) + instr(d, substr(h, 8, 1))) END AS ipv4,
+    4096 * instr(d, substr(h, 9, 1)) + 256 * instr(d, substr(h, 10, 1)) +
+        16 * instr(d, substr(h, 11, 1)) + instr(d, substr(h, 12, 1)) AS port4, time4,
+    CASE WHEN flags & 8 = 0 THEN '' ELSE lower(
+        substr(h, 13, 4) || ':' || substr(h, 17, 4) || ':' || substr(h, 21, 4) || ':' || substr(h, 25, 4) || ':' ||
+        substr(h, 29, 4) || ':' || substr(h, 33, 4) || ':' || substr(h, 37, 4) || ':' || substr(h, 41, 4)) END AS ipv6,
+    CASE WHEN flags & 8 = 0 THEN 0 ELSE
+        4096 * instr(d, substr(h, 45, 1)) + 256 * instr(d, substr(h, 46, 1)) +
+        16 * instr(d, substr(h, 47, 1)) + instr(d, substr(h, 48, 1)) END AS port6,
     time6, closed = 0 AS active, flags & 1 AS paused, (flags & 4) / 4 AS completed, uploaded, downloaded,
-    credited_uploaded, credited_downloaded, `left`, announced, seed_time, MAX(time4, time6) AS time
-    FROM sessions;
+    uploaded + COALESCE(CAST(bonus AS INTEGER), 0) AS credited_uploaded,
+    downloaded + COALESCE(CAST(substr(bonus, instr(bonus, ',') + 1) AS INTEGER), 0) AS credited_downloaded,
+    `left`, flags >> 16 AS announced, seed_time, MAX(time4, time6) AS time
+    FROM (SELECT *, hex(state) AS h, '123456789ABCDEF' AS d FROM sessions);
 
 -- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that
 -- moved, "credited_" what of them was credited; seed_time is in seconds. ip, `left` and time are of the last announce.

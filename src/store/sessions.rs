@@ -66,13 +66,13 @@ impl Row {
 pub type Key = (u32, u32, PeerId);
 
 const KEY: &str = "file_id, user_id, peer_id";
-/// All columns of `sessions`, those of the key first.
-pub(super) const SESSION_COLUMNS: &str = "file_id, user_id, peer_id, closed, flags, life, began, top_uploaded,
-    top_downloaded, lives, uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time,
-    seeded_until, time4, at4, time6, at6";
+/// All columns of `sessions`, those of the key first. SQLite compares faster where there are at most 13.
+pub(super) const SESSION_COLUMNS: &str =
+    "file_id, user_id, peer_id, closed, flags, uploaded, downloaded, bonus, `left`,
+    seed_time, time4, time6, state";
 /// How many of them are the key, and how many follow.
 const KEYS: usize = 3;
-const OTHERS: usize = 19;
+const OTHERS: usize = 10;
 /// The most rows that one clean-up removes.
 const SWEPT: u64 = 2_000;
 /// Rows among which sessions are closed at a time, about.
@@ -80,13 +80,15 @@ const CLOSED: u32 = 20_000;
 /// The columns of `totals`.
 pub(super) const TOTALS: &str = "file_id, user_id, ip, completed, announced, uploaded, downloaded, credited_uploaded,
     credited_downloaded, `left`, time, seed_time";
-/// Bits of `flags`; the paths follow from the fifth on.
+/// Bits of `flags`; the paths follow from the fifth on, and from the seventeenth on how often it announced.
 const PAUSED: u8 = 1;
 const COMPLETE: u8 = 2;
 const SNATCHED: u8 = 4;
+const IPV6: u8 = 8;
 const PATHS: u32 = 4;
-/// Bytes of `lives`: what is to be known of a life in doubt, and of the life before.
-const LIVES: usize = 20 + 40;
+const ANNOUNCED: u32 = 16;
+/// The largest counter that the database holds.
+const MOST: Moved = Moved { uploaded: i64::MAX as u64, downloaded: i64::MAX as u64 };
 
 /// How many rows one statement writes or reads: the largest that fits, so that few different statements are made
 /// and each is prepared once.
@@ -158,105 +160,122 @@ fn write(c: &mut dyn Connection, dialect: &Dialect, rows: &[(Key, Row)], new: bo
         format!("{verb} INTO sessions ({SESSION_COLUMNS}) VALUES {}", vec![row; rows].join(", "))
     };
     for (piece, sql) in worded(dialect, rows, statement) {
-        let packed: Vec<_> = piece.iter().map(|(_, row)| lives(row)).collect();
+        let packed: Vec<_> = piece.iter().map(|(_, row)| (bonus(row), pack(row))).collect();
         let mut values = Vec::with_capacity(piece.len() * (KEYS + OTHERS));
-        for ((key, row), lives) in piece.iter().zip(&packed) {
+        for ((key, row), (bonus, state)) in piece.iter().zip(&packed) {
             values.extend([Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)]);
-            values.extend(columns(row, lives));
+            values.extend(columns(row, bonus, state));
         }
         c.execute(&sql, &values)?;
     }
     Ok(())
 }
 
-fn columns<'a>(row: &'a Row, lives: &'a Option<[u8; LIVES]>) -> [Value<'a>; OTHERS] {
+fn columns<'a>(row: &Row, bonus: &'a str, state: &'a [u8]) -> [Value<'a>; OTHERS] {
     let flag = |flag: u8, on: bool| if on { flag } else { 0 };
     let flags = flag(PAUSED, row.paused) | flag(COMPLETE, row.complete) | flag(SNATCHED, row.snatched);
+    let flags = i64::from(flags | flag(IPV6, row.at.v6 != NO_ADDR6)) | i64::from(row.paths) << PATHS;
     let [time4, time6] = row.seen;
-    let [a, b, c, d, e, f] = row.at.v4;
     [
         row.closed.into(),
-        Value::Int(i64::from(flags) | i64::from(row.paths) << PATHS),
-        row.life.into(),
-        row.current.began.into(),
-        big(row.current.top.uploaded),
-        big(row.current.top.downloaded),
-        lives.as_ref().map_or(Value::Null, |lives| Value::Blob(lives)),
+        Value::Int(flags | i64::from(row.announced) << ANNOUNCED),
         big(row.moved.uploaded),
         big(row.moved.downloaded),
-        big(row.credited.uploaded),
-        big(row.credited.downloaded),
+        if bonus.is_empty() { Value::Null } else { Value::Text(bonus) },
         big(row.left),
-        row.announced.into(),
         big(row.seed_time),
-        row.seeded_until.into(),
         time4.into(),
-        Value::Int(i64::from_be_bytes([0, 0, a, b, c, d, e, f])),
         time6.into(),
-        if row.at.v6 == NO_ADDR6 { Value::Null } else { Value::Blob(&row.at.v6) },
+        Value::Blob(state),
     ]
 }
 
 fn read(row: &[Value]) -> Option<(Key, Row)> {
-    let [file, user, peer_id, rest @ ..] = row else { return None };
-    let [closed, flags, life, began, top_up, top_down, lives, rest @ ..] = rest else { return None };
-    let [up, down, credited_up, credited_down, left, announced, seed_time, seeded_until, rest @ ..] = rest else {
+    let [file, user, peer_id, closed, flags, up, down, bonus, left, seed_time, time4, time6, state, ..] = row else {
         return None;
     };
-    let [time4, at4, time6, at6, ..] = rest else { return None };
-    let flags: u32 = flags.small();
-    let on = |flag: u8| flags & u32::from(flag) != 0;
-    let top = Moved { uploaded: top_up.small(), downloaded: top_down.small() };
-    let [_, _, v4 @ ..] = at4.int().to_be_bytes();
+    let flags = flags.int();
+    let on = |flag: u8| flags & i64::from(flag) != 0;
+    let moved = Moved { uploaded: up.small(), downloaded: down.small() };
+    let (v4, state) = state.bytes().split_first_chunk()?;
+    let (v6, state) = state.split_first_chunk().filter(|_| on(IPV6)).unwrap_or((&NO_ADDR6, state));
     let mut row = Row {
-        life: life.small(),
-        current: LifeRow { began: began.small(), doubt: 0, top, done: top },
-        former: LifeRow::default(),
         closed: closed.small(),
         paths: (flags >> PATHS) as u8,
         paused: on(PAUSED),
         complete: on(COMPLETE),
         snatched: on(SNATCHED),
-        moved: Moved { uploaded: up.small(), downloaded: down.small() },
-        credited: Moved { uploaded: credited_up.small(), downloaded: credited_down.small() },
+        moved,
+        credited: credited(moved, bonus),
         left: left.small(),
-        announced: announced.small(),
+        announced: (flags >> ANNOUNCED) as u32,
         seed_time: seed_time.small(),
-        seeded_until: seeded_until.small(),
         seen: [time4.small(), time6.small()],
-        at: Addresses { v4, v6: at6.bytes().try_into().unwrap_or(NO_ADDR6) },
+        at: Addresses { v4: *v4, v6: *v6 },
+        ..Row::default()
     };
-    unpack(&mut row, lives.bytes());
+    unpack(&mut row, state);
     Some(((file.small(), user.small(), PeerId(peer_id.bytes().try_into().ok()?)), row))
 }
 
-/// What a session in its first life does not have: (doubt, done) of this life, and the life before.
-fn lives(row: &Row) -> Option<[u8; LIVES]> {
-    let LifeRow { doubt, done, top, .. } = row.current;
-    if row.former == LifeRow::default() && doubt == 0 && done == top {
-        return None;
-    }
-    let (mut out, former) = ([0; LIVES], row.former);
-    let longs = [done, former.top, former.done].into_iter().flat_map(|moved| [moved.uploaded, moved.downloaded]);
-    let bytes = longs
-        .flat_map(u64::to_be_bytes)
-        .chain([doubt, former.began, former.doubt].into_iter().flat_map(u32::to_be_bytes));
-    out.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-    Some(out)
+/// How many bytes more than moved were credited, or fewer, as text: two numbers, or nothing where these are 0.
+fn bonus(row: &Row) -> String {
+    let (moved, credited) = (row.moved.min(MOST), row.credited.min(MOST));
+    let more = |credited: u64, moved: u64| credited.wrapping_sub(moved).cast_signed();
+    let (up, down) = (more(credited.uploaded, moved.uploaded), more(credited.downloaded, moved.downloaded));
+    if (up, down) == (0, 0) { String::new() } else { format!("{up},{down}") }
 }
 
-fn unpack(row: &mut Row, lives: &[u8]) {
-    let Some((longs, shorts)) = lives.split_at_checked(48) else { return };
-    let (longs, shorts) = (longs.as_chunks().0, shorts.as_chunks().0);
-    if let ([a, b, c, d, e, f], [doubt, began, former_doubt]) = (longs, shorts) {
-        let moved = |up: &[u8; 8], down: &[u8; 8]| Moved {
-            uploaded: u64::from_be_bytes(*up),
-            downloaded: u64::from_be_bytes(*down),
-        };
-        let number = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
-        (row.current.doubt, row.current.done) = (number(doubt), moved(a, b));
-        row.former = LifeRow { began: number(began), doubt: number(former_doubt), top: moved(c, d), done: moved(e, f) };
+/// The reverse.
+fn credited(moved: Moved, bonus: &Value) -> Moved {
+    let bonus = std::str::from_utf8(bonus.bytes()).ok().and_then(|bonus| bonus.split_once(','));
+    let more = |moved: u64, bonus: &str| moved.saturating_add_signed(bonus.parse().unwrap_or(0));
+    bonus.map_or(moved, |(up, down)| Moved {
+        uploaded: more(moved.uploaded, up),
+        downloaded: more(moved.downloaded, down),
+    })
+}
+
+/// What two pairs of counters differ in: none of what is equal, and one of them, by the other.
+fn xor(a: Moved, b: Moved) -> Moved {
+    Moved { uploaded: a.uploaded ^ b.uploaded, downloaded: a.downloaded ^ b.downloaded }
+}
+
+/// The addresses of a session, and what only goat need know: numbers of which most are small, or 0 at the end and left
+/// out, because they are what differs from others of the row. In groups of seven bits, the lowest first; a number's last
+/// lacks the eighth.
+fn pack(row: &Row) -> Vec<u8> {
+    let (LifeRow { began, doubt, top, done }, former, last) = (row.current, row.former, row.last_seen());
+    let small = [row.seeded_until ^ last, began ^ last, row.life ^ 1, doubt, former.began, former.doubt].map(u64::from);
+    let pairs = [xor(top, row.moved.min(MOST)), xor(top, done), former.top, former.done];
+    let mut bytes = Vec::with_capacity(40);
+    bytes.extend_from_slice(&row.at.v4);
+    bytes.extend(row.at.v6.iter().filter(|_| row.at.v6 != NO_ADDR6));
+    let mut used = bytes.len();
+    for number in small.into_iter().chain(pairs.into_iter().flat_map(|pair| [pair.uploaded, pair.downloaded])) {
+        let mut rest = number;
+        while rest > 127 {
+            bytes.push(rest as u8 | 128);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        used = if number == 0 { used } else { bytes.len() };
     }
+    bytes.truncate(used);
+    bytes
+}
+
+/// The reverse behind the addresses, for a row that has the others.
+fn unpack(row: &mut Row, bytes: &[u8]) {
+    let number = |groups: &[u8]| groups.iter().rev().fold(0, |number, group| number << 7 | u64::from(group & 127));
+    let mut numbers = bytes.split_inclusive(|byte| *byte < 128).map(number);
+    let mut next = || numbers.next().unwrap_or(0);
+    let [seeded, began, life, doubt, former_began, former_doubt] = std::array::from_fn(|_| next() as u32);
+    let [top, done, former_top, former_done] = std::array::from_fn(|_| Moved { uploaded: next(), downloaded: next() });
+    let (last, top) = (row.last_seen(), xor(top, row.moved));
+    (row.seeded_until, row.life) = (seeded ^ last, life ^ 1);
+    row.current = LifeRow { began: began ^ last, doubt, top, done: xor(top, done) };
+    row.former = LifeRow { began: former_began, doubt: former_doubt, top: former_top, done: former_done };
 }
 
 /// What one transaction writes.

@@ -276,11 +276,9 @@ fn the_examples_of_the_original_are_answered_field_by_field(database: Database) 
     database.sql(
         "INSERT INTO files (id, info_hash, verified, create_time, update_time)
          VALUES (1, 'abcdef0123456789abcdef0123456789abcdef01', 1, 1389737644, 1389737644);
-         INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, life, began, top_uploaded, top_downloaded,
-             uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time, seeded_until,
-             time4, at4, time6)
-         VALUES (1, 1, '-qB5020-000000000001', 0, 0, 1, 1389983002, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1389983002,
-             8830587502592 + 6881, 0);
+         INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, uploaded, downloaded, `left`, seed_time, time4,
+             time6, state)
+         VALUES (1, 1, '-qB5020-000000000001', 0, 65536, 0, 0, 0, 0, 1389983002, 0, X'080808081AE1');
          INSERT INTO totals VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)",
     );
     let files = get(&goat, &admin, "/api/files");

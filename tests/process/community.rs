@@ -1199,10 +1199,9 @@ fn lists_are_sorted_and_filtered(database: &Database) {
         let user = database.number("SELECT count(*) FROM peers") + 1;
         let closed = if active == 1 { 0 } else { now };
         database.sql(&format!(
-            "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, life, began, top_uploaded, top_downloaded,
-                uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time,
-                seeded_until, time4, at4, time6)
-             VALUES ({file}, {user}, X'{}', {closed}, 0, 1, 1, 0, 0, 0, 0, 0, 0, {left}, 1, 7, 1, {now}, 0, 0);
+            "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, uploaded, downloaded, `left`, seed_time, time4,
+                time6, state)
+             VALUES ({file}, {user}, X'{}', {closed}, 65536, 0, 0, {left}, 7, {now}, 0, X'000000000000');
              INSERT INTO totals VALUES ({file}, {user}, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)",
             hex(&peer_id(1))
         ));

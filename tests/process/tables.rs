@@ -179,11 +179,10 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let values = |id: &str, peer_id: &str| {
         format!(
-            "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, life, began, top_uploaded, top_downloaded,
-                uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time, seeded_until,
-                time4, at4, time6)
-             SELECT CASE WHEN n % 3 = 0 THEN 2 ELSE 3 + n / 100 END, {id}, {peer_id}, 1, 0, 1, 1, n, n, n, n, n, n, 1, 1, 0,
-                0, {now} - CASE WHEN n % 10 = 0 THEN 86400 * 29 ELSE 86400 * 31 END, 167772161 * 65536, 0"
+            "INSERT INTO sessions (file_id, user_id, peer_id, closed, flags, uploaded, downloaded, `left`, seed_time, time4,
+                time6, state)
+             SELECT CASE WHEN n % 3 = 0 THEN 2 ELSE 3 + n / 100 END, {id}, {peer_id}, 1, 65536, n, n, 1, 0,
+                {now} - CASE WHEN n % 10 = 0 THEN 86400 * 29 ELSE 86400 * 31 END, 0, X'0A0000010000'"
         )
     };
     match database {

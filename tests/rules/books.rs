@@ -15,10 +15,11 @@ use crate::world::*;
 use goat::books::ledger::Waiting;
 use goat::books::settle::settle;
 use goat::keeper::{Writer, compare, follow_changes};
-use goat::protocol::{Announce, Event, Factors, Free, Peers, Refusal, Reply};
+use goat::protocol::{Addresses, Announce, Event, Factors, Free, Moved, Peers, Refusal, Reply};
 use goat::random::Rng;
 use goat::rules::access::User;
 use goat::rules::announce::{self, Admitted, Buffers};
+use goat::store::sessions::{Changes, Key, LifeRow, Row};
 use goat::store::{Found, Store, Suggestion};
 use goat::torrent::PeerId;
 use goat::tracker::Tracker;
@@ -86,6 +87,7 @@ on_each_database! {
     announces_that_were_answered_are_counted
     a_peer_id_may_be_any_bytes
     addresses_are_kept_whole
+    a_row_is_read_as_it_was_written_and_the_view_says_the_same
     // Snatches.
     a_snatch_is_a_leecher_that_first_wants_nothing_more_whatever_it_says
     a_snatch_is_counted_once_for_a_member_and_a_torrent
@@ -611,10 +613,8 @@ mod rules {
             assert_eq!(books.credited(ALICE).0, before + 100);
             books.announce(ALICE, client(n).stopped().moved(100, 0));
         }
-        assert_eq!(
-            books.number("SELECT COUNT(*) FROM sessions WHERE life = 1"),
-            2
-        );
+        let lives: Vec<u32> = books.sessions().iter().map(|row| row.life).collect();
+        assert_eq!(lives, [1, 1]);
     }
 
     pub fn two_lives_in_one_batch_are_both_credited(db: &Database) {
@@ -633,10 +633,9 @@ mod rules {
             }
             assert_eq!(books.credited(ALICE), (before.0 + 600, before.1 + 6));
         }
-        assert_eq!(
-            books.rows("SELECT life, announced FROM sessions"),
-            ["3 7", "3 7"]
-        );
+        let rows = books.sessions();
+        let lives: Vec<_> = rows.iter().map(|row| (row.life, row.announced)).collect();
+        assert_eq!(lives, [(3, 7), (3, 7)]);
     }
 
     pub fn counters_above_what_the_database_holds_do_not_break_the_books(db: &Database) {
@@ -686,7 +685,7 @@ mod rules {
             books.announce(ALICE, client(1).regular().moved(up, down));
             books.write();
             assert_eq!(books.user(ALICE), credited);
-            for table in ["sessions", "files_users"] {
+            for table in ["peers", "files_users"] {
                 let columns = "uploaded, downloaded, credited_uploaded, credited_downloaded";
                 let row = format!("{up} {down} {} {}", credited.0, credited.1);
                 assert_eq!(books.rows(&format!("SELECT {columns} FROM {table}")), [row]);
@@ -782,22 +781,30 @@ mod rules {
     pub fn anonymous_sessions_of_one_torrent_are_settled_each_by_its_own_row(db: &Database) {
         let books = Books::with(db, json!({ "Passkey": false }));
         // More than are settled together; of every third a life that ends and the next in one batch.
-        let count = 2 * 512 + 8 + 1;
+        let count: u16 = 2 * 512 + 8 + 1;
+        // Rows, announces, lives, bytes in the current lives, and how many are closed.
         let sums = || {
             books.write();
-            books.rows("SELECT COUNT(*), SUM(announced), SUM(life), SUM(top_uploaded), SUM(closed > 0) FROM sessions")
+            let each = |row: &Row| {
+                let (announced, life) = (row.announced.into(), row.life.into());
+                [
+                    1,
+                    announced,
+                    life,
+                    row.current.top.uploaded,
+                    u64::from(row.closed > 0),
+                ]
+            };
+            let rows = books.sessions();
+            rows.iter().map(each).fold([0; 5], |sums: [u64; 5], row| {
+                std::array::from_fn(|n| sums[n] + row[n])
+            })
         };
-        let each = (0..count).map(u64::from).sum::<u64>();
+        let (each, all) = ((0..count).map(u64::from).sum::<u64>(), u64::from(count));
         for n in 0..count {
             books.announce(0, client(n).moved(u64::from(n) + 1, 0));
         }
-        assert_eq!(
-            sums(),
-            [format!(
-                "{count} {count} {count} {} 0",
-                each + u64::from(count)
-            )]
-        );
+        assert_eq!(sums(), [all, all, all, each + all, 0]);
         for n in 0..count {
             books.announce(0, client(n).stopped().moved(u64::from(n) + 2, 0));
         }
@@ -807,16 +814,9 @@ mod rules {
             books.announce(0, client(n).moved(1, 0));
             (began + 1, lost + u64::from(n) + 1)
         });
-        let top = each + 2 * u64::from(count) - lost;
-        let announced = 2 * count + began;
-        assert_eq!(
-            sums(),
-            [format!(
-                "{count} {announced} {} {top} {}",
-                count + began,
-                count - began
-            )]
-        );
+        let top = each + 2 * all - lost;
+        let expected = [all, 2 * all + began, all + began, top, all - began];
+        assert_eq!(sums(), expected);
     }
 
     pub fn a_member_on_a_torrent_is_one_row_of_the_last_announce_wherever_it_came_from(
@@ -1036,7 +1036,7 @@ mod rules {
                 if write {
                     books.write();
                     let sql = format!(
-                        "SELECT announced FROM sessions WHERE peer_id = {}",
+                        "SELECT announced FROM peers WHERE peer_id = {}",
                         books.bytes(&client(n).peer_id)
                     );
                     assert_eq!(books.number(&sql), count);
@@ -1100,6 +1100,96 @@ mod rules {
             books.number("SELECT COUNT(*) FROM peers WHERE user_id = 1"),
             8
         );
+    }
+
+    pub fn a_row_is_read_as_it_was_written_and_the_view_says_the_same(db: &Database) {
+        let books = Books::open(db);
+        let mut rng = Rng::new(7);
+        // As small and as large as the database holds them.
+        let mut number = |most: u64| match rng.bits() % 4 {
+            0 => 0,
+            1 => most,
+            2 => rng.bits() % most.min(1_000),
+            _ => rng.bits() % most,
+        };
+        let mut row = |n: u16| {
+            let mut small = || number(u32::MAX.into()) as u32;
+            let [life, announced, closed, v4, v6, flags] = std::array::from_fn(|_| small());
+            let [began, doubt, seeded_until, seen4, seen6, seed_time] =
+                std::array::from_fn(|_| small());
+            let mut moved = || Moved {
+                uploaded: number(i64::MAX as u64),
+                downloaded: number(i64::MAX as u64),
+            };
+            let mut life_row = || LifeRow {
+                began,
+                doubt,
+                top: moved(),
+                done: moved(),
+            };
+            let (current, former) = (life_row(), life_row());
+            let counters = moved();
+            let row = Row {
+                life: life.max(1),
+                current,
+                former,
+                closed,
+                paths: (flags >> 8) as u8,
+                paused: flags & 1 != 0,
+                complete: flags & 2 != 0,
+                snatched: flags & 4 != 0,
+                moved: counters,
+                credited: if n % 3 == 0 { counters } else { moved() },
+                left: number(i64::MAX as u64),
+                announced,
+                seed_time: seed_time.into(),
+                seeded_until,
+                seen: [seen4, seen6],
+                at: Addresses {
+                    v4: [v4.to_be_bytes().as_slice(), &[1, 2]]
+                        .concat()
+                        .try_into()
+                        .unwrap(),
+                    v6: if v6 == 0 { [0; 18] } else { [v6 as u8; 18] },
+                },
+            };
+            ((n.into(), ALICE, client(n).peer_id), row)
+        };
+        let rows: Vec<(Key, Row)> = (1..=700).map(&mut row).collect();
+        let put = |rows: &[(Key, Row)], _: &[(Key, Row)]| {
+            let mut changes = Changes::default();
+            rows.iter()
+                .for_each(|(key, row)| changes.put(*key, *row, true));
+            (changes, Vec::<()>::new())
+        };
+        books.second.settle(&rows, |(key, _)| *key, put).unwrap();
+        let mut found = Vec::new();
+        let sink = |key, row| found.push((key, row));
+        books.second.sessions(0, 0, sink).unwrap();
+        found.sort_by_key(|(key, _)| *key);
+        for (written, read) in rows.iter().zip(&found) {
+            assert_eq!(read, written);
+        }
+        assert_eq!(found.len(), rows.len());
+        let said = rows.iter().map(|(_, row)| {
+            let Row {
+                moved, credited, ..
+            } = row;
+            let port6 = u16::from_be_bytes([row.at.v6[16], row.at.v6[17]]);
+            format!(
+                "{} {} {} {} {} {} {} 258 {port6}",
+                moved.uploaded,
+                moved.downloaded,
+                credited.uploaded,
+                credited.downloaded,
+                row.announced,
+                u8::from(row.paused),
+                u8::from(row.snatched),
+            )
+        });
+        let sql = "SELECT uploaded, downloaded, credited_uploaded, credited_downloaded, announced, paused, completed,
+                   port4, port6 FROM peers ORDER BY file_id";
+        assert_eq!(books.rows(sql), said.collect::<Vec<_>>());
     }
 
     pub fn addresses_are_kept_whole(db: &Database) {
@@ -2636,6 +2726,13 @@ impl<'a> Books<'a> {
             .collect()
     }
 
+    /// The rows of all sessions.
+    fn sessions(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        self.second.sessions(0, 0, |_, row| rows.push(row)).unwrap();
+        rows
+    }
+
     /// Bytes as SQL.
     fn bytes(&self, id: &PeerId) -> String {
         format!("x'{}'", hex(&id.0))
@@ -2645,9 +2742,8 @@ impl<'a> Books<'a> {
     fn dump(&self) -> Vec<String> {
         let tables = ["users", "files", "totals", "files_users", "changes"];
         let dump = tables.map(|table| self.rows(&format!("SELECT * FROM {table}")));
-        let sessions = "SELECT hex(peer_id), closed, flags, life, began, top_uploaded, top_downloaded, hex(lives),
-                        uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time,
-                        seeded_until, time4, at4, time6, hex(at6) FROM sessions";
+        let sessions = "SELECT hex(peer_id), closed, flags, uploaded, downloaded, bonus, `left`, seed_time, time4, time6,
+                        hex(state) FROM sessions";
         dump.into_iter()
             .flatten()
             .chain(self.rows(sessions))
