@@ -324,8 +324,8 @@ pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32, rec
     let silence = silence(config);
     let Shard { torrents, ledger, closed, .. } = shard;
     let closing = |session: &Session| session.last_seen().saturating_add(silence);
-    let deadline = |_: &Session| now.saturating_sub(silence);
-    remove(access, torrents, closed, ledger, (deadline, closing), records);
+    let deadline = now.saturating_sub(silence);
+    remove(access, torrents, closed, ledger, (|_: &Session| deadline, closing), records);
     closed.retain(|key, known| now.saturating_sub(known.closed) <= LATE || ledger.has(key, known.session.life));
     ledger.forget_heard(deadline);
 }

@@ -4,5 +4,5 @@
 pub mod access;
 pub mod announce;
 pub mod heard;
-pub(crate) mod limits;
+pub mod limits;
 pub mod swarm;
