@@ -175,7 +175,7 @@ CREATE TABLE IF NOT EXISTS totals (
 
 -- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm.
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW peers AS SELECT file_id, user_id, peer_id,
-    CONVERT(IF(LEFT(state, 6) = REPEAT('\0', 6), '', INET6_NTOA(CAST(LEFT(state, 4) AS BINARY(4)))) USING ascii) AS ipv4,
+    CONVERT(IF(LEFT(state, 6) = X'000000000000', '', INET6_NTOA(CAST(LEFT(state, 4) AS BINARY(4)))) USING ascii) AS ipv4,
     CAST(CONV(HEX(SUBSTR(state, 5, 2)), 16, 10) AS UNSIGNED) AS port4, time4,
     CONVERT(IF(flags & 8 = 0, '', INET6_NTOA(CAST(SUBSTR(state, 7, 16) AS BINARY(16)))) USING ascii) AS ipv6,
     IF(flags & 8 = 0, 0, CAST(CONV(HEX(SUBSTR(state, 23, 2)), 16, 10) AS UNSIGNED)) AS port6,

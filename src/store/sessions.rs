@@ -1,7 +1,6 @@
 //! The rows of sessions: what settling reads and writes, and what the tracker loads at its start.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::dialect::Dialect;
@@ -104,50 +103,40 @@ pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// Pieces of rows, each with its statement, which is worded anew only where a piece has another size.
-fn worded<'a, T>(
+/// Runs a statement for rows of `width` values each; `word` says it for so many rows at once.
+fn in_pieces(
     dialect: &Dialect,
-    rows: &'a [T],
+    (values, width): (&[Value], usize),
     word: impl Fn(usize) -> String,
-) -> impl Iterator<Item = (&'a [T], Rc<str>)> {
-    let mut last: (usize, Rc<str>) = (0, Rc::from(""));
-    pieces(rows).map(move |piece| {
-        let rows = dialect.at_once(piece.len());
-        if last.0 != rows {
-            last = (rows, word(rows).into());
-        }
-        (piece, last.1.clone())
-    })
+    mut run: impl FnMut(&str, &[Value]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let rows: Vec<&[Value]> = values.chunks(width).collect();
+    pieces(&rows).try_for_each(|piece| run(&word(dialect.at_once(piece.len())), &piece.concat()))
 }
 
 /// The rows that settling states of these sessions takes: all those of their members on these torrents, who are credited
 /// the time of seeding once; of anonymous ones, of whom there may be thousands on a torrent, their own. Where others
 /// write too, they are locked until the end of the transaction.
 fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Result<Vec<(Key, Row)>, Error> {
-    // SQLite has one writer at a time.
-    let locked = if dialect.driver == Driver::Sqlite { "" } else { " FOR UPDATE" };
     let select = |columns: &str, rows: usize| {
         let places = vec!["?"; columns.split(',').count()].join(", ");
         let places = vec![format!("({places})"); rows].join(", ");
         // SQLite would make a table of a list of one.
         let which = if rows == 1 { format!("({columns}) = {places}") } else { format!("({columns}) IN ({places})") };
-        format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{locked}")
+        format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{}", dialect.for_update())
     };
     let mut rows = Vec::with_capacity(keys.len());
-    let mut sink = |row: &[Value]| rows.extend(read(row));
-    let mut members: Vec<(u32, u32)> = keys.iter().map(|key| (key.0, key.1)).filter(|(_, user)| *user != 0).collect();
-    members.dedup();
-    for (piece, sql) in worded(dialect, &members, |rows| select("file_id, user_id", rows)) {
-        let values: Vec<Value> = piece.iter().flat_map(|(file, user)| [(*file).into(), (*user).into()]).collect();
-        c.query(&sql, &values, &mut sink)?;
+    let mut query = |sql: &str, values: &[Value]| c.query(sql, values, &mut |row| rows.extend(read(row)));
+    let (mut members, mut anonymous) = (Vec::new(), Vec::new());
+    for same in keys.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1) && (a.1 != 0 || a == b)) {
+        match same.first() {
+            Some((file, 0, peer_id)) => anonymous.extend([Value::from(*file), Value::Int(0), Value::Blob(&peer_id.0)]),
+            Some((file, user, _)) => members.extend([Value::from(*file), Value::from(*user)]),
+            None => {}
+        }
     }
-    let mut anonymous: Vec<&Key> = keys.iter().filter(|key| key.1 == 0).collect();
-    anonymous.dedup();
-    for (piece, sql) in worded(dialect, &anonymous, |rows| select(KEY, rows)) {
-        let values: Vec<Value> =
-            piece.iter().flat_map(|key| [key.0.into(), key.1.into(), Value::Blob(&key.2.0)]).collect();
-        c.query(&sql, &values, &mut sink)?;
-    }
+    in_pieces(dialect, (&members, 2), |rows| select("file_id, user_id", rows), &mut query)?;
+    in_pieces(dialect, (&anonymous, 3), |rows| select(KEY, rows), query)?;
     rows.sort_unstable_by_key(|(key, _)| *key);
     Ok(rows)
 }
@@ -159,16 +148,13 @@ fn write(c: &mut dyn Connection, dialect: &Dialect, rows: &[(Key, Row)], new: bo
         let row = format!("({})", ["?"; KEYS + OTHERS].join(", "));
         format!("{verb} INTO sessions ({SESSION_COLUMNS}) VALUES {}", vec![row; rows].join(", "))
     };
-    for (piece, sql) in worded(dialect, rows, statement) {
-        let packed: Vec<_> = piece.iter().map(|(_, row)| (bonus(row), pack(row))).collect();
-        let mut values = Vec::with_capacity(piece.len() * (KEYS + OTHERS));
-        for ((key, row), (bonus, state)) in piece.iter().zip(&packed) {
-            values.extend([Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)]);
-            values.extend(columns(row, bonus, state));
-        }
-        c.execute(&sql, &values)?;
+    let packed: Vec<_> = rows.iter().map(|(_, row)| (bonus(row), pack(row))).collect();
+    let mut values = Vec::with_capacity(rows.len() * (KEYS + OTHERS));
+    for ((key, row), (bonus, state)) in rows.iter().zip(&packed) {
+        values.extend([Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)]);
+        values.extend(columns(row, bonus, state));
     }
-    Ok(())
+    in_pieces(dialect, (&values, KEYS + OTHERS), statement, |sql, values| c.execute(sql, values).map(drop))
 }
 
 fn columns<'a>(row: &Row, bonus: &'a str, state: &'a [u8]) -> [Value<'a>; OTHERS] {
@@ -359,12 +345,10 @@ impl Store {
     }
 
     fn credit_users(&self, c: &mut dyn Connection, credits: &BTreeMap<u32, Moved>) -> Result<(), Error> {
-        let users: Vec<_> = credits.iter().collect();
-        for (rows, sql) in worded(&self.dialect, &users, |users| self.dialect.add_to_users(users)) {
-            let values = rows.iter().flat_map(|(id, sum)| [Value::from(**id), big(sum.uploaded), big(sum.downloaded)]);
-            c.execute(&sql, &values.collect::<Vec<_>>())?;
-        }
-        Ok(())
+        let sums = credits.iter();
+        let values = sums.flat_map(|(id, sum)| [Value::from(*id), big(sum.uploaded), big(sum.downloaded)]);
+        let (values, word) = (values.collect::<Vec<_>>(), |users| self.dialect.add_to_users(users));
+        in_pieces(&self.dialect, (&values, 3), word, |sql, values| c.execute(sql, values).map(drop))
     }
 
     /// Folds sessions silent since `before` (seconds since 1970) of some torrents from `from` on into `totals`, and
@@ -467,12 +451,8 @@ fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -
         let rows = vec!["(?, ?, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)"; rows].join(", ");
         format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore())
     };
-    for (piece, sql) in worded(dialect, &members, insert) {
-        let values: Vec<Value> =
-            piece.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
-        c.execute(&sql, &values)?;
-    }
-    Ok(())
+    let values: Vec<Value> = members.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
+    in_pieces(dialect, (&values, 2), insert, |sql, values| c.execute(sql, values).map(drop))
 }
 
 /// The states that are settled together, so that their pages are read and written while they are at hand, and the rest;
