@@ -1139,7 +1139,11 @@ mod rules {
                 complete: flags & 2 != 0,
                 snatched: flags & 4 != 0,
                 moved: counters,
-                credited: if n.is_multiple_of(3) { counters } else { moved() },
+                credited: if n.is_multiple_of(3) {
+                    counters
+                } else {
+                    moved()
+                },
                 left: number(i64::MAX as u64),
                 announced,
                 seed_time: seed_time.into(),
