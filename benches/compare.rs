@@ -293,8 +293,12 @@ impl Contender {
     /// Waits until a server gives peers, and finds out how it may be asked, and whether it has passkeys.
     fn new(name: &str, mut server: Server, shape: Shape, log: &Path) -> Contender {
         let passkeys = server.wait_for(log, |port| {
-            let mut asked = [true, false].into_iter();
-            asked.find(|passkeys| answers(port, shape, *passkeys))
+            // Over UDP one without passkeys does not mind them, so HTTP tells more.
+            let ways = [(true, true), (true, false), (false, true), (false, false)];
+            let asked = |(http, passkeys): (bool, bool)| {
+                answers(port, shape, http, passkeys).then_some(passkeys)
+            };
+            ways.into_iter().find_map(asked)
         });
         let memory = [rss(server.pid()); 2];
         let mut contender = Contender {
@@ -473,16 +477,21 @@ impl Contender {
     }
 }
 
-/// Whether a server answers the announce of a session with peers, however it may be asked.
-fn answers(port: u16, shape: Shape, passkeys: bool) -> bool {
-    let http = ask(port, Requests::new(shape, port, false, passkeys).build(0)).unwrap_or_default();
-    let udp = || {
-        let mut packet = Vec::new();
-        Packets::new(shape, passkeys).write(&mut packet, udp::connect(port)?, 0, 0);
-        udp::ask(port, &packet)
+/// Whether a server answers the announce of a session with peers, over HTTP or UDP.
+fn answers(port: u16, shape: Shape, http: bool, passkeys: bool) -> bool {
+    if http {
+        let request = Requests::new(shape, port, false, passkeys)
+            .build(0)
+            .to_vec();
+        let answer = ask(port, &request).unwrap_or_default();
+        return answer.windows(7).any(|part| part == b"5:peers");
+    }
+    let Some(connection) = udp::connect(port) else {
+        return false;
     };
-    http.windows(7).any(|part| part == b"5:peers")
-        || udp().is_some_and(|answer| answer.starts_with(&[0, 0, 0, 1]))
+    let mut packet = Vec::new();
+    Packets::new(shape, passkeys).write(&mut packet, connection, 0, 0);
+    udp::ask(port, &packet).is_some_and(|answer| answer.starts_with(&[0, 0, 0, 1]))
 }
 
 /// How many rows goat has not written.

@@ -260,22 +260,21 @@ impl Drop for Generator {
 
 /// Once the answer is whole: whether its status is 200 and it has the peers that it should.
 fn check(answer: &[u8], check: &Check, session: u64) -> Option<bool> {
-    let (head, body) = answer.split_at(find(answer, b"\r\n\r\n")? + 4);
-    // aquatic pads the number with spaces, and some write the name in lower case.
-    let length =
-        find(head, b"\r\nContent-Length: ").or_else(|| find(head, b"\r\ncontent-length: "));
-    let length = match length {
-        Some(at) => number(&head[at + 18..])?,
-        None => return None,
-    };
-    let good = || {
-        let peers = &body[find(body, b"5:peers")? + 7..];
-        let peers = &peers[find(peers, b":")? + 1..];
-        let peers = peers.get(..number(&body[find(body, b"5:peers")? + 7..])?)?;
+    let body = after(answer, b"\r\n\r\n")?;
+    let head = &answer[..answer.len() - body.len()];
+    let length = after(head, b"\r\nContent-Length: ");
+    let length = number(length.or_else(|| after(head, b"\r\ncontent-length: "))?)?;
+    let holds = || {
+        let peers = after(body, b"5:peers")?;
+        let peers = after(peers, b":")?.get(..number(peers)?)?;
         Some(check.holds(session, peers))
     };
     let status = head.starts_with(b"HTTP/1.1 200 ") || head.starts_with(b"HTTP/1.0 200 ");
-    (body.len() >= length).then(|| body.len() == length && status && good() == Some(true))
+    (body.len() >= length).then(|| body.len() == length && status && holds() == Some(true))
+}
+
+fn after<'a>(text: &'a [u8], what: &[u8]) -> Option<&'a [u8]> {
+    Some(&text[find(text, what)? + what.len()..])
 }
 
 /// The number at the beginning.
