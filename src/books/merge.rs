@@ -40,9 +40,12 @@ pub fn merge(mine: &Known, other: &State) -> Known {
 /// Two words on the same life.
 fn same(mine: &Known, theirs: &Known) -> Known {
     let (a, b) = (&mine.session, &theirs.session);
-    let seeds = if mine.closed != 0 || a.left > 0 || a.seeds == 0 { b.seeds } else { a.seeds };
     let said = |known: &Known| (known.closed, known.session.last_seen(), known.session.announced);
-    let mut next = if is_later(said(theirs), said(mine)) { *theirs } else { *mine };
+    let news = is_later(said(theirs), said(mine));
+    let mut next = if news { *theirs } else { *mine };
+    // What was seeded meanwhile goes on where this goat knows of no pause, nor may have missed one.
+    let on = mine.closed == 0 && a.left == 0 && (1..=a.last_seen()).contains(&b.seeds);
+    next.session.seeds = if news && (a.seeds == 0 || !on) && said(theirs) != said(mine) { b.seeds } else { a.seeds };
     if mine.closed == 0 && theirs.closed == 0 {
         next.session.paths = a.paths.with(b.paths);
         let [mine4, mine6] = a.seen;
@@ -52,7 +55,6 @@ fn same(mine: &Known, theirs: &Known) -> Known {
         next.at.v6 = if theirs6 > mine6 { theirs.at.v6 } else { mine.at.v6 };
     }
     next.session.life = a.life;
-    next.session.seeds = seeds;
     next.session.top = a.top.max(b.top);
     next.session.began = a.began.min(b.began);
     next.session.announced = a.announced.max(b.announced);

@@ -721,7 +721,9 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
         known(info_hash(TORRENTS as u32))
     });
     wait_until("all changes to be removed", || {
-        nodes.database.number("SELECT COUNT(*) FROM changes") == 0
+        // To count them would be to read them.
+        let some = "SELECT EXISTS (SELECT * FROM changes)";
+        nodes.database.number(some) == 0
     });
     let (files, changes) = (rows_read(server, "files"), rows_read(server, "changes"));
     crate::say!("{TORRENTS} torrents: {files} rows of files were read, {changes} of changes");
