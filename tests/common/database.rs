@@ -345,13 +345,19 @@ fn table(command: &mut Command) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Somebody else who has changed the users and does not commit it, and keeps everybody waiting.
+/// Somebody else who has changed something and does not commit it, and may keep everybody waiting.
 pub struct Lock {
     shell: Child,
 }
 
 impl Lock {
+    /// Of the users.
     pub fn new(database: &Database) -> Lock {
+        Lock::after(database, "UPDATE users SET banned = 0")
+    }
+
+    /// After a statement.
+    pub fn after(database: &Database, sql: &str) -> Lock {
         let mut shell;
         match database {
             Database::Sqlite(folder) => {
@@ -376,8 +382,9 @@ impl Lock {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let sql = b"BEGIN; UPDATE users SET banned = 0; SELECT 'locked';\n";
-        shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
+        let sql = format!("BEGIN; {sql}; SELECT 'locked';\n");
+        let stdin = shell.stdin.as_mut().unwrap();
+        stdin.write_all(sql.as_bytes()).unwrap();
         let mut line = String::new();
         BufReader::new(shell.stdout.take().unwrap())
             .read_line(&mut line)
@@ -386,13 +393,18 @@ impl Lock {
         Lock { shell }
     }
 
-    pub fn release(mut self) {
-        self.shell
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"ROLLBACK;\n")
-            .unwrap();
+    pub fn release(self) {
+        self.end("ROLLBACK;\n");
+    }
+
+    pub fn commit(self) {
+        self.end("COMMIT;\n");
+    }
+
+    fn end(mut self, sql: &str) {
+        let mut stdin = self.shell.stdin.take().unwrap();
+        stdin.write_all(sql.as_bytes()).unwrap();
+        drop(stdin);
         assert!(self.shell.wait().unwrap().success());
     }
 }

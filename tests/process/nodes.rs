@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::common::redis::Redis;
 use crate::common::tls::{Authority, P256};
 use crate::common::{
-    AGENT, Announce, Database, Goat, MariaDb, PATIENCE, Random, User, faketime, free_port, hex,
-    info_hash, peer_id, scrape, wait_for, wait_until,
+    AGENT, Announce, Database, Goat, Lock, MariaDb, PATIENCE, Random, User, faketime, free_port,
+    hex, info_hash, peer_id, scrape, wait_for, wait_until,
 };
 
 /// Several nodes of one tracker, and what they share.
@@ -691,32 +691,22 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
     let insert = |numbers: std::ops::Range<u64>| {
         let rows: Vec<String> = numbers.map(row).collect();
         format!(
-            "INSERT INTO files (info_hash, verified) VALUES {};",
+            "INSERT INTO files (info_hash, verified) VALUES {}",
             rows.join(", ")
         )
     };
-    std::thread::scope(|scope| {
-        // Its change has a lower id than all others, and is committed after they were followed.
-        let late = insert(TORRENTS..TORRENTS + 1);
-        let late = scope.spawn(move || {
-            server.sql(&format!("BEGIN; {late} DO SLEEP(20); COMMIT"));
-        });
-        wait_until("the change that is not committed", || {
-            let open =
-                "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0";
-            server.root(open).concat() == ["1"]
-        });
-        for from in (0..TORRENTS).step_by(2_500) {
-            server.sql(&insert(from..from + 2_500));
-        }
-        wait_until("all of them at both nodes", || {
-            (0..TORRENTS)
-                .step_by(1_249)
-                .all(|number| known(info_hash(number as u32)))
-        });
-        assert!(!late.is_finished(), "what is late was to be late");
-        late.join().unwrap();
+    // Its change has a lower id than all others, and is committed after they were followed.
+    let late = Lock::after(&nodes.database, &insert(TORRENTS..TORRENTS + 1));
+    for from in (0..TORRENTS).step_by(2_500) {
+        server.sql(&insert(from..from + 2_500));
+    }
+    wait_until("all of them at both nodes", || {
+        (0..TORRENTS)
+            .step_by(1_249)
+            .all(|number| known(info_hash(number as u32)))
     });
+    assert!(!known(info_hash(TORRENTS as u32)));
+    late.commit();
     wait_until("the late one at both nodes", || {
         known(info_hash(TORRENTS as u32))
     });
