@@ -231,7 +231,9 @@ impl Goat {
             // Where others may be.
             let copy = self.folder.join("goat");
             if !copy.exists() {
-                std::fs::copy(program, &copy).unwrap();
+                // By another process: a file that this one writes is busy while any of its children has it open.
+                let copied = Command::new("cp").arg(&program).arg(&copy).status();
+                assert!(copied.unwrap().success(), "cp");
             }
             program = copy;
         }
