@@ -279,12 +279,13 @@ impl Browser {
         assert!(child.wait().unwrap().success());
     }
 
-    /// What the browser complained about since the last call.
+    /// What the browser complained about since the last call, but of pages of its own.
     pub fn complaints(&self) -> Vec<String> {
         let entries = self.post("se/log", json!({ "type": "browser" }));
         let entries = entries.as_array().unwrap().iter();
         entries
             .map(|entry| entry["message"].as_str().unwrap().into())
+            .filter(|message: &String| !message.starts_with("chrome://"))
             .collect()
     }
 
