@@ -92,7 +92,7 @@ fn check_help_and_version(goat: &Goat) {
     };
     let commands: Vec<String> = commands.map(words).collect();
     let known = "run, check, stats, user add, user list, user show, user ban, user admin, user rename, user unban, user remove, \
-         user passkey, user key, user limit, user credit, file add, file list, file show, file approve, \
+         user passkey, user key, user limit, user invitations, user credit, file add, file list, file show, file approve, \
          file rename, file revoke, file remove, file free, client list, client approve, client deny, client remove, node list, \
          torrent, log, backup, restore, import, help";
     assert_eq!(commands.join(", "), known, "{help}");
