@@ -163,27 +163,24 @@ CREATE TABLE IF NOT EXISTS totals (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS totals_user ON totals (user_id);
 
--- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm. (h is "state" in
--- hexadecimal digits, d what these are worth.)
+-- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm. (The place of a byte in d
+-- is what it is worth.)
 CREATE VIEW IF NOT EXISTS peers AS SELECT file_id, user_id, peer_id,
-    CASE WHEN h LIKE '000000000000%' THEN '' ELSE
-        (16 * instr(d, substr(h, 1, 1)) + instr(d, substr(h, 2, 1))) || '.' ||
-        (16 * instr(d, substr(h, 3, 1)) + instr(d, substr(h, 4, 1))) || '.' ||
-        (16 * instr(d, substr(h, 5, 1)) + instr(d, substr(h, 6, 1))) || '.' ||
-        (16 * instr(d, substr(h, 7, 1)) + instr(d, substr(h, 8, 1))) END AS ipv4,
-    4096 * instr(d, substr(h, 9, 1)) + 256 * instr(d, substr(h, 10, 1)) +
-        16 * instr(d, substr(h, 11, 1)) + instr(d, substr(h, 12, 1)) AS port4, time4,
+    CASE WHEN substr(state, 1, 6) = X'000000000000' THEN '' ELSE
+        instr(d, substr(state, 1, 1)) || '.' || instr(d, substr(state, 2, 1)) || '.' ||
+        instr(d, substr(state, 3, 1)) || '.' || instr(d, substr(state, 4, 1)) END AS ipv4,
+    256 * instr(d, substr(state, 5, 1)) + instr(d, substr(state, 6, 1)) AS port4, time4,
     CASE WHEN flags & 8 = 0 THEN '' ELSE lower(
-        substr(h, 13, 4) || ':' || substr(h, 17, 4) || ':' || substr(h, 21, 4) || ':' || substr(h, 25, 4) || ':' ||
-        substr(h, 29, 4) || ':' || substr(h, 33, 4) || ':' || substr(h, 37, 4) || ':' || substr(h, 41, 4)) END AS ipv6,
+        hex(substr(state, 7, 2)) || ':' || hex(substr(state, 9, 2)) || ':' || hex(substr(state, 11, 2)) || ':' ||
+        hex(substr(state, 13, 2)) || ':' || hex(substr(state, 15, 2)) || ':' || hex(substr(state, 17, 2)) || ':' ||
+        hex(substr(state, 19, 2)) || ':' || hex(substr(state, 21, 2))) END AS ipv6,
     CASE WHEN flags & 8 = 0 THEN 0 ELSE
-        4096 * instr(d, substr(h, 45, 1)) + 256 * instr(d, substr(h, 46, 1)) +
-        16 * instr(d, substr(h, 47, 1)) + instr(d, substr(h, 48, 1)) END AS port6,
+        256 * instr(d, substr(state, 23, 1)) + instr(d, substr(state, 24, 1)) END AS port6,
     time6, closed = 0 AS active, flags & 1 AS paused, (flags & 4) / 4 AS completed, uploaded, downloaded,
     uploaded + COALESCE(CAST(bonus AS INTEGER), 0) AS credited_uploaded,
     downloaded + COALESCE(CAST(substr(bonus, instr(bonus, ',') + 1) AS INTEGER), 0) AS credited_downloaded,
     `left`, flags >> 16 AS announced, seed_time, MAX(time4, time6) AS time
-    FROM (SELECT *, hex(state) AS h, '123456789ABCDEF' AS d FROM sessions);
+    FROM (SELECT *, X'0102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F202122232425262728292A2B2C2D2E2F303132333435363738393A3B3C3D3E3F404142434445464748494A4B4C4D4E4F505152535455565758595A5B5C5D5E5F606162636465666768696A6B6C6D6E6F707172737475767778797A7B7C7D7E7F808182838485868788898A8B8C8D8E8F909192939495969798999A9B9C9D9E9FA0A1A2A3A4A5A6A7A8A9AAABACADAEAFB0B1B2B3B4B5B6B7B8B9BABBBCBDBEBFC0C1C2C3C4C5C6C7C8C9CACBCCCDCECFD0D1D2D3D4D5D6D7D8D9DADBDCDDDEDFE0E1E2E3E4E5E6E7E8E9EAEBECEDEEEFF0F1F2F3F4F5F6F7F8F9FAFBFCFDFEFF' AS d FROM sessions);
 
 -- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that
 -- moved, "credited_" what of them was credited; seed_time is in seconds. ip, `left` and time are of the last announce.
