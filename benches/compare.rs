@@ -489,9 +489,13 @@ fn answers(port: u16, shape: Shape, http: bool, passkeys: bool) -> bool {
     let Some(connection) = udp::connect(port) else {
         return false;
     };
-    let mut packet = Vec::new();
-    Packets::new(shape, passkeys).write(&mut packet, connection, 0, 0);
-    udp::ask(port, &packet).is_some_and(|answer| answer.starts_with(&[0, 0, 0, 1]))
+    let (packets, mut packet) = (Packets::new(shape, passkeys), Vec::new());
+    // The second is given the first, unless the torrent is not known yet.
+    [1, 0].into_iter().any(|session| {
+        packets.write(&mut packet, connection, 0, session);
+        let answer = udp::ask(port, &packet).unwrap_or_default();
+        answer.starts_with(&[0, 0, 0, 1]) && answer.len() > 20
+    })
 }
 
 /// How many rows goat has not written.
