@@ -722,7 +722,8 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
         (each..each + TORRENTS / 10).contains(&files),
         "{files} rows of files read by two nodes"
     );
-    assert!(changes < 10 * TORRENTS, "{changes} rows of changes read");
+    // Each node numbers, follows and removes them, and reads none of them again meanwhile.
+    assert!(changes < 30 * TORRENTS, "{changes} rows of changes read");
 }
 
 /// The most bytes that a goat ever had in memory.
