@@ -21,18 +21,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Cpu, FIRST_COUNTER, Server, Shape, TempDir, ask, hex, info_hash, median, number, passkey,
-    peer_id, percentile, populate, scramble,
+    Cpu, FIRST_COUNTER, Server, Shape, TempDir, ask, hex, info_hash, median, number, passkey, peer_id, percentile,
+    populate, scramble,
 };
 use goat::metrics::{Asked, Metrics, Transport};
 use goat::protocol::Event;
 use ring::digest::{SHA256, digest};
 
-const SHAPE: Shape = Shape {
-    users: 1_000,
-    torrents: 10_000,
-    per_torrent: 100,
-};
+const SHAPE: Shape = Shape { users: 1_000, torrents: 10_000, per_torrent: 100 };
 /// Announces a second while their times are taken.
 const RATE: u64 = 2_000;
 /// base64 of "user0:key".
@@ -51,48 +47,23 @@ fn main() {
     server.wait_for_answer(metrics.as_bytes(), &dir.0.join("log"));
     println!("{rounds} rounds of {seconds} s");
 
-    println!(
-        "\n{:34} {:>10} {:>12} {:>10}",
-        "call", "a second", "CPU us each", "bytes"
-    );
-    for path in [
-        "/",
-        "/api/status",
-        "/api/files?limit=100",
-        "/api/files",
-        "/api/me",
-        "/metrics",
-    ] {
+    println!("\n{:34} {:>10} {:>12} {:>10}", "call", "a second", "CPU us each", "bytes");
+    for path in ["/", "/api/status", "/api/files?limit=100", "/api/files", "/api/me", "/metrics"] {
         let request = call(path);
-        let results: Vec<[f64; 3]> = (0..rounds)
-            .map(|_| calls(&server, &request, time))
-            .collect();
+        let results: Vec<[f64; 3]> = (0..rounds).map(|_| calls(&server, &request, time)).collect();
         let of = |at: usize| median(results.iter().map(|result| result[at]));
         println!("{:34} {:10.0} {:12.1} {:10.0}", path, of(0), of(1), of(2));
     }
 
     println!("\n{RATE} announces a second, time of each in us");
-    println!(
-        "{:34} {:>8} {:>8} {:>8} {:>8}",
-        "", "50 %", "99 %", "99.9 %", "longest"
-    );
+    println!("{:34} {:>8} {:>8} {:>8} {:>8}", "", "50 %", "99 %", "99.9 %", "longest");
     for round in 0..rounds {
         for watched in [false, true] {
             let mut times = announces(&server, time, watched, round);
             times.sort_by(f64::total_cmp);
             let of = |share: f64| percentile(&times, share);
-            let name = if watched {
-                "scraped and watched each second"
-            } else {
-                "alone"
-            };
-            println!(
-                "{name:34} {:8.0} {:8.0} {:8.0} {:8.0}",
-                of(0.5),
-                of(0.99),
-                of(0.999),
-                of(1.0)
-            );
+            let name = if watched { "scraped and watched each second" } else { "alone" };
+            println!("{name:34} {:8.0} {:8.0} {:8.0} {:8.0}", of(0.5), of(0.99), of(0.999), of(1.0));
         }
     }
     server.stop();
@@ -116,20 +87,13 @@ fn counting() {
 /// Makes the first user an administrator with a key.
 fn give_key(database: &Path) {
     let db = rusqlite::Connection::open(database).unwrap();
-    db.execute("UPDATE users SET admin = 1 WHERE id = 1", ())
-        .unwrap();
+    db.execute("UPDATE users SET admin = 1 WHERE id = 1", ()).unwrap();
     let hash = hex(digest(&SHA256, b"key").as_ref());
-    db.execute(
-        "INSERT INTO api_keys (user_id, key_hash) VALUES (1, ?)",
-        [hash],
-    )
-    .unwrap();
+    db.execute("INSERT INTO api_keys (user_id, key_hash) VALUES (1, ?)", [hash]).unwrap();
 }
 
 fn call(path: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: goat\r\nAuthorization: {AUTHORIZATION}\r\nConnection: close\r\n\r\n"
-    )
+    format!("GET {path} HTTP/1.1\r\nHost: goat\r\nAuthorization: {AUTHORIZATION}\r\nConnection: close\r\n\r\n")
 }
 
 /// Calls a second, CPU of the server for each, and bytes of an answer.
@@ -141,11 +105,7 @@ fn calls(server: &Server, request: &str, time: Duration) -> [f64; 3] {
             scope.spawn(|| {
                 while begin.elapsed() < time {
                     let answer = ask(server.port, request.as_bytes()).unwrap();
-                    assert!(
-                        answer.starts_with(b"HTTP/1.1 200"),
-                        "{}",
-                        String::from_utf8_lossy(&answer)
-                    );
+                    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
                     count.fetch_add(1, Relaxed);
                     bytes.fetch_add(answer.len() as u64, Relaxed);
                 }
@@ -154,11 +114,7 @@ fn calls(server: &Server, request: &str, time: Duration) -> [f64; 3] {
     });
     let count = count.into_inner() as f64;
     let used = Cpu::of(server.pid()).since(&before);
-    [
-        count / begin.elapsed().as_secs_f64(),
-        used.total / count,
-        bytes.into_inner() as f64 / count,
-    ]
+    [count / begin.elapsed().as_secs_f64(), used.total / count, bytes.into_inner() as f64 / count]
 }
 
 /// The times of announces in microseconds.
@@ -194,19 +150,12 @@ fn announces(server: &Server, time: Duration, watched: bool, round: u64) -> Vec<
                 break;
             }
             thread::sleep(due.saturating_sub(begin.elapsed()));
-            let request = announce(
-                scramble(n ^ round << 40) % SHAPE.sessions(),
-                FIRST_COUNTER + round * 1000 + n,
-            );
+            let request = announce(scramble(n ^ round << 40) % SHAPE.sessions(), FIRST_COUNTER + round * 1000 + n);
             let sent = Instant::now();
             stream.write_all(request.as_bytes()).unwrap();
             let size = stream.read(&mut answer).unwrap();
             times.push(sent.elapsed().as_secs_f64() * 1e6);
-            assert!(
-                answer[..size].ends_with(b"e"),
-                "{}",
-                String::from_utf8_lossy(&answer[..size])
-            );
+            assert!(answer[..size].ends_with(b"e"), "{}", String::from_utf8_lossy(&answer[..size]));
         }
         stop.store(true, Relaxed);
     });
@@ -214,10 +163,7 @@ fn announces(server: &Server, time: Duration, watched: bool, round: u64) -> Vec<
 }
 
 fn announce(session: u64, counter: u64) -> String {
-    let escaped: String = info_hash(SHAPE.torrent(session))
-        .iter()
-        .map(|byte| format!("%{byte:02X}"))
-        .collect();
+    let escaped: String = info_hash(SHAPE.torrent(session)).iter().map(|byte| format!("%{byte:02X}")).collect();
     format!(
         "GET /{}/announce?info_hash={escaped}&peer_id={}&port={}&uploaded={counter}&downloaded={FIRST_COUNTER}&left={} HTTP/1.1\r\nHost: goat\r\nUser-Agent: qBittorrent/4.6.0\r\n\r\n",
         passkey(SHAPE.user(session)),

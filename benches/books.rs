@@ -62,8 +62,7 @@ struct Bench {
 impl Bench {
     /// Fills a database with sessions, as they come from announces, and starts anew on it. Says what that takes.
     fn new(database: &Database, dir: &TempDir, size: Size) -> Bench {
-        let settings =
-            json!({ "DB": database.config(), "SlowDown": 0, "Clients": 100 }).to_string();
+        let settings = json!({ "DB": database.config(), "SlowDown": 0, "Clients": 100 }).to_string();
         let config = || config::parse(&dir.0.join("config.json"), &settings).unwrap();
         drop(Store::open(&config()).unwrap());
         fill(database, size);
@@ -89,10 +88,7 @@ impl Bench {
     }
 
     fn load(config: config::Config, size: Size) -> Bench {
-        let user = |i: u64| Admitted {
-            user: User::new(i as u32 + 1, "", 0, false).into(),
-            refusal: None,
-        };
+        let user = |i: u64| Admitted { user: User::new(i as u32 + 1, "", 0, false).into(), refusal: None };
         Bench {
             tracker: Arc::new(Tracker::load(config).unwrap()),
             size,
@@ -115,12 +111,7 @@ impl Bench {
             left: session % 2,
             ..common::announce(session % self.size.torrents, user, peer_id, event)
         };
-        let Tracker {
-            config,
-            swarms,
-            clock,
-            ..
-        } = &*self.tracker;
+        let Tracker { config, swarms, clock, .. } = &*self.tracker;
         let user = &self.users[user as usize];
         announce(config, swarms, user, &a, clock.now(), &mut self.buffers).unwrap();
     }
@@ -176,17 +167,13 @@ fn fill(database: &Database, size: Size) {
         let row = |i| format!("({}, 'user{i}', '{}')", i + 1, common::passkey(i));
         let rows: Vec<String> = (from..size.users.min(from + 1_000)).map(row).collect();
         let rows = rows.join(", ");
-        database.sql(&format!(
-            "INSERT INTO users (id, username, passkey) VALUES {rows}"
-        ));
+        database.sql(&format!("INSERT INTO users (id, username, passkey) VALUES {rows}"));
     }
     for from in (0..size.torrents).step_by(1_000) {
         let row = |i| format!("({}, '{}', 1)", i + 1, hash(i));
         let rows: Vec<String> = (from..size.torrents.min(from + 1_000)).map(row).collect();
         let rows = rows.join(", ");
-        database.sql(&format!(
-            "INSERT INTO files (id, info_hash, verified) VALUES {rows}"
-        ));
+        database.sql(&format!("INSERT INTO files (id, info_hash, verified) VALUES {rows}"));
     }
 }
 
@@ -215,18 +202,9 @@ fn measure(name: &str, database: &Database, server: Option<u32>, size: Size) {
     let mut bench = Bench::new(database, &dir, size);
     println!(
         "{:>13} {:>14} {:>9} {:>9} {:>9} {:>12} {:>12} {:>9}",
-        "announces/s",
-        "books, CPU us",
-        "server",
-        "p50 us",
-        "p99 us",
-        "p50 without",
-        "p99 without",
-        "behind"
+        "announces/s", "books, CPU us", "server", "p50 us", "p99 us", "p50 without", "p99 without", "behind"
     );
-    let rates = argument("--rate").map_or(vec![1_000, 10_000, 50_000], |rate| {
-        vec![rate.parse().unwrap()]
-    });
+    let rates = argument("--rate").map_or(vec![1_000, 10_000, 50_000], |rate| vec![rate.parse().unwrap()]);
     for rate in rates {
         let announces = (rate * seconds) as f64;
         let (without, own_without, _) = used(server, || bench.steadily(rate, seconds, false));
@@ -267,12 +245,7 @@ fn measure(name: &str, database: &Database, server: Option<u32>, size: Size) {
 /// What a record takes on its way into the journal.
 fn journal() {
     let (database, dir) = (Database::sqlite(), TempDir::new("journal"));
-    let size = Size {
-        users: 100,
-        active: 100,
-        torrents: 100,
-        sessions: 10_000,
-    };
+    let size = Size { users: 100, active: 100, torrents: 100, sessions: 10_000 };
     let mut bench = Bench::new(&database, &dir, size);
     for round in [1, 16, 32] {
         let mut spent = Duration::ZERO;

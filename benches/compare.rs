@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 use common::http::{self, Requests};
 use common::udp::{self, Packets};
 use common::{
-    Answers, Check, Cpu, Order, Server, Shape, TempDir, argument, ask, free_port, hex, info_hash,
-    median, megabytes, number, passkey, percentile, rss,
+    Answers, Check, Cpu, Order, Server, Shape, TempDir, argument, ask, free_port, hex, info_hash, median, megabytes,
+    number, passkey, percentile, rss,
 };
 use fixtures::Database;
 
@@ -98,11 +98,7 @@ fn main() {
             mode => http::floor(ANSWER, mode == "kept", port),
         };
     }
-    let shape = Shape {
-        users: 1_000,
-        torrents: number("--torrents", 10_000),
-        per_torrent: 100,
-    };
+    let shape = Shape { users: 1_000, torrents: number("--torrents", 10_000), per_torrent: 100 };
     let (seconds, rounds) = (number("--seconds", 20), number("--rounds", 3));
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("?");
@@ -151,9 +147,7 @@ fn start(folder: &Path, shape: Shape) -> Vec<Contender> {
             None => println!("{name}: not there"),
         }
     };
-    add("sqlite", &|dir| {
-        Some(goat("goat, SQLite", Database::sqlite(), dir, shape))
-    });
+    add("sqlite", &|dir| Some(goat("goat, SQLite", Database::sqlite(), dir, shape)));
     add("mariadb", &|dir| {
         let database = mariadb()?;
         Some(goat("goat, MariaDB", database, dir, shape))
@@ -198,11 +192,9 @@ fn goat(name: &str, database: Database, dir: &Path, shape: Shape) -> Contender {
     insert("users (id, username, passkey)", shape.users, &|user| {
         format!("({}, 'user{user}', '{}')", user + 1, passkey(user))
     });
-    insert(
-        "files (id, info_hash, verified)",
-        shape.torrents,
-        &|torrent| format!("({}, '{}', 1)", torrent + 1, hex(&info_hash(torrent))),
-    );
+    insert("files (id, info_hash, verified)", shape.torrents, &|torrent| {
+        format!("({}, '{}', 1)", torrent + 1, hex(&info_hash(torrent)))
+    });
     let mut contender = Contender::new(name, server, shape, &log);
     (contender.goat, contender.database) = (true, Some(database));
     contender.memory[0] = empty;
@@ -278,10 +270,7 @@ fn floor(mode: &str, dir: &Path) -> Contender {
         database: None,
         goat: false,
         memory,
-        order: Order {
-            sessions: 100,
-            made: 0,
-        },
+        order: Order { sessions: 100, made: 0 },
         announced: 0,
         lost: 0,
         wrong: 0,
@@ -295,9 +284,7 @@ impl Contender {
         let passkeys = server.wait_for(log, |port| {
             // Over UDP one without passkeys does not mind them, so HTTP tells more.
             let ways = [(true, true), (true, false), (false, true), (false, false)];
-            let asked = |(http, passkeys): (bool, bool)| {
-                answers(port, shape, http, passkeys).then_some(passkeys)
-            };
+            let asked = |(http, passkeys): (bool, bool)| answers(port, shape, http, passkeys).then_some(passkeys);
             ways.into_iter().find_map(asked)
         });
         let memory = [rss(server.pid()); 2];
@@ -309,10 +296,7 @@ impl Contender {
             database: None,
             goat: false,
             memory,
-            order: Order {
-                sessions: shape.sessions(),
-                made: 0,
-            },
+            order: Order { sessions: shape.sessions(), made: 0 },
             announced: 1,
             lost: 0,
             wrong: 0,
@@ -320,36 +304,17 @@ impl Contender {
         };
         let there = |contender: &mut Contender, mode| match mode {
             Mode::Udp | Mode::Connects if udp::connect(contender.server.port).is_none() => false,
-            Mode::Kept | Mode::Each
-                if TcpStream::connect(("127.0.0.1", contender.server.port)).is_err() =>
-            {
-                false
-            }
-            mode => {
-                contender
-                    .run(shape, mode, Check::Any, Duration::from_secs(5), 100)
-                    .wrong
-                    == 0
-            }
+            Mode::Kept | Mode::Each if TcpStream::connect(("127.0.0.1", contender.server.port)).is_err() => false,
+            mode => contender.run(shape, mode, Check::Any, Duration::from_secs(5), 100).wrong == 0,
         };
         let modes = contender.modes.clone();
-        contender.modes = modes
-            .into_iter()
-            .filter(|mode| there(&mut contender, *mode))
-            .collect();
+        contender.modes = modes.into_iter().filter(|mode| there(&mut contender, *mode)).collect();
         assert!(!contender.modes.is_empty(), "{name} answers in no way");
         contender
     }
 
     /// Announces until some time has passed or a number was answered.
-    fn run(
-        &mut self,
-        shape: Shape,
-        mode: Mode,
-        check: Check,
-        time: Duration,
-        count: u64,
-    ) -> Answers {
+    fn run(&mut self, shape: Shape, mode: Mode, check: Check, time: Duration, count: u64) -> Answers {
         let (port, end) = (self.server.port, Instant::now() + time);
         let keep = mode == Mode::Kept;
         let answers = match mode {
@@ -441,10 +406,7 @@ impl Contender {
             return;
         }
         // Of others it is not known how long they wait: they are done when they have used next to nothing for a while.
-        let used = || {
-            Cpu::of(self.server.pid()).total
-                + self.database_pid().map_or(0.0, |pid| Cpu::of(pid).total)
-        };
+        let used = || Cpu::of(self.server.pid()).total + self.database_pid().map_or(0.0, |pid| Cpu::of(pid).total);
         loop {
             let before = used();
             thread::sleep(Duration::from_secs(11));
@@ -469,10 +431,7 @@ impl Contender {
                 true => "",
                 false => "!!! ",
             };
-            println!(
-                "{loud}{}: {} announces answered, {written} written",
-                self.name, self.announced
-            );
+            println!("{loud}{}: {} announces answered, {written} written", self.name, self.announced);
         }
     }
 }
@@ -480,9 +439,7 @@ impl Contender {
 /// Whether a server answers the announce of a session with peers, over HTTP or UDP.
 fn answers(port: u16, shape: Shape, http: bool, passkeys: bool) -> bool {
     if http {
-        let request = Requests::new(shape, port, false, passkeys)
-            .build(0)
-            .to_vec();
+        let request = Requests::new(shape, port, false, passkeys).build(0).to_vec();
         let answer = ask(port, &request).unwrap_or_default();
         return answer.windows(7).any(|part| part == b"5:peers");
     }
@@ -516,24 +473,13 @@ fn print_table(contenders: &[Contender]) {
     for (mode, title) in MODES {
         println!("| **{title}** | | | | | | | | |");
         let first = median(contenders[0].of(mode, Round::cpu).into_iter());
-        for contender in contenders
-            .iter()
-            .filter(|contender| contender.modes.contains(&mode))
-        {
+        for contender in contenders.iter().filter(|contender| contender.modes.contains(&mode)) {
             let mut cpu = contender.of(mode, Round::cpu);
             cpu.sort_by(f64::total_cmp);
-            let median_of =
-                |value: fn(&Round) -> f64| median(contender.of(mode, value).into_iter());
-            let (main, database) = (
-                median_of(|round| round.main),
-                median_of(|round| round.database),
-            );
+            let median_of = |value: fn(&Round) -> f64| median(contender.of(mode, value).into_iter());
+            let (main, database) = (median_of(|round| round.main), median_of(|round| round.database));
             let shown = |there: bool, value: f64| {
-                if there {
-                    format!("{value:.1}")
-                } else {
-                    String::new()
-                }
+                if there { format!("{value:.1}") } else { String::new() }
             };
             let all = median(cpu.iter().copied());
             println!(
@@ -543,11 +489,7 @@ fn print_table(contenders: &[Contender]) {
                 cpu[cpu.len() - 1],
                 shown(contender.goat, main),
                 shown(database > 0.0, database),
-                if contenders[0].goat {
-                    format!("{:.2}", all / first)
-                } else {
-                    String::new()
-                },
+                if contenders[0].goat { format!("{:.2}", all / first) } else { String::new() },
                 median_of(|round| round.per_second),
                 median_of(|round| round.p99),
                 contender.wrong,
@@ -558,13 +500,7 @@ fn print_table(contenders: &[Contender]) {
 
 fn print_memory(contenders: &[Contender], shape: Shape) {
     println!("\n| | MiB empty | bytes a peer |\n|---|---|---|");
-    for Contender {
-        name,
-        memory: [empty, full],
-        order,
-        ..
-    } in contenders
-    {
+    for Contender { name, memory: [empty, full], order, .. } in contenders {
         if order.sessions == shape.sessions() {
             let each = full.saturating_sub(*empty) / shape.sessions();
             println!("| {name} | {:.1} | {each} |", megabytes(*empty));

@@ -35,11 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-const SHAPE: Shape = Shape {
-    users: 1_000,
-    torrents: 1_000,
-    per_torrent: 100,
-};
+const SHAPE: Shape = Shape { users: 1_000, torrents: 1_000, per_torrent: 100 };
 const THREADS: usize = 2;
 const CONNECTIONS: usize = 25;
 const NAME: &str = "tracker.example.org";
@@ -85,10 +81,7 @@ struct Round {
 fn main() {
     let (seconds, rounds) = (number("--seconds", 4), number("--rounds", 3));
     let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!(
-        "load average before: {}; figures of a busy machine are too high",
-        busy.split(' ').next().unwrap_or("?")
-    );
+    println!("load average before: {}; figures of a busy machine are too high", busy.split(' ').next().unwrap_or("?"));
     let dir = TempDir::new("https");
     make_certificate(&dir.0);
     common::populate(&dir.0.join("goat.db"), Some(SHAPE));
@@ -108,10 +101,7 @@ fn main() {
         }));
     }
     let settings = Settings::new(&dir.0);
-    println!(
-        "{rounds} rounds of {seconds} s, TLS {}",
-        settings.version_name
-    );
+    println!("{rounds} rounds of {seconds} s, TLS {}", settings.version_name);
     for _ in 0..rounds {
         for contender in &mut contenders {
             // Each begins with a second that does not count, when everything is warm.
@@ -181,9 +171,7 @@ impl Contender<'_> {
 
 fn print_table(contenders: &[Contender]) {
     println!("\n                                         CPU us an announce");
-    println!(
-        "                                 req/s     all    goat   nginx   books   p50 us   p99 us"
-    );
+    println!("                                 req/s     all    goat   nginx   books   p50 us   p99 us");
     for c in contenders {
         println!(
             "{:<13} {:<15} {:>8.0} {:>7.1} {:>7.1} {:>7.1} {:>7.1} {:>8.0} {:>8.0}",
@@ -215,23 +203,14 @@ fn print_table(contenders: &[Contender]) {
     };
     for mode in [Mode::Full, Mode::Resumed, Mode::Keep] {
         if let (Some(goat), Some(both)) = (find("goat", mode), find("nginx + goat", mode)) {
-            let goal = if mode == Mode::Full {
-                " (goal: less than 1)"
-            } else {
-                ""
-            };
+            let goal = if mode == Mode::Full { " (goal: less than 1)" } else { "" };
             let ratio = goat.cpu() / both.cpu();
-            println!(
-                "CPU, {}: goat / nginx + goat = {ratio:.2}{goal}",
-                mode.name()
-            );
+            println!("CPU, {}: goat / nginx + goat = {ratio:.2}{goal}", mode.name());
         }
     }
     if let Some(goat) = find("goat", Mode::Keep) {
         let (all, answers) = (goat.cpu(), goat.cpu() - goat.books());
-        println!(
-            "CPU, keep-alive: {all:.1} us, without the books {answers:.1} us (goal: at most 25)"
-        );
+        println!("CPU, keep-alive: {all:.1} us, without the books {answers:.1} us (goal: at most 25)");
     }
 }
 
@@ -264,10 +243,7 @@ fn start_goat(dir: &Path) -> (Server, u16) {
         }}"#
     );
     fs::write(dir.join("config.json"), config).unwrap();
-    let (mut command, log) = (
-        Command::new(env!("CARGO_BIN_EXE_goat")),
-        dir.join("goat.log"),
-    );
+    let (mut command, log) = (Command::new(env!("CARGO_BIN_EXE_goat")), dir.join("goat.log"));
     let command = command.arg("--config").arg(dir.join("config.json"));
     let mut server = Server::start(command, port, &log);
     server.wait_for(&log, |_| TcpStream::connect(("127.0.0.1", tls_port)).ok());
@@ -304,9 +280,7 @@ fn start_nginx(dir: &Path, goat: u16) -> Option<Server> {
         temporary.concat()
     );
     fs::write(dir.join("nginx.conf"), config).unwrap();
-    let program = ["/usr/sbin/nginx", "/usr/bin/nginx"]
-        .into_iter()
-        .find(|program| Path::new(program).exists());
+    let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|program| Path::new(program).exists());
     let Some(program) = program else {
         println!("nginx: not installed");
         return None;
@@ -405,11 +379,7 @@ impl Generator<'_> {
                 Mode::Resumed => Resumption::in_memory_sessions(8),
                 _ => Resumption::disabled(),
             };
-            Slot {
-                client: Arc::new(client),
-                open: None,
-                sent: Instant::now(),
-            }
+            Slot { client: Arc::new(client), open: None, sent: Instant::now() }
         };
         let mut generator = Generator {
             settings,
@@ -446,9 +416,7 @@ impl Generator<'_> {
                 let connection = ClientConnection::new(slot.client.clone(), name.clone()).unwrap();
                 let socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
                 socket.set_nodelay(true).unwrap();
-                socket
-                    .set_read_timeout(Some(Duration::from_secs(5)))
-                    .unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 let (connection, socket) = slot.open.insert((connection, socket));
                 let _ = connection.write_tls(socket);
             }
@@ -460,8 +428,7 @@ impl Generator<'_> {
             while connection.is_handshaking() {
                 let sent = !connection.wants_write() || connection.write_tls(socket).is_ok();
                 // What cannot be read shows when the answer is missing.
-                let read =
-                    connection.is_handshaking() && matches!(connection.read_tls(socket), Ok(1..));
+                let read = connection.is_handshaking() && matches!(connection.read_tls(socket), Ok(1..));
                 if !sent || !read || connection.process_new_packets().is_err() {
                     break;
                 }
@@ -479,10 +446,7 @@ impl Generator<'_> {
             } else {
                 if self.failures == 0 {
                     let text = String::from_utf8_lossy(&answer);
-                    println!(
-                        "!!! a wrong answer ({:?}): {text:?}",
-                        connection.handshake_kind()
-                    );
+                    println!("!!! a wrong answer ({:?}): {text:?}", connection.handshake_kind());
                 }
                 self.failures += 1;
             }
@@ -526,9 +490,7 @@ fn check(answer: &[u8]) -> bool {
     let Some(length) = find(head, b"\r\nContent-Length: ") else {
         return false;
     };
-    let digits = head[length + 18..]
-        .iter()
-        .take_while(|b| b.is_ascii_digit());
+    let digits = head[length + 18..].iter().take_while(|b| b.is_ascii_digit());
     let length = digits.fold(0, |n, b| n * 10 + usize::from(b - b'0'));
     body.len() == length
         && head.starts_with(b"HTTP/1.1 200 ")

@@ -9,11 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const LARGE: Shape = Shape {
-    users: 100_000,
-    torrents: 1_000_000,
-    per_torrent: 1,
-};
+const LARGE: Shape = Shape { users: 100_000, torrents: 1_000_000, per_torrent: 1 };
 
 fn main() {
     println!("{:.1} MB with an empty database", megabytes(idle_rss()));

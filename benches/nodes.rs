@@ -47,10 +47,7 @@ fn hash(torrent: u64) -> InfoHash {
 }
 
 fn microseconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_micros() as u64
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
 /// Microseconds of CPU that a process has used.
@@ -71,13 +68,7 @@ struct Node {
 impl Node {
     fn new(tracker: Arc<Tracker>, number: u64) -> Node {
         let (rng, buffers) = (Rng::new(number), Buffers::new(Rng::new(2)));
-        Node {
-            tracker,
-            number,
-            rng,
-            buffers,
-            rounds: 0,
-        }
+        Node { tracker, number, rng, buffers, rounds: 0 }
     }
 
     fn announce(&mut self, torrent: u64, user: u64, peer_id: [u8; 20], left: u64, event: Event) {
@@ -89,18 +80,8 @@ impl Node {
             left,
             ..common::announce(torrent, user, peer_id, event)
         };
-        let Tracker {
-            config,
-            swarms,
-            clock,
-            access,
-            journal,
-            ..
-        } = &*self.tracker;
-        let who = Admitted {
-            user: access.by_id(user as u32 + 1).unwrap(),
-            refusal: None,
-        };
+        let Tracker { config, swarms, clock, access, journal, .. } = &*self.tracker;
+        let who = Admitted { user: access.by_id(user as u32 + 1).unwrap(), refusal: None };
         announce(config, swarms, &who, &a, clock.now(), &mut self.buffers).unwrap();
         if self.rounds.is_multiple_of(ROUND) || torrent == PROBE {
             journal.write(&mut self.buffers.records);
@@ -132,10 +113,7 @@ impl Node {
     fn look(&self, known: &mut HashSet<PeerId>, late: &mut Vec<f64>) {
         let now = microseconds();
         let shard = self.tracker.swarms.shard(&hash(PROBE));
-        let swarm = shard
-            .torrents
-            .get(&hash(PROBE))
-            .and_then(|torrent| torrent.swarm.as_deref());
+        let swarm = shard.torrents.get(&hash(PROBE)).and_then(|torrent| torrent.swarm.as_deref());
         for (session, _) in swarm.into_iter().flat_map(|swarm| swarm.iter()) {
             if known.insert(session.peer_id) {
                 let came = u64::from_be_bytes(session.peer_id.0[12..].try_into().unwrap());
@@ -146,12 +124,8 @@ impl Node {
 }
 
 fn node(file: &str) {
-    let (number, rate, seconds, sessions) = (
-        number("--node", 0),
-        number("--rate", 5_000),
-        number("--seconds", 30),
-        number("--sessions", 100_000),
-    );
+    let (number, rate, seconds, sessions) =
+        (number("--node", 0), number("--rate", 5_000), number("--seconds", 30), number("--sessions", 100_000));
     let config = config::load(file.as_ref()).unwrap();
     let shared = config.redis.is_some();
     let tracker = Arc::new(Tracker::load(config).unwrap());
@@ -182,12 +156,7 @@ fn node(file: &str) {
     }
     let used = cpu(std::process::id()) - before;
     late.sort_by(f64::total_cmp);
-    println!(
-        "{} {} {}",
-        used / done as f64,
-        percentile(&late, 0.5),
-        percentile(&late, 0.99)
-    );
+    println!("{} {} {}", used / done as f64, percentile(&late, 0.5), percentile(&late, 0.99));
     stop.send(()).unwrap();
     link.into_iter().for_each(Link::stop);
     keeping.join().unwrap().finish().unwrap();
@@ -236,15 +205,7 @@ fn main() {
     let rate = number("--rate", 5_000);
     println!(
         "{:>5} {:>6} {:>16} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "nodes",
-        "Redis",
-        "CPU us/announce",
-        "Redis",
-        "MariaDB",
-        "Redis MB",
-        "seen p50",
-        "p99 s",
-        "deadlocks"
+        "nodes", "Redis", "CPU us/announce", "Redis", "MariaDB", "Redis MB", "seen p50", "p99 s", "deadlocks"
     );
     let most = number("--nodes", 3);
     let worlds = [(1, false), (1, true), (2, true), (3, true)];
@@ -254,61 +215,36 @@ fn main() {
         let dir = TempDir::new("nodes");
         let file = |node: u64| dir.0.join(format!("{node}.json"));
         for node in 0..nodes {
-            let url = if shared {
-                json!(redis.url())
-            } else {
-                json!(false)
-            };
+            let url = if shared { json!(redis.url()) } else { json!(false) };
             let settings = json!({ "DB": database.config(), "SlowDown": 0, "Clients": 1_000_000, "Redis": url });
             std::fs::write(file(node), settings.to_string()).unwrap();
             std::fs::write(file(node).with_extension("secret"), "0f".repeat(32)).unwrap();
         }
         drop(goat::store::Store::open(&config::load(&file(0)).unwrap()).unwrap());
         fill(&database);
-        let id =
-            std::fs::read_to_string(database.sql("SELECT @@pid_file").concat().concat()).unwrap();
+        let id = std::fs::read_to_string(database.sql("SELECT @@pid_file").concat().concat()).unwrap();
         let servers = [redis.id(), id.trim().parse().unwrap()];
         let before = servers.map(cpu);
         let start = |node: u64| {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args([
-                "--config",
-                file(node).to_str().unwrap(),
-                "--node",
-                &node.to_string(),
-            ]);
+            command.args(["--config", file(node).to_str().unwrap(), "--node", &node.to_string()]);
             for name in ["--rate", "--seconds", "--sessions"] {
                 if let Some(value) = argument(name) {
                     command.args([name, &value]);
                 }
             }
-            command
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap()
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
         };
         let children: Vec<_> = (0..nodes).map(start).collect();
-        let outputs = children
-            .into_iter()
-            .map(|child| child.wait_with_output().unwrap().stdout);
+        let outputs = children.into_iter().map(|child| child.wait_with_output().unwrap().stdout);
         let results: Vec<Vec<f64>> = outputs
-            .map(|out| {
-                String::from_utf8(out)
-                    .unwrap()
-                    .split_whitespace()
-                    .map(|n| n.parse().unwrap())
-                    .collect()
-            })
+            .map(|out| String::from_utf8(out).unwrap().split_whitespace().map(|n| n.parse().unwrap()).collect())
             .collect();
-        let announces =
-            (nodes * (rate * number("--seconds", 30) + number("--sessions", 100_000) / 4)) as f64;
+        let announces = (nodes * (rate * number("--seconds", 30) + number("--sessions", 100_000) / 4)) as f64;
         let servers = [0, 1].map(|i| (cpu(servers[i]) - before[i]) / announces);
         let mean = results.iter().map(|result| result[0]).sum::<f64>() / nodes as f64;
         let late = results.last().unwrap();
-        let deadlocks = database
-            .sql("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
-            .concat();
+        let deadlocks = database.sql("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").concat();
         println!(
             "{nodes:>5} {:>6} {mean:>16.2} {:>9.2} {:>9.2} {:>9.0} {:>9.2} {:>9.2} {:>9}",
             if shared { "yes" } else { "no" },
@@ -324,20 +260,10 @@ fn main() {
 
 /// Makes users and torrents.
 fn fill(database: &Database) {
-    let users: Vec<String> = (0..USERS)
-        .map(|i| format!("({}, 'user{i}', '{}')", i + 1, common::passkey(i)))
-        .collect();
-    database.sql(&format!(
-        "INSERT INTO users (id, username, passkey) VALUES {}",
-        users.join(", ")
-    ));
+    let users: Vec<String> = (0..USERS).map(|i| format!("({}, 'user{i}', '{}')", i + 1, common::passkey(i))).collect();
+    database.sql(&format!("INSERT INTO users (id, username, passkey) VALUES {}", users.join(", ")));
     for from in (0..TORRENTS).step_by(1_000) {
-        let rows: Vec<String> = (from..from + 1_000)
-            .map(|i| format!("({}, '{}', 1)", i + 1, hash(i)))
-            .collect();
-        database.sql(&format!(
-            "INSERT INTO files (id, info_hash, verified) VALUES {}",
-            rows.join(", ")
-        ));
+        let rows: Vec<String> = (from..from + 1_000).map(|i| format!("({}, '{}', 1)", i + 1, hash(i))).collect();
+        database.sql(&format!("INSERT INTO files (id, info_hash, verified) VALUES {}", rows.join(", ")));
     }
 }

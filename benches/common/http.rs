@@ -64,11 +64,7 @@ impl Requests {
         out.extend_from_slice(b"&downloaded=");
         digits(out, counter, 13);
         out.extend_from_slice(b"&left=");
-        digits(
-            out,
-            shape.left(session),
-            if shape.left(session) == 0 { 1 } else { 9 },
-        );
+        digits(out, shape.left(session), if shape.left(session) == 0 { 1 } else { 9 });
         out.extend_from_slice(self.end.as_bytes());
         out
     }
@@ -104,31 +100,13 @@ struct Slot {
 impl Generator {
     pub fn new(port: u16, keep: bool, check: Check) -> Generator {
         // SAFETY: no pointers; zero is a valid sockaddr_in.
-        let (epoll, mut address) = unsafe {
-            (
-                libc::epoll_create1(0),
-                std::mem::zeroed::<libc::sockaddr_in>(),
-            )
-        };
+        let (epoll, mut address) = unsafe { (libc::epoll_create1(0), std::mem::zeroed::<libc::sockaddr_in>()) };
         address.sin_family = libc::AF_INET as u16;
         address.sin_port = port.to_be();
         address.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
-        let slot = |_| Slot {
-            socket: -1,
-            session: 0,
-            sent: Instant::now(),
-            buffer: Box::new([0; 4096]),
-            filled: 0,
-        };
+        let slot = |_| Slot { socket: -1, session: 0, sent: Instant::now(), buffer: Box::new([0; 4096]), filled: 0 };
         let slots = (0..IN_FLIGHT).map(slot).collect();
-        Generator {
-            epoll,
-            address,
-            keep,
-            check,
-            slots,
-            answers: Answers::default(),
-        }
+        Generator { epoll, address, keep, check, slots, answers: Answers::default() }
     }
 
     /// Until `end`, or until `count` requests were sent; then waits for the answers under way.
@@ -143,9 +121,7 @@ impl Generator {
         let mut events = [unsafe { std::mem::zeroed::<libc::epoll_event>() }; IN_FLIGHT];
         while under_way > 0 {
             // SAFETY: the array has room for that many.
-            let ready = unsafe {
-                libc::epoll_wait(self.epoll, events.as_mut_ptr(), IN_FLIGHT as i32, 5_000)
-            };
+            let ready = unsafe { libc::epoll_wait(self.epoll, events.as_mut_ptr(), IN_FLIGHT as i32, 5_000) };
             if ready <= 0 {
                 // Nothing for five seconds: what is under way will not come.
                 self.answers.wrong += under_way;
@@ -188,29 +164,14 @@ impl Generator {
             if slot.socket < 0 {
                 slot.socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
                 // A connect over loopback is done when it returns, unless the server's queue is full.
-                let (address, size) = (
-                    &raw const self.address,
-                    size_of::<libc::sockaddr_in>() as u32,
-                );
-                assert_eq!(
-                    libc::connect(slot.socket, address.cast(), size),
-                    0,
-                    "{}",
-                    io::Error::last_os_error()
-                );
-                let mut event = libc::epoll_event {
-                    events: (libc::EPOLLIN | libc::EPOLLRDHUP) as u32,
-                    u64: slot_number,
-                };
+                let (address, size) = (&raw const self.address, size_of::<libc::sockaddr_in>() as u32);
+                assert_eq!(libc::connect(slot.socket, address.cast(), size), 0, "{}", io::Error::last_os_error());
+                let mut event =
+                    libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLRDHUP) as u32, u64: slot_number };
                 libc::epoll_ctl(self.epoll, libc::EPOLL_CTL_ADD, slot.socket, &mut event);
             }
             // What cannot be sent is not answered, and so is counted.
-            libc::send(
-                slot.socket,
-                request.as_ptr().cast(),
-                request.len(),
-                libc::MSG_NOSIGNAL,
-            );
+            libc::send(slot.socket, request.as_ptr().cast(), request.len(), libc::MSG_NOSIGNAL);
         }
     }
 
@@ -220,17 +181,8 @@ impl Generator {
         let slot = &mut self.slots[slot];
         let free = &mut slot.buffer[slot.filled..];
         // SAFETY: the kernel writes into `free` only.
-        let read = unsafe {
-            libc::recv(
-                slot.socket,
-                free.as_mut_ptr().cast(),
-                free.len(),
-                libc::MSG_DONTWAIT,
-            )
-        };
-        let ended = ended
-            || read == 0
-            || read < 0 && io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock;
+        let read = unsafe { libc::recv(slot.socket, free.as_mut_ptr().cast(), free.len(), libc::MSG_DONTWAIT) };
+        let ended = ended || read == 0 || read < 0 && io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock;
         slot.filled += read.max(0) as usize;
         match check(&slot.buffer[..slot.filled], &self.check, slot.session) {
             Some(good) if ended || self.keep => Some(good),
@@ -289,14 +241,7 @@ fn number(text: &[u8]) -> Option<usize> {
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     // SAFETY: both slices are live; the result is null or within `text`.
-    let at = unsafe {
-        libc::memmem(
-            text.as_ptr().cast(),
-            text.len(),
-            what.as_ptr().cast(),
-            what.len(),
-        )
-    };
+    let at = unsafe { libc::memmem(text.as_ptr().cast(), text.len(), what.as_ptr().cast(), what.len()) };
     (!at.is_null()).then(|| at as usize - text.as_ptr() as usize)
 }
 
@@ -315,25 +260,13 @@ pub fn floor(size: usize, keep: bool, port: u16) {
     let mut respond = |socket| unsafe {
         let read = libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), 0);
         if read > 0 {
-            libc::send(
-                socket,
-                answer.as_ptr().cast(),
-                answer.len(),
-                libc::MSG_NOSIGNAL,
-            );
+            libc::send(socket, answer.as_ptr().cast(), answer.len(), libc::MSG_NOSIGNAL);
         }
         if read <= 0 || !keep {
             libc::close(socket);
         }
     };
-    let accept = || unsafe {
-        libc::accept4(
-            listener,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            libc::SOCK_CLOEXEC,
-        )
-    };
+    let accept = || unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
     if !keep {
         loop {
             respond(accept());
@@ -341,10 +274,7 @@ pub fn floor(size: usize, keep: bool, port: u16) {
     }
     let epoll = unsafe { libc::epoll_create1(0) };
     let watch = |socket| {
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
-            u64: socket as u64,
-        };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: socket as u64 };
         unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &mut event) };
     };
     watch(listener);

@@ -27,10 +27,7 @@ pub fn argument(name: &str) -> Option<String> {
 }
 
 pub fn number(name: &str, default: u64) -> u64 {
-    argument(name).map_or(default, |v| {
-        v.parse()
-            .unwrap_or_else(|_| panic!("{name} needs a number, not {v}"))
-    })
+    argument(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} needs a number, not {v}")))
 }
 
 /// A directory that goes when the bench ends.
@@ -103,12 +100,7 @@ pub fn info_hash(torrent: u64) -> [u8; 20] {
 }
 
 pub fn passkey(user: u64) -> String {
-    format!(
-        "{:016x}{:016x}{:08x}",
-        scramble(user ^ 0xaa55),
-        scramble(user ^ 0x55aa),
-        user
-    )
+    format!("{:016x}{:016x}{:08x}", scramble(user ^ 0xaa55), scramble(user ^ 0x55aa), user)
 }
 
 /// What one of a member's clients announces of a torrent over IPv4, and wants 50 peers for.
@@ -123,12 +115,7 @@ pub fn announce(torrent: u64, user: u64, peer_id: [u8; 20], event: Event) -> Ann
         left: 0,
         event,
         udp: false,
-        want: Want {
-            count: 50,
-            v4: true,
-            v6: false,
-            list: false,
-        },
+        want: Want { count: 50, v4: true, v6: false, list: false },
     }
 }
 
@@ -209,8 +196,7 @@ pub struct Answers {
 
 impl Answers {
     pub fn good(&mut self, time: Duration, announced: bool) {
-        self.times
-            .push(time.as_nanos().try_into().unwrap_or(u32::MAX));
+        self.times.push(time.as_nanos().try_into().unwrap_or(u32::MAX));
         self.announced += u64::from(announced);
     }
 
@@ -230,32 +216,21 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn populate(path: &Path, shape: Option<Shape>) {
     let mut db = rusqlite::Connection::open(path).unwrap();
     // Nobody mourns this file if the machine dies meanwhile.
-    db.execute_batch(
-        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -262144;",
-    )
-    .unwrap();
-    db.execute_batch(include_str!("../../res/sqlite/schema.sql"))
-        .unwrap();
-    db.execute_batch(include_str!("../../res/sqlite/clients.sql"))
-        .unwrap();
+    db.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -262144;").unwrap();
+    db.execute_batch(include_str!("../../res/sqlite/schema.sql")).unwrap();
+    db.execute_batch(include_str!("../../res/sqlite/clients.sql")).unwrap();
     let Some(shape) = shape else { return };
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
     let rows = db.transaction().unwrap();
     {
-        let mut user = rows
-            .prepare("INSERT INTO users (id, username, passkey) VALUES (?, ?, ?)")
-            .unwrap();
+        let mut user = rows.prepare("INSERT INTO users (id, username, passkey) VALUES (?, ?, ?)").unwrap();
         for id in 0..shape.users {
             // Nobody has id 0.
-            user.execute((id as i64 + 1, format!("user{id}"), passkey(id)))
-                .unwrap();
+            user.execute((id as i64 + 1, format!("user{id}"), passkey(id))).unwrap();
         }
-        let mut file = rows
-            .prepare("INSERT INTO files (id, info_hash, name, verified) VALUES (?, ?, ?, 1)")
-            .unwrap();
+        let mut file = rows.prepare("INSERT INTO files (id, info_hash, name, verified) VALUES (?, ?, ?, 1)").unwrap();
         for id in 0..shape.torrents {
-            file.execute((id as i64 + 1, hex(&info_hash(id)), format!("torrent {id}")))
-                .unwrap();
+            file.execute((id as i64 + 1, hex(&info_hash(id)), format!("torrent {id}"))).unwrap();
         }
         let mut peer = rows
             .prepare(
@@ -264,14 +239,10 @@ pub fn populate(path: &Path, shape: Option<Shape>) {
                  VALUES (?1, ?2, ?3, 0, ?5, ?6, ?6, ?7, 0, ?8, 0, ?4)",
             )
             .unwrap();
-        let mut total = rows
-            .prepare("INSERT OR IGNORE INTO totals VALUES (?1, ?2, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)")
-            .unwrap();
+        let mut total =
+            rows.prepare("INSERT OR IGNORE INTO totals VALUES (?1, ?2, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)").unwrap();
         for session in 0..shape.sessions() {
-            let (file, user) = (
-                shape.torrent(session) as i64 + 1,
-                shape.user(session) as i64 + 1,
-            );
+            let (file, user) = (shape.torrent(session) as i64 + 1, shape.user(session) as i64 + 1);
             let (left, counter) = (shape.left(session) as i64, FIRST_COUNTER as i64);
             // Came over IPv4 and TCP; who has everything has had it from the start.
             let flags = 65536 + 16 + if left == 0 { 2 } else { 0 };
@@ -319,10 +290,7 @@ impl Server {
     /// What the server prints goes to `log`.
     pub fn start(command: &mut Command, port: u16, log: &Path) -> Server {
         let output = File::create(log).unwrap();
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output);
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         // SAFETY: prctl is async-signal-safe. The server ends if the bench is killed.
         unsafe {
             command.pre_exec(|| {
@@ -330,9 +298,7 @@ impl Server {
                 Ok(())
             })
         };
-        let child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Server { child, port }
     }
 
@@ -354,11 +320,7 @@ impl Server {
         );
         fs::write(dir.join("config.json"), config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
-        Server::start(
-            command.arg("--config").arg(dir.join("config.json")),
-            port,
-            &dir.join("log"),
-        )
+        Server::start(command.arg("--config").arg(dir.join("config.json")), port, &dir.join("log"))
     }
 
     pub fn pid(&self) -> u32 {
@@ -380,13 +342,8 @@ impl Server {
             if let Some(done) = attempt(self.port) {
                 return done;
             }
-            if self.child.try_wait().unwrap().is_some()
-                || begin.elapsed() > Duration::from_secs(120)
-            {
-                panic!(
-                    "the server does not answer: {}",
-                    fs::read_to_string(log).unwrap_or_default()
-                );
+            if self.child.try_wait().unwrap().is_some() || begin.elapsed() > Duration::from_secs(120) {
+                panic!("the server does not answer: {}", fs::read_to_string(log).unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -397,8 +354,7 @@ impl Server {
         let begin = Instant::now();
         // SAFETY: our own child, not waited for yet.
         unsafe { libc::kill(self.pid() as i32, libc::SIGTERM) };
-        while self.child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(30)
-        {
+        while self.child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(30) {
             std::thread::sleep(Duration::from_millis(5));
         }
         begin.elapsed()
@@ -453,12 +409,7 @@ impl Cpu {
         }
         // The second field, the name, may hold spaces but ends with the last parenthesis.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         (cpu.user, cpu.system) = (fields[11].parse().unwrap(), fields[12].parse().unwrap());
         cpu
     }
@@ -467,22 +418,12 @@ impl Cpu {
         let (user, system) = (self.user - earlier.user, self.system - earlier.system);
         let total = self.total - earlier.total;
         let tick = total / (user + system).max(1.0);
-        Cpu {
-            total,
-            main: self.main - earlier.main,
-            user: user * tick,
-            system: system * tick,
-        }
+        Cpu { total, main: self.main - earlier.main, user: user * tick, system: system * tick }
     }
 
     /// Of this use, what each of `count` requests caused.
     pub fn each(&self, count: f64) -> Cpu {
-        Cpu {
-            total: self.total / count,
-            main: self.main / count,
-            user: self.user / count,
-            system: self.system / count,
-        }
+        Cpu { total: self.total / count, main: self.main / count, user: self.user / count, system: self.system / count }
     }
 }
 
@@ -490,12 +431,7 @@ impl Cpu {
 pub fn rss(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<u64>()
-        .unwrap()
-        * 1024
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 pub fn megabytes(bytes: u64) -> f64 {
@@ -505,10 +441,7 @@ pub fn megabytes(bytes: u64) -> f64 {
 /// The value that `share` (0 to 1) of the sorted values do not exceed.
 pub fn percentile<T: Copy + Default>(sorted: &[T], share: f64) -> T {
     let last = sorted.len().saturating_sub(1);
-    sorted
-        .get((last as f64 * share).round() as usize)
-        .copied()
-        .unwrap_or_default()
+    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
 }
 
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -202,23 +202,20 @@ impl Generator {
     /// Sends the packets of some slots. What cannot be sent is not answered, and so is counted.
     fn send(&mut self, slots: &[usize]) {
         let packet = |&slot: &usize| &self.slots[slot].packet;
-        let parts = slots.iter().map(packet).map(|packet| libc::iovec {
-            iov_base: packet.as_ptr().cast_mut().cast(),
-            iov_len: packet.len(),
-        });
+        let parts = slots
+            .iter()
+            .map(packet)
+            .map(|packet| libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() });
         let (socket, mut parts) = (self.socket.as_raw_fd(), parts.collect::<Vec<_>>());
         // SAFETY: the pointers are to as many messages as are said, whose bytes are only read.
-        each_a_message(&mut parts, |m, count| unsafe {
-            libc::sendmmsg(socket, m, count, 0)
-        });
+        each_a_message(&mut parts, |m, count| unsafe { libc::sendmmsg(socket, m, count, 0) });
     }
 
     /// Receives what is there, one datagram into each buffer, and returns their sizes.
     fn receive(&mut self, buffers: &mut [[u8; 2048]]) -> Vec<usize> {
-        let parts = buffers.iter_mut().map(|buffer| libc::iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: buffer.len(),
-        });
+        let parts = buffers
+            .iter_mut()
+            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() });
         let (socket, mut parts) = (self.socket.as_raw_fd(), parts.collect::<Vec<_>>());
         // SAFETY: the pointers are to as many messages as are said, with a buffer each.
         each_a_message(&mut parts, |m, count| unsafe {
@@ -253,12 +250,7 @@ impl Generator {
         slot.transaction.take_if(|t| *t == transaction)?;
         let good = match slot.connects {
             true => action == 0 && answer.len() == 16,
-            false => {
-                action == 1
-                    && answer
-                        .get(20..)
-                        .is_some_and(|peers| self.check.holds(slot.session, peers))
-            }
+            false => action == 1 && answer.get(20..).is_some_and(|peers| self.check.holds(slot.session, peers)),
         };
         if good {
             if slot.connects {
@@ -274,10 +266,7 @@ impl Generator {
 
 /// Makes a message of each part, calls a function that sends or receives them, and returns the sizes of
 /// those that were.
-fn each_a_message(
-    parts: &mut [libc::iovec],
-    call: impl Fn(*mut libc::mmsghdr, u32) -> i32,
-) -> Vec<usize> {
+fn each_a_message(parts: &mut [libc::iovec], call: impl Fn(*mut libc::mmsghdr, u32) -> i32) -> Vec<usize> {
     // SAFETY: zero is a valid mmsghdr, of a message with neither address nor parts.
     let mut messages = [unsafe { std::mem::zeroed::<libc::mmsghdr>() }; UNDER_WAY];
     for (message, part) in messages.iter_mut().zip(&mut *parts) {
@@ -286,9 +275,7 @@ fn each_a_message(
     let done = call(messages.as_mut_ptr(), parts.len() as u32);
     // Less than none is an error: that nothing is there, or the news that nobody listens.
     let done = &messages[..done.max(0) as usize];
-    done.iter()
-        .map(|message| message.msg_len as usize)
-        .collect()
+    done.iter().map(|message| message.msg_len as usize).collect()
 }
 
 // ---------------------------------------------------------------------------------------------

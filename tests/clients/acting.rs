@@ -41,9 +41,7 @@ fn members_set_a_password_and_take_new_keys_by_themselves() {
     browser.wait_for_text("#dialog", "The old one is of no use any more");
     let passkey = browser.text("#secrets code");
     browser.press("Done");
-    wait_until("the old passkey to be refused", || {
-        announce.refusal(&goat) == "Invalid passkey"
-    });
+    wait_until("the old passkey to be refused", || announce.refusal(&goat) == "Invalid passkey");
     announce.passkey = Some(passkey.clone());
     announce.accepted(&goat);
     browser.click("#reveal");
@@ -67,10 +65,7 @@ fn members_set_a_password_and_take_new_keys_by_themselves() {
     browser.wait_for_text("#account", "You sign in with your API key");
     // Without a right to invite there is no button for it.
     browser.wait_for_text("#invites", "You have no invitations");
-    assert_eq!(
-        browser.run("return document.querySelector('#invites button')"),
-        Value::Null
-    );
+    assert_eq!(browser.run("return document.querySelector('#invites button')"), Value::Null);
     browser.click("#out");
     for old in [&berta.api_key, password, "another password"] {
         browser.sign_in("berta", old);
@@ -92,15 +87,9 @@ fn an_administrator_manages_members_and_torrents() {
     browser.wait_for_text("#members", "berta");
     // Found by a part of the name.
     browser.write("#member-words", "BERT");
-    wait_until("one member", || {
-        browser.run("return document.querySelectorAll('#members tbody tr').length") == 1
-    });
-    let column = |column: &str| {
-        database.sql(&format!(
-            "SELECT {column} FROM users WHERE username = 'berta'"
-        ))[0][0]
-            .clone()
-    };
+    wait_until("one member", || browser.run("return document.querySelectorAll('#members tbody tr').length") == 1);
+    let column =
+        |column: &str| database.sql(&format!("SELECT {column} FROM users WHERE username = 'berta'"))[0][0].clone();
     let before: u64 = column("uploaded").parse().unwrap();
     let set = |what: &str, field: &str, value: &str, said: &str| {
         browser.press("Manage berta");
@@ -116,10 +105,7 @@ fn an_administrator_manages_members_and_torrents() {
     assert_eq!(column("uploaded"), expected);
     set("Invitations", "count", "2", "berta may invite 2");
     set("Ban", "reason", "Ratio", "berta is banned");
-    assert_eq!(
-        (column("banned"), column("ban_reason")),
-        ("1".into(), "Ratio".into())
-    );
+    assert_eq!((column("banned"), column("ban_reason")), ("1".into(), "Ratio".into()));
     browser.press("Manage berta");
     browser.press("Unban");
     browser.wait_for_text("#said", "berta is a member again");
@@ -158,17 +144,13 @@ fn an_administrator_manages_members_and_torrents() {
     browser.write("#ask-reason", "A newer one is there");
     browser.press("Revoke approval");
     browser.wait_for_text("#torrent .notice", "A newer one is there");
-    let row =
-        "SELECT name, verified, download_percent, upload_percent, refusal FROM files WHERE id = 1";
+    let row = "SELECT name, verified, download_percent, upload_percent, refusal FROM files WHERE id = 1";
     let expected = [["Debian 13 <i>", "0", "0", "200", "A newer one is there"]];
     assert_eq!(database.sql(row), expected);
     browser.press("Remove Debian 13 <i>");
     browser.press("Remove");
     browser.wait_for_text("#results", "Big Buck Bunny");
-    assert_eq!(
-        database.number("SELECT count(*) FROM files WHERE id = 1"),
-        0
-    );
+    assert_eq!(database.number("SELECT count(*) FROM files WHERE id = 1"), 0);
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
@@ -200,12 +182,7 @@ fn what_awaits_approval_is_judged_by_buttons_and_the_lists_say_where_they_end() 
     browser.press("Deny $(exit 9)+%00");
     browser.wait_for_text("#said", "$(exit 9)+%00 is denied");
     let judged = "SELECT client, approved FROM whitelist WHERE client IN ('--all', '-x', '--it''s 1&b=2', '$(exit 9)+%00') AND suggested <= 0 ORDER BY client";
-    let expected = [
-        ["$(exit 9)+%00", "0"],
-        ["--all", "1"],
-        ["--it's 1&b=2", "1"],
-        ["-x", "1"],
-    ];
+    let expected = [["$(exit 9)+%00", "0"], ["--all", "1"], ["--it's 1&b=2", "1"], ["-x", "1"]];
     assert_eq!(database.sql(judged), expected);
     browser.press(&format!("Refuse {:040x}", 1));
     browser.write("#ask-reason", "Nobody knows it");

@@ -6,9 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{
-    Folder, Goat, PATIENCE, Process, free_port, installed, skip, wait_for, wait_until,
-};
+use crate::common::{Folder, Goat, PATIENCE, Process, free_port, installed, skip, wait_for, wait_until};
 use serde_json::{Value, json};
 
 /// One command to the driver, which keeps connections open whatever it is asked for.
@@ -17,10 +15,7 @@ fn webdriver(address: SocketAddr, method: &str, path: &str, body: &Value) -> io:
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}"
-    )?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}")?;
     let mut stream = BufReader::new(stream);
     let (mut line, mut length) = (String::new(), 0);
     while stream.read_line(&mut line)? > 2 {
@@ -59,9 +54,7 @@ impl Browser {
         }
         let (folder, port) = (Folder::new(), free_port());
         let mut command = Command::new("chromedriver");
-        command
-            .arg(format!("--port={port}"))
-            .env("HOME", folder.path());
+        command.arg(format!("--port={port}")).env("HOME", folder.path());
         let driver = Process::start("chromedriver", &mut command, folder.join("log"));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let arguments = [
@@ -84,19 +77,10 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": { "args": arguments },
         } } });
-        let made = wait_for("chromedriver", || {
-            webdriver(address, "POST", "/session", &wanted).ok()
-        });
+        let made = wait_for("chromedriver", || webdriver(address, "POST", "/session", &wanted).ok());
         let session = made["value"]["sessionId"].as_str();
-        let session = session
-            .unwrap_or_else(|| panic!("no session: {made}"))
-            .into();
-        let browser = Browser {
-            driver,
-            address,
-            session,
-            folder,
-        };
+        let session = session.unwrap_or_else(|| panic!("no session: {made}")).into();
+        let browser = Browser { driver, address, session, folder };
         let downloads = browser.folder.join("downloads").display().to_string();
         let behavior = json!({ "behavior": "allow", "downloadPath": downloads });
         browser.cdp("Browser.setDownloadBehavior", behavior);
@@ -117,10 +101,7 @@ impl Browser {
     }
 
     pub fn cdp(&self, command: &str, parameters: Value) -> Value {
-        self.post(
-            "goog/cdp/execute",
-            json!({ "cmd": command, "params": parameters }),
-        )
+        self.post("goog/cdp/execute", json!({ "cmd": command, "params": parameters }))
     }
 
     pub fn open(&self, goat: &Goat) {
@@ -159,7 +140,9 @@ impl Browser {
 
     /// What has the focus, as a screen reader calls it.
     pub fn focused(&self) -> Value {
-        self.run("const e = document.activeElement; return e.ariaLabel || (e.matches('a, button') ? e.textContent : e.id)")
+        self.run(
+            "const e = document.activeElement; return e.ariaLabel || (e.matches('a, button') ? e.textContent : e.id)",
+        )
     }
 
     /// Presses keys, one after the other.
@@ -187,32 +170,16 @@ impl Browser {
 
     /// By how many pixels the page is wider than the screen.
     pub fn overflow(&self) -> Value {
-        self.run(
-            "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
-        )
+        self.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     }
 
     pub fn element(&self, selector: &str) -> String {
-        let found = self.post(
-            "element",
-            json!({ "using": "css selector", "value": selector }),
-        );
-        found
-            .as_object()
-            .unwrap()
-            .values()
-            .next()
-            .unwrap()
-            .as_str()
-            .unwrap()
-            .into()
+        let found = self.post("element", json!({ "using": "css selector", "value": selector }));
+        found.as_object().unwrap().values().next().unwrap().as_str().unwrap().into()
     }
 
     pub fn click(&self, selector: &str) {
-        self.post(
-            &format!("element/{}/click", self.element(selector)),
-            json!({}),
-        );
+        self.post(&format!("element/{}/click", self.element(selector)), json!({}));
     }
 
     /// Types as a person does.
@@ -234,18 +201,13 @@ impl Browser {
     }
 
     pub fn wait_for_text(&self, selector: &str, wanted: &str) {
-        wait_until(&format!("{wanted:?} in {selector}"), || {
-            self.text(selector).contains(wanted)
-        });
+        wait_until(&format!("{wanted:?} in {selector}"), || self.text(selector).contains(wanted));
     }
 
     /// Light or dark, and the size of the window in CSS pixels.
     pub fn look(&self, scheme: &str, width: u32, height: u32) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        self.cdp(
-            "Emulation.setEmulatedMedia",
-            json!({ "features": features }),
-        );
+        self.cdp("Emulation.setEmulatedMedia", json!({ "features": features }));
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
         self.cdp("Emulation.setDeviceMetricsOverride", size);
     }
@@ -255,27 +217,16 @@ impl Browser {
         let Some(folder) = std::env::var_os("GOAT_SCREENSHOTS") else {
             return;
         };
-        let size = self.run("const e = document.documentElement; return [e.clientWidth, Math.min(e.scrollHeight, 1700)]");
+        let size =
+            self.run("const e = document.documentElement; return [e.clientWidth, Math.min(e.scrollHeight, 1700)]");
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
-        let shot = self.cdp(
-            "Page.captureScreenshot",
-            json!({ "captureBeyondViewport": true, "clip": clip }),
-        );
+        let shot = self.cdp("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "clip": clip }));
         let encoded = shot["data"].as_str().unwrap();
         let file = Path::new(&folder).join(name).with_extension("png");
         let mut base64 = Command::new("base64");
-        let mut child = base64
-            .arg("-d")
-            .stdin(Stdio::piped())
-            .stdout(std::fs::File::create(file).unwrap())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(encoded.as_bytes())
-            .unwrap();
+        let mut child =
+            base64.arg("-d").stdin(Stdio::piped()).stdout(std::fs::File::create(file).unwrap()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(encoded.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
 
@@ -291,8 +242,7 @@ impl Browser {
 
     /// The accessibility rules that the page breaks, by axe-core; None if it is not installed.
     pub fn accessibility(&self, test: &str) -> Option<Vec<String>> {
-        let file =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe/node_modules/axe-core/axe.min.js");
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe/node_modules/axe-core/axe.min.js");
         let Ok(axe) = std::fs::read_to_string(&file) else {
             skip(test, "no axe-core: tests/run installs it");
             return None;

@@ -11,16 +11,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{
-    Database, Folder, Goat, Host, Lab, Process, User, faketime, http_get, http_post, installed,
-    skip, tidy, wait_for, wait_until,
+    Database, Folder, Goat, Host, Lab, Process, User, faketime, http_get, http_post, installed, skip, tidy, wait_for,
+    wait_until,
 };
 use serde_json::{Value, json};
 
 #[test]
 fn clients_share_files_and_the_books_agree_with_them_on_sqlite() {
-    in_lab("clients on SQLite", |lab| {
-        share_in_a_ring(lab, &Database::sqlite())
-    });
+    in_lab("clients on SQLite", |lab| share_in_a_ring(lab, &Database::sqlite()));
 }
 
 #[test]
@@ -51,9 +49,7 @@ fn a_client_with_an_unknown_passkey_gets_no_peers() {
         let passkey = "0123456789".repeat(4);
         let torrent = file.torrent("unknown", &url(&goat, HUB, &passkey));
         let mut stranger = Client::start(lab.host(), Kind::Libtorrent, &torrent, None);
-        wait_until("goat to refuse", || {
-            stranger.process.output().contains("Invalid passkey")
-        });
+        wait_until("goat to refuse", || stranger.process.output().contains("Invalid passkey"));
 
         let totals = stranger.stop_sharing();
         assert_eq!((totals.downloaded, totals.left), (0, SIZE));
@@ -74,11 +70,7 @@ fn a_client_that_counts_for_each_url_is_credited_once() {
         // The same tracker behind another path, and at another address.
         let others = [format!("{HUB}:{port}/"), format!("{OTHER_HUB}:{port}")];
         let files = others.each_ref().map(|_| File::new(&goat));
-        let join = |kind, seeds| {
-            files
-                .each_ref()
-                .map(|file| Member::join(lab, &goat, kind, file, seeds))
-        };
+        let join = |kind, seeds| files.each_ref().map(|file| Member::join(lab, &goat, kind, file, seeds));
 
         let seeders = join(Kind::SlowLibtorrent, true);
         wait_until("the seeders", || database.number(SEEDERS) == 2);
@@ -108,11 +100,7 @@ fn a_client_that_counts_for_each_url_is_credited_once() {
         });
 
         for member in &members {
-            let Totals {
-                uploaded,
-                downloaded,
-                ..
-            } = member.totals;
+            let Totals { uploaded, downloaded, .. } = member.totals;
             assert!(uploaded >= SIZE && downloaded >= SIZE, "{member:?}");
         }
         for report in seeders.iter().chain(&leechers).chain(&members) {
@@ -217,17 +205,10 @@ fn clients_that_pause_in_the_midst_of_a_file_are_credited_what_they_moved() {
 
             for member in members {
                 let report = member.leave(&database);
-                let Totals {
-                    uploaded,
-                    downloaded,
-                    ..
-                } = report.totals;
+                let Totals { uploaded, downloaded, .. } = report.totals;
                 let (up, down) = credited(&database, &report.user);
                 assert!(uploaded + downloaded >= SIZE, "{report:?}");
-                assert!(
-                    up <= uploaded && down <= downloaded,
-                    "{report:?}: {up} {down}"
-                );
+                assert!(up <= uploaded && down <= downloaded, "{report:?}: {up} {down}");
                 if whole {
                     check_credit(&database, &report);
                 }
@@ -249,12 +230,7 @@ impl TimedGoat {
     fn start(test: &str, database: &Database, settings: Value) -> Option<TimedGoat> {
         let library = faketime(test)?;
         let goat = Goat::start(database, settings);
-        Some(TimedGoat {
-            goat,
-            library,
-            ahead: 0,
-            id: None,
-        })
+        Some(TimedGoat { goat, library, ahead: 0, id: None })
     }
 
     /// Lets so many seconds pass, while goat is away for a moment.
@@ -293,9 +269,7 @@ fn announces_that_come_late_over_a_slow_address_family_are_credited_once() {
             // It has been heard over IPv6, but what it says last comes late there.
             wait_until("an answer over IPv6", || {
                 let output = leecher.client.process.output();
-                let mut answers = output
-                    .lines()
-                    .filter(|line| line.starts_with("tracker_reply"));
+                let mut answers = output.lines().filter(|line| line.starts_with("tracker_reply"));
                 answers.any(|line| line.contains("[[fd00::"))
             });
             reports.push(leecher.leave(database));
@@ -332,9 +306,7 @@ fn a_client_that_has_left_is_not_brought_back_by_its_slow_address_family() {
         };
         // It leaves before it was heard over IPv6 at all. libtorrent does not say goodbye there then.
         let mut hasty = join(&goat.goat, true);
-        wait_until("a start over each", || {
-            words(&hasty, "tracker_announce") == 2
-        });
+        wait_until("a start over each", || words(&hasty, "tracker_announce") == 2);
         hasty.client.stop_sharing();
         // It leaves, comes back and leaves again, before the first goodbye is heard over IPv6.
         let mut restless = join(&goat.goat, true);
@@ -407,17 +379,11 @@ fn both_hashes_of_a_hybrid_torrent_are_welcome() {
         let witness = Member::join(lab, &goat, Kind::Libtorrent, &file, true);
         let said = |what: &str| {
             let output = witness.client.process.output();
-            let mut lines = output
-                .lines()
-                .filter(|line| !line.starts_with("tracker_announce"));
+            let mut lines = output.lines().filter(|line| !line.starts_with("tracker_announce"));
             lines.any(|line| line.starts_with("tracker_") && line.contains(what))
         };
         wait_until("an answer for each hash", || said(" v1 ") && said(" v2 "));
-        assert!(
-            !said("tracker_error"),
-            "{}",
-            witness.client.process.output()
-        );
+        assert!(!said("tracker_error"), "{}", witness.client.process.output());
         witness.leave(&database);
         // Nor was anybody else.
         let admin = goat.json(&["user", "add", "operator", "--admin"]);
@@ -447,11 +413,7 @@ struct SlowPath {
 impl SlowPath {
     fn open(at: SocketAddr, goat: SocketAddr) -> SlowPath {
         let listener = TcpListener::bind(at).unwrap();
-        let path = SlowPath {
-            at,
-            closed: Arc::default(),
-            under_way: Arc::default(),
-        };
+        let path = SlowPath { at, closed: Arc::default(), under_way: Arc::default() };
         let (closed, under_way) = (path.closed.clone(), path.under_way.clone());
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -506,11 +468,7 @@ pub fn in_lab(test: &str, body: impl FnOnce(&Lab) + Send) {
         return skip(test, &format!("no {program}"));
     }
     let mut python = Command::new(PYTHON);
-    if !python
-        .args(["-c", "import libtorrent"])
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    if !python.args(["-c", "import libtorrent"]).status().is_ok_and(|status| status.success()) {
         return skip(test, "no libtorrent for Python");
     }
     Lab::run(test, body);
@@ -519,21 +477,15 @@ pub fn in_lab(test: &str, body: impl FnOnce(&Lab) + Send) {
 /// Every client once as the seeder and once as the leecher of a file.
 fn share_in_a_ring(lab: &Lab, database: &Database) {
     let goat = start_goat(database);
-    let ring = [
-        (Kind::Aria2, Kind::Transmission),
-        (Kind::Transmission, Kind::Libtorrent),
-        (Kind::Libtorrent, Kind::Aria2),
-    ];
+    let ring =
+        [(Kind::Aria2, Kind::Transmission), (Kind::Transmission, Kind::Libtorrent), (Kind::Libtorrent, Kind::Aria2)];
     let files: Vec<File> = ring.iter().map(|_| File::new(&goat)).collect();
     let pairs = || files.iter().zip(ring);
 
-    let seeders: Vec<Member> = pairs()
-        .map(|(file, (kind, _))| Member::join(lab, &goat, kind, file, true))
-        .collect();
+    let seeders: Vec<Member> = pairs().map(|(file, (kind, _))| Member::join(lab, &goat, kind, file, true)).collect();
     wait_until("the seeders", || database.number(SEEDERS) == 3);
-    let mut leechers: Vec<Member> = pairs()
-        .map(|(file, (_, kind))| Member::join(lab, &goat, kind, file, false))
-        .collect();
+    let mut leechers: Vec<Member> =
+        pairs().map(|(file, (_, kind))| Member::join(lab, &goat, kind, file, false)).collect();
     for leecher in &mut leechers {
         leecher.wait_until_complete();
     }
@@ -573,30 +525,15 @@ fn check_books(database: &Database, file: &File, seeder: &Report, leecher: &Repo
     let snatches = database.number(&format!("SELECT completed FROM files WHERE id = {id}"));
     assert_eq!(snatches, 1);
 
-    let expected = |Report {
-                        user,
-                        address,
-                        totals,
-                    }: &Report,
-                    completed: u8| {
-        let Totals {
-            uploaded,
-            downloaded,
-            left,
-        } = totals;
-        format!(
-            "{} {address} 0 {completed} {uploaded} {downloaded} {left}",
-            user.id
-        )
+    let expected = |Report { user, address, totals }: &Report, completed: u8| {
+        let Totals { uploaded, downloaded, left } = totals;
+        format!("{} {address} 0 {completed} {uploaded} {downloaded} {left}", user.id)
     };
     let mut both = [expected(seeder, 0), expected(leecher, 1)];
     both.sort();
     for (table, address) in [("files_users", "ip"), ("peers", "ipv4")] {
-        let columns =
-            format!("user_id, {address}, active, completed, uploaded, downloaded, `left`");
-        let rows = database.sql(&format!(
-            "SELECT {columns} FROM {table} WHERE file_id = {id}"
-        ));
+        let columns = format!("user_id, {address}, active, completed, uploaded, downloaded, `left`");
+        let rows = database.sql(&format!("SELECT {columns} FROM {table} WHERE file_id = {id}"));
         let mut rows: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
         rows.sort();
         assert_eq!(rows, both, "{table}");
@@ -624,10 +561,7 @@ pub fn credited(database: &Database, user: &User) -> (u64, u64) {
 
 /// Waits until the books hold so many announces of a member.
 fn wait_for_announces(database: &Database, user: &User, count: i64) {
-    let sql = format!(
-        "SELECT coalesce(sum(announced), 0) FROM files_users WHERE user_id = {}",
-        user.id
-    );
+    let sql = format!("SELECT coalesce(sum(announced), 0) FROM files_users WHERE user_id = {}", user.id);
     let what = format!("{count} announces of {}", user.name);
     wait_until(&what, || database.number(&sql) >= count);
 }
@@ -682,12 +616,7 @@ impl File {
     fn register(goat: &Goat, hybrid: bool) -> File {
         let folder = Folder::new();
         let content = random_file(&folder);
-        let mut file = File {
-            folder,
-            content,
-            id: 0,
-            hybrid,
-        };
+        let mut file = File { folder, content, id: 0, hybrid };
         file.id = goat.add_torrent(file.torrent("registered", "http://tracker/announce"));
         file
     }
@@ -702,11 +631,7 @@ impl File {
         let mut command;
         if self.hybrid {
             command = Command::new(PYTHON);
-            command.arg(script("lt_torrent.py")).args([
-                &self.path(),
-                Path::new(announce),
-                &torrent,
-            ]);
+            command.arg(script("lt_torrent.py")).args([&self.path(), Path::new(announce), &torrent]);
         } else {
             command = Command::new("mktorrent");
             command
@@ -741,25 +666,14 @@ impl Member {
     }
 
     /// Joins from a host that knows the hub by this name.
-    fn join_from(
-        host: Host,
-        goat: &Goat,
-        hub: &str,
-        kind: Kind,
-        file: &File,
-        seeds: bool,
-    ) -> Member {
+    fn join_from(host: Host, goat: &Goat, hub: &str, kind: Kind, file: &File, seeds: bool) -> Member {
         let role = if seeds { "seeder" } else { "leecher" };
         let number = host.address.octets()[3];
         let user = goat.add_user(&format!("{role}-{kind:?}-{number}"));
         let torrent = file.torrent(&user.passkey, &url(goat, hub, &user.passkey));
         let content = seeds.then(|| file.path());
         let client = Client::start(host, kind, &torrent, content.as_deref());
-        Member {
-            user,
-            client,
-            content: file.content.clone(),
-        }
+        Member { user, client, content: file.content.clone() }
     }
 
     fn wait_until_complete(&mut self) {
@@ -780,23 +694,16 @@ impl Member {
     /// Waits until the books have it as here, or as gone.
     fn wait_until_active(&self, database: &Database, active: bool) {
         // No row at all is neither: a client may come and go before the books are written.
-        let sql = format!(
-            "SELECT DISTINCT active FROM peers WHERE user_id = {}",
-            self.user.id
-        );
+        let sql = format!("SELECT DISTINCT active FROM peers WHERE user_id = {}", self.user.id);
         let what = if active { "return" } else { "goodbye" };
         let expected = [[u8::from(active).to_string()]];
-        wait_until(&format!("the {what} of {}", self.user.name), || {
-            database.sql(&sql) == expected
-        });
+        wait_until(&format!("the {what} of {}", self.user.name), || database.sql(&sql) == expected);
     }
 
     /// Gives Transmission another announce URL of the tracker, at this address.
     fn add_url(&self, tracker: &str) {
         let url = format!("http://{tracker}/{}/announce", self.user.passkey);
-        let added = self
-            .client
-            .transmission("torrent-set", json!({ "trackerAdd": [url] }));
+        let added = self.client.transmission("torrent-set", json!({ "trackerAdd": [url] }));
         assert!(added.is_some(), "{} takes no {url}", self.user.name);
     }
 
@@ -811,9 +718,7 @@ impl Member {
             let mut ours = ours.filter(|row| row["url"].as_str().unwrap().starts_with("http"));
             let row = ours.next().unwrap();
             // Since version 5.1 it shows what it is told for each hash.
-            let each = row["endpoints"]
-                .as_array()
-                .map_or(vec![row], |endpoints| endpoints.iter().collect());
+            let each = row["endpoints"].as_array().map_or(vec![row], |endpoints| endpoints.iter().collect());
             for one in &each {
                 assert_eq!(one["msg"], "", "{row}");
             }
@@ -825,16 +730,8 @@ impl Member {
         let totals = self.client.stop_sharing();
         self.wait_until_active(database, false);
         let copy = std::fs::read(self.client.folder.join("random.bin")).unwrap();
-        assert!(
-            copy == self.content,
-            "{} has other bytes than the seeder",
-            self.user.name
-        );
-        Report {
-            user: self.user,
-            address: self.client.host.address.to_string(),
-            totals,
-        }
+        assert!(copy == self.content, "{} has other bytes than the seeder", self.user.name);
+        Report { user: self.user, address: self.client.host.address.to_string(), totals }
     }
 }
 
@@ -887,23 +784,11 @@ impl Client {
             Kind::QBittorrent => qbittorrent(&host, torrent, &folder),
         };
         command.env("HOME", folder.path());
-        let process = Process::start(
-            &format!("{kind:?}"),
-            &mut command,
-            folder.join("client.log"),
-        );
+        let process = Process::start(&format!("{kind:?}"), &mut command, folder.join("client.log"));
         let brought = if content.is_some() { SIZE } else { 0 };
-        let client = Client {
-            kind,
-            brought,
-            process,
-            host,
-            folder,
-        };
+        let client = Client { kind, brought, process, host, folder };
         if let Kind::Transmission = kind {
-            wait_for("Transmission", || {
-                client.transmission("torrent-add", json!({ "filename": torrent }))
-            });
+            wait_for("Transmission", || client.transmission("torrent-add", json!({ "filename": torrent })));
         }
         client
     }
@@ -925,13 +810,8 @@ impl Client {
             Kind::Transmission => {
                 let fields = ["uploadedEver", "downloadedEver", "leftUntilDone"];
                 let answer = self.transmission("torrent-get", json!({ "fields": fields }))?;
-                let [uploaded, downloaded, left] =
-                    fields.map(|field| answer["torrents"][0][field].as_u64());
-                Some(Totals {
-                    uploaded: uploaded?,
-                    downloaded: downloaded?,
-                    left: left?,
-                })
+                let [uploaded, downloaded, left] = fields.map(|field| answer["torrents"][0][field].as_u64());
+                Some(Totals { uploaded: uploaded?, downloaded: downloaded?, left: left? })
             }
             Kind::Libtorrent | Kind::SlowLibtorrent => {
                 let status = self.libtorrent()?;
@@ -964,9 +844,7 @@ impl Client {
                 let totals = self.totals(); // it forgets them when it pauses
                 self.aria2("pause").and(totals)
             }
-            Kind::Transmission => self
-                .transmission("torrent-stop", json!({}))
-                .and_then(|_| self.totals()),
+            Kind::Transmission => self.transmission("torrent-stop", json!({})).and_then(|_| self.totals()),
             Kind::Libtorrent | Kind::SlowLibtorrent => {
                 self.process.terminate();
                 self.totals()
@@ -982,8 +860,7 @@ impl Client {
     /// Calls a method of aria2 on the only download.
     fn aria2(&self, method: &str) -> Option<Value> {
         let method = format!("aria2.{method}");
-        let call =
-            json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [GID] }).to_string();
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [GID] }).to_string();
         let address = SocketAddr::from((self.host.address, 6800));
         let (status, _, body) = http_post(address, "/jsonrpc", &[], call.as_bytes()).ok()?;
         assert_eq!(status, 200, "aria2: {}", String::from_utf8_lossy(&body));
@@ -1000,10 +877,7 @@ impl Client {
             Kind::Libtorrent | Kind::SlowLibtorrent => {
                 let signal = [libc::SIGUSR2, libc::SIGUSR1][usize::from(paused)];
                 self.process.signal(signal);
-                wait_until("libtorrent to obey", || {
-                    self.libtorrent()
-                        .is_some_and(|status| status["paused"] == paused)
-                });
+                wait_until("libtorrent to obey", || self.libtorrent().is_some_and(|status| status["paused"] == paused));
             }
             Kind::Aria2 | Kind::QBittorrent => panic!("{:?} goes on otherwise", self.kind),
         }
@@ -1041,10 +915,7 @@ impl Client {
     fn pause_qbittorrent(&self) {
         // Version 5 has another word for it.
         let obeys = |word: &&str| self.qbittorrent(word, Some("hashes=all")).is_some();
-        assert!(
-            ["pause", "stop"].iter().any(obeys),
-            "qBittorrent does not pause"
-        );
+        assert!(["pause", "stop"].iter().any(obeys), "qBittorrent does not pause");
         wait_until("qBittorrent to pause", || {
             self.ask_qbittorrent("info").is_some_and(|torrents| {
                 let state = torrents[0]["state"].as_str().unwrap_or_default();
@@ -1057,9 +928,7 @@ impl Client {
     fn transmission(&self, method: &str, arguments: Value) -> Option<Value> {
         let address = SocketAddr::from((self.host.address, 9091));
         let call = json!({ "method": method, "arguments": arguments }).to_string();
-        let post = |headers: &[(&str, &str)]| {
-            http_post(address, "/transmission/rpc", headers, call.as_bytes()).ok()
-        };
+        let post = |headers: &[(&str, &str)]| http_post(address, "/transmission/rpc", headers, call.as_bytes()).ok();
         // It wants to be told a number that it names when it refuses.
         const SESSION: &str = "x-transmission-session-id";
         let (_, headers, _) = post(&[])?;
@@ -1083,9 +952,7 @@ fn aria2(host: &Host, torrent: &Path, folder: &Folder) -> Command {
         --enable-rpc --rpc-listen-all --rpc-listen-port=6800 \
         --show-console-readout=false --console-log-level=info";
     let mut command = host.command("aria2c");
-    command
-        .args(options.split(' '))
-        .args(["--gid", GID, "--dir"]);
+    command.args(options.split(' ')).args(["--gid", GID, "--dir"]);
     command.args([folder.path(), torrent]);
     command
 }
@@ -1102,22 +969,15 @@ fn transmission(host: &Host, folder: &Folder) -> Command {
     });
     std::fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
     let mut command = host.command("transmission-daemon");
-    command
-        .args(["--foreground", "--log-debug", "--config-dir"])
-        .arg(folder.path());
+    command.args(["--foreground", "--log-debug", "--config-dir"]).arg(folder.path());
     command
 }
 
 fn libtorrent(host: &Host, torrent: &Path, folder: &Folder) -> Command {
     let homes = [Some(host.address.into()), host.ipv6.map(IpAddr::from)];
-    let listen = homes
-        .into_iter()
-        .flatten()
-        .map(|home| SocketAddr::new(home, 6881).to_string());
+    let listen = homes.into_iter().flatten().map(|home| SocketAddr::new(home, 6881).to_string());
     let mut command = host.command(PYTHON);
-    command
-        .args([&script("lt_client.py"), torrent, folder.path()])
-        .arg(listen.collect::<Vec<String>>().join(","));
+    command.args([&script("lt_client.py"), torrent, folder.path()]).arg(listen.collect::<Vec<String>>().join(","));
     command
 }
 

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::browser::{Browser, ENTER, LEFT, TAB};
 use crate::common::{
-    Announce, Database, Folder, Goat, Process, User, basic, free_port, hex, http_get, http_post,
-    info_hash, installed, skip, wait_for, wait_until,
+    Announce, Database, Folder, Goat, Process, User, basic, free_port, hex, http_get, http_post, info_hash, installed,
+    skip, wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -20,12 +20,7 @@ pub struct Community {
 
 const TORRENTS: [(&str, u64, u16, u16); 6] = [
     ("debian-13.1.0-amd64-DVD-1.iso", 3_992_977_408, 14, 3),
-    (
-        "Wikipedia, English, with pictures (2026-10)",
-        118_111_600_640,
-        9,
-        4,
-    ),
+    ("Wikipedia, English, with pictures (2026-10)", 118_111_600_640, 9, 4),
     ("Big Buck Bunny, 4K, 60 fps", 672_137_216, 7, 0),
     ("LibriVox: The Art of War", 91_226_112, 4, 1),
     ("OpenStreetMap, planet, 2026-11-16", 84_825_604_096, 3, 2),
@@ -35,10 +30,7 @@ const TORRENTS: [(&str, u64, u16, u16); 6] = [
 impl Community {
     pub fn start() -> (Community, Database) {
         let database = Database::sqlite();
-        let goat = Goat::start(
-            &database,
-            json!({ "API": true, "UDP": true, "SlowDown": 0 }),
-        );
+        let goat = Goat::start(&database, json!({ "API": true, "UDP": true, "SlowDown": 0 }));
         let admin = goat.json(&["user", "add", "ana", "--admin"]);
         let admin = User {
             id: admin["id"].as_i64().unwrap(),
@@ -47,16 +39,12 @@ impl Community {
             api_key: admin["apiKey"].as_str().unwrap().into(),
         };
         let member = goat.add_user("berta");
-        let others: Vec<User> = ["caro", "dietmar", "émile", "Φωτεινή", "gül"]
-            .map(|name| goat.add_user(name))
-            .into();
+        let others: Vec<User> = ["caro", "dietmar", "émile", "Φωτεινή", "gül"].map(|name| goat.add_user(name)).into();
         for (number, (name, size, seeders, leechers)) in TORRENTS.into_iter().enumerate() {
             let hash = info_hash(number as u32);
             goat.add_torrent(hex(&hash));
-            database.sql(&format!(
-                "UPDATE files SET name = '{name}', size = {size} WHERE info_hash = '{}'",
-                hex(&hash)
-            ));
+            database
+                .sql(&format!("UPDATE files SET name = '{name}', size = {size} WHERE info_hash = '{}'", hex(&hash)));
             for peer in 0..seeders + leechers {
                 let user = match peer {
                     0 => &member,
@@ -76,14 +64,7 @@ impl Community {
             "INSERT INTO torrents (file_id, user_id, files, info) SELECT id, 1, id * 3, x'6465' FROM files;
              UPDATE files SET download_percent = 0 WHERE id = 3",
         );
-        (
-            Community {
-                goat,
-                admin,
-                member,
-            },
-            database,
-        )
+        (Community { goat, admin, member }, database)
     }
 
     /// What the API says to somebody.
@@ -100,10 +81,7 @@ impl Community {
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev();
-    groups
-        .map(|group| std::str::from_utf8(group).unwrap())
-        .collect::<Vec<_>>()
-        .join(",")
+    groups.map(|group| std::str::from_utf8(group).unwrap()).collect::<Vec<_>>().join(",")
 }
 
 #[test]
@@ -138,16 +116,10 @@ fn a_member_who_signs_in_sees_the_numbers_of_the_api() {
     assert_eq!(exact(5), number("snatches"));
     assert_eq!(exact(6), format!("{} seconds", number("seedTime")));
     assert_eq!(me["seeding"], 6);
-    assert_eq!(
-        browser.run("return document.querySelectorAll('#my-torrents tbody tr').length"),
-        6
-    );
+    assert_eq!(browser.run("return document.querySelectorAll('#my-torrents tbody tr').length"), 6);
     // Counts of others, but nothing else of them: no page of the community.
     browser.wait_for_text("#others", "7");
-    assert_eq!(
-        browser.run("return document.getElementById('to-all').hidden"),
-        true
-    );
+    assert_eq!(browser.run("return document.getElementById('to-all').hidden"), true);
     // The passkey is shown on demand only.
     let passkey = community.member.passkey.as_str();
     assert!(!browser.text("#urls").contains(passkey));
@@ -157,9 +129,7 @@ fn a_member_who_signs_in_sees_the_numbers_of_the_api() {
         assert!(browser.text("#urls").contains(url.as_str().unwrap()));
     }
     browser.click("#reveal");
-    wait_until("the passkey to be hidden", || {
-        !browser.text("#urls").contains(passkey)
-    });
+    wait_until("the passkey to be hidden", || !browser.text("#urls").contains(passkey));
     browser.look("light", 1200, 900);
     browser.picture("member-light");
     browser.look("dark", 390, 844);
@@ -167,20 +137,13 @@ fn a_member_who_signs_in_sees_the_numbers_of_the_api() {
     // Still there after a reload, by a token and nothing else; gone after signing out, and the token with it.
     browser.open(&community.goat);
     browser.wait_for_text("#who", "berta");
-    assert_eq!(
-        browser.run("return document.cookie + Object.keys(sessionStorage) + localStorage.length"),
-        "goat0"
-    );
+    assert_eq!(browser.run("return document.cookie + Object.keys(sessionStorage) + localStorage.length"), "goat0");
     let token = browser.run("return sessionStorage.getItem('goat')");
     let token = token.as_str().unwrap();
     assert!(!token.contains(&community.member.api_key));
     let bearer = format!("Bearer {token}");
     let status = || {
-        let (status, ..) = http_get(
-            community.goat.address(),
-            "/api/me",
-            &[("Authorization", &bearer)],
-        );
+        let (status, ..) = http_get(community.goat.address(), "/api/me", &[("Authorization", &bearer)]);
         status
     };
     assert_eq!(status(), 200);
@@ -205,14 +168,10 @@ fn under_a_path_of_a_proxy_the_page_works_with_and_without_a_slash_at_its_end() 
     let goat = Goat::start(&database, settings);
     let member = goat.add_user("berta");
     let show = |name: &str| folder.join(name).display().to_string();
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {};\n", show(kind)));
-    let places = ["= /tracker", "/tracker/"].map(|place| {
-        format!(
-            "location {place} {{ proxy_pass http://{}/; }}\n",
-            goat.address()
-        )
-    });
+    let temporary =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {};\n", show(kind)));
+    let places = ["= /tracker", "/tracker/"]
+        .map(|place| format!("location {place} {{ proxy_pass http://{}/; }}\n", goat.address()));
     let config = format!(
         "daemon off;\nmaster_process off;\npid {};\nevents {{}}\nhttp {{\naccess_log off;\n{}\
          server {{\nlisten 127.0.0.1:{port};\n{}}}\n}}\n",
@@ -285,27 +244,18 @@ fn an_administrator_sees_the_community_move() {
             let number = thousands(status[number].as_u64().unwrap());
             tiles.lines().any(|line| line == number)
         };
-        ["users", "torrents", "seeders", "leechers"]
-            .into_iter()
-            .all(says)
-            .then_some(())
+        ["users", "torrents", "seeders", "leechers"].into_iter().all(says).then_some(())
     });
     let users = community.api(admin, "/api/users?sort=-uploaded&limit=10");
     let first = users[0]["name"].as_str().unwrap();
     assert!(browser.text("#members tbody tr").starts_with(first));
-    let peers: u64 = community
-        .api(admin, "/api/clients")
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| c["peers"].as_u64().unwrap())
-        .sum();
+    let peers: u64 =
+        community.api(admin, "/api/clients").as_array().unwrap().iter().map(|c| c["peers"].as_u64().unwrap()).sum();
     assert_eq!(peers, 48);
     browser.wait_for_text("#clients", "Transmission");
 
     // The graph moves while announces run.
-    let line =
-        || browser.run("return document.querySelector('#charts .s0[d]')?.getAttribute('d') ?? ''");
+    let line = || browser.run("return document.querySelector('#charts .s0[d]')?.getAttribute('d') ?? ''");
     let before = line();
     let hash = info_hash(0);
     let mut announce = Announce::new(&community.member.passkey, hash, 0);
@@ -316,19 +266,12 @@ fn an_administrator_sees_the_community_move() {
         announce.uploaded = round * 50_000_000;
         (0..20).for_each(|_| drop(announce.accepted(goat)));
         let shown = browser.text("#charts .key b");
-        line() != before
-            && shown
-                .trim_end_matches("/s")
-                .parse::<f64>()
-                .is_ok_and(|rate| rate > 1.0)
+        line() != before && shown.trim_end_matches("/s").parse::<f64>().is_ok_and(|rate| rate > 1.0)
     });
     let now_read = browser.run(
         "const input = document.querySelector('#charts input'); input.focus(); return input.getAttribute('aria-valuetext')",
     );
-    assert!(
-        now_read.as_str().unwrap().contains("answered"),
-        "{now_read}"
-    );
+    assert!(now_read.as_str().unwrap().contains("answered"), "{now_read}");
 
     // What awaits approval shows up, and goes when it is approved.
     let stranger = Announce::new(&community.member.passkey, info_hash(99), 7);
@@ -345,9 +288,7 @@ fn an_administrator_sees_the_community_move() {
     browser.picture("community-light");
     let (status, ..) = goat.cli(&["file", "approve", "--all"]);
     assert!(status.success());
-    wait_until("the approved torrent to go from the list", || {
-        !browser.text("#pending").contains(&unknown)
-    });
+    wait_until("the approved torrent to go from the list", || !browser.text("#pending").contains(&unknown));
     browser.wait_for_text("#all-tiles", "7");
 
     browser.look("dark", 1200, 1000);
@@ -366,8 +307,7 @@ fn an_administrator_sees_the_community_move() {
 
 #[test]
 fn a_wrong_key_is_refused_and_a_key_that_dies_signs_out() {
-    let Some(browser) = Browser::start("a_wrong_key_is_refused_and_a_key_that_dies_signs_out")
-    else {
+    let Some(browser) = Browser::start("a_wrong_key_is_refused_and_a_key_that_dies_signs_out") else {
         return;
     };
     let database = Database::sqlite();
@@ -376,33 +316,17 @@ fn a_wrong_key_is_refused_and_a_key_that_dies_signs_out() {
     browser.open(&goat);
     browser.sign_in("berta", "0123456789012345678901234567890123456789");
     browser.wait_for_text("#login-error", "Wrong user name");
-    assert_eq!(
-        browser.run("return document.getElementById('app').hidden"),
-        true
-    );
+    assert_eq!(browser.run("return document.getElementById('app').hidden"), true);
     browser.look("light", 1200, 700);
     browser.picture("login-light");
     browser.sign_in("berta", &user.api_key);
     browser.wait_for_text("#who", "berta");
     database.sql("DELETE FROM api_keys");
     browser.wait_for_text("#login-error", "signed out");
-    assert_eq!(
-        browser.run("return document.getElementById('app').hidden"),
-        true
-    );
-    assert!(
-        !browser
-            .run("return document.body.innerHTML")
-            .as_str()
-            .unwrap()
-            .contains(&user.passkey)
-    );
+    assert_eq!(browser.run("return document.getElementById('app').hidden"), true);
+    assert!(!browser.run("return document.body.innerHTML").as_str().unwrap().contains(&user.passkey));
     // The browser itself notes each 401; there is nothing else.
-    let rest: Vec<String> = browser
-        .complaints()
-        .into_iter()
-        .filter(|line| !line.contains("status of 401"))
-        .collect();
+    let rest: Vec<String> = browser.complaints().into_iter().filter(|line| !line.contains("status of 401")).collect();
     assert_eq!(rest, [""; 0]);
 }
 
@@ -467,10 +391,7 @@ fn the_page_works_without_the_mouse() {
     browser.keys(&ENTER.to_string());
     browser.wait_for_text("#torrent h1", "Big Buck Bunny");
     assert_eq!(browser.focused(), "main");
-    assert_eq!(
-        browser.run("return document.title"),
-        "Big Buck Bunny, 4K, 60 fps · goat"
-    );
+    assert_eq!(browser.run("return document.title"), "Big Buck Bunny, 4K, 60 fps · goat");
     browser.run("history.back()");
     browser.wait_for_text("#results", "Big Buck Bunny");
     assert_eq!(browser.complaints(), [""; 0]);
@@ -505,16 +426,9 @@ fn graphs_have_no_hole_after_a_restart_and_axes_say_whole_hours_and_midnights() 
     );
     browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
     browser.wait_for_text("#charts .key b", "10/s");
-    let lines =
-        "return document.querySelector('#charts .s0[d]').getAttribute('d').match(/[ML][^ML]*/g)";
-    wait_until("the line", || {
-        browser
-            .run(lines)
-            .as_array()
-            .is_some_and(|points| points.len() > 100)
-    });
-    let parts =
-        "return document.querySelector('#charts .s0[d]').getAttribute('d').match(/M/g).length";
+    let lines = "return document.querySelector('#charts .s0[d]').getAttribute('d').match(/[ML][^ML]*/g)";
+    wait_until("the line", || browser.run(lines).as_array().is_some_and(|points| points.len() > 100));
+    let parts = "return document.querySelector('#charts .s0[d]').getAttribute('d').match(/M/g).length";
     assert_eq!(browser.run(parts), 1, "a restart of a minute is no hole");
     // The line is as flat as it was: each point is at the same height.
     let heights = "return new Set(document.querySelector('#charts .s0[d]').getAttribute('d').match(/,[\\d.]+/g)).size";
@@ -522,32 +436,22 @@ fn graphs_have_no_hole_after_a_restart_and_axes_say_whole_hours_and_midnights() 
     let labels = "return [...document.querySelectorAll('#charts figure')].map(f => [...f.querySelectorAll('.axis text')].map(t => t.textContent))";
     for width in [1280, 360] {
         browser.look("light", width, 900);
-        for (span, pattern) in [
-            ("recent", r"^\d\d:\d0$"),
-            ("86400", r"^\d\d:00$"),
-            ("604800", r"^\d{1,2} [A-Z][a-z]{2,}$"),
-        ] {
-            browser.run(&format!(
-                "document.querySelector('#span input[value=\"{span}\"]').click()"
-            ));
+        for (span, pattern) in
+            [("recent", r"^\d\d:\d0$"), ("86400", r"^\d\d:00$"), ("604800", r"^\d{1,2} [A-Z][a-z]{2,}$")]
+        {
+            browser.run(&format!("document.querySelector('#span input[value=\"{span}\"]').click()"));
             wait_until("the axes", || {
                 let shown = browser.run(labels);
                 let shown = shown.as_array().unwrap();
                 let good = format!("return new RegExp({pattern:?}).test(arguments[0])");
                 shown.len() == 3
                     && shown.iter().all(|axis| {
-                        let axis: Vec<&str> = axis
-                            .as_array()
-                            .unwrap()
-                            .iter()
-                            .map(|text| text.as_str().unwrap())
-                            .collect();
+                        let axis: Vec<&str> =
+                            axis.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
                         let times = &axis[3..];
                         times.len() >= 2
                             && times.iter().all(|time| {
-                                browser
-                                    .post("execute/sync", json!({ "script": good, "args": [time] }))
-                                    == true
+                                browser.post("execute/sync", json!({ "script": good, "args": [time] })) == true
                             })
                     })
             });
@@ -563,21 +467,13 @@ fn graphs_have_no_hole_after_a_restart_and_axes_say_whole_hours_and_midnights() 
 
 /// Shows each view of the page, as an administrator and as a member, and has `check` look at it.
 fn each_view(browser: &Browser, community: &Community, check: &dyn Fn(&str)) {
-    let Community {
-        goat,
-        admin,
-        member,
-    } = community;
+    let Community { goat, admin, member } = community;
     browser.open(goat);
     browser.wait_for_text("#login", "Sign in");
     check("login");
-    let (_, _, made) = http_post(
-        goat.address(),
-        "/api/me/invite",
-        &[("Authorization", &basic(&admin.name, &admin.api_key))],
-        b"",
-    )
-    .unwrap();
+    let (_, _, made) =
+        http_post(goat.address(), "/api/me/invite", &[("Authorization", &basic(&admin.name, &admin.api_key))], b"")
+            .unwrap();
     let made: Value = serde_json::from_slice(&made).unwrap();
     browser.visit("about:blank");
     browser.visit(made["link"].as_str().unwrap());
@@ -639,12 +535,7 @@ fn axe_finds_no_violation_in_any_view() {
     if browser.accessibility(test).is_none() {
         return;
     }
-    for (scheme, width) in [
-        ("light", 1280),
-        ("dark", 1280),
-        ("light", 360),
-        ("dark", 360),
-    ] {
+    for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)] {
         browser.look(scheme, width, 900);
         each_view(&browser, &community, &|view| {
             let found = browser.accessibility(test).unwrap();
@@ -670,9 +561,7 @@ fn on_a_phone_long_names_wrap_and_every_number_is_visible() {
     client.agent = "M".repeat(120);
     client.peer_id = *b"-XX0000-000000000000";
     assert_eq!(client.refusal(goat), "Your client is not whitelisted");
-    database.sql(&format!(
-        "UPDATE users SET ban_reason = '{name}', banned = 1 WHERE username = 'gül'"
-    ));
+    database.sql(&format!("UPDATE users SET ban_reason = '{name}', banned = 1 WHERE username = 'gül'"));
     let outside = "return [...document.querySelectorAll('td, dd, li, button, input, select, code, h1, h2, p')]
         .filter(e => e.checkVisibility() && !e.closest('.unseen, thead, svg') && !e.classList.contains('unseen'))
         .filter(e => { const box = e.getBoundingClientRect(); return box.width && (box.right > innerWidth + 1 || box.left < -1); })
@@ -726,21 +615,16 @@ fn nothing_that_others_write_becomes_more_than_text() {
         "7".repeat(20)
     );
     let own = [("Authorization", &*basic(&member.name, &member.api_key))];
-    let (status, _, body) =
-        http_post(goat.address(), "/api/files", &own, torrent.as_bytes()).unwrap();
+    let (status, _, body) = http_post(goat.address(), "/api/files", &own, torrent.as_bytes()).unwrap();
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
     let offered = serde_json::from_slice::<Value>(&body).unwrap()["id"].clone();
     goat.json(&["user", "ban", &banned.name, "--reason", EVIL]);
     // Two clients at once: one that is not let in, and a peer id on an approved prefix.
-    database.sql(&format!(
-        "INSERT INTO whitelist (client, approved) VALUES ('-<i>', 1), ('{EVIL}', 0)"
-    ));
+    database.sql(&format!("INSERT INTO whitelist (client, approved) VALUES ('-<i>', 1), ('{EVIL}', 0)"));
     let mut announce = Announce::new(&member.passkey, hash, 1);
     announce.agent = "<script>evil=1</script>".into();
     announce.peer_id = *b"-<i>000-<script>evil";
-    wait_until("the approved client to be known", || {
-        announce.refusal(&goat).is_empty()
-    });
+    wait_until("the approved client to be known", || announce.refusal(&goat).is_empty());
     announce.peer_id = *b"-XX0000-<script>evil";
     assert_eq!(announce.refusal(&goat), "Your client is not whitelisted");
     let harmless = |where_: &str| {
@@ -765,10 +649,7 @@ fn nothing_that_others_write_becomes_more_than_text() {
     browser.wait_for_text("#dialog", EVIL);
     harmless("the dialog of a member");
     browser.press("Rename…");
-    assert_eq!(
-        browser.run("return document.querySelector('#ask-name').value"),
-        banned.name
-    );
+    assert_eq!(browser.run("return document.querySelector('#ask-name').value"), banned.name);
     browser.write("#ask-name", "<u>: no colon</u>");
     browser.press("Rename");
     browser.wait_for_text("#dialog [role=alert]", "colon");
@@ -811,10 +692,7 @@ fn nothing_that_others_write_becomes_more_than_text() {
     browser.turn_to(&format!("torrent={offered}"));
     browser.wait_for_text("#torrent", path);
     browser.wait_for_text("#torrent .notice", EVIL);
-    assert_eq!(
-        browser.run("return document.title"),
-        format!("{EVIL} · goat")
-    );
+    assert_eq!(browser.run("return document.title"), format!("{EVIL} · goat"));
     harmless("a torrent");
     browser.click("#out");
     browser.sign_in(&banned.name, &banned.api_key);
@@ -848,9 +726,7 @@ fn a_reload_while_the_database_is_away_keeps_the_member_signed_in() {
     browser.wait_for_text("#who", "berta");
     // A key that is refused is forgotten. (The page that is open now would be told so, too.)
     browser.run("location.replace('about:blank')");
-    wait_until("the page to be left", || {
-        browser.run("return location.href") == "about:blank"
-    });
+    wait_until("the page to be left", || browser.run("return location.href") == "about:blank");
     database.sql("DELETE FROM api_keys");
     browser.open(&goat);
     browser.wait_for_text("#login-error", "signed out");
@@ -876,9 +752,7 @@ fn an_update_that_is_under_way_ends_with_signing_out() {
              if (held || !url.startsWith(location.origin + '/api/files')) ask(); else held = ask;
          });",
     );
-    wait_until("an update to be under way", || {
-        browser.run("return held !== null") == true
-    });
+    wait_until("an update to be under way", || browser.run("return held !== null") == true);
     browser.click("#out");
     browser.run("held()");
     browser.sign_in("caro", &caro.api_key);
@@ -890,8 +764,7 @@ fn an_update_that_is_under_way_ends_with_signing_out() {
 
 #[test]
 fn a_ban_or_a_right_that_is_lost_signs_out_and_says_why() {
-    let Some(browser) = Browser::start("a_ban_or_a_right_that_is_lost_signs_out_and_says_why")
-    else {
+    let Some(browser) = Browser::start("a_ban_or_a_right_that_is_lost_signs_out_and_says_why") else {
         return;
     };
     let (community, database) = Community::start();
@@ -915,17 +788,13 @@ fn a_ban_or_a_right_that_is_lost_signs_out_and_says_why() {
         database.sql(sql);
         browser.wait_for_text("#login-error", why);
         assert_eq!(browser.run("return sessionStorage.length"), 0);
-        assert_eq!(
-            browser.run("return document.getElementById('app').hidden"),
-            true
-        );
+        assert_eq!(browser.run("return document.getElementById('app').hidden"), true);
     }
 }
 
 #[test]
 fn who_looks_again_sees_the_hours_that_passed_meanwhile() {
-    let Some(browser) = Browser::start("who_looks_again_sees_the_hours_that_passed_meanwhile")
-    else {
+    let Some(browser) = Browser::start("who_looks_again_sees_the_hours_that_passed_meanwhile") else {
         return;
     };
     let database = Database::sqlite();
@@ -946,13 +815,9 @@ fn who_looks_again_sees_the_hours_that_passed_meanwhile() {
              return real(whole, options);
          };",
     );
-    wait_until("nobody to look", || {
-        browser.run("return document.hidden") == true
-    });
+    wait_until("nobody to look", || browser.run("return document.hidden") == true);
     browser.run("look()");
-    wait_until("the lists", || {
-        browser.run("return sent.includes('/api/clients')") == true
-    });
+    wait_until("the lists", || browser.run("return sent.includes('/api/clients')") == true);
     let rounds = "return sent.slice(0, sent.indexOf('/api/clients')).filter(url => url === '/api/status').length";
     assert_eq!(browser.run(rounds), 1);
 }

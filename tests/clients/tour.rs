@@ -88,20 +88,11 @@ fn share(folder: &Folder, ana: &Browser, berta: &Browser) -> [PathBuf; 2] {
     let torrent = folder.join("offered.torrent");
     // Not private: that is set by goat.
     let mut command = Command::new("mktorrent");
-    command.args([
-        "--piece-length=16",
-        "--announce=http://tracker/announce",
-        "--output",
-    ]);
-    let output = command
-        .args([&torrent, &folder.join("random.bin")])
-        .output();
+    command.args(["--piece-length=16", "--announce=http://tracker/announce", "--output"]);
+    let output = command.args([&torrent, &folder.join("random.bin")]).output();
     assert!(output.unwrap().status.success());
     berta.choose("#file", &torrent);
-    berta.wait_for_text(
-        "#uploads",
-        "random.bin waits for an administrator’s approval",
-    );
+    berta.wait_for_text("#uploads", "random.bin waits for an administrator’s approval");
     berta.wait_for_text("#uploads", "It was not private");
     berta.press("Fetch random.bin");
     let of_berta = berta.downloaded("random.bin.torrent");
@@ -133,14 +124,8 @@ fn move_the_file(
     ana: &Browser,
     berta: &Browser,
 ) {
-    let start = |kind, torrent: &Path, content: Option<&Path>| {
-        Client::start(lab.host(), kind, torrent, content)
-    };
-    let mut seeder = start(
-        Kind::Transmission,
-        &of_berta,
-        Some(&folder.join("random.bin")),
-    );
+    let start = |kind, torrent: &Path, content: Option<&Path>| Client::start(lab.host(), kind, torrent, content);
+    let mut seeder = start(Kind::Transmission, &of_berta, Some(&folder.join("random.bin")));
     berta.wait_for_text("#results [data-label=Seeders]", "1");
     let mut leecher = start(Kind::Aria2, &of_ana, None);
     wait_for("the file to be there", || {
@@ -150,26 +135,15 @@ fn move_the_file(
     ana.wait_for_text("#torrent", "seeding");
     let moved = [seeder.stop_sharing(), leecher.stop_sharing()];
     assert!(moved[0].uploaded >= SIZE && moved[1].downloaded >= SIZE);
-    for (browser, name, ratio, totals) in
-        [(berta, "berta", "∞", moved[0]), (ana, "ana", "0", moved[1])]
-    {
+    for (browser, name, ratio, totals) in [(berta, "berta", "∞", moved[0]), (ana, "ana", "0", moved[1])] {
         browser.click("#to-me");
         let id = database.number(&format!("SELECT id FROM users WHERE username = '{name}'"));
-        let user = User {
-            id,
-            name: name.into(),
-            passkey: String::new(),
-            api_key: String::new(),
-        };
+        let user = User { id, name: name.into(), passkey: String::new(), api_key: String::new() };
         let expected = (totals.uploaded, totals.downloaded);
         wait_until("the books", || credited(database, &user) == expected);
         let shown = "return [...document.querySelectorAll('#my-tiles dd')].slice(0, 3)
             .map((e, i) => i ? e.querySelector('span').title.replaceAll(/\\D/g, '') : e.firstChild.textContent)";
-        let expected = json!([
-            ratio,
-            totals.uploaded.to_string(),
-            totals.downloaded.to_string()
-        ]);
+        let expected = json!([ratio, totals.uploaded.to_string(), totals.downloaded.to_string()]);
         wait_until("the page to show it", || browser.run(shown) == expected);
         browser.wait_for_text("#my-torrents", "random.bin");
     }

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{
-    Database, Folder, Goat, Host, Lab, Process, User, installed, skip, wait_for, wait_until,
-};
+use crate::common::{Database, Folder, Goat, Host, Lab, Process, User, installed, skip, wait_for, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -146,9 +144,7 @@ fn without_passkeys_aria2_transmission_and_libtorrent_share_over_udp() {
         let active = "SELECT count(*) FROM peers WHERE active = 1";
         wait_until("all to say goodbye", || database.number(active) == 0);
         let moved = "completed, uploaded + downloaded";
-        let rows = database.sql(&format!(
-            "SELECT file_id, user_id, ipv4, {moved} FROM peers"
-        ));
+        let rows = database.sql(&format!("SELECT file_id, user_id, ipv4, {moved} FROM peers"));
         let mut rows: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
         rows.sort();
         assert_eq!(rows, expected, "nothing is credited");
@@ -194,9 +190,7 @@ const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
 /// Answers the clients as a tracker without peers would, until each has announced; gives the datagrams.
 fn first_announces(socket: &UdpSocket, clients: &mut [Client; 3]) -> [Vec<u8>; 3] {
     let mut announces: BTreeMap<IpAddr, Vec<u8>> = BTreeMap::new();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let homes = [0, 1, 2].map(|n: usize| IpAddr::from(clients[n].host.address));
     wait_until("an announce of each client", || {
         let mut datagram = [0; 2_048];
@@ -229,11 +223,7 @@ fn in_lab(test: &str, body: impl FnOnce(&Lab) + Send) {
         return skip(test, &format!("no {program}"));
     }
     let mut python = Command::new(PYTHON);
-    if !python
-        .args(["-c", "import libtorrent"])
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    if !python.args(["-c", "import libtorrent"]).status().is_ok_and(|status| status.success()) {
         return skip(test, "no libtorrent for Python");
     }
     Lab::run(test, body);
@@ -257,12 +247,7 @@ fn check_books(database: &Database, reports: &[Report]) {
     }
     let sessions = "SELECT count(*) FROM peers";
     assert_eq!(database.number(sessions), reports.len() as i64);
-    for Report {
-        user,
-        homes,
-        totals,
-    } in reports
-    {
+    for Report { user, homes, totals } in reports {
         let id = user.id;
         let row = |sql: String| {
             let rows = database.sql(&sql);
@@ -272,23 +257,15 @@ fn check_books(database: &Database, reports: &[Report]) {
         let moved = format!("{} {}", totals.uploaded, totals.downloaded);
         let credited = format!("SELECT uploaded, downloaded FROM users WHERE id = {id}");
         assert_eq!(row(credited), moved, "{}", user.name);
-        let session =
-            format!("SELECT uploaded, downloaded, active, `left` FROM peers WHERE user_id = {id}");
+        let session = format!("SELECT uploaded, downloaded, active, `left` FROM peers WHERE user_id = {id}");
         assert_eq!(row(session), format!("{moved} 0 0"), "{}", user.name);
         let sums = format!(
             "SELECT sum(uploaded), sum(downloaded), sum(active), sum(`left`), sum(completed)
              FROM files_users WHERE user_id = {id}"
         );
         let completed = i32::from(user.name != "seeder");
-        assert_eq!(
-            row(sums),
-            format!("{moved} 0 0 {completed}"),
-            "{}",
-            user.name
-        );
-        let rows = database.sql(&format!(
-            "SELECT ipv4, ipv6 FROM peers WHERE user_id = {id}"
-        ));
+        assert_eq!(row(sums), format!("{moved} 0 0 {completed}"), "{}", user.name);
+        let rows = database.sql(&format!("SELECT ipv4, ipv6 FROM peers WHERE user_id = {id}"));
         let ips = rows.concat().into_iter().filter(|ip| !ip.is_empty());
         let mut ips: Vec<IpAddr> = ips.map(|ip| ip.parse().unwrap()).collect();
         ips.sort();
@@ -315,11 +292,7 @@ impl File {
         std::io::Read::read_exact(&mut random, &mut content).unwrap();
         std::fs::write(folder.join(NAME), &content).unwrap();
         let id = 0;
-        File {
-            folder,
-            content,
-            id,
-        }
+        File { folder, content, id }
     }
 
     fn new(goat: &Goat) -> File {
@@ -366,14 +339,7 @@ struct Totals {
 
 impl<'a> Member<'a> {
     /// Joins from these addresses of a host.
-    fn join(
-        host: Host,
-        user: User,
-        homes: &[String],
-        file: &'a File,
-        url: &str,
-        seeds: bool,
-    ) -> Member<'a> {
+    fn join(host: Host, user: User, homes: &[String], file: &'a File, url: &str, seeds: bool) -> Member<'a> {
         let mut command = host.command(PYTHON);
         let torrent = file.torrent(&user.name, url);
         let folder = Folder::new();
@@ -383,12 +349,7 @@ impl<'a> Member<'a> {
         libtorrent(&mut command, &torrent, &folder, homes);
         let client = Client::run(Kind::Libtorrent, command, host, folder);
         let homes = homes.to_vec();
-        Member {
-            user,
-            homes,
-            client,
-            file,
-        }
+        Member { user, homes, client, file }
     }
 
     /// What it has moved so far; None while it is not ready to say.
@@ -417,20 +378,11 @@ impl<'a> Member<'a> {
         self.client.process.terminate();
         let totals = self.totals().unwrap();
         let Member { user, homes, .. } = self;
-        let active = format!(
-            "SELECT count(*) FROM peers WHERE active = 1 AND user_id = {}",
-            user.id
-        );
-        wait_until(&format!("the goodbye of {}", user.name), || {
-            database.number(&active) == 0
-        });
+        let active = format!("SELECT count(*) FROM peers WHERE active = 1 AND user_id = {}", user.id);
+        wait_until(&format!("the goodbye of {}", user.name), || database.number(&active) == 0);
         let copy = std::fs::read(self.client.folder.join(NAME)).unwrap();
         assert!(copy == self.file.content, "{} has other bytes", user.name);
-        Report {
-            user,
-            homes,
-            totals,
-        }
+        Report { user, homes, totals }
     }
 }
 
@@ -473,12 +425,7 @@ impl Client {
         command.env("HOME", folder.path());
         let log = folder.join("client.log");
         let process = Process::start(&format!("{kind:?}"), &mut command, log);
-        Client {
-            kind,
-            process,
-            host,
-            folder,
-        }
+        Client { kind, process, host, folder }
     }
 }
 
@@ -523,9 +470,7 @@ fn transmission(host: &Host, torrent: &Path, folder: &Folder) -> Command {
     });
     std::fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
     let mut command = host.command("transmission-daemon");
-    command
-        .args(["--foreground", "--log-debug", "--config-dir"])
-        .arg(folder.path());
+    command.args(["--foreground", "--log-debug", "--config-dir"]).arg(folder.path());
     command
 }
 
@@ -536,7 +481,5 @@ fn libtorrent(command: &mut Command, torrent: &Path, folder: &Folder, homes: &[S
         let home: IpAddr = home.parse().unwrap();
         SocketAddr::from((home, 6881)).to_string()
     });
-    command
-        .args([&script, torrent, folder.path()])
-        .arg(listen.collect::<Vec<String>>().join(","));
+    command.args([&script, torrent, folder.path()]).arg(listen.collect::<Vec<String>>().join(","));
 }

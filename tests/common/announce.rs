@@ -82,20 +82,14 @@ impl Announce {
     /// What goat answers; fails the test if that is a refusal.
     pub fn accepted(&self, goat: &Goat) -> Bencode {
         let answer = self.send(goat);
-        assert!(
-            answer.get("failure reason").is_none(),
-            "{self:?}: {answer:?}"
-        );
+        assert!(answer.get("failure reason").is_none(), "{self:?}: {answer:?}");
         answer
     }
 }
 
 /// 20 bytes, different for each number, that begin as a client's on goat's own list.
 pub fn peer_id(number: u16) -> [u8; 20] {
-    format!("-qB5020-{number:012}")
-        .into_bytes()
-        .try_into()
-        .unwrap()
+    format!("-qB5020-{number:012}").into_bytes().try_into().unwrap()
 }
 
 /// 20 bytes, different for each number, of every kind: NUL, ASCII and not.
@@ -111,9 +105,7 @@ pub fn scrape(goat: &Goat, passkey: &str, info_hash: [u8; 20]) -> Option<[i64; 4
     let (status, _, body) = http_get(goat.address(), &target, &[("User-Agent", AGENT)]);
     assert_eq!(status, 200, "{target}");
     let answer = Bencode::parse(&body);
-    let Some(Bencode::Dictionary(files)) = answer.get("files") else {
-        panic!("no files: {answer:?}")
-    };
+    let Some(Bencode::Dictionary(files)) = answer.get("files") else { panic!("no files: {answer:?}") };
     let file = files.get(&info_hash[..])?;
     Some(["complete", "downloaded", "downloaders", "incomplete"].map(|key| file.integer(key)))
 }

@@ -28,10 +28,7 @@ impl Database {
 
     /// An empty database of each kind.
     pub fn each(test: &str) -> Vec<Database> {
-        [Some(Database::sqlite()), Database::mariadb(test)]
-            .into_iter()
-            .flatten()
-            .collect()
+        [Some(Database::sqlite()), Database::mariadb(test)].into_iter().flatten().collect()
     }
 
     /// The "DB" part of goat's configuration.
@@ -50,14 +47,7 @@ impl Database {
         match self {
             Database::Sqlite(folder) => table(
                 Command::new("sqlite3")
-                    .args([
-                        "-batch",
-                        "-noheader",
-                        "-separator",
-                        "\t",
-                        "-cmd",
-                        ".timeout 30000",
-                    ])
+                    .args(["-batch", "-noheader", "-separator", "\t", "-cmd", ".timeout 30000"])
                     .arg(folder.join("goat.db"))
                     .arg(sql),
             ),
@@ -69,9 +59,7 @@ impl Database {
     pub fn number(&self, sql: &str) -> i64 {
         let rows = self.sql(sql);
         assert!(rows.len() == 1 && rows[0].len() == 1, "{sql} gave {rows:?}");
-        rows[0][0]
-            .parse()
-            .unwrap_or_else(|_| panic!("{sql} gave {rows:?}"))
+        rows[0][0].parse().unwrap_or_else(|_| panic!("{sql} gave {rows:?}"))
     }
 }
 
@@ -103,9 +91,7 @@ impl MariaDb {
 
     /// A server that begins a cluster, or joins another's.
     fn join(other: Option<&MariaDb>) -> MariaDb {
-        let cluster = other.map_or(String::new(), |other| {
-            format!("127.0.0.1:{}", other.port + 1)
-        });
+        let cluster = other.map_or(String::new(), |other| format!("127.0.0.1:{}", other.port + 1));
         // Four ports in a row.
         (0..9).for_each(|_| {
             free_port();
@@ -130,19 +116,11 @@ impl MariaDb {
             "--wsrep-sst-method=rsync".into(),
             format!("--wsrep-sst-receive-address=127.0.0.1:{}", port + 3),
         ];
-        let mut server = MariaDb {
-            process: None,
-            folder: Folder::new(),
-            port,
-            more: more.to_vec(),
-        };
+        let mut server = MariaDb { process: None, folder: Folder::new(), port, more: more.to_vec() };
         server.copy_first_files();
         let mut chown = Command::new("chown");
         chown.args(["-R", "mysql"]).arg(server.folder.path());
-        assert!(
-            chown.status().unwrap().success(),
-            "cannot give the files to mysql"
-        );
+        assert!(chown.status().unwrap().success(), "cannot give the files to mysql");
         server.launch();
         wait_until("the cluster", || {
             let ready = server.root("SHOW STATUS LIKE 'wsrep_ready'");
@@ -161,12 +139,7 @@ impl MariaDb {
             skip(test, "no mariadbd");
             return None;
         }
-        let mut server = MariaDb {
-            process: None,
-            folder,
-            port: free_port(),
-            more: Vec::new(),
-        };
+        let mut server = MariaDb { process: None, folder, port: free_port(), more: Vec::new() };
         server.copy_first_files();
         server.launch();
         server.make_database();
@@ -174,14 +147,8 @@ impl MariaDb {
     }
 
     fn copy_first_files(&self) {
-        let copy = Command::new("cp")
-            .arg("-r")
-            .args([first_files(), self.folder.join("data")])
-            .status();
-        assert!(
-            copy.unwrap().success(),
-            "cannot copy the first files of MariaDB"
-        );
+        let copy = Command::new("cp").arg("-r").args([first_files(), self.folder.join("data")]).status();
+        assert!(copy.unwrap().success(), "cannot copy the first files of MariaDB");
     }
 
     fn make_database(&self) {
@@ -212,9 +179,7 @@ impl MariaDb {
             ])
             .args(&self.more);
         let log = self.folder.join("mariadb.log");
-        let process = self
-            .process
-            .insert(Process::start("mariadbd", &mut command, log));
+        let process = self.process.insert(Process::start("mariadbd", &mut command, log));
         wait_for("mariadbd", || {
             process.assert_running();
             UnixStream::connect(&socket).ok()
@@ -258,16 +223,8 @@ impl MariaDb {
 
     fn run(&self, user: &str, sql: &str) -> Vec<Vec<String>> {
         let mut command = Command::new("mariadb");
-        command.args([
-            "--no-defaults",
-            "--batch",
-            "--skip-column-names",
-            "--default-character-set=utf8mb4",
-        ]);
-        command
-            .arg("--socket")
-            .arg(self.socket())
-            .arg(format!("--user={user}"));
+        command.args(["--no-defaults", "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
+        command.arg("--socket").arg(self.socket()).arg(format!("--user={user}"));
         if user == "goat" {
             command.args(["--password=goat", "goat"]);
         }
@@ -303,15 +260,9 @@ fn first_files() -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut version = Command::new("mariadbd");
-    let version = version
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .arg("--version")
-        .output();
+    let version = version.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("--version").output();
     let version = String::from_utf8(version.unwrap().stdout).unwrap();
-    let version: String = version
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric())
-        .collect();
+    let version: String = version.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(version);
     if !kept.exists() {
         let new = kept.with_extension(std::process::id().to_string());
@@ -331,18 +282,10 @@ fn first_files() -> PathBuf {
 
 /// Runs a shell that prints one row a line and a tab between two values.
 fn table(command: &mut Command) -> Vec<Vec<String>> {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines()
-        .map(|line| line.split('\t').map(String::from).collect())
-        .collect()
+    text.lines().map(|line| line.split('\t').map(String::from).collect()).collect()
 }
 
 /// Somebody else who has changed something and does not commit it, and may keep everybody waiting.
@@ -367,28 +310,17 @@ impl Lock {
             }
             Database::MariaDb(server) => {
                 shell = Command::new("mariadb");
-                shell.args([
-                    "--no-defaults",
-                    "--batch",
-                    "--skip-column-names",
-                    "--unbuffered",
-                ]);
+                shell.args(["--no-defaults", "--batch", "--skip-column-names", "--unbuffered"]);
                 shell.arg("--socket").arg(server.socket());
                 shell.args(["--user=goat", "--password=goat", "goat"]);
             }
         }
-        let mut shell = shell
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let sql = format!("BEGIN; {sql}; SELECT 'locked';\n");
         let stdin = shell.stdin.as_mut().unwrap();
         stdin.write_all(sql.as_bytes()).unwrap();
         let mut line = String::new();
-        BufReader::new(shell.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "locked\n");
         Lock { shell }
     }

@@ -74,14 +74,7 @@ impl Goat {
         }
         let folder = Folder::new();
         std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-        Goat {
-            process: None,
-            folder,
-            port,
-            config,
-            environment: Vec::new(),
-            user: None,
-        }
+        Goat { process: None, folder, port, config, environment: Vec::new(), user: None }
     }
 
     /// Starts the tracker and waits until it listens.
@@ -94,14 +87,8 @@ impl Goat {
         wait_until("goat to listen", || {
             process.assert_running();
             // The ports are taken long before anybody is answered.
-            let listens = |what: &str| {
-                process
-                    .output()
-                    .contains(&format!("listening for {what} on"))
-            };
-            ["HTTP", "HTTPS", "UDP"]
-                .iter()
-                .all(|what| !on(what) || listens(what))
+            let listens = |what: &str| process.output().contains(&format!("listening for {what} on"));
+            ["HTTP", "HTTPS", "UDP"].iter().all(|what| !on(what) || listens(what))
         });
         self.process = Some(process);
     }
@@ -119,11 +106,7 @@ impl Goat {
     /// Stops it in good order and starts it again.
     pub fn restart(&mut self) {
         let status = self.stop();
-        assert!(
-            status.success(),
-            "goat ended with {status}:\n{}",
-            self.log()
-        );
+        assert!(status.success(), "goat ended with {status}:\n{}", self.log());
         self.launch();
     }
 
@@ -189,39 +172,21 @@ impl Goat {
     /// Runs a subcommand that must succeed, with --json, and gives what it printed.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let (status, stdout, stderr) = self.cli(&[arguments, &["--json"]].concat());
-        assert!(
-            status.success(),
-            "goat {arguments:?}: {status}\n{stdout}{stderr}"
-        );
-        serde_json::from_str(&stdout)
-            .unwrap_or_else(|error| panic!("goat {arguments:?}: {error}\n{stdout}"))
+        assert!(status.success(), "goat {arguments:?}: {status}\n{stdout}{stderr}");
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("goat {arguments:?}: {error}\n{stdout}"))
     }
 
     pub fn add_user(&self, name: &str) -> User {
         let user = self.json(&["user", "add", name]);
-        let text = |key: &str| {
-            user[key]
-                .as_str()
-                .unwrap_or_else(|| panic!("no {key} in {user}"))
-                .to_string()
-        };
-        let id = user["id"]
-            .as_i64()
-            .unwrap_or_else(|| panic!("no id in {user}"));
-        User {
-            id,
-            name: text("name"),
-            passkey: text("passkey"),
-            api_key: text("apiKey"),
-        }
+        let text = |key: &str| user[key].as_str().unwrap_or_else(|| panic!("no {key} in {user}")).to_string();
+        let id = user["id"].as_i64().unwrap_or_else(|| panic!("no id in {user}"));
+        User { id, name: text("name"), passkey: text("passkey"), api_key: text("apiKey") }
     }
 
     /// Registers a .torrent file or an info_hash; gives the id of the torrent.
     pub fn add_torrent(&self, torrent: impl AsRef<Path>) -> i64 {
         let file = self.json(&["file", "add", torrent.as_ref().to_str().unwrap()]);
-        file["id"]
-            .as_i64()
-            .unwrap_or_else(|| panic!("no id in {file}"))
+        file["id"].as_i64().unwrap_or_else(|| panic!("no id in {file}"))
     }
 
     /// A subcommand on the same configuration, ready to be started.
@@ -241,17 +206,11 @@ impl Goat {
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
-        command
-            .args(arguments)
-            .arg("--config")
-            .arg(self.config_path());
+        command.args(arguments).arg("--config").arg(self.config_path());
         // Tests may want an Interval that is too short for the world.
         command.env("GOAT_TEST_INTERVAL", "1");
         // Nothing of the user who runs the tests is read or written.
-        command
-            .env("HOME", self.folder.path())
-            .env_remove("XDG_CONFIG_HOME")
-            .envs(self.environment.iter().cloned());
+        command.env("HOME", self.folder.path()).env_remove("XDG_CONFIG_HOME").envs(self.environment.iter().cloned());
         command
     }
 }

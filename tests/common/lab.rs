@@ -39,10 +39,7 @@ impl Lab {
         hub.ip("link add br0 address 02:00:00:00:00:01 type bridge");
         hub.ip("addr add 10.66.0.1/24 dev br0");
         hub.ip("link set br0 up");
-        let lab = Lab {
-            hub,
-            hosts: Cell::new(0),
-        };
+        let lab = Lab { hub, hosts: Cell::new(0) };
         // A namespace is entered by one thread, and inherited by the programs that it starts.
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name(test.into());
@@ -74,19 +71,11 @@ impl Lab {
         self.hosts.set(number);
         let address = Ipv4Addr::new(10, 66, 0, 1 + number);
         let namespace = Namespace::new(&number.to_string());
-        self.hub.ip(&format!(
-            "link add host{number} type veth peer name eth0 netns {}",
-            namespace.0
-        ));
+        self.hub.ip(&format!("link add host{number} type veth peer name eth0 netns {}", namespace.0));
         self.hub.ip(&format!("link set host{number} master br0 up"));
         namespace.ip(&format!("addr add {address}/24 dev eth0"));
         namespace.ip("link set eth0 up");
-        Host {
-            namespace,
-            address,
-            ipv6: None,
-            names: None,
-        }
+        Host { namespace, address, ipv6: None, names: None }
     }
 }
 
@@ -147,10 +136,7 @@ impl Namespace {
     /// Moves the calling thread into this namespace.
     fn enter(&self) {
         let file = File::open(format!("/run/netns/{}", self.0)).unwrap();
-        assert_eq!(
-            unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) },
-            0
-        );
+        assert_eq!(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
     }
 }
 
@@ -161,13 +147,6 @@ impl Drop for Namespace {
 }
 
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .expect("ip (iproute2) is installed");
-    assert!(
-        output.status.success(),
-        "ip {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("ip").args(arguments).output().expect("ip (iproute2) is installed");
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

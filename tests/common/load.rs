@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{
-    AGENT, Database, Goat, PATIENCE, Random, escape, hex, info_hash, wait_for, wait_until,
-};
+use super::{AGENT, Database, Goat, PATIENCE, Random, escape, hex, info_hash, wait_for, wait_until};
 
 pub const USERS: u32 = 40;
 pub const TORRENTS: u32 = 10;
@@ -82,10 +80,7 @@ struct Point {
 
 impl Point {
     fn after(mut self, a: &Said) -> Point {
-        (self.uploaded, self.downloaded) = (
-            self.uploaded.max(a.uploaded),
-            self.downloaded.max(a.downloaded),
-        );
+        (self.uploaded, self.downloaded) = (self.uploaded.max(a.uploaded), self.downloaded.max(a.downloaded));
         self.snatched |= self.known && !self.complete && a.left == 0;
         self.complete |= a.left == 0;
         self.known = true;
@@ -93,9 +88,7 @@ impl Point {
     }
 
     fn reaches(&self, other: &Point) -> bool {
-        self.uploaded >= other.uploaded
-            && self.downloaded >= other.downloaded
-            && self.snatched >= other.snatched
+        self.uploaded >= other.uploaded && self.downloaded >= other.downloaded && self.snatched >= other.snatched
     }
 }
 
@@ -130,11 +123,7 @@ impl Verdict {
     /// Fails the test if anything is wrong.
     pub fn demand(&self, what: &str) {
         let some = &self.wrong[..self.wrong.len().min(10)];
-        assert!(
-            self.wrong.is_empty(),
-            "{what}: {} rows are wrong: {some:#?}",
-            self.wrong.len()
-        );
+        assert!(self.wrong.is_empty(), "{what}: {} rows are wrong: {some:#?}", self.wrong.len());
     }
 }
 
@@ -145,10 +134,7 @@ pub fn compare(database: &Database, least: &Points, most: &Points) -> Verdict {
              credited_downloaded, completed FROM peers;
          SELECT 'user', id, uploaded, downloaded FROM users; SELECT 'file', id, completed FROM files; COMMIT",
     );
-    let mut verdict = Verdict {
-        rows: rows.len(),
-        wrong: Vec::new(),
-    };
+    let mut verdict = Verdict { rows: rows.len(), wrong: Vec::new() };
     let mut credited: BTreeMap<u32, [u64; 2]> = BTreeMap::new();
     let mut snatches: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     let mut held = BTreeMap::new();
@@ -160,9 +146,7 @@ pub fn compare(database: &Database, least: &Points, most: &Points) -> Verdict {
         let [up, down, credited_up, credited_down] = [4, 5, 6, 7].map(|at: usize| number(&row[at]));
         let (up_percent, down_percent) = factors(torrent);
         if [credited_up, credited_down] != [up * up_percent / 100, down * down_percent / 100] {
-            verdict
-                .wrong
-                .push(format!("credited is not what moved: {row:?}"));
+            verdict.wrong.push(format!("credited is not what moved: {row:?}"));
         }
         let sums = credited.entry(user).or_default();
         *sums = [sums[0] + credited_up, sums[1] + credited_down];
@@ -170,49 +154,31 @@ pub fn compare(database: &Database, least: &Points, most: &Points) -> Verdict {
         if snatched {
             snatches.entry(torrent).or_default().insert(user);
         }
-        let point = Point {
-            uploaded: up,
-            downloaded: down,
-            snatched,
-            ..Point::default()
-        };
+        let point = Point { uploaded: up, downloaded: down, snatched, ..Point::default() };
         held.insert(key, point);
     }
     for (key, point) in &least.0 {
         let is = held.get(key).copied().unwrap_or_default();
         if !is.reaches(point) {
-            verdict
-                .wrong
-                .push(format!("{key:?} is {is:?}, must be at least {point:?}"));
+            verdict.wrong.push(format!("{key:?} is {is:?}, must be at least {point:?}"));
         }
     }
     for (key, is) in &held {
         let point = most.0.get(key).copied().unwrap_or_default();
         if !point.reaches(is) {
-            verdict
-                .wrong
-                .push(format!("{key:?} is {is:?}, must be at most {point:?}"));
+            verdict.wrong.push(format!("{key:?} is {is:?}, must be at most {point:?}"));
         }
     }
     for row in rows.iter().filter(|row| row[0] == "user") {
-        let sums = credited
-            .get(&(number(&row[1]) as u32))
-            .copied()
-            .unwrap_or_default();
+        let sums = credited.get(&(number(&row[1]) as u32)).copied().unwrap_or_default();
         if sums != [number(&row[2]), number(&row[3])] {
-            verdict
-                .wrong
-                .push(format!("{row:?}, but the sessions' sums are {sums:?}"));
+            verdict.wrong.push(format!("{row:?}, but the sessions' sums are {sums:?}"));
         }
     }
     for row in rows.iter().filter(|row| row[0] == "file") {
-        let count = snatches
-            .get(&(number(&row[1]) as u32))
-            .map_or(0, BTreeSet::len);
+        let count = snatches.get(&(number(&row[1]) as u32)).map_or(0, BTreeSet::len);
         if count as u64 != number(&row[2]) {
-            verdict
-                .wrong
-                .push(format!("{row:?}, but {count} members have it"));
+            verdict.wrong.push(format!("{row:?}, but {count} members have it"));
         }
     }
     verdict
@@ -235,32 +201,11 @@ struct Clients {
 
 impl Clients {
     fn new(seed: u64, users: std::ops::Range<u32>) -> Clients {
-        let mut all = Clients {
-            random: Random(seed),
-            clients: Vec::new(),
-            born: u64::from(users.start) << 32,
-        };
+        let mut all = Clients { random: Random(seed), clients: Vec::new(), born: u64::from(users.start) << 32 };
         for n in 0..CLIENTS {
             let user = users.start + n as u32 % (users.end - users.start);
             let [a, b] = (user as u16).to_be_bytes();
-            let v6 = IpAddr::from([
-                0x20,
-                1,
-                0xd,
-                0xb8,
-                a,
-                b,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                n as u8 + 1,
-            ]);
+            let v6 = IpAddr::from([0x20, 1, 0xd, 0xb8, a, b, 0, 0, 0, 0, 0, 0, 0, 0, 0, n as u8 + 1]);
             let said = Said {
                 user,
                 torrent: 1 + all.random.below(TORRENTS.into()) as u32,
@@ -273,11 +218,7 @@ impl Clients {
                 event: "",
             };
             let v6 = all.random.once_in(3).then_some(v6);
-            let mut client = Client {
-                said,
-                v6,
-                running: false,
-            };
+            let mut client = Client { said, v6, running: false };
             all.restart(&mut client);
             all.clients.push(client);
         }
@@ -328,18 +269,12 @@ impl Clients {
         }
         let mut said = vec![client.said.clone()];
         if let Some(ip) = client.v6 {
-            said.push(Said {
-                ip,
-                ..client.said.clone()
-            });
+            said.push(Said { ip, ..client.said.clone() });
         } else if self.random.once_in(10) {
             (0..=self.random.below(3)).for_each(|_| said.push(said[0].clone()));
         }
         if client.running && client.said.event != "started" && self.random.once_in(10) {
-            said.push(Said {
-                event: "",
-                ..before
-            });
+            said.push(Said { event: "", ..before });
         }
         self.clients[at] = client;
         said
@@ -359,9 +294,7 @@ impl Line {
     fn udp(address: SocketAddr) -> Line {
         let socket = UdpSocket::bind((address.ip(), 0)).unwrap();
         socket.connect(address).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(300)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         Line::Udp(socket, None)
     }
 
@@ -387,11 +320,7 @@ impl Line {
 }
 
 fn ask_http(line: &mut Option<TcpStream>, address: SocketAddr, a: &Said) -> std::io::Result<()> {
-    let event = if a.event.is_empty() {
-        String::new()
-    } else {
-        format!("&event={}", a.event)
-    };
+    let event = if a.event.is_empty() { String::new() } else { format!("&event={}", a.event) };
     let request = format!(
         "GET /{:040x}/announce?info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&numwant=0{event} HTTP/1.1\r\n\
          User-Agent: {AGENT}\r\nX-Forwarded-For: {}\r\n\r\n",
@@ -424,20 +353,14 @@ fn ask_http(line: &mut Option<TcpStream>, address: SocketAddr, a: &Said) -> std:
 fn read_answer(stream: &mut TcpStream) -> std::io::Result<(Vec<u8>, bool)> {
     let (mut answer, mut part) = (Vec::new(), [0; 4096]);
     loop {
-        let head = answer
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-            .map(|end| end + 4);
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|end| end + 4);
         if let Some(head) = head {
             let text = String::from_utf8_lossy(&answer[..head]).to_lowercase();
             let length = text.split("content-length: ").nth(1);
             let length = length.and_then(|rest| rest.split("\r\n").next());
             let end = head + length.expect("a length").parse::<usize>().unwrap();
             if answer.len() >= end {
-                return Ok((
-                    answer[head..end].to_vec(),
-                    !text.contains("connection: close"),
-                ));
+                return Ok((answer[head..end].to_vec(), !text.contains("connection: close")));
             }
         }
         match stream.read(&mut part)? {
@@ -481,11 +404,7 @@ fn ask_udp(socket: &UdpSocket, id: &mut Option<[u8; 8]>, a: &Said) -> std::io::R
     let url = format!("/{:040x}/announce", a.user);
     let mut packet = [&connection[..], &[0, 0, 0, 1, 0, 0, 0, 0]].concat();
     packet.extend([info_hash(a.torrent), a.peer_id].concat());
-    packet.extend(
-        [a.downloaded, a.left, a.uploaded]
-            .map(u64::to_be_bytes)
-            .concat(),
-    );
+    packet.extend([a.downloaded, a.left, a.uploaded].map(u64::to_be_bytes).concat());
     packet.extend([event, 0, 0, 0].map(u32::to_be_bytes).concat());
     packet.extend(a.port.to_be_bytes());
     packet.extend([2, url.len() as u8]);
@@ -495,9 +414,7 @@ fn ask_udp(socket: &UdpSocket, id: &mut Option<[u8; 8]>, a: &Said) -> std::io::R
     match answer[3] {
         1 => Ok(()),
         // goat was started again.
-        _ if words.to_lowercase().contains("connection id") => {
-            Err(ErrorKind::ConnectionReset.into())
-        }
+        _ if words.to_lowercase().contains("connection id") => Err(ErrorKind::ConnectionReset.into()),
         _ => panic!("{a:?}: {words}"),
     }
 }
@@ -541,12 +458,7 @@ impl Rig {
     }
 
     /// The same with other settings; `prepare` is called before goat starts.
-    pub fn with(
-        database: Database,
-        mut settings: Value,
-        seed: u64,
-        prepare: impl FnOnce(&mut Goat),
-    ) -> Rig {
+    pub fn with(database: Database, mut settings: Value, seed: u64, prepare: impl FnOnce(&mut Goat)) -> Rig {
         let common = json!({ "SlowDown": 0, "Clients": 1_000_000, "TrustedProxies": ["127.0.0.1"], "UDP": true });
         let keys = settings.as_object_mut().unwrap();
         common.as_object().unwrap().iter().for_each(|(key, value)| {
@@ -577,11 +489,7 @@ impl Rig {
         let mut clients = Clients::new(self.seed + u64::from(i), 1 + i * each..1 + (i + 1) * each);
         let address = self.goat.address();
         let udp = i % 2 == 1;
-        let mut line = if udp {
-            Line::udp(address)
-        } else {
-            Line::Http(None)
-        };
+        let mut line = if udp { Line::udp(address) } else { Line::Http(None) };
         let (shared, spoken) = (self.shared.clone(), Arc::<Mutex<Spoken>>::default());
         self.spoken.push(spoken.clone());
         self.threads.push(thread::spawn(move || {
@@ -629,21 +537,13 @@ impl Rig {
 
     /// What was answered so far.
     pub fn answered(&self) -> Points {
-        let all = self
-            .spoken
-            .iter()
-            .flat_map(|spoken| lock(spoken).answered.clone());
+        let all = self.spoken.iter().flat_map(|spoken| lock(spoken).answered.clone());
         Points(all.collect())
     }
 
     /// What was sent so far.
     pub fn sent(&self) -> Points {
-        Points(
-            self.spoken
-                .iter()
-                .flat_map(|spoken| lock(spoken).sent.clone())
-                .collect(),
-        )
+        Points(self.spoken.iter().flat_map(|spoken| lock(spoken).sent.clone()).collect())
     }
 
     /// How many announces were answered.
@@ -669,11 +569,7 @@ impl Rig {
     /// Whether goat, since its start, last said that all can be written.
     pub fn can_write(&self) -> bool {
         let log = self.goat.log();
-        let words = [
-            "listening for HTTP",
-            "cannot be written",
-            "can be written again",
-        ];
+        let words = ["listening for HTTP", "cannot be written", "can be written again"];
         let last = words.map(|words| log.rfind(words));
         last[1] <= last[0].max(last[2])
     }
@@ -719,11 +615,7 @@ impl Rig {
         let least = self.answered();
         self.start();
         let verdict = compare(&self.database, &least, &self.sent());
-        verdict.demand(&format!(
-            "{what}, GOAT_SEED={}\n{}",
-            self.seed,
-            self.goat.log()
-        ));
+        verdict.demand(&format!("{what}, GOAT_SEED={}\n{}", self.seed, self.goat.log()));
         self.comes_up();
         self.go_on();
     }
@@ -732,11 +624,7 @@ impl Rig {
     pub fn verify(&mut self, fault: &str, times: u64) {
         self.pause();
         let verdict = self.settled();
-        let Shared {
-            unanswered,
-            longest,
-            ..
-        } = &*self.shared;
+        let Shared { unanswered, longest, .. } = &*self.shared;
         let (unanswered, longest) = (unanswered.swap(0, SeqCst), longest.swap(0, SeqCst));
         self.tried.push(format!(
             "{fault:<62} {times:>5} {:>8} {unanswered:>10} {:>10.1}",
@@ -769,14 +657,7 @@ impl Rig {
 
 impl Shared {
     /// Says it until it is answered, as clients do.
-    fn say(
-        &self,
-        line: &mut Line,
-        downs: &mut u64,
-        address: SocketAddr,
-        spoken: &Mutex<Spoken>,
-        a: &Said,
-    ) -> bool {
+    fn say(&self, line: &mut Line, downs: &mut u64, address: SocketAddr, spoken: &Mutex<Spoken>, a: &Said) -> bool {
         let key = (a.torrent, a.user, a.peer_id);
         let mut waited = Instant::now();
         let point = {
@@ -807,8 +688,7 @@ impl Shared {
             match answer {
                 Ok(()) => {
                     if was_up {
-                        self.longest
-                            .fetch_max(begin.elapsed().as_micros() as u64, SeqCst);
+                        self.longest.fetch_max(begin.elapsed().as_micros() as u64, SeqCst);
                     }
                     self.answered.fetch_add(1, SeqCst);
                     let mut spoken = lock(spoken);
@@ -821,8 +701,7 @@ impl Shared {
                 Err(_) if self.stop.load(SeqCst) => return false,
                 Err(_) => {
                     // A datagram may be lost, and the first to a new goat has an old id.
-                    let lost =
-                        matches!(line, Line::Udp(..)) && waited.elapsed() < Duration::from_secs(5);
+                    let lost = matches!(line, Line::Udp(..)) && waited.elapsed() < Duration::from_secs(5);
                     if was_up && !lost {
                         self.unanswered.fetch_add(1, SeqCst);
                     }
@@ -839,8 +718,6 @@ impl Drop for Rig {
         if !self.shared.down.load(SeqCst) {
             self.goat.kill();
         }
-        self.threads
-            .drain(..)
-            .for_each(|thread| drop(thread.join()));
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }

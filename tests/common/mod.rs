@@ -21,8 +21,7 @@ pub use database::{Database, Lock, MariaDb};
 pub use goat::{Goat, User};
 pub use lab::{Host, Lab};
 pub use model::{
-    Bytes, Client, Clients, History, Kind, Lives, Model, SILENCE, Said, Verdict, Way, above, files,
-    plus, users,
+    Bytes, Client, Clients, History, Kind, Lives, Model, SILENCE, Said, Verdict, Way, above, files, plus, users,
 };
 pub use process::{Process, faketime, tidy};
 pub use random::Random;
@@ -44,10 +43,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {PATIENCE:?} in vain for {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -71,8 +67,7 @@ pub fn skip(test: &str, reason: &str) {
 /// True if a program of this name can be run.
 pub fn installed(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    path.split(':')
-        .any(|folder| Path::new(folder).join(program).is_file())
+    path.split(':').any(|folder| Path::new(folder).join(program).is_file())
 }
 
 /// A temporary folder, removed with everything in it when it goes out of scope.
@@ -117,9 +112,7 @@ pub fn free_port() -> u16 {
     loop {
         let offset = std::process::id() * 101 + NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 10_000 + (offset % 20_000) as u16;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok()
-            && UdpSocket::bind(("0.0.0.0", port)).is_ok()
-        {
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok() {
             return port;
         }
     }

@@ -144,9 +144,7 @@ impl Lives {
         } else if !lower {
             self.top = counters;
             self.reopen(now, path, event);
-        } else if started
-            && (now - self.closed > LATE || counters == [0, 0] && self.paths & path != 0)
-        {
+        } else if started && (now - self.closed > LATE || counters == [0, 0] && self.paths & path != 0) {
             self.lost = plus(self.lost, self.in_doubt());
             self.doubt = (now - self.closed <= LATE).then_some(self.closed);
             (self.began, self.doubtful) = (now, self.doubt.is_some());
@@ -186,10 +184,7 @@ impl Lives {
     }
 
     fn settle(&mut self) {
-        if self
-            .doubt
-            .is_none_or(|close| self.last.saturating_sub(close) > DOUBT)
-        {
+        if self.doubt.is_none_or(|close| self.last.saturating_sub(close) > DOUBT) {
             self.credit = plus(self.credit, self.in_doubt());
             self.done = each(self.done, self.top, u64::max);
         }
@@ -229,10 +224,7 @@ impl Model {
         session.lives.fall_silent(now);
         let (before, was) = (session.lives.last, session.lives.open);
         if was && session.left == 0 {
-            self.seeded
-                .entry((a.torrent, a.user))
-                .or_default()
-                .push((before, now));
+            self.seeded.entry((a.torrent, a.user)).or_default().push((before, now));
         }
         let first = session.announced == 0;
         session.announced += 1;
@@ -261,9 +253,7 @@ impl Model {
         let at = self.sessions[&own].at;
         let meets = |there: &[Option<(IpAddr, u16, u32)>; 2]| {
             let place = |at: Option<(IpAddr, u16, u32)>| at.map(|(ip, port, _)| (ip, port));
-            (0..2).any(|family| {
-                place(at[family]).is_some() && place(at[family]) == place(there[family])
-            })
+            (0..2).any(|family| place(at[family]).is_some() && place(at[family]) == place(there[family]))
         };
         let (from, to) = ((own.0, own.1, [0; 20]), (own.0, own.1, [255; 20]));
         for (key, session) in self.sessions.range_mut(from..=to) {
@@ -275,11 +265,7 @@ impl Model {
 
     /// goat looks for who is silent.
     pub fn expire(&mut self, now: u32) {
-        for session in self
-            .sessions
-            .values_mut()
-            .filter(|session| session.lives.open)
-        {
+        for session in self.sessions.values_mut().filter(|session| session.lives.open) {
             session.lives.fall_silent(now);
             for at in &mut session.at {
                 *at = at.filter(|(.., seen)| seen + SILENCE >= now);
@@ -289,10 +275,7 @@ impl Model {
 
     /// All sessions of a user are closed.
     pub fn leave(&mut self, user: u32, now: u32) {
-        let open = self
-            .sessions
-            .iter_mut()
-            .filter(|((_, of, _), session)| *of == user && session.lives.open);
+        let open = self.sessions.iter_mut().filter(|((_, of, _), session)| *of == user && session.lives.open);
         open.for_each(|(_, session)| session.lives.close(now));
     }
 
@@ -325,19 +308,14 @@ impl Model {
     /// on how often and when each announce came.
     pub fn compare(&self, database: &Database, whole: bool) -> Verdict {
         let (mut verdict, mut sessions) = (Verdict::default(), BTreeMap::new());
-        let (mut totals, mut users, mut snatches) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut totals, mut users, mut snatches) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for ((torrent, user, peer_id), session) in &self.sessions {
             let moved = session.lives.credit;
-            let credited = each(moved, factors(*torrent), |bytes, percent| {
-                bytes * percent / 100
-            });
+            let credited = each(moved, factors(*torrent), |bytes, percent| bytes * percent / 100);
             let [open, snatched] = [session.lives.open, session.snatched].map(u64::from);
             let mut row = [moved, credited].concat();
             row.extend([open, session.left, snatched, session.announced]);
-            let total = totals
-                .entry(format!("{torrent} {user}"))
-                .or_insert(vec![0; 7]);
+            let total = totals.entry(format!("{torrent} {user}")).or_insert(vec![0; 7]);
             (0..4).for_each(|i| total[i] += row[i]);
             (total[4], total[5]) = (total[4] | open, total[5] | snatched);
             total[6] += session.announced;
@@ -351,11 +329,7 @@ impl Model {
             snatches.entry(torrent).or_insert(vec![0])[0] += total[5];
             total.truncate(if whole { 7 } else { 6 });
         }
-        let there: BTreeSet<String> = database
-            .sql("SELECT id FROM users")
-            .concat()
-            .into_iter()
-            .collect();
+        let there: BTreeSet<String> = database.sql("SELECT id FROM users").concat().into_iter().collect();
         users.retain(|user, _| there.contains(user));
         let from = "users WHERE uploaded + downloaded > 0 OR id IN (SELECT user_id FROM totals)";
         verdict.table(database, "id", "uploaded, downloaded", from, users);
@@ -364,21 +338,9 @@ impl Model {
         let sums = "uploaded, downloaded, credited_uploaded, credited_downloaded, active";
         let more = if whole { ", announced" } else { "" };
         let columns = format!("{sums}, `left`, completed{more}");
-        verdict.table(
-            database,
-            "file_id, user_id, lower(hex(peer_id))",
-            &columns,
-            "peers",
-            sessions,
-        );
+        verdict.table(database, "file_id, user_id, lower(hex(peer_id))", &columns, "peers", sessions);
         let columns = format!("{sums}, completed{more}");
-        verdict.table(
-            database,
-            "file_id, user_id",
-            &columns,
-            "files_users",
-            totals,
-        );
+        verdict.table(database, "file_id, user_id", &columns, "files_users", totals);
         verdict
     }
 }
@@ -425,12 +387,8 @@ impl Verdict {
 
     fn differ(&mut self, table: &str, columns: &str, key: &str, is: &[u64], must: &[u64]) {
         let bytes = |row: &[u64], at: usize| row.get(at).copied().unwrap_or_default();
-        self.bytes += (0..2)
-            .map(|at| bytes(is, at).abs_diff(bytes(must, at)))
-            .sum::<u64>();
-        self.wrong.push(format!(
-            "{table} {key} is {is:?}, must be {must:?} ({columns})"
-        ));
+        self.bytes += (0..2).map(|at| bytes(is, at).abs_diff(bytes(must, at))).sum::<u64>();
+        self.wrong.push(format!("{table} {key} is {is:?}, must be {must:?} ({columns})"));
     }
 
     /// Fails the test if anything is wrong.
@@ -463,13 +421,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [
-        Kind::OneCounter,
-        Kind::TwoUrls,
-        Kind::TwoUrlsTwoPaths,
-        Kind::FromZero,
-        Kind::OnePath,
-    ];
+    pub const ALL: [Kind; 5] = [Kind::OneCounter, Kind::TwoUrls, Kind::TwoUrlsTwoPaths, Kind::FromZero, Kind::OnePath];
 
     /// The most seconds that an announce may take on its way for nothing to be missing but lives in doubt.
     pub fn patience(self) -> u64 {
@@ -500,15 +452,8 @@ pub struct Way {
 
 impl Way {
     /// A client whose announces all arrive at once, and whose lives are whole.
-    pub const PLAIN: Way = Way {
-        kind: Kind::OneCounter,
-        delay: 0,
-        queued: false,
-        whole_lives: true,
-        most: 1000,
-        rough: false,
-        apart: 0,
-    };
+    pub const PLAIN: Way =
+        Way { kind: Kind::OneCounter, delay: 0, queued: false, whole_lives: true, most: 1000, rough: false, apart: 0 };
 }
 
 /// What a client moved under one peer id, and its announces in the order of arrival, in milliseconds.
@@ -544,13 +489,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(user: u32, torrent: u32, number: usize, left: u64) -> Client {
-        Client {
-            user,
-            torrent,
-            port: 10_000 + (number % 50_000) as u16,
-            left,
-            born: (number as u64) << 32,
-        }
+        Client { user, torrent, port: 10_000 + (number % 50_000) as u16, left, born: (number as u64) << 32 }
     }
 
     fn tellers(&self, kind: Kind, random: &mut Random) -> Vec<Teller> {
@@ -566,14 +505,7 @@ impl Client {
             (Kind::FromZero, _) => &[(v4, false), (v6, false)],
             (Kind::OnePath, _) => &[(v4, false)],
         };
-        ways.iter()
-            .map(|(ip, udp)| Teller {
-                ip: *ip,
-                udp: *udp,
-                base: [0, 0],
-                free: 0,
-            })
-            .collect()
+        ways.iter().map(|(ip, udp)| Teller { ip: *ip, udp: *udp, base: [0, 0], free: 0 }).collect()
     }
 
     /// A few lives under a new peer id, from a time on. Lives and pauses are absurdly short, to provoke every order of
@@ -602,20 +534,9 @@ impl Client {
             let killed = way.rough && n == lives && random.once_in(3);
             life.live(killed, random);
         }
-        let Telling {
-            until: moved,
-            told,
-            mut said,
-            now: end,
-            ..
-        } = life;
+        let Telling { until: moved, told, mut said, now: end, .. } = life;
         said.sort_by_key(|(arrival, _)| *arrival);
-        History {
-            moved,
-            told,
-            said,
-            end,
-        }
+        History { moved, told, said, end }
     }
 }
 
@@ -643,21 +564,13 @@ impl Telling<'_> {
             self.tell(teller, "started", random);
         }
         let whole = self.way.whole_lives;
-        let regular = if whole {
-            1 + random.below(5)
-        } else {
-            random.below(6)
-        };
+        let regular = if whole { 1 + random.below(5) } else { random.below(6) };
         let mut new = true;
         for n in 0..regular {
             let pauses = [2, 30, 300, 900, 1700].map(|seconds| seconds * 1000);
             let least = if whole && new { self.way.delay } else { 0 };
             let long: Vec<u64> = pauses.into_iter().filter(|pause| *pause >= least).collect();
-            let pause = if long.is_empty() {
-                least
-            } else {
-                random.one_of(&long)
-            };
+            let pause = if long.is_empty() { least } else { random.one_of(&long) };
             let completes = self.go(pause, true, random);
             new = two_urls && n == 2 && (!whole || regular > 3) && random.once_in(2);
             if new {
@@ -666,11 +579,7 @@ impl Telling<'_> {
                 self.tell(1, "started", random);
             }
             // Some clients say only when they stop that they have everything.
-            let event = if completes && !random.once_in(4) {
-                "completed"
-            } else {
-                ""
-            };
+            let event = if completes && !random.once_in(4) { "completed" } else { "" };
             for teller in 0..self.tellers.len() {
                 if !random.once_in(10) {
                     self.tell(teller, event, random);
@@ -690,11 +599,7 @@ impl Telling<'_> {
     fn go(&mut self, milliseconds: u64, down: bool, random: &mut Random) -> bool {
         self.now += milliseconds;
         let (most, left) = (self.way.most, self.client.left);
-        let down = if down {
-            random.below(most).min(left)
-        } else {
-            0
-        };
+        let down = if down { random.below(most).min(left) } else { 0 };
         self.moved = plus(self.moved, [random.below(most), down]);
         self.client.left -= down;
         down > 0 && self.client.left == 0
@@ -702,22 +607,10 @@ impl Telling<'_> {
 
     fn tell(&mut self, teller: usize, event: &'static str, random: &mut Random) {
         let whole = self.tellers[teller].base == self.tellers[0].base;
-        let Telling {
-            client,
-            way,
-            peer_id,
-            tellers,
-            now,
-            moved,
-            ..
-        } = self;
+        let Telling { client, way, peer_id, tellers, now, moved, .. } = self;
         let teller = &mut tellers[teller];
         let delay = (random.below(1 << 20) * way.delay) >> 20;
-        teller.free = if way.queued {
-            teller.free.max(*now) + delay
-        } else {
-            teller.free.max(*now + delay)
-        };
+        teller.free = if way.queued { teller.free.max(*now) + delay } else { teller.free.max(*now + delay) };
         let [uploaded, downloaded] = above(*moved, teller.base);
         let said = Said {
             user: client.user,
@@ -731,11 +624,7 @@ impl Telling<'_> {
             left: client.left,
             event,
         };
-        let times = if way.rough && random.once_in(20) {
-            1 + random.below(2)
-        } else {
-            0
-        };
+        let times = if way.rough && random.once_in(20) { 1 + random.below(2) } else { 0 };
         (0..=times).for_each(|_| self.said.push((teller.free, said.clone())));
         self.until = self.moved;
         if whole {
@@ -758,21 +647,11 @@ impl Clients {
         let (mut random, first) = (Random(seed), users.start as usize * 1_000);
         let users: Vec<u32> = users.collect();
         let client = |n: usize| {
-            let (user, torrent) = (
-                users[n % users.len()],
-                1 + random.below(torrents.into()) as u32,
-            );
+            let (user, torrent) = (users[n % users.len()], 1 + random.below(torrents.into()) as u32);
             let left = random.one_of(&[0, 1 << 30, 1 << 34]);
-            (
-                Client::new(user, torrent, first + n, left),
-                VecDeque::new(),
-                None,
-            )
+            (Client::new(user, torrent, first + n, left), VecDeque::new(), None)
         };
-        Clients {
-            clients: (0..count).map(client).collect(),
-            random,
-        }
+        Clients { clients: (0..count).map(client).collect(), random }
     }
 
     /// What one of them says next: one announce, or the same several times where answers are lost.
@@ -780,18 +659,8 @@ impl Clients {
         let at = self.random.below(self.clients.len() as u64) as usize;
         let (client, queue, last) = &mut self.clients[at];
         if queue.is_empty() {
-            let way = Way {
-                most: 1 << 32,
-                rough: true,
-                ..Way::PLAIN
-            };
-            queue.extend(
-                client
-                    .history(&way, 0, &mut self.random)
-                    .said
-                    .into_iter()
-                    .map(|(_, said)| said),
-            );
+            let way = Way { most: 1 << 32, rough: true, ..Way::PLAIN };
+            queue.extend(client.history(&way, 0, &mut self.random).said.into_iter().map(|(_, said)| said));
         }
         let said = queue.pop_front().into_iter().collect::<Vec<_>>();
         *last = said.last().filter(|said| said.event != "stopped").cloned();

@@ -16,22 +16,14 @@ pub struct Process {
 
 impl Process {
     pub fn start(name: &str, command: &mut Command, log: PathBuf) -> Process {
-        let output = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap();
+        let output = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-        Process {
-            name: name.into(),
-            child,
-            log,
-        }
+        Process { name: name.into(), child, log }
     }
 
     pub fn id(&self) -> u32 {

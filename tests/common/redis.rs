@@ -44,9 +44,7 @@ impl Redis {
         command.args(["--save", "", "--appendonly", "no", "--dir"]);
         command.arg(self.folder.path()).args(&self.options);
         let log = self.folder.join("redis.log");
-        let process = self
-            .process
-            .insert(Process::start("redis-server", &mut command, log));
+        let process = self.process.insert(Process::start("redis-server", &mut command, log));
         wait_for("redis-server", || {
             process.assert_running();
             TcpStream::connect(("127.0.0.1", self.port)).ok()
@@ -88,8 +86,6 @@ impl Redis {
     pub fn cli(&self, words: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         command.args(["-p", &self.port.to_string()]).args(words);
-        String::from_utf8_lossy(&command.output().unwrap().stdout)
-            .trim()
-            .into()
+        String::from_utf8_lossy(&command.output().unwrap().stdout).trim().into()
     }
 }

@@ -9,29 +9,16 @@ use std::time::Duration;
 /// Connects from an address of 127.0.0.0/8, which the standard library cannot choose; with room for so
 /// many bytes that nobody has read, unless that is 0. To connect, to write and to read may each take
 /// `patience`.
-pub fn connect_from(
-    source: Ipv4Addr,
-    to: SocketAddr,
-    room: libc::c_int,
-    patience: Duration,
-) -> io::Result<TcpStream> {
+pub fn connect_from(source: Ipv4Addr, to: SocketAddr, room: libc::c_int, patience: Duration) -> io::Result<TcpStream> {
     let check = |result: libc::c_int| {
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(result)
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
     };
     let name = |ip: IpAddr, port: u16| {
-        let IpAddr::V4(ip) = ip else {
-            panic!("{ip} is not IPv4")
-        };
+        let IpAddr::V4(ip) = ip else { panic!("{ip} is not IPv4") };
         libc::sockaddr_in {
             sin_family: libc::AF_INET as libc::sa_family_t,
             sin_port: port.to_be(),
-            sin_addr: libc::in_addr {
-                s_addr: u32::from(ip).to_be(),
-            },
+            sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
             sin_zero: [0; 8],
         }
     };
@@ -47,12 +34,7 @@ pub fn connect_from(
         }
         // The port is chosen when the other end is known: so there are enough for each of them.
         let late: libc::c_int = 1;
-        set_option(
-            &stream,
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            &late,
-        );
+        set_option(&stream, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &late);
         stream.set_write_timeout(Some(patience))?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
@@ -65,29 +47,16 @@ pub fn connect_from(
 /// Connects from an IPv6 address of this machine.
 pub fn connect_from_ipv6(source: Ipv6Addr, to: SocketAddr) -> io::Result<TcpStream> {
     use nix::sys::socket::*;
-    let SocketAddr::V6(to) = to else {
-        panic!("{to} is not IPv6")
-    };
-    let socket = socket(
-        AddressFamily::Inet6,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    bind(
-        socket.as_raw_fd(),
-        &SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, 0)),
-    )?;
+    let SocketAddr::V6(to) = to else { panic!("{to} is not IPv6") };
+    let socket = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, 0)))?;
     connect(socket.as_raw_fd(), &SockaddrIn6::from(to))?;
     Ok(socket.into())
 }
 
 /// Lets the connection end by a reset when it is closed.
 pub fn end_by_reset(stream: &TcpStream) {
-    let at_once = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
     set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &at_once);
 }
 

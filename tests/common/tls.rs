@@ -10,9 +10,7 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
-};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
 use super::{AGENT, Bencode, Folder, HttpAnswer, PATIENCE, parse_answer};
 
@@ -41,9 +39,7 @@ pub struct Certificate {
 
 impl Authority {
     pub fn new() -> Authority {
-        let authority = Authority {
-            folder: Folder::new(),
-        };
+        let authority = Authority { folder: Folder::new() };
         authority.certify("root", P256, "root", true);
         authority
     }
@@ -98,11 +94,7 @@ impl Authority {
             show(&certificate)
         ));
         let der = CertificateDer::from_pem_file(&certificate).unwrap();
-        Certificate {
-            certificate,
-            key,
-            der,
-        }
+        Certificate { certificate, key, der }
     }
 }
 
@@ -166,13 +158,7 @@ impl TlsClient {
             self.read_more();
         }
         let body = self.input.drain(..length);
-        parse_answer(
-            &head
-                .into_bytes()
-                .into_iter()
-                .chain(body)
-                .collect::<Vec<u8>>(),
-        )
+        parse_answer(&head.into_bytes().into_iter().chain(body).collect::<Vec<u8>>())
     }
 
     /// The head of the next answer.

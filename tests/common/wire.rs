@@ -11,8 +11,7 @@ pub type HttpAnswer = (u16, Vec<(String, String)>, Vec<u8>);
 
 /// One GET on a connection of its own. Only the given headers are sent, "Host" and "Connection" apart.
 pub fn http_get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> HttpAnswer {
-    exchange(address, "GET", path, headers, b"")
-        .unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    exchange(address, "GET", path, headers, b"").unwrap_or_else(|error| panic!("GET {path}: {error}"))
 }
 
 /// The same with a body; an error if the server is not there (yet).
@@ -32,8 +31,7 @@ fn exchange(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<HttpAnswer> {
-    let mut request =
-        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     if !body.is_empty() {
         request += &format!("Content-Length: {}\r\n", body.len());
     }
@@ -54,35 +52,17 @@ fn exchange(
 /// An answer that is whole.
 pub fn parse_answer(answer: &[u8]) -> HttpAnswer {
     let shown = || String::from_utf8_lossy(answer).into_owned();
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .unwrap_or_else(|| panic!("no head: {}", shown()));
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| panic!("no head: {}", shown()));
     let head = std::str::from_utf8(&answer[..end]).unwrap();
     let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers: Vec<(String, String)> = lines
-        .map(|line| {
-            line.split_once(':')
-                .unwrap_or_else(|| panic!("a header without a colon: {}", shown()))
-        })
+        .map(|line| line.split_once(':').unwrap_or_else(|| panic!("a header without a colon: {}", shown())))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_string()))
         .collect();
     let body = answer[end + 4..].to_vec();
     if let Some((_, length)) = headers.iter().find(|(name, _)| name == "content-length") {
-        assert_eq!(
-            length.parse(),
-            Ok(body.len()),
-            "Content-Length and body disagree: {}",
-            shown()
-        );
+        assert_eq!(length.parse(), Ok(body.len()), "Content-Length and body disagree: {}", shown());
     }
     (status, headers, body)
 }
@@ -109,11 +89,7 @@ pub fn basic(name: &str, key: &str) -> String {
         for i in 0..4 {
             let digit = (bits >> (18 - 6 * i) & 63) as usize;
             let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-            out.push(if i > group.len() {
-                '='
-            } else {
-                alphabet[digit] as char
-            });
+            out.push(if i > group.len() { '=' } else { alphabet[digit] as char });
         }
     }
     out
@@ -150,10 +126,9 @@ impl Bencode {
     /// The keys of a dictionary, in order.
     pub fn keys(&self) -> Vec<String> {
         match self {
-            Bencode::Dictionary(entries) => entries
-                .keys()
-                .map(|key| String::from_utf8_lossy(key).into_owned())
-                .collect(),
+            Bencode::Dictionary(entries) => {
+                entries.keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect()
+            }
             _ => panic!("not a dictionary: {self:?}"),
         }
     }
@@ -182,15 +157,8 @@ impl Bencode {
     /// The compact peers of an announce's answer, "peers" and "peers6", sorted.
     pub fn peers(&self) -> Vec<SocketAddr> {
         let peers = self.bytes("peers");
-        let peers6 = if self.get("peers6").is_some() {
-            self.bytes("peers6")
-        } else {
-            &[]
-        };
-        assert!(
-            peers.len().is_multiple_of(6) && peers6.len().is_multiple_of(18),
-            "cut peers: {self:?}"
-        );
+        let peers6 = if self.get("peers6").is_some() { self.bytes("peers6") } else { &[] };
+        assert!(peers.len().is_multiple_of(6) && peers6.len().is_multiple_of(18), "cut peers: {self:?}");
         let port = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
         let four = peers.chunks(6).map(|peer| {
             let address: [u8; 4] = peer[..4].try_into().unwrap();
@@ -229,10 +197,7 @@ fn read(rest: &mut &[u8]) -> Option<Bencode> {
             let mut entries = BTreeMap::new();
             while *rest.first()? != b'e' {
                 let key = read_bytes(rest)?;
-                if entries
-                    .last_key_value()
-                    .is_some_and(|(last, _)| *last >= key)
-                {
+                if entries.last_key_value().is_some_and(|(last, _)| *last >= key) {
                     return None;
                 }
                 entries.insert(key, read(rest)?);

@@ -9,10 +9,7 @@ use std::os::unix::process::CommandExt;
 use crate::common::{Announce, Database, Goat, Lab, Process, hex, http_get, info_hash, wait_until};
 use serde_json::json;
 
-const HOMES: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::LOCALHOST),
-    IpAddr::V6(Ipv6Addr::LOCALHOST),
-];
+const HOMES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 #[test]
 fn every_address_of_both_families_is_served_whatever_bindv6only_says() {
@@ -29,8 +26,7 @@ fn every_address_of_both_families_is_served_whatever_bindv6only_says() {
                 for home in HOMES {
                     let at = SocketAddr::new(home, goat.port);
                     let target = Announce::new(&passkey, info_hash(1), 1).target();
-                    let (status, _, body) =
-                        http_get(at, &target, &[("User-Agent", crate::common::AGENT)]);
+                    let (status, _, body) = http_get(at, &target, &[("User-Agent", crate::common::AGENT)]);
                     let answer = crate::common::Bencode::parse(&body);
                     assert_eq!(status, 200);
                     assert!(answer.get("peers").is_some(), "{only} {host:?} {answer:?}");
@@ -56,9 +52,7 @@ fn check_sees_a_running_goat_that_hides_its_files_because_it_may_have_low_ports(
     let test = "check_sees_a_running_goat_that_hides_its_files_because_it_may_have_low_ports";
     Lab::run(test, |_| {
         let database = Database::sqlite();
-        let Database::Sqlite(folder) = &database else {
-            unreachable!()
-        };
+        let Database::Sqlite(folder) = &database else { unreachable!() };
         let settings = json!({ "Host": "", "Port": 80, "UDP": true });
         let mut goat = Goat::configure(&database, settings);
         for path in [folder.path(), goat.folder.path(), &goat.config_path()] {
@@ -70,10 +64,7 @@ fn check_sees_a_running_goat_that_hides_its_files_because_it_may_have_low_ports(
         // As systemd does it for `AmbientCapabilities=CAP_NET_BIND_SERVICE`.
         let mut command = std::process::Command::new("setpriv");
         command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        command.args([
-            "--inh-caps=+net_bind_service",
-            "--ambient-caps=+net_bind_service",
-        ]);
+        command.args(["--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service"]);
         command.arg(run.get_program()).args(run.get_args());
         let log = goat.folder.join("goat.log");
         let mut process = Process::start("goat", &mut command, log);
@@ -101,12 +92,7 @@ fn a_port_that_another_program_has_in_one_family_is_an_error_that_says_so() {
     Lab::run(test, |_| {
         // So that the sockets of the test take one family.
         bind_ipv6_only("1");
-        for (other, family) in [
-            ("0.0.0.0", "IPv4"),
-            ("127.0.0.1", "IPv4"),
-            ("[::]", "IPv6"),
-            ("[::1]", "IPv6"),
-        ] {
+        for (other, family) in [("0.0.0.0", "IPv4"), ("127.0.0.1", "IPv4"), ("[::]", "IPv6"), ("[::1]", "IPv6")] {
             let database = Database::sqlite();
             let goat = Goat::prepare(&database, json!({ "Host": "", "UDP": true }));
             let at = format!("{other}:{}", goat.port);
@@ -185,9 +171,7 @@ fn bind_ipv6_only(only: &str) {
 fn answers_udp(at: SocketAddr) -> bool {
     let socket = UdpSocket::bind((at.ip(), 0)).unwrap();
     socket.connect(at).unwrap();
-    socket
-        .set_read_timeout(Some(crate::common::PATIENCE))
-        .unwrap();
+    socket.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
     let mut connect = 0x417_2710_1980_u64.to_be_bytes().to_vec();
     connect.extend([0; 8]);
     socket.send(&connect).unwrap();
@@ -207,26 +191,12 @@ fn without_ipv6() -> io::Result<()> {
         step(IF_EQUAL, 0, 3, libc::SYS_socket as u32),
         step(LOAD, 0, 0, first),
         step(IF_EQUAL, 0, 1, libc::AF_INET6 as u32),
-        step(
-            RETURN,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32,
-        ),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32),
         step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
-    let program = libc::sock_fprog {
-        len: steps.len() as u16,
-        filter: steps.as_mut_ptr(),
-    };
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
     let (set, filter) = (libc::PR_SET_NO_NEW_PRIVS, libc::SECCOMP_MODE_FILTER);
     // Safety: the program outlives the call, which copies it.
-    let done = unsafe {
-        libc::prctl(set, 1, 0, 0, 0) | libc::prctl(libc::PR_SET_SECCOMP, filter, &program)
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let done = unsafe { libc::prctl(set, 1, 0, 0, 0) | libc::prctl(libc::PR_SET_SECCOMP, filter, &program) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

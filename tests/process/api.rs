@@ -9,9 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::UNIX_EPOCH;
 
-use crate::common::{
-    AGENT, Announce, Database, Goat, PATIENCE, User, basic, hex, info_hash, wait_until,
-};
+use crate::common::{AGENT, Announce, Database, Goat, PATIENCE, User, basic, hex, info_hash, wait_until};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -62,8 +60,7 @@ impl Answer {
     }
 
     pub(super) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error} in {}", self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
     pub(super) fn error(&self) -> String {
@@ -75,16 +72,8 @@ impl Answer {
 
 /// One request on a connection of its own, with "Connection: close".
 fn ask(goat: &Goat, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    raw(
-        goat,
-        &format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
-        ),
-    )
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    raw(goat, &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"))
 }
 
 fn raw(goat: &Goat, request: &str) -> Answer {
@@ -108,11 +97,7 @@ fn raw(goat: &Goat, request: &str) -> Answer {
     } else {
         assert_eq!(body, b"", "{request}");
     }
-    Answer {
-        status: status.parse().unwrap(),
-        headers,
-        body,
-    }
+    Answer { status: status.parse().unwrap(), headers, body }
 }
 
 pub(super) fn get(goat: &Goat, user: &User, path: &str) -> Answer {
@@ -124,10 +109,7 @@ pub(super) fn get(goat: &Goat, user: &User, path: &str) -> Answer {
 fn stranger(goat: &Goat, path: &str, credentials: &str) -> Answer {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let address = Ipv4Addr::from(0xc000_0000 + NEXT.fetch_add(1, Relaxed)).to_string();
-    let headers = [
-        ("Authorization", credentials),
-        ("X-Forwarded-For", &address),
-    ];
+    let headers = [("Authorization", credentials), ("X-Forwarded-For", &address)];
     ask(goat, "GET", path, &headers)
 }
 
@@ -142,20 +124,12 @@ fn good(goat: &Goat, user: &User, path: &str) -> Value {
 pub fn add_admin(goat: &Goat, name: &str) -> User {
     let user = goat.json(&["user", "add", name, "--admin"]);
     let text = |key: &str| user[key].as_str().unwrap().to_string();
-    User {
-        id: user["id"].as_i64().unwrap(),
-        name: name.into(),
-        passkey: text("passkey"),
-        api_key: text("apiKey"),
-    }
+    User { id: user["id"].as_i64().unwrap(), name: name.into(), passkey: text("passkey"), api_key: text("apiKey") }
 }
 
 /// An administrator and two members.
 fn start(database: &Database) -> (Goat, User, User, User) {
-    let goat = Goat::start(
-        database,
-        json!({ "API": true, "SlowDown": 0, "TrustedProxies": ["127.0.0.1"] }),
-    );
+    let goat = Goat::start(database, json!({ "API": true, "SlowDown": 0, "TrustedProxies": ["127.0.0.1"] }));
     let admin = add_admin(&goat, "ana");
     let (berta, caro) = (goat.add_user("berta"), goat.add_user("caro"));
     (goat, admin, berta, caro)
@@ -246,18 +220,12 @@ fn compare(answer: &str, example: &str, by_nature: &[&str]) {
     let wanted = names(example);
     let found = names(answer);
     assert_eq!(found[..wanted.len()], wanted, "{answer}");
-    let (answer, example): (Value, Value) = (
-        serde_json::from_str(answer).unwrap(),
-        serde_json::from_str(example).unwrap(),
-    );
+    let (answer, example): (Value, Value) =
+        (serde_json::from_str(answer).unwrap(), serde_json::from_str(example).unwrap());
     for name in wanted {
         let (found, wanted) = (&answer[&name], &example[&name]);
         if by_nature.contains(&name.as_str()) {
-            assert_eq!(
-                std::mem::discriminant(found),
-                std::mem::discriminant(wanted),
-                "{name}"
-            );
+            assert_eq!(std::mem::discriminant(found), std::mem::discriminant(wanted), "{name}");
             assert!(found.is_number() || found.is_string(), "{name}: {found}");
         } else if !found.is_array() && !found.is_object() {
             assert_eq!(found, wanted, "{name}");
@@ -282,35 +250,15 @@ fn the_examples_of_the_original_are_answered_field_by_field(database: Database) 
          INSERT INTO totals VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, 0, 0, 0)",
     );
     let files = get(&goat, &admin, "/api/files");
-    compare(
-        inner(files.text(), '{', '}'),
-        inner(FILES, '{', '}'),
-        &["infoHash"],
-    );
+    compare(inner(files.text(), '{', '}'), inner(FILES, '{', '}'), &["infoHash"]);
     assert_eq!(files.json().as_array().unwrap().len(), 1);
     let file = get(&goat, &admin, "/api/files/1");
     compare(file.text(), FILE, &["infoHash"]);
-    assert!(
-        file.json()["infoHash"]
-            .as_str()
-            .unwrap()
-            .starts_with("abcdef0123456789")
-    );
+    assert!(file.json()["infoHash"].as_str().unwrap().starts_with("abcdef0123456789"));
     let users = inner(file.text(), '[', ']');
-    compare(
-        inner(users, '{', '}'),
-        inner(inner(FILE, '[', ']'), '{', '}'),
-        &[],
-    );
+    compare(inner(users, '{', '}'), inner(inner(FILE, '[', ']'), '{', '}'), &[]);
     let status = get(&goat, &admin, "/api/status");
-    let by_nature = [
-        "pid",
-        "hostname",
-        "architecture",
-        "numCpu",
-        "numGoroutine",
-        "memoryMb",
-    ];
+    let by_nature = ["pid", "hostname", "architecture", "numCpu", "numGoroutine", "memoryMb"];
     compare(status.text(), STATUS, &by_nature);
     let status = status.json();
     for listener in ["http", "udp"] {
@@ -361,10 +309,7 @@ fn each_call_is_for_those_who_may_make_it(database: Database) {
         for method in ["GET", "HEAD"] {
             let none = ask(&goat, method, call, &[]);
             assert_eq!(none.status, 401, "{call}");
-            assert_eq!(
-                none.header("www-authenticate"),
-                "Basic realm=\"goat\", charset=\"UTF-8\""
-            );
+            assert_eq!(none.header("www-authenticate"), "Basic realm=\"goat\", charset=\"UTF-8\"");
             for (user, status) in [&berta, &caro, &admin].into_iter().zip(expected) {
                 let credentials = basic(&user.name, &user.api_key);
                 let answer = ask(&goat, method, call, &[("Authorization", &credentials)]);
@@ -391,36 +336,21 @@ fn each_call_is_for_those_who_may_make_it(database: Database) {
         let credentials = basic(&admin.name, &admin.api_key);
         for path in ["/api/status", "/api", "/api?x=1", "http://goat/api/status"] {
             let answer = ask(&goat, method, path, &[("Authorization", &credentials)]);
-            assert_eq!(
-                (answer.status, answer.error().as_str()),
-                (405, "Method not allowed"),
-                "{method} {path}"
-            );
+            assert_eq!((answer.status, answer.error().as_str()), (405, "Method not allowed"), "{method} {path}");
             assert_eq!(answer.header("allow"), "GET, HEAD");
         }
     }
     let answer = get(&goat, &admin, "/api/login");
-    assert_eq!(
-        (answer.status, answer.header("allow")),
-        (405, "POST, DELETE")
-    );
+    assert_eq!((answer.status, answer.header("allow")), (405, "POST, DELETE"));
     for id in ["x", "-1", "1.0", "4294967296", "0x1", "+1", "%31", "1'"] {
         for list in ["files", "users"] {
             let answer = get(&goat, &admin, &format!("/api/{list}/{id}"));
-            assert_eq!(
-                (answer.status, answer.error().as_str()),
-                (400, "Invalid integer ID"),
-                "{id}"
-            );
+            assert_eq!((answer.status, answer.error().as_str()), (400, "Invalid integer ID"), "{id}");
         }
     }
     for call in ["/api", "/api/", "/api/files/1/2", "/api/login/1", "/api/x"] {
         let answer = get(&goat, &admin, call);
-        assert_eq!(
-            (answer.status, answer.error().as_str()),
-            (404, "Undefined API call"),
-            "{call}"
-        );
+        assert_eq!((answer.status, answer.error().as_str()), (404, "Undefined API call"), "{call}");
     }
     assert_eq!(get(&goat, &admin, "/api/files/77").status, 404);
     assert_eq!(get(&goat, &admin, "/api/users/77").status, 404);
@@ -457,44 +387,24 @@ fn members_see_themselves_and_of_others_only_counts(database: Database) {
     assert_eq!(ids(&seen_by_berta), [berta.id]);
     assert_eq!(ids(&seen_by_admin), [berta.id, caro.id]);
     for seen in [&seen_by_berta, &seen_by_admin] {
-        assert_eq!(
-            (&seen["seeders"], &seen["leechers"]),
-            (&json!(2), &json!(0))
-        );
+        assert_eq!((&seen["seeders"], &seen["leechers"]), (&json!(2), &json!(0)));
         assert_eq!(seen["fileUsers"][0]["uploaded"], 1001);
     }
-    assert_eq!(
-        good(&goat, &berta, "/api/files").as_array().unwrap().len(),
-        1
-    );
-    assert_eq!(
-        good(&goat, &admin, "/api/files").as_array().unwrap().len(),
-        2
-    );
+    assert_eq!(good(&goat, &berta, "/api/files").as_array().unwrap().len(), 1);
+    assert_eq!(good(&goat, &admin, "/api/files").as_array().unwrap().len(), 2);
     let pending = good(&goat, &admin, "/api/files?pending=true");
     assert_eq!(pending[0]["infoHash"], hex(&info_hash(2)));
     let id = &pending[0]["id"];
     assert_eq!(get(&goat, &berta, &format!("/api/files/{id}")).status, 404);
-    assert!(
-        get(&goat, &admin, "/api/clients")
-            .text()
-            .contains("Unknown/1")
-    );
-    assert!(
-        !get(&goat, &berta, "/api/clients")
-            .text()
-            .contains("Unknown/1")
-    );
+    assert!(get(&goat, &admin, "/api/clients").text().contains("Unknown/1"));
+    assert!(!get(&goat, &berta, "/api/clients").text().contains("Unknown/1"));
 
     let me = good(&goat, &berta, "/api/me");
     assert_eq!(me["name"], "berta");
     assert_eq!(me["username"], "berta");
     assert_eq!(me["passkey"], berta.passkey);
     assert!(me["announce"][0].as_str().unwrap().contains(&berta.passkey));
-    assert_eq!(
-        (&me["uploaded"], &me["seeding"], &me["active"]),
-        (&json!(1001), &json!(1), &json!(1))
-    );
+    assert_eq!((&me["uploaded"], &me["seeding"], &me["active"]), (&json!(1001), &json!(1), &json!(1)));
     assert_eq!(me["torrents"].as_array().unwrap().len(), 1);
     assert_eq!(me["torrents"][0]["fileId"], file);
     // An administrator sees a member, but never a passkey.
@@ -504,13 +414,7 @@ fn members_see_themselves_and_of_others_only_counts(database: Database) {
     for call in CALLS {
         let seen = get(&goat, &berta, call);
         let text = seen.text();
-        for secret in [
-            "caro",
-            &caro.passkey,
-            &admin.passkey,
-            &admin.api_key,
-            &berta.api_key,
-        ] {
+        for secret in ["caro", &caro.passkey, &admin.passkey, &admin.api_key, &berta.api_key] {
             assert!(!text.contains(secret), "{secret} in {call}");
         }
     }
@@ -525,17 +429,9 @@ pub(super) struct Key {
 
 pub(super) fn log_in(goat: &Goat, user: &User) -> Key {
     let credentials = basic(&user.name, &user.api_key);
-    let answer = ask(
-        goat,
-        "POST",
-        "/api/login",
-        &[("Authorization", &credentials)],
-    );
+    let answer = ask(goat, "POST", "/api/login", &[("Authorization", &credentials)]);
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(
-        names(answer.text()),
-        ["userId", "pubkey", "secret", "expire"]
-    );
+    assert_eq!(names(answer.text()), ["userId", "pubkey", "secret", "expire"]);
     let key = answer.json();
     assert_eq!(key["userId"], user.id);
     let expire = key["expire"].as_u64().unwrap();
@@ -567,103 +463,39 @@ fn a_signed_call_works_once_and_only_as_it_was_signed(database: Database) {
     let other = log_in(&goat, &caro);
     assert_eq!(key.call(&goat, "nonce-1").json()["name"], "berta");
     let again = key.call(&goat, "nonce-1");
-    assert_eq!(
-        (again.status, again.error().as_str()),
-        (401, "This nonce was used before")
-    );
+    assert_eq!((again.status, again.error().as_str()), (401, "This nonce was used before"));
     assert_eq!(key.call(&goat, "nonce-2").status, 200);
     // A nonce is the key's own.
     assert_eq!(other.call(&goat, "nonce-1").json()["name"], "caro");
 
-    let send = |goat: &Goat, method, path, signed: &str| {
-        ask(goat, method, path, &[("Authorization", signed)]).status
-    };
+    let send = |goat: &Goat, method, path, signed: &str| ask(goat, method, path, &[("Authorization", signed)]).status;
     let signed = key.sign("n3", "GET", "/api/me");
-    assert_eq!(
-        send(&goat, "HEAD", "/api/me", &signed),
-        401,
-        "another method"
-    );
-    assert_eq!(
-        send(&goat, "GET", "/api/status", &signed),
-        401,
-        "another path"
-    );
-    assert_eq!(
-        send(&goat, "GET", "/api/me?limit=1", &signed),
-        401,
-        "a query"
-    );
-    assert_eq!(
-        send(
-            &goat,
-            "GET",
-            "/api/me",
-            &key.sign("n3", "GET", "/api/me?limit=1")
-        ),
-        401
-    );
+    assert_eq!(send(&goat, "HEAD", "/api/me", &signed), 401, "another method");
+    assert_eq!(send(&goat, "GET", "/api/status", &signed), 401, "another path");
+    assert_eq!(send(&goat, "GET", "/api/me?limit=1", &signed), 401, "a query");
+    assert_eq!(send(&goat, "GET", "/api/me", &key.sign("n3", "GET", "/api/me?limit=1")), 401);
     let mut stranger = log_in(&goat, &berta);
     stranger.secret = other.secret.clone();
     assert_eq!(stranger.call(&goat, "n3").status, 401, "another's secret");
     let right = key.sign("n3", "GET", "/api/me");
     let plain = basic(&key.public, "n3/00112233445566778899aabbccddeeff00112233");
-    assert_eq!(
-        send(&goat, "GET", "/api/me", &plain),
-        401,
-        "another signature"
-    );
-    for broken in [
-        "n3/",
-        "n3/zz",
-        "/abc",
-        "n 3/abc",
-        &format!("{}/abc", "n".repeat(65)),
-    ] {
-        assert_eq!(
-            send(&goat, "GET", "/api/me", &basic(&key.public, broken)),
-            401,
-            "{broken}"
-        );
+    assert_eq!(send(&goat, "GET", "/api/me", &plain), 401, "another signature");
+    for broken in ["n3/", "n3/zz", "/abc", "n 3/abc", &format!("{}/abc", "n".repeat(65))] {
+        assert_eq!(send(&goat, "GET", "/api/me", &basic(&key.public, broken)), 401, "{broken}");
     }
     // None of these has used up the nonce.
     assert_eq!(send(&goat, "GET", "/api/me", &right), 200);
-    assert_eq!(
-        send(
-            &goat,
-            "GET",
-            "/api/files?limit=1",
-            &key.sign("n4", "GET", "/api/files?limit=1")
-        ),
-        200
-    );
-    assert_eq!(
-        send(&goat, "HEAD", "/api/me", &key.sign("n5", "HEAD", "/api/me")),
-        200
-    );
+    assert_eq!(send(&goat, "GET", "/api/files?limit=1", &key.sign("n4", "GET", "/api/files?limit=1")), 200);
+    assert_eq!(send(&goat, "HEAD", "/api/me", &key.sign("n5", "HEAD", "/api/me")), 200);
     // Only who knows the API key makes another key.
-    assert_eq!(
-        send(
-            &goat,
-            "POST",
-            "/api/login",
-            &key.sign("n6", "POST", "/api/login")
-        ),
-        403
-    );
+    assert_eq!(send(&goat, "POST", "/api/login", &key.sign("n6", "POST", "/api/login")), 403);
     // Of twenty at the same time with one nonce, one gets through.
     let signed = key.sign("race", "GET", "/api/me");
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let calls: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| send(&goat, "GET", "/api/me", &signed)))
-            .collect();
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| send(&goat, "GET", "/api/me", &signed))).collect();
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
-    assert_eq!(
-        statuses.iter().filter(|status| **status == 200).count(),
-        1,
-        "{statuses:?}"
-    );
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     // Nonces outlive a restart.
     goat.restart();
     assert_eq!(key.call(&goat, "nonce-1").status, 401);
@@ -674,10 +506,7 @@ fn a_key_to_sign_with_lives_for_a_week_without_use_and_as_long_as_its_api_key(da
     let (goat, _, berta, caro) = start(&database);
     let key = log_in(&goat, &berta);
     let age = |seconds: u64| {
-        database.sql(&format!(
-            "UPDATE api_logins SET use_time = {}",
-            now() - seconds
-        ));
+        database.sql(&format!("UPDATE api_logins SET use_time = {}", now() - seconds));
     };
     age(7 * 86_400 - 60);
     assert_eq!(key.call(&goat, "1").status, 200);
@@ -694,22 +523,13 @@ fn a_key_to_sign_with_lives_for_a_week_without_use_and_as_long_as_its_api_key(da
     assert_eq!(key.call(&goat, "1").status, 200);
     // At most ten keys at a time; a hundred thousand calls with each.
     let keys: Vec<Key> = (0..11).map(|_| log_in(&goat, &caro)).collect();
-    assert_eq!(
-        database.number(&format!(
-            "SELECT COUNT(*) FROM api_logins WHERE user_id = {}",
-            caro.id
-        )),
-        10
-    );
+    assert_eq!(database.number(&format!("SELECT COUNT(*) FROM api_logins WHERE user_id = {}", caro.id)), 10);
     assert_eq!(keys[10].call(&goat, "1").status, 200);
     database.sql("UPDATE api_logins SET calls = 100000");
     assert_eq!(keys[10].call(&goat, "2").status, 401);
     let key = log_in(&goat, &berta);
     assert_eq!(key.call(&goat, "1").status, 200);
-    database.sql(&format!(
-        "DELETE FROM api_keys WHERE user_id = {}",
-        berta.id
-    ));
+    database.sql(&format!("DELETE FROM api_keys WHERE user_id = {}", berta.id));
     assert_eq!(key.call(&goat, "2").status, 401);
 }
 
@@ -718,22 +538,15 @@ fn a_stolen_database_opens_nothing(database: Database) {
     let key = log_in(&goat, &admin);
     assert_eq!(key.call(&goat, "1").status, 200);
     let tables = ["api_keys", "api_logins", "api_nonces", "users", "goat"];
-    let held: Vec<String> = tables
-        .iter()
-        .flat_map(|table| database.sql(&format!("SELECT * FROM {table}")))
-        .flatten()
-        .collect();
+    let held: Vec<String> =
+        tables.iter().flat_map(|table| database.sql(&format!("SELECT * FROM {table}"))).flatten().collect();
     for secret in [&admin.api_key, &key.secret] {
         assert!(!held.iter().any(|value| value.contains(secret.as_str())));
     }
     // Nothing in it is a secret that signs, nor a key that opens.
     let opens_nothing = |goat: &Goat| {
         for value in held.iter().filter(|value| value.len() >= 20) {
-            let forged = Key {
-                user: key.user,
-                public: key.public.clone(),
-                secret: value.clone(),
-            };
+            let forged = Key { user: key.user, public: key.public.clone(), secret: value.clone() };
             let signed = forged.sign("forged", "GET", "/api/me");
             assert_eq!(stranger(goat, "/api/me", &signed).status, 401);
             assert_eq!(stranger(goat, "/api/me", &basic("ana", value)).status, 401);
@@ -745,10 +558,7 @@ fn a_stolen_database_opens_nothing(database: Database) {
     assert_eq!(key.call(&goat, "2").status, 200);
     // A file of SQLite has one goat.
     goat.stop();
-    let elsewhere = Goat::start(
-        &database,
-        json!({ "API": true, "TrustedProxies": ["127.0.0.1"] }),
-    );
+    let elsewhere = Goat::start(&database, json!({ "API": true, "TrustedProxies": ["127.0.0.1"] }));
     opens_nothing(&elsewhere);
     // Where the server's own file is not, the true secret is none.
     assert_eq!(key.call(&elsewhere, "elsewhere").status, 401);
@@ -759,10 +569,7 @@ fn a_stolen_database_opens_nothing(database: Database) {
 
 fn lists_are_sorted_cut_and_continued(database: Database) {
     let (goat, admin, berta, _) = start(&database);
-    for (number, name) in ["delta", "alpha", "charlie", "bravo"]
-        .into_iter()
-        .enumerate()
-    {
+    for (number, name) in ["delta", "alpha", "charlie", "bravo"].into_iter().enumerate() {
         let number = number as u32;
         goat.add_torrent(hex(&info_hash(number)));
         database.sql(&format!(
@@ -772,15 +579,12 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
         ));
     }
     for (torrent, peers) in [(0, 1), (2, 3), (3, 2)] {
-        (0..peers).for_each(|peer| {
-            drop(Announce::new(&berta.passkey, info_hash(torrent), peer).accepted(&goat))
-        });
+        (0..peers).for_each(|peer| drop(Announce::new(&berta.passkey, info_hash(torrent), peer).accepted(&goat)));
     }
     let list = |path: &str| -> Vec<String> {
         let list = good(&goat, &admin, path);
         let rows = list.as_array().unwrap().iter();
-        rows.map(|row| row["name"].as_str().unwrap().into())
-            .collect()
+        rows.map(|row| row["name"].as_str().unwrap().into()).collect()
     };
     let cases: [(&str, &[&str]); 18] = [
         ("/api/files", &["delta", "alpha", "charlie", "bravo"]),
@@ -788,38 +592,17 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
         ("/api/files?limit=2&after=2", &["charlie", "bravo"]),
         ("/api/files?after=4", &[]),
         ("/api/files?limit=0", &[]),
-        (
-            "/api/files?sort=-id",
-            &["bravo", "charlie", "alpha", "delta"],
-        ),
+        ("/api/files?sort=-id", &["bravo", "charlie", "alpha", "delta"]),
         ("/api/files?sort=-id&after=3&limit=1", &["alpha"]),
-        (
-            "/api/files?sort=name",
-            &["alpha", "bravo", "charlie", "delta"],
-        ),
-        (
-            "/api/files?sort=-name&limit=3",
-            &["delta", "charlie", "bravo"],
-        ),
+        ("/api/files?sort=name", &["alpha", "bravo", "charlie", "delta"]),
+        ("/api/files?sort=-name&limit=3", &["delta", "charlie", "bravo"]),
         ("/api/files?sort=name&after=4&limit=1", &["charlie"]),
         // Equal ones by their ids.
-        (
-            "/api/files?sort=size",
-            &["delta", "charlie", "alpha", "bravo"],
-        ),
-        (
-            "/api/files?sort=-size",
-            &["bravo", "alpha", "charlie", "delta"],
-        ),
-        (
-            "/api/files?sort=-peers",
-            &["charlie", "bravo", "delta", "alpha"],
-        ),
+        ("/api/files?sort=size", &["delta", "charlie", "alpha", "bravo"]),
+        ("/api/files?sort=-size", &["bravo", "alpha", "charlie", "delta"]),
+        ("/api/files?sort=-peers", &["charlie", "bravo", "delta", "alpha"]),
         ("/api/files?sort=peers&limit=2", &["alpha", "delta"]),
-        (
-            "/api/files?unknown=1",
-            &["delta", "alpha", "charlie", "bravo"],
-        ),
+        ("/api/files?unknown=1", &["delta", "alpha", "charlie", "bravo"]),
         ("/api/users?sort=-name", &["caro", "berta", "ana"]),
         ("/api/users?sort=-username", &["caro", "berta", "ana"]),
         ("/api/users?sort=createTime&limit=1", &["ana"]),
@@ -828,9 +611,7 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
         assert_eq!(list(path), expected, "{path}");
     }
     // A member's own torrents too.
-    wait_until("the books", || {
-        database.number("SELECT COUNT(*) FROM files_users") == 3
-    });
+    wait_until("the books", || database.number("SELECT COUNT(*) FROM files_users") == 3);
     let torrents = |query: &str| -> Vec<Value> {
         let me = good(&goat, &berta, &format!("/api/me{query}"));
         let torrents = me["torrents"].as_array().unwrap().iter();
@@ -873,9 +654,7 @@ fn hours_are_written_and_go_on_after_a_restart(database: Database) {
             announce.event = "";
         }
         Announce::new(&berta.passkey, info_hash(9), 1).refusal(&goat);
-        wait_until("the books", || {
-            database.number("SELECT SUM(uploaded) FROM users") as u64 == 5000 * run
-        });
+        wait_until("the books", || database.number("SELECT SUM(uploaded) FROM users") as u64 == 5000 * run);
         let done = now();
         wait_until("a sample with all of it", || {
             let history = good(&goat, &berta, &format!("/api/history?after={done}"));
@@ -885,21 +664,10 @@ fn hours_are_written_and_go_on_after_a_restart(database: Database) {
         let history = good(&goat, &berta, &format!("/api/history?after={}", hour - 1));
         assert_eq!(
             history["columns"],
-            json!([
-                "time",
-                "announces",
-                "refused",
-                "seeders",
-                "leechers",
-                "uploaded",
-                "downloaded"
-            ])
+            json!(["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"])
         );
         let hours = &history["hours"];
-        assert_eq!(
-            [1, 2, 5, 6].map(|column| sum(hours, column)),
-            [5 * run, run, 5000 * run, 0]
-        );
+        assert_eq!([1, 2, 5, 6].map(|column| sum(hours, column)), [5 * run, run, 5000 * run, 0]);
         // Peers are not added up.
         assert_eq!(hours.as_array().unwrap().last().unwrap()[4], 1);
         assert_eq!(hours[0][0], hour);
@@ -920,32 +688,18 @@ fn names_of_every_kind_come_through_json_unharmed(database: Database) {
     let (goat, admin, ..) = start(&database);
     for (number, name) in NAMES.into_iter().enumerate() {
         goat.add_torrent(hex(&info_hash(number as u32)));
-        let stored: String = name
-            .as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect();
+        let stored: String = name.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect();
         let hash = hex(&info_hash(number as u32));
         let text = match &database {
             Database::Sqlite(_) => format!("CAST(X'{stored}' AS TEXT)"),
             Database::MariaDb(_) => format!("CONVERT(X'{stored}' USING utf8mb4)"),
         };
-        database.sql(&format!(
-            "UPDATE files SET name = {text} WHERE info_hash = '{hash}'"
-        ));
-        database.sql(&format!(
-            "INSERT INTO whitelist (client, approved) VALUES ({text}, 0)"
-        ));
+        database.sql(&format!("UPDATE files SET name = {text} WHERE info_hash = '{hash}'"));
+        database.sql(&format!("INSERT INTO whitelist (client, approved) VALUES ({text}, 0)"));
         let member = format!("{name}{number}").replace(':', ";");
         database.sql(&format!(
             "INSERT INTO users (username, passkey) VALUES ({}, 'passkey-{number}')",
-            text.replace(
-                &stored,
-                &member
-                    .bytes()
-                    .map(|byte| format!("{byte:02X}"))
-                    .collect::<String>()
-            )
+            text.replace(&stored, &member.bytes().map(|byte| format!("{byte:02X}")).collect::<String>())
         ));
     }
     let files = good(&goat, &admin, "/api/files");
@@ -953,18 +707,9 @@ fn names_of_every_kind_come_through_json_unharmed(database: Database) {
     let clients = good(&goat, &admin, "/api/clients");
     for (number, name) in NAMES.into_iter().enumerate() {
         assert_eq!(files[number]["name"], name);
-        assert_eq!(
-            users[number + 3]["name"],
-            format!("{name}{number}").replace(':', ";")
-        );
+        assert_eq!(users[number + 3]["name"], format!("{name}{number}").replace(':', ";"));
         assert_eq!(users[number + 3]["admin"], false);
-        assert!(
-            clients
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|client| client["client"] == name)
-        );
+        assert!(clients.as_array().unwrap().iter().any(|client| client["client"] == name));
     }
     // Nothing of them gets into the metrics, whose lines they could forge.
     let metrics = ask(&goat, "GET", "/metrics", &[]);
@@ -977,21 +722,9 @@ fn names_of_every_kind_come_through_json_unharmed(database: Database) {
 fn text_from_outside_is_never_sql(database: Database) {
     let (goat, admin, ..) = start(&database);
     let users = database.number("SELECT COUNT(*) FROM users");
-    for evil in [
-        "' OR '1'='1",
-        "ana' --",
-        "\" OR \"\"=\"",
-        "ana\\",
-        "%",
-        "_na",
-        "ana\0",
-    ] {
+    for evil in ["' OR '1'='1", "ana' --", "\" OR \"\"=\"", "ana\\", "%", "_na", "ana\0"] {
         for (name, key) in [(evil, admin.api_key.as_str()), ("ana", evil), (evil, evil)] {
-            assert_eq!(
-                stranger(&goat, "/api/me", &basic(name, key)).status,
-                401,
-                "{name} {key}"
-            );
+            assert_eq!(stranger(&goat, "/api/me", &basic(name, key)).status, 401, "{name} {key}");
         }
     }
     assert_eq!(database.number("SELECT COUNT(*) FROM users"), users);
@@ -1000,32 +733,18 @@ fn text_from_outside_is_never_sql(database: Database) {
 #[test]
 fn twenty_failures_in_a_minute_shut_an_address_out_and_nobody_else() {
     let database = Database::sqlite();
-    let goat = Goat::start(
-        &database,
-        json!({ "API": true, "TrustedProxies": ["127.0.0.1"] }),
-    );
+    let goat = Goat::start(&database, json!({ "API": true, "TrustedProxies": ["127.0.0.1"] }));
     let user = goat.add_user("berta");
     let from = |address: &str, key: &str| {
         let credentials = basic("berta", key);
-        ask(
-            &goat,
-            "GET",
-            "/api/me",
-            &[
-                ("Authorization", &credentials),
-                ("X-Forwarded-For", address),
-            ],
-        )
+        ask(&goat, "GET", "/api/me", &[("Authorization", &credentials), ("X-Forwarded-For", address)])
     };
     for guess in 0..20 {
         assert_eq!(from("192.0.2.1", &format!("guess {guess}")).status, 401);
     }
     let refused = from("192.0.2.1", &user.api_key);
     assert_eq!((refused.status, refused.header("retry-after")), (429, "60"));
-    assert_eq!(
-        refused.error(),
-        "Too many failures from this address: wait a minute"
-    );
+    assert_eq!(refused.error(), "Too many failures from this address: wait a minute");
     assert_eq!(from("192.0.2.2", &user.api_key).status, 200);
     // An IPv6 network of 64 bits is one address.
     for guess in 0..20 {
@@ -1048,11 +767,7 @@ fn an_api_that_is_off_says_so_and_tells_nothing() {
     let admin = add_admin(&goat, "ana");
     for path in ["/api", "/api/status", "/api/files", "/api/nothing"] {
         let answer = get(&goat, &admin, path);
-        assert_eq!(
-            (answer.status, answer.error().as_str()),
-            (503, "API is currently disabled"),
-            "{path}"
-        );
+        assert_eq!((answer.status, answer.error().as_str()), (503, "API is currently disabled"), "{path}");
     }
     // The page and the metrics are not there, and announces go on.
     for path in ["/", "/metrics", "/nonsense"] {
@@ -1076,27 +791,14 @@ fn while_the_database_is_away_the_api_says_503_and_the_page_comes() {
     }
     let answer = get(&goat, &admin, "/api/me");
     assert_eq!(answer.status, 503);
-    assert_eq!(
-        answer.error(),
-        "The database does not answer: try again in a minute"
-    );
+    assert_eq!(answer.error(), "The database does not answer: try again in a minute");
     assert_eq!(ask(&goat, "GET", "/", &[]).status, 200);
-    wait_until("the metrics to tell", || {
-        ask(&goat, "GET", "/metrics", &[])
-            .text()
-            .contains("\ngoat_database_up 0\n")
-    });
+    wait_until("the metrics to tell", || ask(&goat, "GET", "/metrics", &[]).text().contains("\ngoat_database_up 0\n"));
     if let Database::MariaDb(server) = &mut database {
         server.launch();
     }
-    wait_until("the API to answer again", || {
-        get(&goat, &admin, "/api/me").status == 200
-    });
-    wait_until("the metrics to tell", || {
-        ask(&goat, "GET", "/metrics", &[])
-            .text()
-            .contains("\ngoat_database_up 1\n")
-    });
+    wait_until("the API to answer again", || get(&goat, &admin, "/api/me").status == 200);
+    wait_until("the metrics to tell", || ask(&goat, "GET", "/metrics", &[]).text().contains("\ngoat_database_up 1\n"));
 }
 
 #[test]
@@ -1120,29 +822,17 @@ fn other_sites_get_nothing_and_no_answer_is_kept() {
         ("", "localhost", 403),
         ("", "null", 403),
     ] {
-        let mut headers = vec![
-            ("Authorization", credentials.as_str()),
-            ("Sec-Fetch-Site", site),
-            ("Origin", origin),
-        ];
+        let mut headers = vec![("Authorization", credentials.as_str()), ("Sec-Fetch-Site", site), ("Origin", origin)];
         headers.retain(|(_, value)| !value.is_empty());
         let answer = ask(&goat, "GET", "/api/me", &headers);
         assert_eq!(answer.status, status, "{site} {origin}");
-        assert!(
-            !answer
-                .headers
-                .keys()
-                .any(|name| name.starts_with("access-control"))
-        );
+        assert!(!answer.headers.keys().any(|name| name.starts_with("access-control")));
         assert_eq!(answer.header("cache-control"), "no-store");
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
     }
     let page = ask(&goat, "GET", "/", &[]);
     let policy = page.header("content-security-policy");
-    assert!(
-        policy.starts_with("default-src 'none'; script-src 'sha256-"),
-        "{policy}"
-    );
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
     assert!(!policy.contains("unsafe"));
 }
 
@@ -1170,13 +860,7 @@ fn ask_for_many(goat: &Goat, user: &User) -> TcpStream {
     let SocketAddr::V4(to) = goat.address() else {
         panic!("goat listens on IPv4");
     };
-    let client = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
+    let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     setsockopt(&client, sockopt::TcpMaxSeg, &536).unwrap();
     setsockopt(&client, sockopt::RcvBuf, &4096).unwrap();
     connect(client.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
@@ -1231,11 +915,7 @@ fn of_a_hundred_thousand_torrents_a_thousand_come_at_a_time_with_a_link_to_the_n
         let answer = get(&goat, &admin, &format!("/api/files?sort={sort}"));
         let list = answer.json();
         let list = list.as_array().unwrap();
-        assert_eq!(
-            (list.len(), &list[0]["id"]),
-            (1_000, &json!(first)),
-            "{sort}"
-        );
+        assert_eq!((list.len(), &list[0]["id"]), (1_000, &json!(first)), "{sort}");
         let last = &list[999]["id"];
         let query = format!("sort={sort}&limit=1000&after={last}");
         assert_eq!(answer.header("link"), format!("<?{query}>; rel=\"next\""));
@@ -1257,9 +937,7 @@ fn every_list_is_read_to_its_end_by_its_links() {
             Announce::new(&user.passkey, info_hash(torrent), 1).accepted(&goat);
         }
     }
-    wait_until("the books", || {
-        database.number("SELECT COUNT(*) FROM files_users") == 15
-    });
+    wait_until("the books", || database.number("SELECT COUNT(*) FROM files_users") == 15);
     let walk = |path: &str, list: &str| -> Vec<Value> {
         let (mut rows, mut query) = (Vec::new(), "limit=2".to_string());
         loop {
@@ -1273,12 +951,8 @@ fn every_list_is_read_to_its_end_by_its_links() {
             query = next.strip_suffix(">; rel=\"next\"").unwrap().into();
         }
     };
-    for (path, list) in [
-        ("/api/files", ""),
-        ("/api/users", ""),
-        ("/api/me", "torrents"),
-        ("/api/files/1", "fileUsers"),
-    ] {
+    for (path, list) in [("/api/files", ""), ("/api/users", ""), ("/api/me", "torrents"), ("/api/files/1", "fileUsers")]
+    {
         let body = good(&goat, &admin, path);
         let whole = if list.is_empty() { &body } else { &body[list] };
         assert_eq!(&walk(path, list), whole.as_array().unwrap(), "{path}");

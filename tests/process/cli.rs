@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::common::{
-    AGENT, Announce, Bencode, Database, Folder, Goat, Lab, Process, escape, hex, http_get,
-    info_hash, wait_for, wait_until,
+    AGENT, Announce, Bencode, Database, Folder, Goat, Lab, Process, escape, hex, http_get, info_hash, wait_for,
+    wait_until,
 };
 use serde_json::{Value, json};
 
@@ -46,27 +46,13 @@ fn every_command_works_with_and_without_a_running_tracker(database: &Database) {
         }
         let cli = |words: &[&str]| succeed(goat.cli(words), words);
         let checked = cli(&["check"]);
-        assert!(
-            checked.lines().all(|line| !line.contains(": wrong")),
-            "{checked}"
-        );
+        assert!(checked.lines().all(|line| !line.contains(": wrong")), "{checked}");
         let port = format!("TCP port {}: good", goat.port);
-        for start in [
-            goat.config_path().to_str().unwrap(),
-            database_name(database),
-            &port,
-        ] {
+        for start in [goat.config_path().to_str().unwrap(), database_name(database), &port] {
             let line = checked.lines().find(|line| line.starts_with(start));
-            assert!(
-                line.is_some_and(|line| line.contains(": good")),
-                "{start}: {checked}"
-            );
+            assert!(line.is_some_and(|line| line.contains(": good")), "{start}: {checked}");
         }
-        assert_eq!(
-            checked.contains("goat listens (process"),
-            running,
-            "{checked}"
-        );
+        assert_eq!(checked.contains("goat listens (process"), running, "{checked}");
 
         check_users(&goat, round);
         check_files(&goat, round);
@@ -100,10 +86,7 @@ fn check_help_and_version(goat: &Goat) {
     for command in &commands {
         let words: Vec<&str> = command.split(' ').collect();
         let explained = succeed(goat.cli(&[&["help"], &words[..]].concat()), &words);
-        assert!(
-            explained.contains(&format!("\nUsage: goat {command}")),
-            "{explained}"
-        );
+        assert!(explained.contains(&format!("\nUsage: goat {command}")), "{explained}");
         for option in ["--help", "-h"] {
             let own = succeed(goat.cli(&[&words[..], &[option]].concat()), &words);
             assert_eq!(own, explained);
@@ -162,35 +145,17 @@ fn check_users(goat: &Goat, round: i64) {
     assert_eq!(keys(&user), ["announce", "apiKey", "id", "name", "passkey"]);
     let secret = |key: &str| {
         let text = user[key].as_str().unwrap();
-        assert!(
-            text.len() == 40
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
-            "{user}"
-        );
+        assert!(text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{user}");
         text
     };
     assert_ne!(secret("passkey"), secret("apiKey"));
     let url = format!("http://{}/{}/announce", goat.address(), secret("passkey"));
-    assert_eq!(
-        (&user["name"], &user["announce"]),
-        (&json!(first), &json!([url]))
-    );
+    assert_eq!((&user["name"], &user["announce"]), (&json!(first), &json!([url])));
 
     let plain = cli(&["user", "add", &second]);
-    let fields: Vec<(&str, &str)> = plain
-        .lines()
-        .take(5)
-        .map(|line| line.split_at(10))
-        .collect();
-    let [
-        ("id        ", id),
-        ("name      ", name),
-        ("passkey   ", passkey),
-        ("API key   ", _),
-        ("announce  ", url),
-    ] = fields[..]
+    let fields: Vec<(&str, &str)> = plain.lines().take(5).map(|line| line.split_at(10)).collect();
+    let [("id        ", id), ("name      ", name), ("passkey   ", passkey), ("API key   ", _), ("announce  ", url)] =
+        fields[..]
     else {
         panic!("{plain}")
     };
@@ -199,9 +164,7 @@ fn check_users(goat: &Goat, round: i64) {
     assert!(plain.contains("not shown again"), "{plain}");
 
     let list = goat.json(&["user", "list"]);
-    let [.., a, b] = &list.as_array().unwrap()[..] else {
-        panic!("{list}")
-    };
+    let [.., a, b] = &list.as_array().unwrap()[..] else { panic!("{list}") };
     let expected = |id: i64, name: &str, admin: bool, limit: i64| {
         json!({ "id": id, "name": name, "admin": admin, "banned": false, "banReason": "",
                 "torrentLimit": limit, "uploaded": 0, "downloaded": 0, "ratio": null,
@@ -212,11 +175,7 @@ fn check_users(goat: &Goat, round: i64) {
     assert_eq!(a, expected(user["id"].as_i64().unwrap(), &first, true, 7));
     assert_eq!(b, expected(id.parse().unwrap(), &second, false, 0));
     let plain = cli(&["user", "list"]);
-    assert_eq!(
-        plain.lines().count(),
-        1 + list.as_array().unwrap().len(),
-        "{plain}"
-    );
+    assert_eq!(plain.lines().count(), 1 + list.as_array().unwrap().len(), "{plain}");
     let row = plain.lines().find(|line| line.ends_with(&first)).unwrap();
     assert!(row.contains(" yes "), "{plain}");
     assert!(!plain.contains(secret("passkey")) && !plain.contains(secret("apiKey")));
@@ -226,16 +185,8 @@ fn check_files(goat: &Goat, round: i64) {
     let cli = |words: &[&str]| succeed(goat.cli(words), words);
     let sample = |name: &str| samples().join(name).to_str().unwrap().to_string();
     let (torrent, hash, name) = match round {
-        0 => (
-            "mktorrent-private.torrent",
-            "aa6afcccbca29891a78a28fefdb135b9b4e264af",
-            "album",
-        ),
-        _ => (
-            "libtorrent-v1.torrent",
-            "4f328feb0aeda4b84f9b41cfce918b722b6c76bc",
-            "Größe",
-        ),
+        0 => ("mktorrent-private.torrent", "aa6afcccbca29891a78a28fefdb135b9b4e264af", "album"),
+        _ => ("libtorrent-v1.torrent", "4f328feb0aeda4b84f9b41cfce918b722b6c76bc", "Größe"),
     };
     let file = goat.json(&["file", "add", "--public", &sample(torrent)]);
     let id = file["id"].as_i64().unwrap();
@@ -250,34 +201,17 @@ fn check_files(goat: &Goat, round: i64) {
     assert!(file["fileCount"].as_i64() > Some(0), "{file}");
     let other = hex(&info_hash(round as u32));
     let plain = cli(&["file", "add", &other]);
-    assert!(
-        plain.lines().count() == 1 && plain.contains(&other),
-        "{plain}"
-    );
+    assert!(plain.lines().count() == 1 && plain.contains(&other), "{plain}");
 
     // A pending one, as an announce would leave it.
     let list = || goat.json(&["file", "list"]);
-    let find = |list: &Value, hash: &str| {
-        list.as_array()
-            .unwrap()
-            .iter()
-            .find(|row| row["infoHash"] == hash)
-            .map(created_now)
-    };
+    let find =
+        |list: &Value, hash: &str| list.as_array().unwrap().iter().find(|row| row["infoHash"] == hash).map(created_now);
     assert_eq!(find(&list(), hash), Some(expected(true)));
     assert_eq!(goat.json(&["file", "list", "--pending"]), json!([]));
     let plain = cli(&["file", "list"]);
-    assert_eq!(
-        plain.lines().count(),
-        1 + list().as_array().unwrap().len(),
-        "{plain}"
-    );
-    assert!(
-        plain
-            .lines()
-            .any(|line| line.contains(hash) && line.contains(" yes ") && line.ends_with(name)),
-        "{plain}"
-    );
+    assert_eq!(plain.lines().count(), 1 + list().as_array().unwrap().len(), "{plain}");
+    assert!(plain.lines().any(|line| line.contains(hash) && line.contains(" yes ") && line.ends_with(name)), "{plain}");
     assert_eq!(cli(&["file", "list", "--pending"]).lines().count(), 1);
 }
 
@@ -287,9 +221,7 @@ fn check_clients(goat: &Goat, round: i64) {
         let list = goat.json(&["client", "list"]);
         let rows = list.as_array().unwrap();
         assert!(
-            rows.iter()
-                .all(|row| keys(row)
-                    == ["approved", "client", "pending", "suggested", "suggestedBy"]),
+            rows.iter().all(|row| keys(row) == ["approved", "client", "pending", "suggested", "suggestedBy"]),
             "{list}"
         );
         let found: Vec<&Value> = rows.iter().filter(|row| row["client"] == client).collect();
@@ -297,17 +229,8 @@ fn check_clients(goat: &Goat, round: i64) {
         found.first().map(|row| row["approved"].as_bool().unwrap())
     };
     let client = format!("Ünknown Client/{round}");
-    assert_eq!(
-        (approved("qBittorrent/"), approved(&client)),
-        (Some(true), None)
-    );
-    for (word, value) in [
-        ("deny", false),
-        ("deny", false),
-        ("approve", true),
-        ("approve", true),
-        ("deny", false),
-    ] {
+    assert_eq!((approved("qBittorrent/"), approved(&client)), (Some(true), None));
+    for (word, value) in [("deny", false), ("deny", false), ("approve", true), ("approve", true), ("deny", false)] {
         cli(&["client", word, &client]);
         assert_eq!(approved(&client), Some(value), "{word}");
         let plain = cli(&["client", "list"]);
@@ -330,20 +253,12 @@ fn check_what_they_do(goat: &Goat) {
     assert!(cli(&["file", "list", "--pending"]).contains(&hash));
     assert_eq!(cli(&["file", "approve", &hash]), "1 torrent approved\n");
     assert_eq!(cli(&["file", "approve", &hash]), "0 torrents approved\n");
-    wait_until("the torrent to be approved", || {
-        announce.refusal(goat).is_empty()
-    });
+    wait_until("the torrent to be approved", || announce.refusal(goat).is_empty());
 
     for number in [8, 9] {
         Announce::new(&user.passkey, info_hash(number), 1).send(goat);
     }
-    wait_until("two torrents to wait", || {
-        goat.json(&["file", "list", "--pending"])
-            .as_array()
-            .unwrap()
-            .len()
-            == 2
-    });
+    wait_until("two torrents to wait", || goat.json(&["file", "list", "--pending"]).as_array().unwrap().len() == 2);
     assert_eq!(cli(&["file", "approve", "--all"]), "2 torrents approved\n");
 
     announce.uploaded = 12_345;
@@ -357,26 +272,16 @@ fn check_what_they_do(goat: &Goat) {
     announce.agent = "Strange/1.0".into();
     announce.peer_id = *b"?-------------------";
     assert_eq!(announce.refusal(goat), "Your client is not whitelisted");
-    wait_until("the client to wait for approval", || {
-        cli(&["client", "list"]).contains("no        Strange/1.0\n")
-    });
+    wait_until("the client to wait for approval", || cli(&["client", "list"]).contains("no        Strange/1.0\n"));
     cli(&["client", "approve", "Strange/"]);
-    wait_until("the client to be approved", || {
-        announce.refusal(goat).is_empty()
-    });
+    wait_until("the client to be approved", || announce.refusal(goat).is_empty());
 }
 
 fn check_seeding(goat: &Goat) {
     let bert = row(goat, "user", "name", "bert");
-    assert_eq!(
-        (&bert["seeding"], &bert["leeching"]),
-        (&json!(1), &json!(0))
-    );
+    assert_eq!((&bert["seeding"], &bert["leeching"]), (&json!(1), &json!(0)));
     let file = row(goat, "file", "infoHash", &hex(&info_hash(7)));
-    assert!(
-        file["seeders"].as_i64() >= Some(1) && file["leechers"] == 0,
-        "{file}"
-    );
+    assert!(file["seeders"].as_i64() >= Some(1) && file["leechers"] == 0, "{file}");
 }
 
 fn what_cannot_be_done_is_an_error_with_status_1(database: &Database) {
@@ -412,19 +317,9 @@ fn what_cannot_be_done_is_an_error_with_status_1(database: &Database) {
     for (words, named) in cases {
         for words in [words.to_vec(), [words, &["--json"]].concat()] {
             let (status, stdout, stderr) = goat.cli(&words);
-            assert_eq!(
-                (status.code(), stdout.as_str()),
-                (Some(1), ""),
-                "{words:?}: {stderr}"
-            );
-            assert!(
-                stderr.starts_with("goat: ") && stderr.contains(named),
-                "{words:?}: {stderr}"
-            );
-            assert!(
-                !stderr.trim_end().contains(char::is_control),
-                "{words:?}: {stderr:?}"
-            );
+            assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{words:?}: {stderr}");
+            assert!(stderr.starts_with("goat: ") && stderr.contains(named), "{words:?}: {stderr}");
+            assert!(!stderr.trim_end().contains(char::is_control), "{words:?}: {stderr:?}");
         }
     }
     assert_eq!(goat.json(&["user", "list"]).as_array().unwrap().len(), 1);
@@ -436,21 +331,9 @@ fn no_secret_is_ever_logged(database: &Database) {
     let mut config = database.config();
     if let Database::MariaDb(server) = database {
         // Over TCP the user goat is another one than over the socket: it gets a password of its own.
-        let (host, port) = server
-            .address()
-            .split_once(':')
-            .map(|(h, p)| (h.to_string(), p.to_string()))
-            .unwrap();
+        let (host, port) = server.address().split_once(':').map(|(h, p)| (h.to_string(), p.to_string())).unwrap();
         let mut command = Command::new("mariadb");
-        command.args([
-            "--no-defaults",
-            "--user=goat",
-            "--password=goat",
-            "--host",
-            &host,
-            "--port",
-            &port,
-        ]);
+        command.args(["--no-defaults", "--user=goat", "--password=goat", "--host", &host, "--port", &port]);
         command.arg(format!("--execute=SET PASSWORD = PASSWORD('{PASSWORD}')"));
         assert!(command.status().unwrap().success());
         config = json!({ "Driver": "mysql", "Host": server.address(), "Database": "goat",
@@ -461,11 +344,7 @@ fn no_secret_is_ever_logged(database: &Database) {
     let mut said = String::new();
     let anna = goat.add_user("anna");
     let bert = goat.add_user("bert");
-    secrets.extend(
-        [&anna, &bert]
-            .iter()
-            .flat_map(|user| [user.passkey.clone(), user.api_key.clone()]),
-    );
+    secrets.extend([&anna, &bert].iter().flat_map(|user| [user.passkey.clone(), user.api_key.clone()]));
     goat.add_torrent(hex(&info_hash(1)));
     goat.launch();
     let late = goat.add_user("late");
@@ -488,34 +367,17 @@ fn no_secret_is_ever_logged(database: &Database) {
         }
         let mut bad = std::net::TcpStream::connect(goat.address()).unwrap();
         bad.write_all(
-            format!(
-                "GET /{passkey}/announce HTTP/9\r\nAuthorization: Basic {}\r\n\r\n",
-                anna.api_key
-            )
-            .as_bytes(),
+            format!("GET /{passkey}/announce HTTP/9\r\nAuthorization: Basic {}\r\n\r\n", anna.api_key).as_bytes(),
         )
         .unwrap();
-        http_get(
-            goat.address(),
-            &format!("/{passkey}/nonsense/announce"),
-            &[("User-Agent", AGENT)],
-        );
+        http_get(goat.address(), &format!("/{passkey}/nonsense/announce"), &[("User-Agent", AGENT)]);
     }
     database.sql("UPDATE users SET banned = 1 WHERE username = 'bert'");
-    wait_until("the ban", || {
-        Announce::new(&bert.passkey, info_hash(1), 2).refusal(&goat) == "Invalid passkey"
-    });
-    wait_until("suggestions in the log", || {
-        goat.log().contains("Strange/1.0")
-    });
+    wait_until("the ban", || Announce::new(&bert.passkey, info_hash(1), 2).refusal(&goat) == "Invalid passkey");
+    wait_until("suggestions in the log", || goat.log().contains("Strange/1.0"));
     goat.stop();
     said += &goat.log();
-    for words in [
-        &["user", "list"][..],
-        &["check"],
-        &["user", "add", "anna"],
-        &["file", "list", "--json"],
-    ] {
+    for words in [&["user", "list"][..], &["check"], &["user", "add", "anna"], &["file", "list", "--json"]] {
         let (_, stdout, stderr) = goat.cli(words);
         said += &(stdout + &stderr);
     }
@@ -545,15 +407,10 @@ fn no_secret_is_ever_logged(database: &Database) {
     }
     // The database keeps no API key, only a hash.
     for user in [anna, bert, late] {
-        let found = database.number(&format!(
-            "SELECT count(*) FROM api_keys WHERE key_hash LIKE '%{}%'",
-            user.api_key
-        ));
+        let found = database.number(&format!("SELECT count(*) FROM api_keys WHERE key_hash LIKE '%{}%'", user.api_key));
         assert_eq!(found, 0);
-        let found = database.number(&format!(
-            "SELECT count(*) FROM api_keys WHERE user_id = {} AND length(key_hash) = 64",
-            user.id
-        ));
+        let found = database
+            .number(&format!("SELECT count(*) FROM api_keys WHERE user_id = {} AND length(key_hash) = 64", user.id));
         assert_eq!(found, 1);
     }
 }
@@ -569,24 +426,15 @@ fn no_secret_is_logged_when_the_database_goes_away() {
     goat.launch();
     let announce = Announce::new(&anna.passkey, info_hash(1), 1);
     announce.accepted(&goat);
-    let Database::MariaDb(server) = &mut database else {
-        unreachable!()
-    };
+    let Database::MariaDb(server) = &mut database else { unreachable!() };
     server.kill();
     announce.accepted(&goat);
-    wait_until("goat to notice", || {
-        goat.log().contains("cannot be written")
-    });
+    wait_until("goat to notice", || goat.log().contains("cannot be written"));
     let strange = "abcdef".repeat(6);
     Announce::new(&strange, info_hash(1), 1).send(&goat);
     goat.stop();
     let mut said = goat.log();
-    for words in [
-        &["run"][..],
-        &["check"],
-        &["user", "add", "bert"],
-        &["user", "list", "--json"],
-    ] {
+    for words in [&["run"][..], &["check"], &["user", "add", "bert"], &["user", "list", "--json"]] {
         let (status, stdout, stderr) = goat.cli(words);
         assert_eq!(status.code(), Some(1), "{words:?}: {stderr}");
         said += &stdout;
@@ -600,10 +448,7 @@ fn no_secret_is_logged_when_the_database_goes_away() {
 #[test]
 fn a_command_without_a_database_prints_an_error_and_no_half_a_list() {
     let database = Database::sqlite();
-    let goat = Goat::prepare(
-        &database,
-        json!({ "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } }),
-    );
+    let goat = Goat::prepare(&database, json!({ "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } }));
     for words in [
         &["run"][..],
         &["user", "add", "anna"],
@@ -618,15 +463,8 @@ fn a_command_without_a_database_prints_an_error_and_no_half_a_list() {
         &["client", "approve", "x"],
     ] {
         let (status, stdout, stderr) = goat.cli(words);
-        assert_eq!(
-            (status.code(), stdout.as_str()),
-            (Some(1), ""),
-            "{words:?}: {stderr}"
-        );
-        assert!(
-            stderr.contains("127.0.0.1:1") && stderr.contains("goat"),
-            "{words:?}: {stderr}"
-        );
+        assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{words:?}: {stderr}");
+        assert!(stderr.contains("127.0.0.1:1") && stderr.contains("goat"), "{words:?}: {stderr}");
     }
 }
 
@@ -684,16 +522,7 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
         &["torrent", "a", "--for", "anna", "--out", "-", "--json"],
         &["file", "add", "a", "--force"],
         &["torrent", "a", "--out", "b"],
-        &[
-            "torrent",
-            "a",
-            "--for",
-            "anna",
-            "--out",
-            "b",
-            "--for-all",
-            "c",
-        ],
+        &["torrent", "a", "--for", "anna", "--out", "b", "--for-all", "c"],
         &["backup"],
         &["restore", "a", "b"],
         &["import"],
@@ -703,21 +532,13 @@ fn wrong_words_are_an_error_with_status_2_and_nothing_is_opened() {
     ];
     for words in cases {
         let (status, stdout, stderr) = goat.cli(words);
-        assert_eq!(
-            (status.code(), stdout.as_str()),
-            (Some(2), ""),
-            "{words:?}: {stderr}"
-        );
+        assert_eq!((status.code(), stdout.as_str()), (Some(2), ""), "{words:?}: {stderr}");
         assert!(
-            stderr.starts_with("goat: ")
-                && stderr.contains("goat help")
-                && stderr.lines().count() == 1,
+            stderr.starts_with("goat: ") && stderr.contains("goat help") && stderr.lines().count() == 1,
             "{words:?}: {stderr}"
         );
     }
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
+    let Database::Sqlite(folder) = &database else { unreachable!() };
     assert!(!folder.join("goat.db").exists());
 }
 
@@ -733,24 +554,12 @@ fn a_wrong_command_is_answered_with_the_nearest_one_that_destroys_nothing() {
         (&["stat"], "did you mean `goat stats`?"),
         (&["help", "stat"], "did you mean `goat stats`?"),
         (&["user"], "`user`; the commands of user are add, list"),
-        (
-            &["user", "nonsense"],
-            "`user nonsense`; the commands of user are add, list",
-        ),
+        (&["user", "nonsense"], "`user nonsense`; the commands of user are add, list"),
         // A word that lacks its family: what there is.
         (&["ban", "berta"], "`ban`; usage: goat user ban ("),
-        (
-            &["remove", "berta"],
-            "`remove`; usage: goat user remove, goat file remove, goat client remove (",
-        ),
-        (
-            &["add", "user"],
-            "`add`; usage: goat user add, goat file add (",
-        ),
-        (
-            &["user", "add"],
-            "; usage: goat user add [OPTIONS] <NAME> (`goat help user add` explains it)",
-        ),
+        (&["remove", "berta"], "`remove`; usage: goat user remove, goat file remove, goat client remove ("),
+        (&["add", "user"], "`add`; usage: goat user add, goat file add ("),
+        (&["user", "add"], "; usage: goat user add [OPTIONS] <NAME> (`goat help user add` explains it)"),
     ] {
         let stderr = wrong(&folder, words);
         assert!(stderr.contains(said), "{words:?}: {stderr}");
@@ -760,9 +569,7 @@ fn a_wrong_command_is_answered_with_the_nearest_one_that_destroys_nothing() {
         let without = |at: usize| [&word[..at], &word[at + 1..]].concat();
         let twice = |at: usize| [&word[..at], &word[at - 1..]].concat();
         let slips = (0..word.len()).map(without);
-        slips
-            .chain((1..=word.len()).map(twice))
-            .collect::<Vec<String>>()
+        slips.chain((1..=word.len()).map(twice)).collect::<Vec<String>>()
     };
     for word in destructive {
         for slip in slips(word).iter().filter(|slip| *slip != word) {
@@ -793,17 +600,10 @@ fn a_word_that_is_not_utf_8_is_refused() {
     let word = std::ffi::OsStr::from_bytes(b"a\xff.torrent");
     fs::write(folder.path().join(word), "").unwrap();
     let mut command = goat(&folder, &["file", "add"]);
-    let output = command
-        .arg(word)
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
+    let output = command.arg(word).current_dir(folder.path()).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(
-        stderr.contains("a\\xFF.torrent") && stderr.contains("not UTF-8"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("a\\xFF.torrent") && stderr.contains("not UTF-8"), "{stderr}");
 }
 
 #[test]
@@ -820,11 +620,7 @@ fn an_option_that_a_command_does_not_have_is_a_wrong_word() {
         &["--version", "x"],
     ] {
         let (status, stdout, stderr) = goat.cli(words);
-        assert_eq!(
-            (status.code(), stdout.as_str()),
-            (Some(2), ""),
-            "{words:?}: {stderr}"
-        );
+        assert_eq!((status.code(), stdout.as_str()), (Some(2), ""), "{words:?}: {stderr}");
     }
 }
 
@@ -832,30 +628,16 @@ fn an_option_that_a_command_does_not_have_is_a_wrong_word() {
 fn a_configuration_that_is_not_there_is_an_error_with_status_2() {
     let folder = Folder::new();
     let absent = folder.join("absent.json");
-    for words in [
-        &["--config"][..],
-        &["run", "--config"],
-        &["--config", absent.to_str().unwrap()],
-        &["check", "--config", "/"],
-    ] {
+    for words in
+        [&["--config"][..], &["run", "--config"], &["--config", absent.to_str().unwrap()], &["check", "--config", "/"]]
+    {
         let output = goat(&folder, words).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(
-            (output.status.code(), output.stdout.as_slice()),
-            (Some(2), &b""[..]),
-            "{words:?}: {stderr}"
-        );
-        assert!(
-            !stderr.is_empty() && !stderr.contains("panicked"),
-            "{words:?}: {stderr}"
-        );
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{words:?}: {stderr}");
+        assert!(!stderr.is_empty() && !stderr.contains("panicked"), "{words:?}: {stderr}");
     }
     assert!(!absent.exists());
-    assert_eq!(
-        fs::read_dir(folder.path()).unwrap().count(),
-        0,
-        "something was made"
-    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was made");
 }
 
 #[test]
@@ -884,21 +666,11 @@ fn output_that_cannot_be_written_is_no_panic() {
         let (reader, closed) = std::io::pipe().unwrap();
         drop(reader);
         let full = File::options().write(true).open("/dev/full").unwrap();
-        for (stdout, what, expected) in [
-            (Stdio::from(full), "a full disk", &[1][..]),
-            (Stdio::from(closed), "nobody who reads", &[0, 1]),
-        ] {
-            let output = goat
-                .command(words)
-                .stdout(stdout)
-                .stderr(Stdio::piped())
-                .output()
-                .unwrap();
-            if !output
-                .status
-                .code()
-                .is_some_and(|code| expected.contains(&code))
-            {
+        for (stdout, what, expected) in
+            [(Stdio::from(full), "a full disk", &[1][..]), (Stdio::from(closed), "nobody who reads", &[0, 1])]
+        {
+            let output = goat.command(words).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+            if !output.status.code().is_some_and(|code| expected.contains(&code)) {
                 let stderr = String::from_utf8_lossy(&output.stderr);
                 wrong.push(format!(
                     "{words:?} with {what}: {}, {}",
@@ -916,14 +688,10 @@ fn torrents_of_every_kind_can_be_added() {
     let database = Database::sqlite();
     let goat = Goat::prepare(&database, json!({}));
     let expected = fs::read_to_string(samples().join("expected.txt")).unwrap();
-    let lines: Vec<&str> = expected
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .collect();
+    let lines: Vec<&str> = expected.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(lines.len(), 9);
     for line in lines {
-        let [file, v1, v2, _private, size, name] =
-            line.splitn(6, ' ').collect::<Vec<_>>().try_into().unwrap();
+        let [file, v1, v2, _private, size, name] = line.splitn(6, ' ').collect::<Vec<_>>().try_into().unwrap();
         // A torrent that is both is known by its v1 hash; one that is v2 by the first 20 bytes of its hash.
         let hash = if v1 == "-" { &v2[..40] } else { v1 };
         let path = samples().join(file);
@@ -933,18 +701,12 @@ fn torrents_of_every_kind_can_be_added() {
             (&json!(hash), &json!(name), &json!(true)),
             "{file}"
         );
-        let stored = database.sql(&format!(
-            "SELECT size, name FROM files WHERE info_hash = '{hash}'"
-        ));
+        let stored = database.sql(&format!("SELECT size, name FROM files WHERE info_hash = '{hash}'"));
         assert_eq!(stored, [[size, name]], "{file}");
         // Again, by its file or its hash in either form, it is the same torrent.
         let whole = if v1 == "-" { v2 } else { v1 };
         for what in [path.to_str().unwrap(), hash, &hash.to_uppercase(), whole] {
-            assert_eq!(
-                goat.json(&["file", "add", "--public", what]),
-                added,
-                "{file}: {what}"
-            );
+            assert_eq!(goat.json(&["file", "add", "--public", what]), added, "{file}: {what}");
         }
     }
     assert_eq!(goat.json(&["file", "list"]).as_array().unwrap().len(), 9);
@@ -952,17 +714,8 @@ fn torrents_of_every_kind_can_be_added() {
     // A torrent of which only the hash is known gets its name from the file, later.
     database.sql("UPDATE files SET name = '', size = 0, verified = 0, suggested = 1");
     let path = samples().join("libtorrent-v1.torrent");
-    assert_eq!(
-        goat.json(&["file", "add", "--public", path.to_str().unwrap()])["name"],
-        "Größe"
-    );
-    assert_eq!(
-        goat.json(&["file", "list", "--pending"])
-            .as_array()
-            .unwrap()
-            .len(),
-        8
-    );
+    assert_eq!(goat.json(&["file", "add", "--public", path.to_str().unwrap()])["name"], "Größe");
+    assert_eq!(goat.json(&["file", "list", "--pending"]).as_array().unwrap().len(), 8);
 }
 
 #[test]
@@ -975,23 +728,12 @@ fn a_second_goat_on_the_same_port_ends_with_status_1() {
     for other in [&goat, &second] {
         let (status, stdout, stderr) = other.cli(&["run"]);
         assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{stderr}");
-        assert!(
-            stderr.contains(&goat.port.to_string()) && stderr.contains("in use"),
-            "{stderr}"
-        );
+        assert!(stderr.contains(&goat.port.to_string()) && stderr.contains("in use"), "{stderr}");
     }
-    let Database::Sqlite(folder) = &empty else {
-        unreachable!()
-    };
-    assert!(
-        !folder.join("goat.db").exists(),
-        "it made a database before it had the port"
-    );
+    let Database::Sqlite(folder) = &empty else { unreachable!() };
+    assert!(!folder.join("goat.db").exists(), "it made a database before it had the port");
     let anna = goat.add_user("anna").passkey;
-    assert_eq!(
-        Announce::new(&anna, info_hash(1), 1).refusal(&goat),
-        "Unregistered torrent"
-    );
+    assert_eq!(Announce::new(&anna, info_hash(1), 1).refusal(&goat), "Unregistered torrent");
 }
 
 #[test]
@@ -1004,17 +746,11 @@ fn the_first_start_makes_the_configuration_and_the_database() {
             process.output().contains("listening for HTTP")
         });
         let config = home.join(".config/goat/config.json");
-        let shipped =
-            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.json5")).unwrap();
+        let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.json5")).unwrap();
         assert_eq!(fs::read_to_string(&config).unwrap(), shipped);
         let database = config.with_file_name("goat.db");
         for file in [&config, &database] {
-            assert_eq!(
-                fs::metadata(file).unwrap().permissions().mode() & 0o777,
-                0o600,
-                "{}",
-                file.display()
-            );
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
         }
         let log = process.output();
         for words in [
@@ -1026,23 +762,12 @@ fn the_first_start_makes_the_configuration_and_the_database() {
             assert!(log.contains(words), "{words}: {log}");
         }
         // No terminal, no first user: none can have been shown to anybody.
-        assert!(
-            !log.contains("passkey") && !log.contains("/announce"),
-            "{log}"
-        );
+        assert!(!log.contains("passkey") && !log.contains("/announce"), "{log}");
 
-        let output = goat(&home, &["user", "add", "anna", "--admin", "--json"])
-            .output()
-            .unwrap();
+        let output = goat(&home, &["user", "add", "anna", "--admin", "--json"]).output().unwrap();
         let user: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
-        assert_eq!(
-            (
-                &user["id"],
-                announces(user["announce"][0].as_str().unwrap())
-            ),
-            (&json!(1), true)
-        );
+        assert_eq!((&user["id"], announces(user["announce"][0].as_str().unwrap())), (&json!(1), true));
         assert_eq!(process.terminate().code(), Some(0));
     });
 }
@@ -1109,10 +834,7 @@ fn no_command_but_run_makes_a_configuration() {
     let config = home.join(".config/goat/config.json");
     for words in COMMANDS {
         let stderr = wrong(&home, words);
-        let start = format!(
-            "goat: there is no configuration {}: `goat run`",
-            config.display()
-        );
+        let start = format!("goat: there is no configuration {}: `goat run`", config.display());
         assert!(stderr.starts_with(&start), "{words:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
@@ -1133,18 +855,12 @@ fn no_command_but_run_makes_a_database() {
             let mariadb = matches!(database, Database::MariaDb(_));
             if words == ["check"] {
                 assert_eq!(output.status.code(), Some(0), "{said}{stderr}");
-                assert!(
-                    said.contains(": warning: it has no tables of goat yet"),
-                    "{said}"
-                );
+                assert!(said.contains(": warning: it has no tables of goat yet"), "{said}");
             } else if words != ["backup", "backup"] || !mariadb {
                 let failed = (output.status.code(), said.as_str());
                 assert_eq!(failed, (Some(1), ""), "{words:?}: {stderr}");
                 let (file, start) = (goat.config_path(), "it has no tables of goat yet");
-                let said = format!(
-                    "{start}: `goat --config {} run` creates them",
-                    file.display()
-                );
+                let said = format!("{start}: `goat --config {} run` creates them", file.display());
                 assert!(stderr.contains(&said), "{words:?}: {stderr}");
             }
         }
@@ -1162,15 +878,10 @@ fn in_a_terminal_the_first_start_makes_an_admin_and_shows_the_secrets_once() {
     Lab::run("the first start in a terminal", |_| {
         let home = Folder::new();
         let first = Terminal::start(&home);
-        wait_until("goat to listen", || {
-            first.process.output().contains("listening for HTTP")
-        });
+        wait_until("goat to listen", || first.process.output().contains("listening for HTTP"));
         let output = first.process.output();
         let after = |words: &str| {
-            let found: Vec<&str> = output
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix(words))
-                .collect();
+            let found: Vec<&str> = output.lines().filter_map(|line| line.trim().strip_prefix(words)).collect();
             assert_eq!(found.len(), 1, "{words}: {output}");
             found[0].trim().to_string()
         };
@@ -1181,10 +892,7 @@ fn in_a_terminal_the_first_start_makes_an_admin_and_shows_the_secrets_once() {
         assert_eq!(after("status page"), "http://localhost:8080/");
         let passkey = url.split('/').nth(3).unwrap().to_string();
         // What was shown is not part of the log.
-        for line in output
-            .lines()
-            .filter(|line| line.contains(&passkey) || line.contains(&key))
-        {
+        for line in output.lines().filter(|line| line.contains(&passkey) || line.contains(&key)) {
             assert!(line.starts_with("  "), "{line}");
         }
         first.end();
@@ -1192,23 +900,14 @@ fn in_a_terminal_the_first_start_makes_an_admin_and_shows_the_secrets_once() {
         let users = goat(&home, &["user", "list", "--json"]).output().unwrap();
         let users: Value = serde_json::from_slice(&users.stdout).unwrap();
         assert_eq!(
-            (
-                &users[0]["name"],
-                &users[0]["admin"],
-                users.as_array().unwrap().len()
-            ),
+            (&users[0]["name"], &users[0]["admin"], users.as_array().unwrap().len()),
             (&json!("admin"), &json!(true), 1)
         );
 
         let second = Terminal::start(&home);
-        wait_until("goat to listen", || {
-            second.process.output().contains("listening for HTTP")
-        });
+        wait_until("goat to listen", || second.process.output().contains("listening for HTTP"));
         let output = second.process.output();
-        assert!(
-            !output.contains(&passkey) && !output.contains(&key) && !output.contains("API key"),
-            "{output}"
-        );
+        assert!(!output.contains(&passkey) && !output.contains(&key) && !output.contains("API key"), "{output}");
         assert!(announces(&url));
         second.end();
     });
@@ -1218,9 +917,7 @@ fn in_a_terminal_the_first_start_makes_an_admin_and_shows_the_secrets_once() {
 fn where_no_passkeys_are_asked_for_nobody_needs_a_first_user() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "Passkey": false }));
-    wait_until("goat to listen", || {
-        goat.log().contains("listening for HTTP")
-    });
+    wait_until("goat to listen", || goat.log().contains("listening for HTTP"));
     assert!(!goat.log().contains("user add NAME"), "{}", goat.log());
     let mut announce = Announce::new("", info_hash(1), 1);
     announce.passkey = None;
@@ -1232,22 +929,13 @@ fn where_no_passkeys_are_asked_for_nobody_needs_a_first_user() {
 
 /// What a command printed, which must have succeeded without a word on stderr.
 fn succeed((status, stdout, stderr): (ExitStatus, String, String), words: &[&str]) -> String {
-    assert_eq!(
-        (status.code(), stderr.as_str()),
-        (Some(0), ""),
-        "{words:?}: {stdout}"
-    );
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""), "{words:?}: {stdout}");
     stdout
 }
 
 /// The keys of a JSON object, sorted.
 fn keys(object: &Value) -> Vec<&str> {
-    let keys: BTreeSet<&str> = object
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let keys: BTreeSet<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
     keys.into_iter().collect()
 }
 
@@ -1264,14 +952,8 @@ fn created_now(object: &Value) -> Value {
 /// The row of a list whose `key` is `value`.
 fn row(goat: &Goat, list: &str, key: &str, value: &str) -> Value {
     let rows = goat.json(&[list, "list"]);
-    let found = rows
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|row| row[key] == value);
-    found
-        .unwrap_or_else(|| panic!("no {value} in {rows}"))
-        .clone()
+    let found = rows.as_array().unwrap().iter().find(|row| row[key] == value);
+    found.unwrap_or_else(|| panic!("no {value} in {rows}")).clone()
 }
 
 fn samples() -> PathBuf {
@@ -1281,18 +963,13 @@ fn samples() -> PathBuf {
 /// goat as somebody starts it whose home this is.
 fn goat(home: &Folder, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
-    command
-        .args(words)
-        .env("HOME", home.path())
-        .env_remove("XDG_CONFIG_HOME");
+    command.args(words).env("HOME", home.path()).env_remove("XDG_CONFIG_HOME");
     command
 }
 
 /// Whether goat knows the passkey in an announce URL on port 8080 of this machine.
 fn announces(url: &str) -> bool {
-    let path = url
-        .strip_prefix("http://localhost:8080")
-        .unwrap_or_else(|| panic!("{url}"));
+    let path = url.strip_prefix("http://localhost:8080").unwrap_or_else(|| panic!("{url}"));
     let target = format!(
         "{path}?info_hash={}&peer_id={}&port=1&uploaded=0&downloaded=0&left=0",
         escape(&info_hash(1)),
@@ -1316,27 +993,11 @@ impl Terminal {
         let _ = fs::remove_file(&output);
         let _ = fs::remove_file(&id);
         let mut command = Command::new("script");
-        let inside = format!(
-            "echo $$ >{} && exec {}",
-            id.display(),
-            env!("CARGO_BIN_EXE_goat")
-        );
-        command.args([
-            "--quiet",
-            "--flush",
-            "--return",
-            "--command",
-            &inside,
-            "/dev/null",
-        ]);
-        command
-            .env("HOME", home.path())
-            .env_remove("XDG_CONFIG_HOME")
-            .env("SHELL", "/bin/sh");
+        let inside = format!("echo $$ >{} && exec {}", id.display(), env!("CARGO_BIN_EXE_goat"));
+        command.args(["--quiet", "--flush", "--return", "--command", &inside, "/dev/null"]);
+        command.env("HOME", home.path()).env_remove("XDG_CONFIG_HOME").env("SHELL", "/bin/sh");
         let process = Process::start("script", &mut command, output);
-        let id = wait_for("goat's process id", || {
-            fs::read_to_string(&id).ok()?.trim().parse().ok()
-        });
+        let id = wait_for("goat's process id", || fs::read_to_string(&id).ok()?.trim().parse().ok());
         Terminal { process, id }
     }
 
@@ -1344,11 +1005,6 @@ impl Terminal {
     fn end(mut self) {
         // SAFETY: no memory is passed. The terminal still runs, so the id is still goat's.
         assert_eq!(unsafe { libc::kill(self.id, libc::SIGTERM) }, 0);
-        assert_eq!(
-            self.process.wait().code(),
-            Some(0),
-            "{}",
-            self.process.output()
-        );
+        assert_eq!(self.process.wait().code(), Some(0), "{}", self.process.output());
     }
 }

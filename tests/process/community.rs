@@ -66,10 +66,7 @@ fn tour() -> Vec<Step> {
         for line in block.lines() {
             if let Some(command) = line.strip_prefix("$ ") {
                 ours = true;
-                steps.push(Step {
-                    command: command.into(),
-                    output: Vec::new(),
-                });
+                steps.push(Step { command: command.into(), output: Vec::new() });
             } else if line.starts_with("# ") {
                 ours = false;
             } else if ours {
@@ -83,10 +80,7 @@ fn tour() -> Vec<Step> {
 /// Text without what differs from run to run: secrets and hashes, numbers, the width of columns. The root of all paths,
 /// and the tracker's name, are those of the README.
 fn shape(text: &str, root: &Path) -> Vec<String> {
-    let text = text
-        .replace(root.to_str().unwrap(), "")
-        .replace("localhost", "tracker.example.org")
-        .replace('\r', "");
+    let text = text.replace(root.to_str().unwrap(), "").replace("localhost", "tracker.example.org").replace('\r', "");
     let line = |line: &str| {
         let mut out = String::new();
         let mut rest = line;
@@ -104,15 +98,10 @@ fn shape(text: &str, root: &Path) -> Vec<String> {
         // A minute more or less of seeding.
         let out = out.replace("0m 0s", "0s");
         // Whether a machine's clock is kept right is not goat's affair.
-        let out = out
-            .split_once("the clock, ")
-            .map_or(out.clone(), |_| "the clock".into());
+        let out = out.split_once("the clock, ").map_or(out.clone(), |_| "the clock".into());
         out.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    text.lines()
-        .map(line)
-        .filter(|line| !line.is_empty())
-        .collect()
+    text.lines().map(line).filter(|line| !line.is_empty()).collect()
 }
 
 /// A shell that lives through the tour, as the reader's does.
@@ -126,11 +115,7 @@ impl Shell {
     /// `service` is the folder of the configurations of services, for one who has none of their own.
     fn new(home: PathBuf, service: Option<&Path>) -> Shell {
         let bin = Path::new(env!("CARGO_BIN_EXE_goat")).parent().unwrap();
-        let path = format!(
-            "{}:{}",
-            bin.display(),
-            std::env::var("PATH").unwrap_or_default()
-        );
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new("bash");
         command
             .env("HOME", &home)
@@ -139,26 +124,15 @@ impl Shell {
             .envs(service.map(|folder| ("XDG_CONFIG_HOME", folder)));
         command.current_dir(&home).stdin(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(b"set -m\n")
-            .unwrap();
-        Shell {
-            child,
-            home,
-            steps: 0,
-        }
+        child.stdin.as_mut().unwrap().write_all(b"set -m\n").unwrap();
+        Shell { child, home, steps: 0 }
     }
 
     /// Runs a command and gives what it printed. One that ends in & is left running.
     fn run(&mut self, command: &str) -> String {
         self.steps += 1;
-        let (out, status) = (
-            self.home.join(format!("out.{}", self.steps)),
-            self.home.join(format!("status.{}", self.steps)),
-        );
+        let (out, status) =
+            (self.home.join(format!("out.{}", self.steps)), self.home.join(format!("status.{}", self.steps)));
         // A job in the background keeps the name that it has for the reader.
         let command = match command.strip_suffix('&') {
             Some(command) => format!("{command} </dev/null >{} 2>&1 &", out.display()),
@@ -167,11 +141,7 @@ impl Shell {
         let line = format!("{command}\n echo $? >{}\n", status.display());
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(line.as_bytes()).unwrap();
-        let status = wait_for(&command, || {
-            fs::read_to_string(&status)
-                .ok()
-                .filter(|status| status.ends_with('\n'))
-        });
+        let status = wait_for(&command, || fs::read_to_string(&status).ok().filter(|status| status.ends_with('\n')));
         let said = fs::read_to_string(&out).unwrap_or_default();
         assert_eq!(status.trim(), "0", "{command}: {said}");
         said
@@ -191,10 +161,7 @@ impl Drop for Shell {
 #[test]
 fn what_the_readme_shows_in_a_terminal_is_true() {
     let test = "the README's tour";
-    if let Some(program) = ["bash", "script", "mktorrent", "aria2c"]
-        .iter()
-        .find(|program| !installed(program))
-    {
+    if let Some(program) = ["bash", "script", "mktorrent", "aria2c"].iter().find(|program| !installed(program)) {
         return skip(test, &format!("no {program}"));
     }
     Lab::run(test, |_| take_the_tour());
@@ -208,10 +175,7 @@ fn service(root: &Folder) -> Process {
     let (config, state) = (root.join("etc/goat/config.json"), root.join("var/lib/goat"));
     let state = state.display();
     let text = include_str!("../../config.json5")
-        .replace(
-            r#""Path": "goat.db""#,
-            &format!(r#""Path": "{state}/goat.db""#),
-        )
+        .replace(r#""Path": "goat.db""#, &format!(r#""Path": "{state}/goat.db""#))
         .replace(r#""State": """#, &format!(r#""State": "{state}""#))
         .replace(r#""URL": """#, r#""URL": "http://localhost:8080""#);
     fs::write(&config, text).unwrap();
@@ -219,9 +183,7 @@ fn service(root: &Folder) -> Process {
     let mut goat = Command::new(env!("CARGO_BIN_EXE_goat"));
     goat.arg("--config").arg(config).env("HOME", root.path());
     let service = Process::start("goat", &mut goat, root.join("service.log"));
-    wait_until("goat to listen", || {
-        service.output().contains("listening for HTTP")
-    });
+    wait_until("goat to listen", || service.output().contains("listening for HTTP"));
     service
 }
 
@@ -235,19 +197,11 @@ fn take_the_trial(start: Step, rest: impl Iterator<Item = Step>, service: &Path)
         .args(["--quiet", "--flush", "--return", "--command"])
         // Without a shell between them goat notices when the terminal goes.
         .args([concat!("exec ", env!("CARGO_BIN_EXE_goat")), "/dev/null"]);
-    terminal
-        .env("HOME", &home)
-        .env_remove("XDG_CONFIG_HOME")
-        .env("SHELL", "/bin/sh");
+    terminal.env("HOME", &home).env_remove("XDG_CONFIG_HOME").env("SHELL", "/bin/sh");
     let terminal = Process::start("goat", &mut terminal, root.join("terminal.log"));
-    wait_until("goat to listen", || {
-        terminal.output().contains("listening for HTTP")
-    });
+    wait_until("goat to listen", || terminal.output().contains("listening for HTTP"));
     let shown = start.output.join("\n");
-    assert_eq!(
-        shape(&terminal.output(), root.path()),
-        shape(&shown, Path::new("/nowhere"))
-    );
+    assert_eq!(shape(&terminal.output(), root.path()), shape(&shown, Path::new("/nowhere")));
     fs::create_dir_all(home.join("target/release")).unwrap();
     let program = home.join("target/release/goat");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_goat"), program).unwrap();
@@ -287,17 +241,13 @@ fn take_the_tour() {
             let said = shell.run(&step.command);
             let shape = shape(&said, root.path());
             // What is only read may be about to change.
-            let reads = [" list", " check"]
-                .iter()
-                .any(|word| step.command.contains(word));
+            let reads = [" list", " check"].iter().any(|word| step.command.contains(word));
             if shape == expected || !reads || Instant::now() > deadline {
                 assert_eq!(shape, expected, "{}", step.command);
                 break said;
             }
         };
-        let passkey = said
-            .lines()
-            .find_map(|line| line.strip_prefix("passkey   "));
+        let passkey = said.lines().find_map(|line| line.strip_prefix("passkey   "));
         passkeys.extend(passkey.map(str::to_string));
         if step.command.ends_with('&') {
             let database = root.join("var/lib/goat/goat.db");
@@ -310,26 +260,19 @@ fn take_the_tour() {
         match step.command.split(' ').collect::<Vec<_>>()[..] {
             ["goat", "file", "add", ..] => torrent = said[..40].to_string(),
             ["goat", "user", "ban", ..] => {
-                wait_until("the ban", || {
-                    asked(&passkeys[1], &torrent) == "Invalid passkey: never seeds"
-                });
+                wait_until("the ban", || asked(&passkeys[1], &torrent) == "Invalid passkey: never seeds");
                 banned = true;
                 // A real client is told the same.
-                let said = shell.run(
-                    "aria2c --bt-stop-timeout=5 --dir=other --console-log-level=info berta.torrent || true",
-                );
+                let said =
+                    shell.run("aria2c --bt-stop-timeout=5 --dir=other --console-log-level=info berta.torrent || true");
                 assert!(said.contains("failure reason: Invalid passkey"), "{said}");
             }
             ["goat", "user", "unban", ..] => {
-                wait_until("the end of the ban", || {
-                    asked(&passkeys[1], &torrent).is_empty()
-                });
+                wait_until("the end of the ban", || asked(&passkeys[1], &torrent).is_empty());
             }
             ["goat", "user", "passkey", ..] => {
                 assert_eq!(passkeys.len(), 3);
-                wait_until("the old passkey to die", || {
-                    asked(&passkeys[1], &torrent) == "Invalid passkey"
-                });
+                wait_until("the old passkey to die", || asked(&passkeys[1], &torrent) == "Invalid passkey");
                 assert_eq!(asked(&passkeys[2], &torrent), "");
             }
             _ => {}
@@ -344,9 +287,8 @@ fn take_the_tour() {
         goat restore backup.db --config elsewhere/config.json"#;
     let restored = shell.run(elsewhere);
     assert!(restored.ends_with("goat.db: 2 members\n"), "{restored}");
-    let mut read = |words: &str| -> Value {
-        serde_json::from_str(&shell.run(&format!("goat {words} --json"))).unwrap()
-    };
+    let mut read =
+        |words: &str| -> Value { serde_json::from_str(&shell.run(&format!("goat {words} --json"))).unwrap() };
     wait_until("all to be written", || read("stats")["unsaved"] == 0);
     for list in ["user list", "file list", "stats", "user show berta"] {
         let here = read(list);
@@ -366,25 +308,12 @@ fn without_times(mut value: Value) -> Value {
     match &mut value {
         Value::Object(fields) => {
             fields.retain(|key, _| {
-                ![
-                    "lastWritten",
-                    "lastSeen",
-                    "lastActive",
-                    "createTime",
-                    "seeding",
-                    "leeching",
-                ]
-                .contains(&key.as_str())
-                    && !["swarms", "seeders", "leechers", "clients", "addresses"]
-                        .contains(&key.as_str())
+                !["lastWritten", "lastSeen", "lastActive", "createTime", "seeding", "leeching"].contains(&key.as_str())
+                    && !["swarms", "seeders", "leechers", "clients", "addresses"].contains(&key.as_str())
             });
-            fields
-                .values_mut()
-                .for_each(|field| *field = without_times(field.take()));
+            fields.values_mut().for_each(|field| *field = without_times(field.take()));
         }
-        Value::Array(list) => list
-            .iter_mut()
-            .for_each(|item| *item = without_times(item.take())),
+        Value::Array(list) => list.iter_mut().for_each(|item| *item = without_times(item.take())),
         _ => {}
     }
     value
@@ -392,11 +321,8 @@ fn without_times(mut value: Value) -> Value {
 
 /// Why goat on port 8080 refuses the goodbye of whoever has a passkey; "" if it does not.
 fn asked(passkey: &str, torrent: &str) -> String {
-    let hash: String = torrent
-        .as_bytes()
-        .chunks(2)
-        .map(|digits| format!("%{}", std::str::from_utf8(digits).unwrap()))
-        .collect();
+    let hash: String =
+        torrent.as_bytes().chunks(2).map(|digits| format!("%{}", std::str::from_utf8(digits).unwrap())).collect();
     // A session that is there may always say that it stops; a scrape is nobody's session.
     let target = format!("/{passkey}/scrape?info_hash={hash}");
     let address = "127.0.0.1:8080".parse().unwrap();
@@ -413,22 +339,14 @@ fn asked(passkey: &str, torrent: &str) -> String {
 /// What a command printed, which must have succeeded without a word on stderr.
 pub fn cli(goat: &Goat, words: &[&str]) -> String {
     let (status, stdout, stderr) = goat.cli(words);
-    assert_eq!(
-        (status.code(), stderr.as_str()),
-        (Some(0), ""),
-        "{words:?}: {stdout}"
-    );
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""), "{words:?}: {stdout}");
     stdout
 }
 
 /// Why a command could not.
 pub fn refused(goat: &Goat, words: &[&str]) -> String {
     let (status, stdout, stderr) = goat.cli(words);
-    assert_eq!(
-        (status.code(), stdout.as_str()),
-        (Some(1), ""),
-        "{words:?}: {stderr}"
-    );
+    assert_eq!((status.code(), stdout.as_str()), (Some(1), ""), "{words:?}: {stderr}");
     assert!(stderr.starts_with("goat: "), "{stderr}");
     stderr
 }
@@ -458,9 +376,7 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
             }
             let mut announce = Announce::new(passkey, info_hash(1), 1);
             announce.left = 0;
-            wait_until(&format!("{expected:?}"), || {
-                announce.refusal(goat) == expected
-            });
+            wait_until(&format!("{expected:?}"), || announce.refusal(goat) == expected);
             if !running {
                 goat.stop();
             }
@@ -468,16 +384,10 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
         let shown = |goat: &Goat| goat.json(&["user", "show", &name]);
         refusal(&mut goat, &anna.passkey, "");
 
-        let said = cli(
-            &goat,
-            &["user", "ban", &name, "--reason", "a \"reason\" \u{2665}"],
-        );
+        let said = cli(&goat, &["user", "ban", &name, "--reason", "a \"reason\" \u{2665}"]);
         assert_eq!(said, format!("{name} is banned\n"));
         assert_eq!(shown(&goat)["banReason"], "a \"reason\" \u{2665}");
-        assert_eq!(
-            (&shown(&goat)["banned"], &shown(&goat)["seeding"]),
-            (&json!(true), &json!(0))
-        );
+        assert_eq!((&shown(&goat)["banned"], &shown(&goat)["seeding"]), (&json!(true), &json!(0)));
         assert!(cli(&goat, &["user", "list", "--banned"]).contains(&name));
         let told = "Invalid passkey: a \"reason\" \u{2665}";
         refusal(&mut goat, &anna.passkey, told);
@@ -488,18 +398,12 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
             assert_eq!(announce.accepted(&goat).integer("complete"), 0);
         }
         cli(&goat, &["user", "unban", &name]);
-        assert_eq!(
-            (&shown(&goat)["banned"], &shown(&goat)["banReason"]),
-            (&json!(false), &json!(""))
-        );
+        assert_eq!((&shown(&goat)["banned"], &shown(&goat)["banReason"]), (&json!(false), &json!("")));
         assert_eq!(goat.json(&["user", "list", "--banned"]), json!([]));
         refusal(&mut goat, &anna.passkey, "");
 
         let new = goat.json(&["user", "passkey", &name]);
-        assert_eq!(
-            (&new["id"], &new["name"], &new["apiKey"]),
-            (&json!(anna.id), &json!(name), &Value::Null)
-        );
+        assert_eq!((&new["id"], &new["name"], &new["apiKey"]), (&json!(anna.id), &json!(name), &Value::Null));
         let passkey = new["passkey"].as_str().unwrap().to_string();
         let url = new["announce"][0].as_str().unwrap();
         assert!(url.ends_with(&format!("/{passkey}/announce")) && passkey != anna.passkey);
@@ -526,34 +430,15 @@ fn every_change_of_a_member_counts_whether_the_tracker_runs_or_not(database: &Da
         }
         cli(&goat, &["user", "limit", &name, "0"]);
 
-        cli(
-            &goat,
-            &[
-                "user",
-                "credit",
-                &name,
-                "--uploaded",
-                "10GiB",
-                "--downloaded=1.5kB",
-            ],
-        );
+        cli(&goat, &["user", "credit", &name, "--uploaded", "10GiB", "--downloaded=1.5kB"]);
         let said = cli(&goat, &["user", "credit", &name, "--uploaded", "-1GiB"]);
         let sums = format!("{} bytes uploaded, 1500 downloaded", 9_u64 << 30);
         assert_eq!(said, format!("{name} has {sums}\n"));
-        assert_eq!(
-            (&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]),
-            (&json!(9_u64 << 30), &json!(1500))
-        );
+        assert_eq!((&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]), (&json!(9_u64 << 30), &json!(1500)));
         // What takes away more than is there leaves nothing, and says so.
         let said = cli(&goat, &["user", "credit", &name, "--downloaded", "-1501"]);
-        assert!(
-            said.contains("0 downloaded: there was less than you took away"),
-            "{said}"
-        );
-        assert_eq!(
-            (&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]),
-            (&json!(9_u64 << 30), &json!(0))
-        );
+        assert!(said.contains("0 downloaded: there was less than you took away"), "{said}");
+        assert_eq!((&shown(&goat)["uploaded"], &shown(&goat)["downloaded"]), (&json!(9_u64 << 30), &json!(0)));
         let words = ["user", "credit", &name, "--uploaded", "7EiB"];
         cli(&goat, &words);
         let said = refused(&goat, &words);
@@ -582,9 +467,7 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
                 goat.launch();
             }
             let announce = Announce::new(&anna.passkey, info_hash(number), 1);
-            wait_until(&format!("{expected:?}"), || {
-                announce.refusal(goat) == expected
-            });
+            wait_until(&format!("{expected:?}"), || announce.refusal(goat) == expected);
             if !running {
                 goat.stop();
             }
@@ -594,17 +477,11 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         assert!(said.contains("no longer verified"), "{said}");
         refusal(&mut goat, "Unverified torrent");
         assert_eq!(goat.json(&["file", "list"])[0]["verified"], false);
-        assert_eq!(
-            cli(&goat, &["file", "approve", &hash]),
-            "1 torrent approved\n"
-        );
+        assert_eq!(cli(&goat, &["file", "approve", &hash]), "1 torrent approved\n");
         refusal(&mut goat, "");
 
         let free = goat.json(&["file", "free", &hash, "--upload", "200", "--download", "50"]);
-        assert_eq!(
-            (&free["uploadPercent"], &free["downloadPercent"]),
-            (&json!(200), &json!(50))
-        );
+        assert_eq!((&free["uploadPercent"], &free["downloadPercent"]), (&json!(200), &json!(50)));
         // And who is there, as `file show` says it.
         let shown = goat.json(&["file", "show", &hash]);
         let added = goat.json(&["file", "add", &hash]);
@@ -613,31 +490,19 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         }
         assert_eq!(free["leechers"], 1);
         let said = cli(&goat, &["file", "free", &hash]);
-        assert!(
-            said.contains("0 % of downloads, 100 % of uploads"),
-            "{said}"
-        );
+        assert!(said.contains("0 % of downloads, 100 % of uploads"), "{said}");
         let shown = goat.json(&["file", "show", &hash]);
         assert_eq!(
-            (
-                &shown["uploadPercent"],
-                &shown["downloadPercent"],
-                &shown["leechers"]
-            ),
+            (&shown["uploadPercent"], &shown["downloadPercent"], &shown["leechers"]),
             (&json!(100), &json!(0), &json!(1))
         );
-        assert!(
-            shown["lastActive"].as_i64() > Some(1_700_000_000),
-            "{shown}"
-        );
+        assert!(shown["lastActive"].as_i64() > Some(1_700_000_000), "{shown}");
 
         cli(&goat, &["file", "remove", &hash]);
         refusal(&mut goat, "Unregistered torrent");
         if running {
             // It is now one that a member suggests, and can be removed again.
-            wait_until("the removed torrent to wait again", || {
-                goat.json(&["file", "list"])[0]["verified"] == false
-            });
+            wait_until("the removed torrent to wait again", || goat.json(&["file", "list"])[0]["verified"] == false);
             cli(&goat, &["file", "remove", &hash]);
         }
         assert_eq!(goat.json(&["file", "list"]), json!([]));
@@ -647,7 +512,8 @@ fn every_change_of_a_torrent_counts_whether_the_tracker_runs_or_not(database: &D
         let longer = format!("{prefix}.1");
         let said = cli(&goat, &["client", "deny", &longer]);
         assert!(said.contains(&format!("by the shorter {prefix}")), "{said}");
-        let denied = json!({ "approved": false, "pending": false, "client": longer, "suggested": null, "suggestedBy": "" });
+        let denied =
+            json!({ "approved": false, "pending": false, "client": longer, "suggested": null, "suggestedBy": "" });
         let clients = goat.json(&["client", "list"]);
         assert!(clients.as_array().unwrap().contains(&denied), "{clients}");
         cli(&goat, &["client", "remove", &longer]);
@@ -672,22 +538,9 @@ fn what_is_credited_is_the_delta_times_the_factor_of_the_torrent(database: &Data
         });
     };
     let factors = |download: &str, upload: &str| {
-        cli(
-            &goat,
-            &[
-                "file",
-                "free",
-                &hash,
-                "--download",
-                download,
-                "--upload",
-                upload,
-            ],
-        );
+        cli(&goat, &["file", "free", &hash, "--download", download, "--upload", upload]);
         // When goat has followed, another torrent registered later is known without a look-up of its own.
-        wait_until("the tracker to follow", || {
-            database.number("SELECT count(*) FROM changes") == 0
-        });
+        wait_until("the tracker to follow", || database.number("SELECT count(*) FROM changes") == 0);
     };
     (announce.event, announce.uploaded, announce.downloaded) = ("", 100, 1000);
     announce.accepted(&goat);
@@ -710,22 +563,13 @@ fn what_is_credited_is_the_delta_times_the_factor_of_the_torrent(database: &Data
     announce.event = "stopped";
     announce.accepted(&goat);
     goat.restart();
-    cli(
-        &goat,
-        &["file", "free", &hash, "--download", "10", "--upload", "20"],
-    );
-    wait_until("the tracker to follow", || {
-        database.number("SELECT count(*) FROM changes") == 0
-    });
+    cli(&goat, &["file", "free", &hash, "--download", "10", "--upload", "20"]);
+    wait_until("the tracker to follow", || database.number("SELECT count(*) FROM changes") == 0);
     (announce.event, announce.uploaded, announce.downloaded) = ("started", 1000, 1000);
     announce.accepted(&goat);
     wait_until("the books", || {
         let shown = goat.json(&["user", "show", "bert"]);
-        [
-            &shown["uploaded"],
-            &shown["downloaded"],
-            &shown["rawUploaded"],
-        ] == [&json!(200), &json!(100), &json!(1000)]
+        [&shown["uploaded"], &shown["downloaded"], &shown["rawUploaded"]] == [&json!(200), &json!(100), &json!(1000)]
     });
 }
 
@@ -778,18 +622,12 @@ fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &D
         .map(|line| line.split("import.csv: ").nth(1).unwrap())
         .map(|line| line.split(':').next().unwrap())
         .collect();
-    assert_eq!(
-        lines,
-        ["line 3", "line 4", "line 6", "line 7", "line 8"],
-        "{said}"
-    );
+    assert_eq!(lines, ["line 3", "line 4", "line 6", "line 7", "line 8"], "{said}");
     assert_eq!(goat.json(&["stats"])["members"], 1);
     // Rows are not hidden in a quote, nor control characters in a name.
     let hash = hex(&info_hash(9));
-    for text in [
-        "name,passkey\nbert,\"bertbert\ncarl,carlcarl\n",
-        &format!("info_hash,name\n{hash},\"a\u{1b}[2J\"\n"),
-    ] {
+    for text in ["name,passkey\nbert,\"bertbert\ncarl,carlcarl\n", &format!("info_hash,name\n{hash},\"a\u{1b}[2J\"\n")]
+    {
         let said = refused(&goat, &["import", &write(&goat, text)]);
         assert!(said.contains("import.csv: line 2: "), "{said}");
     }
@@ -807,23 +645,13 @@ fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &D
         let said = cli(&goat, &["import", &write(&goat, &text)]);
         assert_eq!(said, "3000 rows imported\n");
         let number = u32::from(running);
-        let text = format!(
-            "info_hash,name,size\n{},\"A, b\",77\n",
-            hex(&info_hash(number))
-        );
-        assert_eq!(
-            cli(&goat, &["import", &write(&goat, &text)]),
-            "1 row imported\n"
-        );
+        let text = format!("info_hash,name,size\n{},\"A, b\",77\n", hex(&info_hash(number)));
+        assert_eq!(cli(&goat, &["import", &write(&goat, &text)]), "1 row imported\n");
         assert!(refused(&goat, &["import", &write(&goat, &text)]).contains("line 2"));
 
         let user = goat.json(&["user", "show", &format!("{prefix}2999")]);
         assert_eq!(
-            [
-                &user["uploaded"],
-                &user["downloaded"],
-                &user["torrentLimit"]
-            ],
+            [&user["uploaded"], &user["downloaded"], &user["torrentLimit"]],
             [&json!(2999), &json!(5998), &json!(7)]
         );
         if !running {
@@ -832,10 +660,7 @@ fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &D
         // Nobody needs a new torrent file.
         seeder(&goat, &format!("{prefix}passkey-17"), number, 1);
         let file = goat.json(&["file", "show", "A, b"]);
-        assert_eq!(
-            (&file["size"], &file["verified"]),
-            (&json!(77), &json!(true))
-        );
+        assert_eq!((&file["size"], &file["verified"]), (&json!(77), &json!(true)));
         cli(&goat, &["file", "remove", "A, b"]);
         goat.stop();
     }
@@ -920,9 +745,7 @@ fn a_backup_made_while_the_tracker_runs_restores_the_same_numbers(database: &Dat
 
 /// The statistics when all is written.
 fn settled_stats(goat: &Goat) -> Value {
-    wait_for("all to be written", || {
-        Some(goat.json(&["stats"])).filter(|stats| stats["unsaved"] == 0)
-    })
+    wait_for("all to be written", || Some(goat.json(&["stats"])).filter(|stats| stats["unsaved"] == 0))
 }
 
 #[test]
@@ -962,9 +785,7 @@ fn a_restored_database_gets_nothing_that_an_earlier_run_left_unwritten() {
 #[test]
 fn a_restore_keeps_every_former_database_and_leaves_nothing_behind() {
     let database = Database::sqlite();
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
+    let Database::Sqlite(folder) = &database else { unreachable!() };
     let mut goat = Goat::prepare(&database, json!({}));
     let backup = goat.folder.join("backup.db");
     let backup = backup.to_str().unwrap();
@@ -980,20 +801,13 @@ fn a_restore_keeps_every_former_database_and_leaves_nothing_behind() {
         assert!(file.is_symlink());
         assert_eq!(goat.json(&["stats"])["members"], 0);
         let kept = elsewhere.join(&format!("books.db.before-restore{kept}"));
-        assert!(
-            fs::read(&kept)
-                .unwrap()
-                .windows(4)
-                .any(|word| word == name.as_bytes())
-        );
+        assert!(fs::read(&kept).unwrap().windows(4).any(|word| word == name.as_bytes()));
     }
     goat.launch();
     let said = refused(&goat, &["restore", backup]);
     assert!(said.contains("stop goat first"), "{said}");
     goat.stop();
-    let names = fs::read_dir(elsewhere.path())
-        .unwrap()
-        .map(|file| file.unwrap().file_name());
+    let names = fs::read_dir(elsewhere.path()).unwrap().map(|file| file.unwrap().file_name());
     let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
     names.retain(|name| !name.contains("before-restore"));
     names.sort();
@@ -1020,19 +834,12 @@ fn the_last_administrator_stays_one(database: &Database) {
     let anna = goat.json(&["user", "add", "anna", "--admin"]);
     goat.add_user("bert");
     let last = |name: &str| {
-        for words in [
-            &["user", "ban", name][..],
-            &["user", "remove", name],
-            &["user", "admin", name, "off"],
-        ] {
+        for words in [&["user", "ban", name][..], &["user", "remove", name], &["user", "admin", name, "off"]] {
             let said = refused(&goat, words);
             assert!(said.contains("the last administrator"), "{words:?}: {said}");
         }
         let shown = goat.json(&["user", "show", name]);
-        assert_eq!(
-            (&shown["admin"], &shown["banned"]),
-            (&json!(true), &json!(false))
-        );
+        assert_eq!((&shown["admin"], &shown["banned"]), (&json!(true), &json!(false)));
     };
     last("anna");
     // Who is no administrator may go, and one who is banned does not count.
@@ -1044,10 +851,7 @@ fn the_last_administrator_stays_one(database: &Database) {
     let said = cli(&goat, &["user", "admin", "anna", "off"]);
     assert_eq!(said, "anna is no longer an administrator\n");
     last("bert");
-    assert_eq!(
-        cli(&goat, &["user", "admin", "anna", "on"]),
-        "anna is an administrator\n"
-    );
+    assert_eq!(cli(&goat, &["user", "admin", "anna", "on"]), "anna is an administrator\n");
     cli(&goat, &["user", "remove", "bert"]);
     last(&anna["id"].to_string());
 }
@@ -1058,17 +862,11 @@ fn members_and_torrents_can_be_renamed_but_nobody_is_called_as_anothers_id(datab
     let said = cli(&goat, &["user", "rename", "anna", "Ännchen"]);
     assert_eq!(said, "Ännchen was called anna until now\n");
     let shown = goat.json(&["user", "show", "Ännchen", "--secrets"]);
-    assert_eq!(
-        (&shown["id"], &shown["passkey"]),
-        (&json!(anna.id), &json!(anna.passkey))
-    );
+    assert_eq!((&shown["id"], &shown["passkey"]), (&json!(anna.id), &json!(anna.passkey)));
     refused(&goat, &["user", "show", "anna"]);
-    for (new, why) in [
-        ("bert", "already"),
-        ("a:b", "name"),
-        ("", "name"),
-        (&bert.id.to_string(), "the id of another member"),
-    ] {
+    for (new, why) in
+        [("bert", "already"), ("a:b", "name"), ("", "name"), (&bert.id.to_string(), "the id of another member")]
+    {
         let said = refused(&goat, &["user", "rename", "Ännchen", new]);
         assert!(said.contains(why), "{new}: {said}");
     }
@@ -1082,19 +880,13 @@ fn members_and_torrents_can_be_renamed_but_nobody_is_called_as_anothers_id(datab
     let id = format!("0{}", anna.id);
     fs::write(&csv, format!("name,passkey\n{id},abcdefgh\n")).unwrap();
     let said = refused(&goat, &["import", csv.to_str().unwrap()]);
-    assert!(
-        said.contains("line 2") && said.contains("the id of another member"),
-        "{said}"
-    );
+    assert!(said.contains("line 2") && said.contains("the id of another member"), "{said}");
 
     let hash = hex(&info_hash(1));
     cli(&goat, &["file", "add", &hash]);
     let said = cli(&goat, &["file", "rename", &hash[..8], "a new \u{1f431}"]);
     assert_eq!(said, format!("{hash}  a new \u{1f431}  is its new name\n"));
-    assert_eq!(
-        goat.json(&["file", "show", "a new \u{1f431}"])["infoHash"],
-        hash.as_str()
-    );
+    assert_eq!(goat.json(&["file", "show", "a new \u{1f431}"])["infoHash"], hash.as_str());
     refused(&goat, &["file", "rename", &hash, "two\nlines"]);
 }
 
@@ -1107,16 +899,9 @@ fn passkey_and_urls_are_shown_where_they_are_asked_for(database: &Database) {
         assert!(!said.contains(&anna.passkey), "{said}");
     }
     let said = cli(&goat, &["user", "show", "anna", "--secrets"]);
-    assert!(
-        said.lines()
-            .any(|line| line.starts_with("announce ") && line.ends_with(&url)),
-        "{said}"
-    );
+    assert!(said.lines().any(|line| line.starts_with("announce ") && line.ends_with(&url)), "{said}");
     let shown = goat.json(&["user", "show", "anna", "--secrets"]);
-    assert_eq!(
-        (&shown["passkey"], &shown["announce"]),
-        (&json!(anna.passkey), &json!([url]))
-    );
+    assert_eq!((&shown["passkey"], &shown["announce"]), (&json!(anna.passkey), &json!([url])));
 }
 
 fn whatever_a_command_says_it_says_as_json_too(database: &Database) {
@@ -1129,20 +914,12 @@ fn whatever_a_command_says_it_says_as_json_too(database: &Database) {
     fs::write(&csv, "name,passkey\nbert,abcdefgh\n").unwrap();
     let csv = csv.to_str().unwrap();
     for (words, key, value) in [
-        (
-            &["user", "limit", "anna", "3"][..],
-            "torrentLimit",
-            json!(3),
-        ),
+        (&["user", "limit", "anna", "3"][..], "torrentLimit", json!(3)),
         (&["user", "ban", "anna"], "banned", json!(true)),
         (&["user", "unban", "anna"], "banned", json!(false)),
         (&["user", "admin", "anna", "on"], "admin", json!(true)),
         (&["user", "rename", "anna", "dora"], "name", json!("dora")),
-        (
-            &["user", "credit", "dora", "--uploaded", "1k"],
-            "uploaded",
-            json!(1024),
-        ),
+        (&["user", "credit", "dora", "--uploaded", "1k"], "uploaded", json!(1024)),
         (&["file", "revoke", &hash], "verified", json!(false)),
         (&["file", "approve", &hash], "approved", json!(1)),
         (&["file", "approve", "--all"], "approved", json!(0)),
@@ -1164,29 +941,18 @@ fn whatever_a_command_says_it_says_as_json_too(database: &Database) {
 
 fn lists_are_sorted_and_filtered(database: &Database) {
     let goat = Goat::prepare(database, json!({}));
-    for (name, up, down) in [
-        ("anna", 10, 10),
-        ("bert", 5, 0),
-        ("carl", 30, 60),
-        ("dora", 0, 0),
-    ] {
+    for (name, up, down) in [("anna", 10, 10), ("bert", 5, 0), ("carl", 30, 60), ("dora", 0, 0)] {
         goat.add_user(name);
-        database.sql(&format!(
-            "UPDATE users SET uploaded = {up}, downloaded = {down} WHERE username = '{name}'"
-        ));
+        database.sql(&format!("UPDATE users SET uploaded = {up}, downloaded = {down} WHERE username = '{name}'"));
     }
     let names = |list: &str, words: &[&str]| -> String {
         let rows = goat.json(&[&[list, "list"], words].concat());
         let names = rows.as_array().unwrap().iter().map(|row| &row["name"]);
         names.map(|name| &name.as_str().unwrap()[..1]).collect()
     };
-    for (sort, order) in [
-        ("id", "abcd"),
-        ("name", "abcd"),
-        ("uploaded", "cabd"),
-        ("downloaded", "cadb"),
-        ("ratio", "bacd"),
-    ] {
+    for (sort, order) in
+        [("id", "abcd"), ("name", "abcd"), ("uploaded", "cabd"), ("downloaded", "cadb"), ("ratio", "bacd")]
+    {
         assert_eq!(names("user", &["--sort", sort]), order, "{sort}");
     }
     for (number, (name, size, completed)) in (1..).zip([("x", 7, 1), ("w", 9, 3), ("y", 8, 2)]) {
@@ -1261,13 +1027,9 @@ fn things_are_found_by_name_id_and_prefix(database: &Database) {
     }
     assert_eq!(hash("1234"), hashes[2].as_str());
     assert!(refused(&goat, &["file", "show", "abcd"]).contains("several"));
-    let sample = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/data/torrents/libtorrent-hybrid.torrent"
-    );
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents/libtorrent-hybrid.torrent");
     cli(&goat, &["file", "add", sample]);
-    let v2 =
-        database.sql("SELECT info_hash_v2 FROM files WHERE info_hash_v2 IS NOT NULL")[0][0].clone();
+    let v2 = database.sql("SELECT info_hash_v2 FROM files WHERE info_hash_v2 IS NOT NULL")[0][0].clone();
     for text in [&v2, &format!("{v2}{}", "0".repeat(24))] {
         assert_eq!(hash(text), "f2b8e8d82e954478026cf4ba7f6df17b639ccf4c");
     }
@@ -1319,16 +1081,8 @@ fn names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone(database: &
     for name in names {
         goat.add_user(name);
     }
-    assert_eq!(
-        goat.json(&["user", "list"]).as_array().unwrap().len(),
-        names.len()
-    );
-    for (taken, name) in [
-        ("ANNA", "anna"),
-        ("Anna", "anna"),
-        ("JOSé", "josé"),
-        ("STRAßE", "straße"),
-    ] {
+    assert_eq!(goat.json(&["user", "list"]).as_array().unwrap().len(), names.len());
+    for (taken, name) in [("ANNA", "anna"), ("Anna", "anna"), ("JOSé", "josé"), ("STRAßE", "straße")] {
         let said = refused(&goat, &["user", "add", taken]);
         assert!(said.contains("already"), "{taken}: {said}");
         assert_eq!(goat.json(&["user", "show", taken])["name"], name);
@@ -1347,9 +1101,7 @@ fn names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone(database: &
     assert_eq!(all.as_array().unwrap().len(), 3, "{all}");
 }
 
-fn pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_member(
-    database: &Database,
-) {
+fn pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_member(database: &Database) {
     let mut goat = Goat::prepare(database, json!({ "SlowDown": 0 }));
     let [anna, bert] = ["anna", "bert"].map(|name| goat.add_user(name).passkey);
     cli(&goat, &["file", "add", &hex(&info_hash(1000))]);
@@ -1386,35 +1138,16 @@ fn pending_torrents_and_clients_say_who_suggested_them_and_are_few_for_one_membe
         assert!((now..now + 120).contains(&when), "{row}");
     }
     let text = cli(&goat, &["file", "list", "--pending"]);
-    assert!(
-        text.lines()
-            .next()
-            .is_some_and(|head| head.contains("suggested by")),
-        "{text}"
-    );
-    assert_eq!(
-        text.lines().filter(|line| line.contains("anna")).count(),
-        20,
-        "{text}"
-    );
+    assert!(text.lines().next().is_some_and(|head| head.contains("suggested by")), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains("anna")).count(), 20, "{text}");
 
-    assert_eq!(
-        cli(&goat, &["file", "remove", "--pending", "--by", "ANNA"]),
-        "20 torrents removed\n"
-    );
+    assert_eq!(cli(&goat, &["file", "remove", "--pending", "--by", "ANNA"]), "20 torrents removed\n");
     assert_eq!(counts()[0], [0, 5]);
     assert!(refused(&goat, &["file", "remove", "--pending", "--by", "carl"]).contains("carl"));
-    assert_eq!(
-        cli(&goat, &["file", "remove", "--pending"]),
-        "5 torrents removed\n"
-    );
+    assert_eq!(cli(&goat, &["file", "remove", "--pending"]), "5 torrents removed\n");
     assert_eq!(counts()[0], [0, 0]);
     let all = goat.json(&["file", "list"]);
-    assert_eq!(
-        all.as_array().unwrap().len(),
-        1,
-        "what is approved stays: {all}"
-    );
+    assert_eq!(all.as_array().unwrap().len(), 1, "what is approved stays: {all}");
     // There is room again.
     wait_until("another suggestion", || {
         suggest(&anna, 200..201);
@@ -1434,9 +1167,7 @@ fn what_an_operator_has_judged_waits_no_more(database: &Database) {
     cli(&goat, &["file", "add", &hashes[0]]);
     cli(&goat, &["file", "revoke", &hashes[0]]);
     for hash in &hashes[1..] {
-        database.sql(&format!(
-            "INSERT INTO files (info_hash, suggested) VALUES ('{hash}', 1)"
-        ));
+        database.sql(&format!("INSERT INTO files (info_hash, suggested) VALUES ('{hash}', 1)"));
     }
     assert_eq!(pending("file", "infoHash"), hashes[1..]);
     cli(&goat, &["file", "approve", &hashes[1]]);
@@ -1448,43 +1179,21 @@ fn what_an_operator_has_judged_waits_no_more(database: &Database) {
     assert_eq!(goat.json(&["stats"])["pending"], 0);
     let rows = goat.json(&["file", "list"]);
     let verified = rows.as_array().unwrap().iter().map(|row| &row["verified"]);
-    assert_eq!(
-        json!(verified.collect::<Vec<_>>()),
-        json!([false, false, true, true])
-    );
+    assert_eq!(json!(verified.collect::<Vec<_>>()), json!([false, false, true, true]));
 
-    for client in [
-        "Denied/1",
-        "Covered/1.0",
-        "Covered/1.1",
-        "covered/1",
-        "Covere",
-        "C%/1",
-    ] {
-        database.sql(&format!(
-            "INSERT INTO whitelist (client, suggested) VALUES ('{client}', 1)"
-        ));
+    for client in ["Denied/1", "Covered/1.0", "Covered/1.1", "covered/1", "Covere", "C%/1"] {
+        database.sql(&format!("INSERT INTO whitelist (client, suggested) VALUES ('{client}', 1)"));
     }
     cli(&goat, &["client", "deny", "Covered/1.2"]);
-    assert_eq!(
-        cli(&goat, &["client", "deny", "Denied/1"]),
-        "Denied/1 is not allowed\n"
-    );
-    assert_eq!(
-        cli(&goat, &["client", "approve", "Covered/"]),
-        "Covered/ is allowed\n"
-    );
+    assert_eq!(cli(&goat, &["client", "deny", "Denied/1"]), "Denied/1 is not allowed\n");
+    assert_eq!(cli(&goat, &["client", "approve", "Covered/"]), "Covered/ is allowed\n");
     cli(&goat, &["client", "approve", "C%/"]);
     assert_eq!(pending("client", "client"), ["Covere", "covered/1"]);
     // What an operator denied stays denied.
     let clients = goat.json(&["client", "list"]);
     for client in ["Denied/1", "Covered/1.2"] {
         let judged = |row: &&Value| row["client"] == client && row["approved"] == false;
-        assert_eq!(
-            clients.as_array().unwrap().iter().filter(judged).count(),
-            1,
-            "{client}: {clients}"
-        );
+        assert_eq!(clients.as_array().unwrap().iter().filter(judged).count(), 1, "{client}: {clients}");
     }
 }
 
@@ -1497,13 +1206,7 @@ fn a_backup_overwrites_nothing_but_a_backup() {
     let path = |name: &str| goat.folder.join(name).to_str().unwrap().to_string();
     fs::write(path("letter"), "Dear Anna").unwrap();
     fs::write(path("empty"), "").unwrap();
-    assert!(
-        Command::new("mkfifo")
-            .arg(path("pipe"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
     for name in ["letter", "pipe", "."] {
         let said = refused(&goat, &["backup", &path(name)]);
         assert!(said.contains("name another file"), "{said}");
@@ -1522,13 +1225,7 @@ fn a_backup_overwrites_nothing_but_a_backup() {
     // A name that SQLite alone would take for a URL.
     let within = |words: &[&str]| {
         let mut command = goat.command(words);
-        assert!(
-            command
-                .current_dir(goat.folder.path())
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(command.current_dir(goat.folder.path()).status().unwrap().success());
     };
     within(&["backup", "file:odd.db"]);
     assert!(goat.folder.join("file:odd.db").exists() && !goat.folder.join("odd.db").exists());
@@ -1543,26 +1240,15 @@ fn what_only_reads_waits_for_nobody_who_writes() {
     let database = Database::sqlite();
     let goat = Goat::prepare(&database, json!({}));
     goat.add_user("anna");
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
+    let Database::Sqlite(folder) = &database else { unreachable!() };
     let writer = rusqlite::Connection::open(folder.join("goat.db")).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for words in [
-        &["user", "list"][..],
-        &["file", "list"],
-        &["stats"],
-        &["user", "show", "anna"],
-    ] {
+    for words in [&["user", "list"][..], &["file", "list"], &["stats"], &["user", "show", "anna"]] {
         cli(&goat, words);
     }
     writer.execute_batch("ROLLBACK").unwrap();
     // What is missing is still made.
-    for missing in [
-        "TRIGGER users_replace",
-        "INDEX files_verified",
-        "TABLE hours",
-    ] {
+    for missing in ["TRIGGER users_replace", "INDEX files_verified", "TABLE hours"] {
         writer.execute_batch(&format!("DROP {missing}")).unwrap();
         cli(&goat, &["stats"]);
         let name = missing.split(' ').nth(1).unwrap();
@@ -1582,34 +1268,25 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
         let (status, stdout, _) = goat.cli(&[&["check", "--json"], words].concat());
         let found: Value = serde_json::from_str(&stdout).unwrap();
         let mut found = found.as_array().unwrap().iter();
-        let found = found.find(|finding| {
-            finding["what"].as_str().unwrap().ends_with(what) && finding["state"] != "good"
-        });
+        let found =
+            found.find(|finding| finding["what"].as_str().unwrap().ends_with(what) && finding["state"] != "good");
         let state = found.map_or("good", |finding| finding["state"].as_str().unwrap());
         (status.code(), state.to_string())
     };
     let ok = |word: &str| (Some(0), word.to_string());
     assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
+    let Database::Sqlite(folder) = &database else { unreachable!() };
     let file = folder.join("goat.db");
     fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     assert_eq!(state(&goat, &[], "goat.db"), ok("warning"));
     assert_eq!(state(&goat, &["--fix"], "goat.db"), ok("mended"));
     assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
-    assert_eq!(
-        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-        0o640
-    );
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
 
     // A port that another program has, which is named; for both protocols.
     let tcp = std::net::TcpListener::bind(("127.0.0.1", goat.port)).unwrap();
     let (status, stdout, stderr) = goat.cli(&["check"]);
-    let line = stdout
-        .lines()
-        .find(|line| line.starts_with("TCP port"))
-        .unwrap();
+    let line = stdout.lines().find(|line| line.starts_with("TCP port")).unwrap();
     let id = format!("(process {}) is using it", std::process::id());
     assert!(line.contains(": wrong: ") && line.contains(&id), "{stdout}");
     assert_eq!(status.code(), Some(1));
@@ -1627,23 +1304,14 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     running.launch();
     let what = format!("TCP port {}", running.port);
     assert_eq!(state(&running, &[], &what), ok("good"));
-    let second = Goat::prepare(
-        &database,
-        json!({ "Port": running.port, "Host": "0.0.0.0" }),
-    );
+    let second = Goat::prepare(&database, json!({ "Port": running.port, "Host": "0.0.0.0" }));
     assert_eq!(state(&second, &[], &what), (Some(1), "wrong".into()));
     let (_, stdout, _) = second.cli(&["check"]);
-    assert!(
-        stdout.contains("a goat with another configuration"),
-        "{stdout}"
-    );
+    assert!(stdout.contains("a goat with another configuration"), "{stdout}");
     assert!(stdout.contains("URL: warning: "), "{stdout}");
 
     // Files that goat leaves beside its own.
-    let kept = [
-        goat.folder.join("config.secret"),
-        folder.join("goat.db.before-restore-2"),
-    ];
+    let kept = [goat.folder.join("config.secret"), folder.join("goat.db.before-restore-2")];
     for file in &kept {
         fs::write(file, "").unwrap();
         fs::set_permissions(file, PermissionsExt::from_mode(0o644)).unwrap();
@@ -1654,18 +1322,9 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     }
 
     // A database with a page that is none.
-    let text: String = (0..3000)
-        .map(|n| format!("user{n},passkey-{n}\n"))
-        .collect();
-    fs::write(
-        goat.folder.join("users.csv"),
-        format!("name,passkey\n{text}"),
-    )
-    .unwrap();
-    cli(
-        &goat,
-        &["import", goat.folder.join("users.csv").to_str().unwrap()],
-    );
+    let text: String = (0..3000).map(|n| format!("user{n},passkey-{n}\n")).collect();
+    fs::write(goat.folder.join("users.csv"), format!("name,passkey\n{text}")).unwrap();
+    cli(&goat, &["import", goat.folder.join("users.csv").to_str().unwrap()]);
     let good = fs::read(&file).unwrap();
     let mut bad = good.clone();
     let middle = bad.len() / 2 / 4096 * 4096;
@@ -1681,19 +1340,12 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     let name = "MySQL database goat at 127.0.0.1:1";
     assert_eq!(state(&away, &[], name), (Some(1), "wrong".into()));
     let warning = (Some(1), "warning".to_string());
-    assert_eq!(
-        state(&away, &[], "config.json"),
-        warning,
-        "everybody may read a password"
-    );
+    assert_eq!(state(&away, &[], "config.json"), warning, "everybody may read a password");
 
     // Books from the future.
     database.sql("REPLACE INTO goat (name, value) VALUES ('written', 4000000000)");
     let (_, stdout, _) = goat.cli(&["check"]);
-    assert!(
-        stdout.contains("the database was last written at 2096-10-02"),
-        "{stdout}"
-    );
+    assert!(stdout.contains("the database was last written at 2096-10-02"), "{stdout}");
 }
 
 #[test]
@@ -1712,32 +1364,17 @@ fn announce_urls_are_built_from_the_public_url_and_are_not_plain_http_where_ther
         (json!({}), "http://127.0.0.1:PORT"),
         (json!({ "Host": "0.0.0.0" }), "http://localhost:PORT"),
         (json!({ "Host": "::" }), "http://localhost:PORT"),
-        (
-            json!({ "URL": "https://tracker.example.org" }),
-            "https://tracker.example.org",
-        ),
-        (
-            json!({ "URL": "http://tracker.example.org:80/x/" }),
-            "http://tracker.example.org:80/x",
-        ),
+        (json!({ "URL": "https://tracker.example.org" }), "https://tracker.example.org"),
+        (json!({ "URL": "http://tracker.example.org:80/x/" }), "http://tracker.example.org:80/x"),
         (
             json!({ "URL": "https://[2001:db8::1]:443", "UDP": true }),
             "https://[2001:db8::1]:443 udp://[2001:db8::1]:PORT",
         ),
         // Who fails once over HTTPS must not send a passkey in clear.
         (https(json!({})), "https://127.0.0.1:8443"),
-        (
-            https(json!({ "UDP": true })),
-            "https://127.0.0.1:8443 udp://127.0.0.1:PORT",
-        ),
-        (
-            https(json!({ "URL": "https://tracker.example.org/x/" })),
-            "https://tracker.example.org/x",
-        ),
-        (
-            https(json!({ "URL": "http://tracker.example.org/x" })),
-            "https://tracker.example.org:8443",
-        ),
+        (https(json!({ "UDP": true })), "https://127.0.0.1:8443 udp://127.0.0.1:PORT"),
+        (https(json!({ "URL": "https://tracker.example.org/x/" })), "https://tracker.example.org/x"),
+        (https(json!({ "URL": "http://tracker.example.org/x" })), "https://tracker.example.org:8443"),
         (
             json!({ "URL": "https://tracker.example.org:443", "UDP": true, "HTTP": false }),
             "udp://tracker.example.org:PORT",
@@ -1748,28 +1385,16 @@ fn announce_urls_are_built_from_the_public_url_and_are_not_plain_http_where_ther
         let user = goat.json(&["user", "add", &format!("user{number}")]);
         let end = format!("/{}/announce", user["passkey"].as_str().unwrap());
         let expected = expected.replace("PORT", &goat.port.to_string());
-        let expected: Vec<String> = expected
-            .split(' ')
-            .map(|url| format!("{url}{end}"))
-            .collect();
+        let expected: Vec<String> = expected.split(' ').map(|url| format!("{url}{end}")).collect();
         assert_eq!(user["announce"], json!(expected));
     }
-    for url in [
-        "tracker.example.org",
-        "ftp://x",
-        "https://",
-        "https://a b",
-        "https://u:p@x",
-        "http://x:0",
-        "http://x?y",
-    ] {
+    for url in
+        ["tracker.example.org", "ftp://x", "https://", "https://a b", "https://u:p@x", "http://x:0", "http://x?y"]
+    {
         let goat = Goat::prepare(&database, json!({ "URL": url }));
         let (status, _, stderr) = goat.cli(&["stats"]);
         assert_eq!(status.code(), Some(2), "{url}");
-        assert!(
-            stderr.contains("URL: found") && stderr.contains("https://tracker.example.org"),
-            "{stderr}"
-        );
+        assert!(stderr.contains("URL: found") && stderr.contains("https://tracker.example.org"), "{stderr}");
     }
 }
 
@@ -1793,49 +1418,20 @@ fn shells_complete_commands_options_and_values() {
         (&["goat", "user", "list", "--sort", "r"], "ratio"),
         (&["goat", "stats", "--"], "--json\n--config\n--help"),
         (&["goat", "torrent", "config.j"], "config.json5"),
-        (
-            &["goat", "torrent", "x", "--out", "config.j"],
-            "config.json5",
-        ),
+        (&["goat", "torrent", "x", "--out", "config.j"], "config.json5"),
     ] {
-        let output = Command::new("bash")
-            .args(["-c", &script, "bash"])
-            .args(words)
-            .output()
-            .unwrap();
+        let output = Command::new("bash").args(["-c", &script, "bash"]).args(words).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(
-            said.trim(),
-            expected,
-            "{words:?}: {:?}",
-            String::from_utf8(output.stderr)
-        );
+        assert_eq!(said.trim(), expected, "{words:?}: {:?}", String::from_utf8(output.stderr));
     }
-    let fish = |line: &str| {
-        format!(
-            "source {}; complete -C '{line}'",
-            res.join("goat.fish").display()
-        )
-    };
+    let fish = |line: &str| format!("source {}; complete -C '{line}'", res.join("goat.fish").display());
     let zsh = res.join("_goat");
     let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("res/goat.1");
     let checks: [(&str, Vec<PathBuf>, &str); 4] = [
         ("zsh", vec!["-n".into(), zsh], ""),
-        (
-            "fish",
-            vec!["-c".into(), fish("goat user pa").into()],
-            "passkey\t",
-        ),
-        (
-            "fish",
-            vec!["-c".into(), fish("goat user list --sort ra").into()],
-            "ratio",
-        ),
-        (
-            "groff",
-            vec!["-man".into(), "-ww".into(), "-z".into(), man],
-            "",
-        ),
+        ("fish", vec!["-c".into(), fish("goat user pa").into()], "passkey\t"),
+        ("fish", vec!["-c".into(), fish("goat user list --sort ra").into()], "ratio"),
+        ("groff", vec!["-man".into(), "-ww".into(), "-z".into(), man], ""),
     ];
     for (program, arguments, expected) in checks {
         if !installed(program) {
@@ -1849,10 +1445,7 @@ fn shells_complete_commands_options_and_values() {
             "{program}: {:?}",
             String::from_utf8(output.stderr)
         );
-        assert!(
-            said.starts_with(expected),
-            "{program} {arguments:?}: {said}"
-        );
+        assert!(said.starts_with(expected), "{program} {arguments:?}: {said}");
     }
     assert!(!nothing_may_be_skipped() || installed("fish"));
 }

@@ -9,9 +9,7 @@ fn root() -> &'static Path {
 
 fn documents() -> Vec<PathBuf> {
     let folders = [root().to_path_buf(), root().join("docs")];
-    let files = folders
-        .iter()
-        .flat_map(|folder| fs::read_dir(folder).unwrap());
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
     files
         .map(|file| file.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
@@ -35,11 +33,7 @@ fn anchors(document: &Path) -> Vec<String> {
     let anchor = |heading: &str| {
         let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
         let heading = heading.trim_start_matches('#').trim().to_lowercase();
-        heading
-            .chars()
-            .filter(kept)
-            .collect::<String>()
-            .replace(' ', "-")
+        heading.chars().filter(kept).collect::<String>().replace(' ', "-")
     };
     let prose = prose(document);
     let headings = prose.iter().filter(|line| line.starts_with('#'));
@@ -52,10 +46,7 @@ fn every_link_of_the_documents_leads_to_a_file_and_a_heading_that_are_there() {
     assert!(documents.len() >= 9, "{documents:?}");
     for document in &documents {
         let text = prose(document).join("\n");
-        let links = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next());
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for link in links.filter(|link| !link.contains("://")) {
             let name = document.display();
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));

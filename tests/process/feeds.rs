@@ -26,18 +26,9 @@ print(json.dumps({'root': root.tag, 'items': items, 'all': caps}))";
 
 fn read(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let mut python = Command::new(PYTHON)
-        .args(["-c", READER])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    python
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(&answer.body)
-        .unwrap();
+    let mut python =
+        Command::new(PYTHON).args(["-c", READER]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    python.stdin.take().unwrap().write_all(&answer.body).unwrap();
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", answer.text());
     serde_json::from_slice(&output.stdout).unwrap()
@@ -66,23 +57,12 @@ fn feeds_say_of_each_torrent_what_programs_ask_for_and_fetch_it_with_the_passkey
         goat.add_torrent("ab".repeat(20)); // of which there is no file to fetch
         goat.cli(&["file", "free", name, "--download", "50", "--upload", "200"]);
         Announce::new(&caro.passkey, hash.0, 1).accepted(&goat);
-        Announce {
-            left: 0,
-            ..Announce::new(&berta.passkey, hash.0, 2)
-        }
-        .accepted(&goat);
+        Announce { left: 0, ..Announce::new(&berta.passkey, hash.0, 2) }.accepted(&goat);
         let rss = fetch(&goat, &format!("/{}/rss", berta.passkey));
         assert!(rss.head.contains("Cache-Control: no-store"), "{}", rss.head);
-        assert!(
-            rss.head.contains("Content-Type: application/rss+xml"),
-            "{}",
-            rss.head
-        );
+        assert!(rss.head.contains("Content-Type: application/rss+xml"), "{}", rss.head);
         let feed = read(&rss);
-        assert_eq!(
-            (&feed["root"], titles(&feed)),
-            (&json!("rss"), vec!["Newer song", name])
-        );
+        assert_eq!((&feed["root"], titles(&feed)), (&json!("rss"), vec!["Newer song", name]));
         let item = &feed["items"][1];
         let hash = hash.to_string();
         let attributes = json!({ "category": "8000", "size": "40", "files": "1", "grabs": "0", "seeders": "1",
@@ -93,35 +73,18 @@ fn feeds_say_of_each_torrent_what_programs_ask_for_and_fetch_it_with_the_passkey
         assert_eq!(item["pubDate"], created);
         let enclosure = &item["enclosure"];
         assert_eq!(enclosure["type"], "application/x-bittorrent");
-        let path = enclosure["url"]
-            .as_str()
-            .unwrap()
-            .strip_prefix("http://localhost")
-            .unwrap();
-        assert_eq!(
-            fetch(&goat, path).body,
-            get(&goat, &berta, &format!("/api/files/{id}/torrent")).body
-        );
+        let path = enclosure["url"].as_str().unwrap().strip_prefix("http://localhost").unwrap();
+        assert_eq!(fetch(&goat, path).body, get(&goat, &berta, &format!("/api/files/{id}/torrent")).body);
         // A search of Torznab, with and without the ending that programs append.
-        let search =
-            |query: &str| read(&fetch(&goat, &format!("/{}/torznab{query}", caro.passkey)));
+        let search = |query: &str| read(&fetch(&goat, &format!("/{}/torznab{query}", caro.passkey)));
         assert_eq!(titles(&search("?t=search&q=song")), ["Newer song"]);
-        assert_eq!(
-            titles(&search("/api?t=search&q=best&cat=8000&apikey=x")),
-            [name]
-        );
+        assert_eq!(titles(&search("/api?t=search&q=best&cat=8000&apikey=x")), [name]);
         assert_eq!(titles(&search("?t=search&offset=1&limit=100")), [name]);
         assert_eq!(titles(&search("?t=search&limit=1")), ["Newer song"]);
         let caps = search("?t=caps");
         assert_eq!(caps["root"], "caps");
-        assert_eq!(
-            caps["all"]["search"],
-            json!({ "available": "yes", "supportedParams": "q" })
-        );
-        assert_eq!(
-            caps["all"]["category"],
-            json!({ "id": "8000", "name": "Other" })
-        );
+        assert_eq!(caps["all"]["search"], json!({ "available": "yes", "supportedParams": "q" }));
+        assert_eq!(caps["all"]["category"], json!({ "id": "8000", "name": "Other" }));
         assert_eq!(search("?t=music")["all"]["error"]["code"], "203");
     }
 }
@@ -131,55 +94,22 @@ fn a_feed_is_for_members_who_are_not_banned_and_passkeys_cannot_be_guessed_by_it
     let database = Database::sqlite();
     let (goat, admin, berta, caro) = start(&database);
     let waiting = sent(&goat, &berta, &torrent("waiting", 20))["id"].clone();
-    for feed in [
-        "rss".to_string(),
-        "torznab?t=search".into(),
-        "torznab?t=caps".into(),
-        format!("torrent/{waiting}"),
-    ] {
-        assert_eq!(
-            fetch(&goat, &format!("/{}/{feed}", "0".repeat(40))).status,
-            403,
-            "{feed}"
-        );
+    for feed in ["rss".to_string(), "torznab?t=search".into(), "torznab?t=caps".into(), format!("torrent/{waiting}")] {
+        assert_eq!(fetch(&goat, &format!("/{}/{feed}", "0".repeat(40))).status, 403, "{feed}");
     }
     // What waits is for who sent it, as in the API.
-    assert_eq!(
-        fetch(&goat, &format!("/{}/torrent/{waiting}", caro.passkey)).status,
-        404
-    );
-    assert_eq!(
-        fetch(&goat, &format!("/{}/torrent/{waiting}", berta.passkey)).status,
-        200
-    );
-    post(
-        &goat,
-        &admin,
-        &format!("/api/users/{}/ban?reason=why", berta.id),
-        b"",
-    );
+    assert_eq!(fetch(&goat, &format!("/{}/torrent/{waiting}", caro.passkey)).status, 404);
+    assert_eq!(fetch(&goat, &format!("/{}/torrent/{waiting}", berta.passkey)).status, 200);
+    post(&goat, &admin, &format!("/api/users/{}/ban?reason=why", berta.id), b"");
     wait_until("the ban", || {
         let answer = fetch(&goat, &format!("/{}/rss", berta.passkey));
         answer.status == 403 && answer.json()["error"] == "Invalid passkey: why"
     });
-    let guess = |n: u32| {
-        ask(
-            &goat,
-            "GET",
-            &format!("/{n:040}/rss"),
-            "X-Forwarded-For: 192.0.2.1\r\n",
-            b"",
-        )
-        .status
-    };
+    let guess = |n: u32| ask(&goat, "GET", &format!("/{n:040}/rss"), "X-Forwarded-For: 192.0.2.1\r\n", b"").status;
     let statuses: Vec<u16> = (0..40).map(guess).collect();
     assert!(statuses.contains(&429), "{statuses:?}");
     let known = format!("/{}/rss", caro.passkey);
-    assert_eq!(
-        ask(&goat, "GET", &known, "X-Forwarded-For: 192.0.2.1\r\n", b"").status,
-        200,
-        "who has one is let in"
-    );
+    assert_eq!(ask(&goat, "GET", &known, "X-Forwarded-For: 192.0.2.1\r\n", b"").status, 200, "who has one is let in");
     assert_eq!(ask(&goat, "POST", &known, "", b"").status, 405);
     assert!(!goat.log().contains(&caro.passkey), "{}", goat.log());
 }

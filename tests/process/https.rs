@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use crate::common::tls::{
-    Authority, Certificate, ED25519, NAME, P256, P384, RSA, TlsClient, get, openssl,
-};
+use crate::common::tls::{Authority, Certificate, ED25519, NAME, P256, P384, RSA, TlsClient, get, openssl};
 use crate::common::{
-    AGENT, Announce, Bencode, Database, Folder, Goat, Host, Lab, PATIENCE, Process, User, escape,
-    free_port, hex, http_get, installed, skip, wait_for, wait_until,
+    AGENT, Announce, Bencode, Database, Folder, Goat, Host, Lab, PATIENCE, Process, User, escape, free_port, hex,
+    http_get, installed, skip, wait_for, wait_until,
 };
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ClientConfig};
@@ -26,12 +24,7 @@ fn curl_announces_over_tls_1_2_and_1_3_and_checks_the_certificate() {
         return;
     };
     let trust = format!("--cacert {}", site.authority.root().display());
-    for versions in [
-        "--tlsv1.2 --tls-max 1.2",
-        "--tlsv1.3",
-        "--http2",
-        "--http1.0",
-    ] {
+    for versions in ["--tlsv1.2 --tls-max 1.2", "--tlsv1.3", "--http2", "--http1.0"] {
         let (status, answer, words) = site.curl(&format!("{trust} {versions}"));
         assert_eq!(status, Some(0), "{versions}: {words}");
         Bencode::parse(&answer).integer("complete");
@@ -59,28 +52,15 @@ fn openssl_verifies_the_whole_chain_and_resumes_sessions() {
         let session = session.display();
         let (good, said) = site.s_client(&format!("-tls{flag} -sess_out {session}"));
         assert!(good, "{said}");
-        assert!(
-            said.contains(&format!("New, TLSv{version}, Cipher is ")),
-            "{said}"
-        );
+        assert!(said.contains(&format!("New, TLSv{version}, Cipher is ")), "{said}");
         assert!(said.contains("Verification: OK"), "{said}");
-        assert!(
-            said.contains("8:completei") && said.contains("HTTP/1.1 200 OK"),
-            "{said}"
-        );
+        assert!(said.contains("8:completei") && said.contains("HTTP/1.1 200 OK"), "{said}");
         // The leaf, the intermediate and the root, as they stand in the file.
-        assert_eq!(
-            said.matches("-----BEGIN CERTIFICATE-----").count(),
-            3,
-            "{said}"
-        );
+        assert_eq!(said.matches("-----BEGIN CERTIFICATE-----").count(), 3, "{said}");
 
         let (good, said) = site.s_client(&format!("-tls{flag} -sess_in {session}"));
         assert!(good, "{said}");
-        assert!(
-            said.contains(&format!("Reused, TLSv{version}, Cipher is ")),
-            "{said}"
-        );
+        assert!(said.contains(&format!("Reused, TLSv{version}, Cipher is ")), "{said}");
         assert!(said.contains("8:completei"), "{said}");
     }
 }
@@ -94,10 +74,7 @@ fn tls_1_1_and_older_are_refused() {
         // A client that would do it.
         let (good, said) = site.s_client(&format!("{version} -cipher DEFAULT:@SECLEVEL=0"));
         assert!(!good, "{said}");
-        assert!(
-            said.contains(" alert ") && said.contains("Cipher is (NONE)"),
-            "{said}"
-        );
+        assert!(said.contains(" alert ") && said.contains("Cipher is (NONE)"), "{said}");
         assert!(said.contains("no peer certificate available"), "{said}");
     }
     site.works();
@@ -133,10 +110,7 @@ fn keys_of_every_kind_in_every_format_work() {
             key = format!("-----BEGIN {block}-----\n{curve}\n-----END {block}-----\n{key}");
             std::fs::write(&files.key, &key).unwrap();
         }
-        assert!(
-            key.starts_with(&format!("-----BEGIN {block}-----\n")),
-            "{key}"
-        );
+        assert!(key.starts_with(&format!("-----BEGIN {block}-----\n")), "{key}");
         site.install(&files);
         site.goat.restart();
         site.serves(&files, &format!("{kind}, {block}"));
@@ -174,10 +148,7 @@ fn plain_http_on_the_port_of_https_and_tls_on_that_of_http_come_to_an_end() {
     // The end may be a reset.
     let _ = stream.read_to_end(&mut answer);
     // An alert, fatal.
-    assert!(
-        answer.is_empty() || answer.starts_with(&[21, 3]) && answer[5] == 2,
-        "{answer:?}"
-    );
+    assert!(answer.is_empty() || answer.starts_with(&[21, 3]) && answer[5] == 2, "{answer:?}");
 
     assert!(TlsClient::connect(site.goat.address(), &site.trust).is_err());
     site.works();
@@ -208,10 +179,7 @@ fn http_and_https_share_swarm_and_books() {
     assert_eq!(seeder.accepted(&site.goat).peers(), [peer(&leecher)]);
     (leecher.downloaded, leecher.left, leecher.event) = (1_000_000, 0, "completed");
     let answer = site.connect().get(&leecher.target());
-    assert_eq!(
-        (answer.integer("complete"), answer.integer("incomplete")),
-        (2, 0)
-    );
+    assert_eq!((answer.integer("complete"), answer.integer("incomplete")), (2, 0));
 
     let scrape = site.scrape();
     let (_, _, body) = http_get(site.goat.address(), &scrape, &[("User-Agent", AGENT)]);
@@ -219,10 +187,7 @@ fn http_and_https_share_swarm_and_books() {
 
     let sql = "SELECT user_id, ip, announced, uploaded, downloaded, completed FROM files_users
                ORDER BY user_id";
-    let rows = [
-        format!("{} 127.0.0.1 2 5000 0 0", berta.id),
-        format!("{} 127.0.0.1 2 0 1000000 1", emil.id),
-    ];
+    let rows = [format!("{} 127.0.0.1 2 5000 0 0", berta.id), format!("{} 127.0.0.1 2 0 1000000 1", emil.id)];
     wait_until("the books", || {
         let found = site.database.sql(sql);
         found.iter().map(|row| row.join(" ")).collect::<Vec<_>>() == rows
@@ -238,9 +203,7 @@ fn https_alone_is_enough_and_the_announce_urls_say_so() {
     site.works();
     assert!(TcpStream::connect(site.goat.address()).is_err());
     let user = site.goat.json(&["user", "add", "berta"]);
-    let [url] = user["announce"].as_array().unwrap().as_slice() else {
-        panic!("{user}")
-    };
+    let [url] = user["announce"].as_array().unwrap().as_slice() else { panic!("{user}") };
     let start = format!("https://127.0.0.1:{}/", site.goat.tls_address().port());
     assert!(url.as_str().unwrap().starts_with(&start), "{url}");
     let listening = format!("listening for HTTPS on {}", site.goat.tls_address());
@@ -304,28 +267,17 @@ fn who_comes_over_https_is_told_to_come_by_no_other_way() {
         return;
     };
     let told = |headers: &[(String, String)]| {
-        let mut told = headers
-            .iter()
-            .filter(|(name, _)| name == "strict-transport-security");
+        let mut told = headers.iter().filter(|(name, _)| name == "strict-transport-security");
         let value = told.next().map(|(_, value)| value.clone());
         assert!(told.next().is_none(), "{headers:?}");
         value
     };
     let announce = site.announce(1).target();
-    for request in [
-        get(&announce),
-        get("/"),
-        get("/api/status"),
-        "BREW / HTTP/1.1\r\n\r\n".into(),
-    ] {
+    for request in [get(&announce), get("/"), get("/api/status"), "BREW / HTTP/1.1\r\n\r\n".into()] {
         let mut client = site.connect();
         client.send(&request);
         let (_, headers, _) = client.answer();
-        assert_eq!(
-            told(&headers).as_deref(),
-            Some("max-age=31536000"),
-            "{request}"
-        );
+        assert_eq!(told(&headers).as_deref(), Some("max-age=31536000"), "{request}");
     }
     for target in [announce.as_str(), "/", "/api/status"] {
         let (_, headers, _) = http_get(site.goat.address(), target, &[("User-Agent", AGENT)]);
@@ -361,26 +313,13 @@ fn requests_may_come_many_in_one_record_or_in_one_record_for_each_byte() {
     // Three kinds that are told apart by their answers.
     let [announce, scrape] = [site.announce(1).target(), site.scrape()];
     let refused = format!("/{}/announce?info_hash=short", site.passkey);
-    let kinds = [
-        (announce, "peers"),
-        (scrape, "files"),
-        (refused, "failure reason"),
-    ];
-    client.send(
-        kinds
-            .iter()
-            .map(|(target, _)| get(target))
-            .collect::<String>()
-            .repeat(100),
-    );
+    let kinds = [(announce, "peers"), (scrape, "files"), (refused, "failure reason")];
+    client.send(kinds.iter().map(|(target, _)| get(target)).collect::<String>().repeat(100));
     for number in 0..300 {
         let (status, _, body) = client.answer();
         let answer = Bencode::parse(&body);
         let (target, key) = &kinds[number % 3];
-        assert!(
-            status == 200 && answer.get(key).is_some(),
-            "{target}: {answer:?}"
-        );
+        assert!(status == 200 && answer.get(key).is_some(), "{target}: {answer:?}");
     }
     for byte in get(&site.announce(1).target()).as_bytes() {
         client.send([*byte]);
@@ -428,18 +367,13 @@ fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
     // As Let's Encrypt's client does it: links to the newest of the files, and then the hook.
     let live = site.goat.folder.join("live");
     std::fs::create_dir(&live).unwrap();
-    let (_, hook) = include_str!("../../docs/https.md")
-        .split_once("```sh\n")
-        .unwrap();
+    let (_, hook) = include_str!("../../docs/https.md").split_once("```sh\n").unwrap();
     let (hook, _) = hook.split_once("```").unwrap();
     let home = site.goat.folder.path().to_str().unwrap();
     let hook = hook.replace(" -g goat", "").replace("/etc/goat", home);
     assert_eq!(hook.matches(home).count(), 2, "{hook}");
     let renew = |files: &Certificate| {
-        for (name, file) in [
-            ("fullchain.pem", &files.certificate),
-            ("privkey.pem", &files.key),
-        ] {
+        for (name, file) in [("fullchain.pem", &files.certificate), ("privkey.pem", &files.key)] {
             let _ = std::fs::remove_file(live.join(name));
             std::os::unix::fs::symlink(file, live.join(name)).unwrap();
         }
@@ -469,10 +403,7 @@ fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
     renew(&second);
     let started = std::time::Instant::now();
     wait_until("the new certificate", || announce() == second.der);
-    println!(
-        "the new certificate was in use after {:?}",
-        started.elapsed()
-    );
+    println!("the new certificate was in use after {:?}", started.elapsed());
     for _ in 0..50 {
         assert_eq!(announce(), second.der);
     }
@@ -490,32 +421,22 @@ fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
 fn a_broken_certificate_is_refused_and_the_old_one_kept_until_a_good_one_comes() {
     // What is done to the files, and which one the log must name.
     let cases: [(&str, &str, Spoil); 10] = [
-        ("a certificate of garbage", "goat.crt", |site| {
-            site.write("goat.crt", b"\0garbage\r\n\x1b[31m")
-        }),
-        ("an empty certificate", "goat.crt", |site| {
-            site.write("goat.crt", b"")
-        }),
-        ("half a certificate", "goat.crt", |site| {
-            site.halve("goat.crt")
-        }),
+        ("a certificate of garbage", "goat.crt", |site| site.write("goat.crt", b"\0garbage\r\n\x1b[31m")),
+        ("an empty certificate", "goat.crt", |site| site.write("goat.crt", b"")),
+        ("half a certificate", "goat.crt", |site| site.halve("goat.crt")),
         ("no certificate", "goat.crt", |site| site.remove("goat.crt")),
         ("a folder", "goat.crt", |site| {
             site.remove("goat.crt");
             std::fs::create_dir(site.goat.folder.join("goat.crt")).unwrap();
         }),
-        ("a key of garbage", "goat.key", |site| {
-            site.write("goat.key", b"garbage")
-        }),
+        ("a key of garbage", "goat.key", |site| site.write("goat.key", b"garbage")),
         ("another's key", "goat.key", |site| {
             let other = site.authority.issue("other", P256);
             site.write("goat.key", &std::fs::read(other.key).unwrap());
         }),
         ("half a key", "goat.key", |site| site.halve("goat.key")),
         ("no key", "goat.key", |site| site.remove("goat.key")),
-        ("a locked key", "goat.key", |site| {
-            site.lock("goat.key", "pkcs8 -topk8")
-        }),
+        ("a locked key", "goat.key", |site| site.lock("goat.key", "pkcs8 -topk8")),
     ];
     let Some(_) = programs("broken certificates") else {
         return;
@@ -578,17 +499,12 @@ fn goat_does_not_start_with_files_that_it_cannot_use_and_says_how_to_make_them()
     let Some(site) = Site::prepare("unusable certificates", json!({})) else {
         return;
     };
-    let good = [&site.certificate.certificate, &site.certificate.key]
-        .map(|file| std::fs::read(file).unwrap());
+    let good = [&site.certificate.certificate, &site.certificate.key].map(|file| std::fs::read(file).unwrap());
     // What is done to the files, the key and the file that the complaint must name, and some of its words.
     type Case = (&'static str, &'static str, &'static str, Spoil);
     let cases: [Case; 16] = [
-        ("Certificate", "goat.crt", "No such file", |site| {
-            site.remove("goat.crt")
-        }),
-        ("Key", "goat.key", "No such file", |site| {
-            site.remove("goat.key")
-        }),
+        ("Certificate", "goat.crt", "No such file", |site| site.remove("goat.crt")),
+        ("Key", "goat.key", "No such file", |site| site.remove("goat.key")),
         ("Certificate", "goat.crt", "directory", |site| {
             site.remove("goat.crt");
             std::fs::create_dir(site.goat.folder.join("goat.crt")).unwrap();
@@ -597,50 +513,28 @@ fn goat_does_not_start_with_files_that_it_cannot_use_and_says_how_to_make_them()
             site.remove("goat.key");
             std::fs::create_dir(site.goat.folder.join("goat.key")).unwrap();
         }),
-        ("Certificate", "goat.crt", "no certificate", |site| {
-            site.write("goat.crt", b"")
-        }),
-        ("Certificate", "goat.crt", "no certificate", |site| {
-            site.write("goat.crt", b"\x30\x82 garbage \0\xff")
-        }),
+        ("Certificate", "goat.crt", "no certificate", |site| site.write("goat.crt", b"")),
+        ("Certificate", "goat.crt", "no certificate", |site| site.write("goat.crt", b"\x30\x82 garbage \0\xff")),
+        ("Certificate", "goat.crt", "broken", |site| site.halve("goat.crt")),
         ("Certificate", "goat.crt", "broken", |site| {
-            site.halve("goat.crt")
-        }),
-        ("Certificate", "goat.crt", "broken", |site| {
-            site.write(
-                "goat.crt",
-                b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            )
+            site.write("goat.crt", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         }),
         ("Certificate", "goat.crt", "no certificate", |site| {
             site.write("goat.crt", &std::fs::read(&site.certificate.key).unwrap())
         }),
+        ("Key", "goat.key", "no private key", |site| site.write("goat.key", b"")),
+        ("Key", "goat.key", "no private key", |site| site.halve("goat.key")),
         ("Key", "goat.key", "no private key", |site| {
-            site.write("goat.key", b"")
-        }),
-        ("Key", "goat.key", "no private key", |site| {
-            site.halve("goat.key")
-        }),
-        ("Key", "goat.key", "no private key", |site| {
-            site.write(
-                "goat.key",
-                &std::fs::read(&site.certificate.certificate).unwrap(),
-            )
+            site.write("goat.key", &std::fs::read(&site.certificate.certificate).unwrap())
         }),
         ("Key", "goat.key", "not the key of", |site| {
             let other = site.authority.issue("other", P256);
             site.write("goat.key", &std::fs::read(other.key).unwrap());
         }),
-        ("Key", "goat.key", "password", |site| {
-            site.lock("goat.key", "pkcs8 -topk8")
-        }),
-        ("Key", "goat.key", "password", |site| {
-            site.lock("goat.key", "ec -aes256")
-        }),
+        ("Key", "goat.key", "password", |site| site.lock("goat.key", "pkcs8 -topk8")),
+        ("Key", "goat.key", "password", |site| site.lock("goat.key", "ec -aes256")),
         ("Key", "goat.key", "ECDSA", |site| {
-            let odd = site
-                .authority
-                .issue("odd", "EC -pkeyopt ec_paramgen_curve:secp256k1");
+            let odd = site.authority.issue("odd", "EC -pkeyopt ec_paramgen_curve:secp256k1");
             site.install(&odd);
         }),
     ];
@@ -657,10 +551,7 @@ fn goat_does_not_start_with_files_that_it_cannot_use_and_says_how_to_make_them()
             let goes_on = command == "check" && status.code() == Some(1);
             let place = format!("{}:", site.goat.config_path().display());
             let complaint = if goes_on {
-                assert!(
-                    output.contains("TCP port") && output.contains("the clock"),
-                    "{case}"
-                );
+                assert!(output.contains("TCP port") && output.contains("the clock"), "{case}");
                 output
             } else {
                 assert_eq!(status.code(), Some(2), "{case}");
@@ -669,15 +560,9 @@ fn goat_does_not_start_with_files_that_it_cannot_use_and_says_how_to_make_them()
             };
             assert!(complaint.starts_with(&place), "{case}");
             let path = site.goat.folder.join(file).display().to_string();
-            assert!(
-                complaint.contains(&format!("SSL.{key}: found {path}")),
-                "{case}"
-            );
+            assert!(complaint.contains(&format!("SSL.{key}: found {path}")), "{case}");
             assert!(complaint.contains(words), "{case}");
-            assert!(
-                complaint.contains("openssl req -x509 -newkey ec "),
-                "{case}"
-            );
+            assert!(complaint.contains("openssl req -x509 -newkey ec "), "{case}");
         }
     }
 }
@@ -689,12 +574,8 @@ fn the_files_that_the_documents_make_work() {
     };
     let document = include_str!("../../docs/https.md");
     let lines = document.lines().filter_map(|line| line.strip_prefix("$ "));
-    let lines: Vec<&str> = lines
-        .filter(|line| line.starts_with("openssl req "))
-        .collect();
-    let [own, authority, signed] = lines[..] else {
-        panic!("{lines:?}")
-    };
+    let lines: Vec<&str> = lines.filter(|line| line.starts_with("openssl req ")).collect();
+    let [own, authority, signed] = lines[..] else { panic!("{lines:?}") };
     // Signed by itself, and by an authority.
     for (commands, trusted) in [(&[own][..], "goat.crt"), (&[authority, signed], "ca.crt")] {
         for name in ["goat.crt", "goat.key"] {
@@ -725,10 +606,7 @@ fn libtorrent_shares_over_https_with_an_authority_of_its_own_and_only_with_it() 
     if !libtorrent.is_ok_and(|status| status.success()) {
         return skip(test, "no libtorrent for Python");
     }
-    if let Some(program) = ["ip", "mktorrent"]
-        .into_iter()
-        .find(|name| !installed(name))
-    {
+    if let Some(program) = ["ip", "mktorrent"].into_iter().find(|name| !installed(name)) {
         return skip(test, &format!("no {program}"));
     }
     Lab::run(test, |lab| {
@@ -737,9 +615,7 @@ fn libtorrent_shares_over_https_with_an_authority_of_its_own_and_only_with_it() 
             return;
         };
         let mut site = site;
-        let content: Vec<u8> = (0..5_000_000_u32)
-            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
-            .collect();
+        let content: Vec<u8> = (0..5_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
         let torrents = Folder::new();
         std::fs::write(torrents.join(NAME_OF_FILE), &content).unwrap();
         let [seeder, leecher, stranger] = ["seeder", "leecher", "stranger"].map(|name| {
@@ -748,16 +624,8 @@ fn libtorrent_shares_over_https_with_an_authority_of_its_own_and_only_with_it() 
             let address = site.goat.tls_address();
             let url = format!("https://{address}/{}/announce", user.passkey);
             let mut mktorrent = Command::new("mktorrent");
-            mktorrent.args([
-                "--private",
-                "--piece-length=16",
-                "--announce",
-                &url,
-                "--output",
-            ]);
-            let output = mktorrent
-                .args([&torrent, &torrents.join(NAME_OF_FILE)])
-                .output();
+            mktorrent.args(["--private", "--piece-length=16", "--announce", &url, "--output"]);
+            let output = mktorrent.args([&torrent, &torrents.join(NAME_OF_FILE)]).output();
             assert!(output.unwrap().status.success());
             (user, torrent)
         });
@@ -774,39 +642,26 @@ fn libtorrent_shares_over_https_with_an_authority_of_its_own_and_only_with_it() 
         let mut stranger = Client::start(lab.host(), stranger, None, None);
         wait_until("the stranger to trust nobody", || {
             stranger.process.assert_running();
-            stranger
-                .process
-                .output()
-                .contains("certificate verify failed")
+            stranger.process.output().contains("certificate verify failed")
         });
         let mut leecher = Client::start(lab.host(), leecher, Some(&root), None);
         wait_until("the leecher to have it all", || {
             leecher.process.assert_running();
             leecher.status().is_some_and(|status| status["left"] == 0)
         });
-        wait_until("the snatch", || {
-            site.database.number("SELECT sum(completed) FROM files") == 1
-        });
+        wait_until("the snatch", || site.database.number("SELECT sum(completed) FROM files") == 1);
         let copy = std::fs::read(leecher.folder.join(NAME_OF_FILE)).unwrap();
         assert!(copy == content, "the leecher has other bytes");
 
         let known = "SELECT count(*) FROM peers WHERE user_id =";
-        assert_eq!(
-            site.database
-                .number(&format!("{known} {}", stranger.user.id)),
-            0
-        );
+        assert_eq!(site.database.number(&format!("{known} {}", stranger.user.id)), 0);
         stranger.process.kill();
         for mut client in [leecher, seeder] {
             client.process.terminate();
             let status = client.status().unwrap();
             let id = client.user.id;
             let moved = [&status["uploaded"], &status["downloaded"]].map(Value::to_string);
-            wait_until("the goodbye", || {
-                site.database
-                    .number(&format!("{known} {id} AND active = 1"))
-                    == 0
-            });
+            wait_until("the goodbye", || site.database.number(&format!("{known} {id} AND active = 1")) == 0);
             let sql = format!("SELECT uploaded, downloaded FROM users WHERE id = {id}");
             assert_eq!(site.database.sql(&sql), [moved], "{}", client.user.name);
         }
@@ -829,12 +684,7 @@ struct Client {
 
 impl Client {
     /// Starts it: with an authority to trust, and as a seeder if it is given the content.
-    fn start(
-        host: Host,
-        (user, torrent): (User, PathBuf),
-        trusted: Option<&Path>,
-        content: Option<&[u8]>,
-    ) -> Client {
+    fn start(host: Host, (user, torrent): (User, PathBuf), trusted: Option<&Path>, content: Option<&[u8]>) -> Client {
         let folder = Folder::new();
         if let Some(content) = content {
             std::fs::write(folder.join(NAME_OF_FILE), content).unwrap();
@@ -845,19 +695,12 @@ impl Client {
         command.arg(format!("{}:6881", host.address));
         command.env("HOME", folder.path());
         // Where OpenSSL looks for whom to trust.
-        command
-            .env_remove("SSL_CERT_FILE")
-            .env_remove("SSL_CERT_DIR");
+        command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
         if let Some(trusted) = trusted {
             command.env("SSL_CERT_FILE", trusted);
         }
         let process = Process::start(&user.name, &mut command, folder.join("client.log"));
-        Client {
-            process,
-            folder,
-            user,
-            _host: host,
-        }
+        Client { process, folder, user, _host: host }
     }
 
     /// What it says of itself; None while it is not ready to.
@@ -885,10 +728,7 @@ struct Site {
 
 /// None if this machine lacks a program.
 fn programs(test: &str) -> Option<()> {
-    match ["openssl", "curl", "sqlite3"]
-        .into_iter()
-        .find(|name| !installed(name))
-    {
+    match ["openssl", "curl", "sqlite3"].into_iter().find(|name| !installed(name)) {
         Some(missing) => {
             skip(test, &format!("no {missing}"));
             None
@@ -916,14 +756,8 @@ impl Site {
         let database = Database::sqlite();
         let goat = Goat::prepare(&database, settings);
         let trust = authority.trust(ALL_VERSIONS);
-        let mut site = Site {
-            goat,
-            database,
-            passkey: String::new(),
-            authority,
-            certificate: certificate.clone(),
-            trust,
-        };
+        let mut site =
+            Site { goat, database, passkey: String::new(), authority, certificate: certificate.clone(), trust };
         site.install(&certificate);
         site.passkey = site.goat.add_user("anna").passkey;
         site.goat.add_torrent(hex(&HASH));
@@ -956,9 +790,7 @@ impl Site {
         let locked = self.authority.join("locked.key");
         let key = self.goat.folder.join(name);
         let [from, to] = [&key, &locked].map(|path| path.display());
-        openssl(&format!(
-            "{command} -in {from} -out {to} -passout pass:secret"
-        ));
+        openssl(&format!("{command} -in {from} -out {to} -passout pass:secret"));
         let locked = std::fs::read(locked).unwrap();
         assert!(String::from_utf8_lossy(&locked).contains("ENCRYPTED"));
         self.write(name, &locked);
@@ -1001,18 +833,10 @@ impl Site {
         let port = self.goat.tls_address().port();
         let mut curl = Command::new("curl");
         curl.args("--silent --show-error --fail --noproxy * --max-time 60".split(' '));
-        curl.args([
-            "--resolve",
-            &format!("{NAME}:{port}:127.0.0.1"),
-            "--user-agent",
-            AGENT,
-        ]);
+        curl.args(["--resolve", &format!("{NAME}:{port}:127.0.0.1"), "--user-agent", AGENT]);
         curl.args(["--write-out", "%{stderr}HTTP %{http_version}"]);
         curl.args(options.split(' '));
-        curl.arg(format!(
-            "https://{NAME}:{port}{}",
-            self.announce(1).target()
-        ));
+        curl.arg(format!("https://{NAME}:{port}{}", self.announce(1).target()));
         let output = curl.output().unwrap();
         let words = String::from_utf8(output.stderr).unwrap();
         (output.status.code(), output.stdout, words)
@@ -1022,16 +846,8 @@ impl Site {
     fn s_client(&self, options: &str) -> (bool, String) {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-connect", &self.goat.tls_address().to_string()]);
-        command.args([
-            "-servername",
-            NAME,
-            "-verify_hostname",
-            NAME,
-            "-verify_return_error",
-        ]);
-        command
-            .args(["-showcerts", "-ign_eof", "-CAfile"])
-            .arg(self.authority.root());
+        command.args(["-servername", NAME, "-verify_hostname", NAME, "-verify_return_error"]);
+        command.args(["-showcerts", "-ign_eof", "-CAfile"]).arg(self.authority.root());
         command.args(options.split(' '));
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();

@@ -8,9 +8,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::api::add_admin;
-use crate::common::{
-    Announce, Bencode, Database, Goat, PATIENCE, User, basic, installed, skip, wait_until,
-};
+use crate::common::{Announce, Bencode, Database, Goat, PATIENCE, User, basic, installed, skip, wait_until};
 use serde_json::{Value, json};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents");
@@ -36,14 +34,8 @@ impl Answer {
 pub fn ask(goat: &Goat, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(goat.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let length = if method == "POST" {
-        format!("Content-Length: {}\r\n", body.len())
-    } else {
-        String::new()
-    };
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}{headers}Connection: close\r\n\r\n"
-    );
+    let length = if method == "POST" { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}{headers}Connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let _ = stream.write_all(body);
     read(&mut stream)
@@ -56,11 +48,7 @@ fn read(stream: &mut TcpStream) -> Answer {
     let end = end.unwrap_or_else(|| panic!("no answer: {ended:?}"));
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer {
-        status,
-        head,
-        body: bytes[end + 4..].to_vec(),
-    }
+    Answer { status, head, body: bytes[end + 4..].to_vec() }
 }
 
 pub fn sign(user: &User) -> String {
@@ -90,10 +78,7 @@ pub fn refused(answer: &Answer, status: u16) -> String {
 
 /// A goat with the API, an administrator and two members.
 pub fn start(database: &Database) -> (Goat, User, User, User) {
-    let goat = Goat::start(
-        database,
-        json!({ "API": true, "TrustedProxies": ["127.0.0.1"] }),
-    );
+    let goat = Goat::start(database, json!({ "API": true, "TrustedProxies": ["127.0.0.1"] }));
     let admin = add_admin(&goat, "ana");
     let (berta, caro) = (goat.add_user("berta"), goat.add_user("caro"));
     (goat, admin, berta, caro)
@@ -102,18 +87,9 @@ pub fn start(database: &Database) -> (Goat, User, User, User) {
 /// A private torrent of one file, with so many bytes of hashes.
 pub fn torrent(name: &str, bytes: usize) -> Vec<u8> {
     let pieces = bytes - bytes % 20;
-    let head = format!(
-        "d8:announce9:http://x/4:infod6:lengthi{pieces}e4:name{}:{name}",
-        name.len()
-    );
+    let head = format!("d8:announce9:http://x/4:infod6:lengthi{pieces}e4:name{}:{name}", name.len());
     let middle = format!("12:piece lengthi20e6:pieces{pieces}:");
-    [
-        head.as_bytes(),
-        middle.as_bytes(),
-        &vec![7; pieces],
-        b"7:privatei1eee",
-    ]
-    .concat()
+    [head.as_bytes(), middle.as_bytes(), &vec![7; pieces], b"7:privatei1eee"].concat()
 }
 
 /// The info dictionary of a torrent, to the byte.
@@ -142,10 +118,7 @@ fn a_torrent_that_was_registered_from_its_file_is_copied_for_members_without_it(
         for round in ["at once", "after a restart"] {
             for (id, path, hash) in &torrents {
                 let command = |torrent: &str| {
-                    let copy = goat
-                        .command(&["torrent", torrent, "--for", "berta", "--out", "-"])
-                        .output()
-                        .unwrap();
+                    let copy = goat.command(&["torrent", torrent, "--for", "berta", "--out", "-"]).output().unwrap();
                     assert!(copy.status.success(), "{torrent}: {copy:?}");
                     copy.stdout
                 };
@@ -157,28 +130,11 @@ fn a_torrent_that_was_registered_from_its_file_is_copied_for_members_without_it(
                     Bencode::parse(&file).get("piece layers"),
                     "{path} {round}"
                 );
-                assert_eq!(
-                    Bencode::parse(&copy).get("announce"),
-                    Bencode::parse(&command(path)).get("announce")
-                );
+                assert_eq!(Bencode::parse(&copy).get("announce"), Bencode::parse(&command(path)).get("announce"));
                 let fetched = get(&goat, &berta, &format!("/api/files/{id}/torrent"));
-                assert_eq!(
-                    (fetched.status, &fetched.body),
-                    (200, &copy),
-                    "{path} {round}"
-                );
-                assert!(
-                    fetched
-                        .head
-                        .contains("Content-Type: application/x-bittorrent"),
-                    "{}",
-                    fetched.head
-                );
-                assert!(
-                    fetched.head.contains("Cache-Control: no-store"),
-                    "{}",
-                    fetched.head
-                );
+                assert_eq!((fetched.status, &fetched.body), (200, &copy), "{path} {round}");
+                assert!(fetched.head.contains("Content-Type: application/x-bittorrent"), "{}", fetched.head);
+                assert!(fetched.head.contains("Cache-Control: no-store"), "{}", fetched.head);
                 assert!(String::from_utf8_lossy(&fetched.body).contains(&berta.passkey));
             }
             goat.restart();
@@ -203,30 +159,18 @@ fn of_a_hash_alone_there_are_no_copies_until_its_file_is_registered() {
         let file = torrent("later", 20);
         let hash = goat::torrent::read(&file).unwrap().info_hash.to_string();
         let id = goat.add_torrent(&hash);
-        let said = refused(
-            &get(&goat, &berta, &format!("/api/files/{id}/torrent")),
-            404,
-        );
+        let said = refused(&get(&goat, &berta, &format!("/api/files/{id}/torrent")), 404);
         assert!(said.contains("Only the hash"), "{said}");
         let (status, _, said) = goat.cli(&["torrent", &hash, "--for", "berta", "--out", "-"]);
-        assert!(
-            status.code() == Some(1) && said.contains("goat has the hash alone"),
-            "{said}"
-        );
+        assert!(status.code() == Some(1) && said.contains("goat has the hash alone"), "{said}");
         let path = goat.folder.join("later.torrent");
         fs::write(&path, &file).unwrap();
         assert_eq!(goat.add_torrent(&path), id);
-        assert_eq!(
-            get(&goat, &berta, &format!("/api/files/{id}/torrent")).status,
-            200
-        );
+        assert_eq!(get(&goat, &berta, &format!("/api/files/{id}/torrent")).status, 200);
         // A torrent above the limit is registered, and needs its file.
         fs::write(&path, torrent("large", 9 << 20)).unwrap();
         let (status, said, _) = goat.cli(&["file", "add", path.to_str().unwrap()]);
-        assert!(
-            status.success() && said.contains("larger than 8 MiB"),
-            "{said}"
-        );
+        assert!(status.success() && said.contains("larger than 8 MiB"), "{said}");
     }
 }
 
@@ -234,9 +178,7 @@ fn of_a_hash_alone_there_are_no_copies_until_its_file_is_registered() {
 fn a_backup_holds_the_torrents() {
     let database = Database::sqlite();
     let (mut goat, admin, berta, _) = start(&database);
-    let id = sent(&goat, &admin, &torrent("kept", 20))["id"]
-        .as_i64()
-        .unwrap();
+    let id = sent(&goat, &admin, &torrent("kept", 20))["id"].as_i64().unwrap();
     let path = format!("/api/files/{id}/torrent");
     let before = get(&goat, &berta, &path).body;
     let backup = goat.folder.join("backup.db");
@@ -266,10 +208,7 @@ fn what_a_member_sends_waits_for_approval_and_what_an_administrator_sends_is_the
         let announce = |user: &User| Announce::new(&user.passkey, bytes, 1).refusal(&goat);
         assert_eq!(announce(&caro), "Unverified torrent");
         // The member who sent it sees it; others do not.
-        let (one, copy) = (
-            format!("/api/files/{id}"),
-            format!("/api/files/{id}/torrent"),
-        );
+        let (one, copy) = (format!("/api/files/{id}"), format!("/api/files/{id}/torrent"));
         for path in [&one, &copy] {
             assert_eq!(get(&goat, &berta, path).status, 200, "{path}");
             assert_eq!(get(&goat, &admin, path).status, 200, "{path}");
@@ -286,25 +225,16 @@ fn what_a_member_sends_waits_for_approval_and_what_an_administrator_sends_is_the
         }
         // An administrator who sends it approves it.
         let again = sent(&goat, &admin, &file);
-        assert_eq!(
-            (&again["id"], &again["verified"], &again["new"]),
-            (&json!(id), &json!(true), &json!(false))
-        );
+        assert_eq!((&again["id"], &again["verified"], &again["new"]), (&json!(id), &json!(true), &json!(false)));
         wait_until("the approval", || announce(&caro).is_empty());
         assert_eq!(get(&goat, &caro, &copy).status, 200);
         let new = sent(&goat, &admin, &torrent("another", 20));
-        assert_eq!(
-            (&new["verified"], &new["new"]),
-            (&json!(true), &json!(true))
-        );
+        assert_eq!((&new["verified"], &new["new"]), (&json!(true), &json!(true)));
         // A hash that was known alone gets its name.
         let late = torrent("late", 40);
         goat.add_torrent(goat::torrent::read(&late).unwrap().info_hash.to_string());
         let named = sent(&goat, &berta, &late);
-        assert_eq!(
-            (&named["verified"], &named["new"]),
-            (&json!(true), &json!(false))
-        );
+        assert_eq!((&named["verified"], &named["new"]), (&json!(true), &json!(false)));
         assert_eq!(goat.json(&["file", "show", "late"])["size"], 40);
         // What an operator has refused stays refused.
         goat.cli(&["file", "revoke", "late"]);
@@ -316,10 +246,7 @@ fn what_a_member_sends_waits_for_approval_and_what_an_administrator_sends_is_the
 fn a_torrent_without_the_private_flag_gets_it_and_the_member_is_told_to_fetch_it() {
     let database = Database::sqlite();
     let (goat, admin, ..) = start(&database);
-    let sample = String::from_utf8(torrent("open", 20))
-        .unwrap()
-        .replace("7:privatei1e", "")
-        .into_bytes();
+    let sample = String::from_utf8(torrent("open", 20)).unwrap().replace("7:privatei1e", "").into_bytes();
     let private = goat::torrent::private_copy(&sample).unwrap();
     let before = goat::torrent::read(&sample).unwrap();
     let after = goat::torrent::read(&private).unwrap();
@@ -343,10 +270,7 @@ fn twenty_torrents_of_one_member_wait_at_a_time_and_others_do_not_notice() {
     for n in 0..20 {
         sent(&goat, &berta, &torrent(&format!("offer {n}"), 20));
     }
-    let said = refused(
-        &post(&goat, &berta, "/api/files", &torrent("one more", 20)),
-        429,
-    );
+    let said = refused(&post(&goat, &berta, "/api/files", &torrent("one more", 20)), 429);
     assert!(said.contains("20 of your torrents"), "{said}");
     sent(&goat, &caro, &torrent("one more", 20));
     goat.cli(&["file", "approve", "offer 7"]);
@@ -366,28 +290,16 @@ fn what_is_no_torrent_of_8_mib_from_a_member_is_refused_before_anything_is_store
     // Many values in few bytes, which would take a hundred times their memory.
     let many = [&b"d4:infol"[..], &b"le".repeat(1 << 20), b"ee"].concat();
     assert!(bad(&many).contains("more values"));
-    let deep = [
-        &b"d4:info"[..],
-        &b"l".repeat(1 << 20),
-        &b"e".repeat(1 << 20),
-        b"e",
-    ]
-    .concat();
+    let deep = [&b"d4:info"[..], &b"l".repeat(1 << 20), &b"e".repeat(1 << 20), b"e"].concat();
     assert!(bad(&deep).contains("nesting"));
     let large = vec![b'x'; (8 << 20) + 1];
     let answer = post(&goat, &berta, "/api/files", &large);
-    assert!(
-        answer.status == 413 && answer.text().contains("8 MiB"),
-        "{}",
-        answer.text()
-    );
+    assert!(answer.status == 413 && answer.text().contains("8 MiB"), "{}", answer.text());
     // Strangers, other sites and other calls are refused though they send no body.
     let head = |path: &str, headers: &str, length: usize| {
         let mut stream = TcpStream::connect(goat.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n"
-        );
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         read(&mut stream).status
     };
@@ -411,11 +323,7 @@ fn the_rest_of_a_body_that_is_not_read_is_no_request() {
     let smuggled = "GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3);
     let answer = ask(&goat, "POST", "/api/files", "", smuggled.as_bytes());
     assert_eq!(answer.status, 401);
-    assert!(
-        !answer.text()[20..].contains("HTTP/1.1 "),
-        "{}",
-        answer.text()
-    );
+    assert!(!answer.text()[20..].contains("HTTP/1.1 "), "{}", answer.text());
 }
 
 #[test]
@@ -427,18 +335,7 @@ fn curl_uploads_8_mib_with_and_without_tls() {
     let folder = crate::common::Folder::new();
     let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-keyout",
-        ])
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout"])
         .arg(&key)
         .arg("-out")
         .arg(&certificate)
@@ -453,28 +350,15 @@ fn curl_uploads_8_mib_with_and_without_tls() {
     let body = torrent("large", (8 << 20) - 200);
     let file = goat.folder.join("large.torrent");
     fs::write(&file, &body).unwrap();
-    for address in [
-        format!("http://{}", goat.address()),
-        format!("https://127.0.0.1:{port}"),
-    ] {
+    for address in [format!("http://{}", goat.address()), format!("https://127.0.0.1:{port}")] {
         let output = Command::new("curl")
-            .args([
-                "-sk",
-                "-u",
-                &format!("{}:{}", admin.name, admin.api_key),
-                "--data-binary",
-            ])
+            .args(["-sk", "-u", &format!("{}:{}", admin.name, admin.api_key), "--data-binary"])
             .arg(format!("@{}", file.display()))
             .arg(format!("{address}/api/files"))
             .output()
             .unwrap();
-        let said: Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
-        assert_eq!(
-            (&said["name"], &said["verified"]),
-            (&json!("large"), &json!(true)),
-            "{address}"
-        );
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        assert_eq!((&said["name"], &said["verified"]), (&json!("large"), &json!(true)), "{address}");
     }
     let copy = get(&goat, &admin, "/api/files/1/torrent").body;
     assert_eq!(info(&copy), info(&body));
@@ -485,12 +369,8 @@ fn twenty_members_who_send_8_mib_at_a_time_take_bounded_memory_and_nobody_waits_
     let database = Database::sqlite();
     let (mut goat, _, berta, _) = start(&database);
     goat.add_torrent("aa".repeat(20));
-    let members: Vec<User> = (0..20)
-        .map(|n| goat.add_user(&format!("member {n}")))
-        .collect();
-    let bodies: Vec<Vec<u8>> = (0..20)
-        .map(|n| torrent(&format!("large {n}"), (8 << 20) - 200))
-        .collect();
+    let members: Vec<User> = (0..20).map(|n| goat.add_user(&format!("member {n}"))).collect();
+    let bodies: Vec<Vec<u8>> = (0..20).map(|n| torrent(&format!("large {n}"), (8 << 20) - 200)).collect();
     let mut stored = 0;
     thread::scope(|scope| {
         // They begin, and go on when all have.
@@ -528,15 +408,9 @@ fn twenty_members_who_send_8_mib_at_a_time_take_bounded_memory_and_nobody_waits_
     });
     assert!(stored >= 8, "{stored}");
     let status = fs::read_to_string(format!("/proc/{}/status", goat.process().id())).unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    crate::say!(
-        "twenty uploads of 8 MiB: {stored} stored, peak {} MiB",
-        peak / 1024
-    );
+    crate::say!("twenty uploads of 8 MiB: {stored} stored, peak {} MiB", peak / 1024);
     assert!(peak < 320 * 1024, "{peak} KiB");
     for (user, body) in members.iter().zip(&bodies) {
         sent(&goat, user, body);
@@ -549,9 +423,7 @@ pub fn found(goat: &Goat, user: &User, query: &str) -> Vec<String> {
     assert_eq!(answer.status, 200, "{query}: {}", answer.text());
     let names = answer.json();
     let names = names.as_array().unwrap().iter();
-    names
-        .map(|file| file["name"].as_str().unwrap().to_string())
-        .collect()
+    names.map(|file| file["name"].as_str().unwrap().to_string()).collect()
 }
 
 /// A private torrent of two files in a folder.
@@ -569,16 +441,8 @@ fn folder(name: &str, files: [&str; 2]) -> Vec<u8> {
 fn torrents_are_found_by_words_in_their_names_and_file_names() {
     for database in Database::each("search") {
         let (goat, admin, berta, _) = start(&database);
-        sent(
-            &goat,
-            &admin,
-            &folder("Ubuntu.24.04-Desktop", ["Größe.iso", "README.txt"]),
-        );
-        sent(
-            &goat,
-            &admin,
-            &folder("debian 12", ["netinst.iso", "O'Hara%_.txt"]),
-        );
+        sent(&goat, &admin, &folder("Ubuntu.24.04-Desktop", ["Größe.iso", "README.txt"]));
+        sent(&goat, &admin, &folder("debian 12", ["netinst.iso", "O'Hara%_.txt"]));
         let waiting = sent(&goat, &berta, &folder("ubuntu waiting", ["a.iso", "b"]));
         let both = ["Ubuntu.24.04-Desktop", "debian 12"];
         for (q, names) in [
@@ -598,15 +462,8 @@ fn torrents_are_found_by_words_in_their_names_and_file_names() {
         ] {
             assert_eq!(found(&goat, &berta, &format!("q={q}")), names, "{q}");
         }
-        assert_eq!(
-            found(&goat, &admin, "q=ubuntu&sort=-id"),
-            ["ubuntu waiting", both[0]]
-        );
-        assert_eq!(
-            found(&goat, &berta, "mine=true"),
-            ["ubuntu waiting"],
-            "what waits is theirs"
-        );
+        assert_eq!(found(&goat, &admin, "q=ubuntu&sort=-id"), ["ubuntu waiting", both[0]]);
+        assert_eq!(found(&goat, &berta, "mine=true"), ["ubuntu waiting"], "what waits is theirs");
         goat.cli(&["file", "remove", waiting["infoHash"].as_str().unwrap()]);
         // Who renames, and by what, makes no difference.
         goat.cli(&["file", "rename", "debian 12", "Bookworm"]);
@@ -617,10 +474,7 @@ fn torrents_are_found_by_words_in_their_names_and_file_names() {
             "INSERT INTO files (info_hash, name, verified) VALUES ('{}', 'handmade', 1)",
             "ab".repeat(20)
         ));
-        assert_eq!(
-            found(&goat, &berta, "q=hand&sort=-name"),
-            ["handmade", "by hand"]
-        );
+        assert_eq!(found(&goat, &berta, "q=hand&sort=-name"), ["handmade", "by hand"]);
         database.sql("DELETE FROM files WHERE name = 'by hand'");
         assert_eq!(found(&goat, &berta, "q=netinst"), [""; 0]);
         // A list goes on where it was cut, with the same words.
@@ -630,19 +484,9 @@ fn torrents_are_found_by_words_in_their_names_and_file_names() {
             sent(&goat, &admin, &torrent(&format!("Series {n}"), 20));
         }
         let first = get(&goat, &berta, "/api/files?q=series&sort=-name&limit=2");
-        let next = first
-            .head
-            .lines()
-            .find_map(|line| line.strip_prefix("Link: <?"))
-            .unwrap()
-            .split('>')
-            .next()
-            .unwrap();
-        assert_eq!(
-            found(&goat, &berta, next),
-            ["Series 2", "Series 1"],
-            "{next}"
-        );
+        let next =
+            first.head.lines().find_map(|line| line.strip_prefix("Link: <?")).unwrap().split('>').next().unwrap();
+        assert_eq!(found(&goat, &berta, next), ["Series 2", "Series 1"], "{next}");
     }
 }
 
@@ -656,11 +500,7 @@ fn a_torrent_is_shown_with_what_a_member_wants_to_know_of_it() {
         goat.cli(&["file", "approve", "album"]);
         goat.cli(&["file", "free", "album"]);
         let bytes = goat::torrent::read(&file).unwrap().info_hash.0;
-        wait_until("the approval", || {
-            Announce::new(&caro.passkey, bytes, 1)
-                .refusal(&goat)
-                .is_empty()
-        });
+        wait_until("the approval", || Announce::new(&caro.passkey, bytes, 1).refusal(&goat).is_empty());
         let shown = |user: &User| get(&goat, user, &format!("/api/files/{id}")).json();
         let wanted = [
             ("name", json!("album")),
@@ -672,10 +512,7 @@ fn a_torrent_is_shown_with_what_a_member_wants_to_know_of_it() {
             ("leechers", json!(1)),
             ("seeders", json!(0)),
             ("completed", json!(0)),
-            (
-                "files",
-                json!([{ "path": "sub/1.flac", "size": 1 }, { "path": "sub/2.flac", "size": 2 }]),
-            ),
+            ("files", json!([{ "path": "sub/1.flac", "size": 1 }, { "path": "sub/2.flac", "size": 2 }])),
         ];
         for (key, value) in &wanted {
             assert_eq!(&shown(&admin)[key], value, "{key}");
@@ -688,15 +525,9 @@ fn a_torrent_is_shown_with_what_a_member_wants_to_know_of_it() {
         assert_eq!(found(&goat, &caro, "free=true"), ["album"]);
         // Theirs is what they sent, and what they announced, which is written within seconds.
         assert_eq!(found(&goat, &admin, "mine=true"), ["other"]);
-        wait_until("the announce", || {
-            found(&goat, &caro, "mine=true") == ["album"]
-        });
+        wait_until("the announce", || found(&goat, &caro, "mine=true") == ["album"]);
         assert_eq!(
-            (
-                &shown(&berta)["mine"],
-                &shown(&caro)["mine"],
-                &shown(&admin)["mine"]
-            ),
+            (&shown(&berta)["mine"], &shown(&caro)["mine"], &shown(&admin)["mine"]),
             (&json!(true), &json!(true), &json!(false))
         );
     }

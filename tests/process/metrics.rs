@@ -6,17 +6,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 
 use crate::common::{
-    Announce, Database, Folder, Goat, PATIENCE, Process, basic, escape, free_port, hex, http_get,
-    info_hash, installed, skip, wait_for, wait_until,
+    Announce, Database, Folder, Goat, PATIENCE, Process, basic, escape, free_port, hex, http_get, info_hash, installed,
+    skip, wait_for, wait_until,
 };
 use serde_json::{Value, json};
 
 fn start() -> (Goat, Database) {
     let database = Database::sqlite();
-    let goat = Goat::start(
-        &database,
-        json!({ "API": true, "UDP": true, "SlowDown": 0 }),
-    );
+    let goat = Goat::start(&database, json!({ "API": true, "UDP": true, "SlowDown": 0 }));
     (goat, database)
 }
 
@@ -33,9 +30,7 @@ fn samples(goat: &Goat) -> BTreeMap<String, f64> {
     let text = metrics(goat);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let samples = lines.map(|line| line.rsplit_once(' ').unwrap());
-    samples
-        .map(|(name, value)| (name.into(), value.parse().unwrap()))
-        .collect()
+    samples.map(|(name, value)| (name.into(), value.parse().unwrap())).collect()
 }
 
 #[test]
@@ -55,15 +50,9 @@ fn promtool_finds_nothing_wrong() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    promtool
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(metrics(&goat).as_bytes())
-        .unwrap();
+    promtool.stdin.take().unwrap().write_all(metrics(&goat).as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.success(), said.as_str()), (true, ""));
 }
 
@@ -72,13 +61,8 @@ fn no_metric_has_the_name_of_a_counter_in_openmetrics() {
     // Which there is without its "_total".
     let (goat, _database) = start();
     let text = metrics(&goat);
-    let families: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .collect();
-    let counters = families
-        .iter()
-        .filter_map(|name| name.strip_suffix("_total"));
+    let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let counters = families.iter().filter_map(|name| name.strip_suffix("_total"));
     for counter in counters {
         assert!(!families.contains(&counter), "{counter}");
     }
@@ -93,26 +77,16 @@ fn everything_that_happens_is_counted_once_where_it_belongs() {
     let before = samples(&goat);
     let mut announce = Announce::new(&user.passkey, hash, 1);
     announce.uploaded = 500;
-    for (event, left) in [
-        ("started", 10),
-        ("", 5),
-        ("completed", 0),
-        ("paused", 0),
-        ("", 0),
-        ("stopped", 0),
-        ("started", 0),
-    ] {
+    for (event, left) in
+        [("started", 10), ("", 5), ("completed", 0), ("paused", 0), ("", 0), ("stopped", 0), ("started", 0)]
+    {
         (announce.event, announce.left) = (event, left);
         announce.accepted(&goat);
     }
     Announce::new("no-such-passkey", hash, 1).refusal(&goat);
     Announce::new(&user.passkey, info_hash(2), 1).refusal(&goat);
     let agent = [("User-Agent", crate::common::AGENT)];
-    http_get(
-        goat.address(),
-        &format!("/{}/scrape?info_hash={}", user.passkey, escape(&hash)),
-        &agent,
-    );
+    http_get(goat.address(), &format!("/{}/scrape?info_hash={}", user.passkey, escape(&hash)), &agent);
     http_get(goat.address(), "/nonsense", &agent);
     // A connect, an announce without a passkey, one with a forged id, and no packet at all.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -128,16 +102,7 @@ fn everything_that_happens_is_counted_once_where_it_belongs() {
     let connect = [&0x417_2710_1980u64.to_be_bytes()[..], &[0; 4], &[7; 4]].concat();
     let id = exchange(&connect)[8..16].to_vec();
     let packet = |id: &[u8]| {
-        [
-            id,
-            &1u32.to_be_bytes(),
-            &[7; 4],
-            &hash,
-            &announce.peer_id,
-            &[0; 40],
-            &10_000u16.to_be_bytes(),
-        ]
-        .concat()
+        [id, &1u32.to_be_bytes(), &[7; 4], &hash, &announce.peer_id, &[0; 40], &10_000u16.to_be_bytes()].concat()
     };
     assert_eq!(exchange(&packet(&id))[..4], 3u32.to_be_bytes());
     assert_eq!(exchange(&packet(&[1; 8]))[..4], 3u32.to_be_bytes());
@@ -147,9 +112,7 @@ fn everything_that_happens_is_counted_once_where_it_belongs() {
     let after = samples(&goat);
     let grown = |name: &str| after.get(name).unwrap_or(&0.0) - before.get(name).unwrap_or(&0.0);
     let announces = |event: &str, result: &str| {
-        grown(&format!(
-            "goat_announces_total{{listener=\"http\",event=\"{event}\",result=\"{result}\"}}"
-        ))
+        grown(&format!("goat_announces_total{{listener=\"http\",event=\"{event}\",result=\"{result}\"}}"))
     };
     assert_eq!(announces("started", "answered"), 2.0);
     assert_eq!(announces("none", "answered"), 2.0);
@@ -159,48 +122,26 @@ fn everything_that_happens_is_counted_once_where_it_belongs() {
     assert_eq!(announces("started", "invalid_passkey"), 1.0);
     assert_eq!(announces("started", "unregistered_torrent"), 1.0);
     assert_eq!(announces("unknown", "malformed"), 1.0);
-    assert_eq!(
-        grown("goat_scrapes_total{listener=\"http\",result=\"answered\"}"),
-        1.0
-    );
+    assert_eq!(grown("goat_scrapes_total{listener=\"http\",result=\"answered\"}"), 1.0);
     // Whoever is looked up in the database is counted when that is done, and once.
-    assert_eq!(
-        grown("goat_answer_duration_seconds_count{listener=\"http\"}"),
-        11.0
-    );
+    assert_eq!(grown("goat_answer_duration_seconds_count{listener=\"http\"}"), 11.0);
     let all: f64 = after
         .iter()
         .filter(|(name, _)| name.starts_with("goat_announces_total{listener=\"http\""))
         .map(|(_, value)| value)
         .sum();
     assert_eq!(all, 10.0);
-    for (fate, count) in [
-        ("connect", 1.0),
-        ("answered", 0.0),
-        ("refused", 1.0),
-        ("invalid_id", 1.0),
-        ("ignored", 1.0),
-        ("dropped", 0.0),
-    ] {
-        assert_eq!(
-            grown(&format!("goat_udp_packets_total{{fate=\"{fate}\"}}")),
-            count,
-            "{fate}"
-        );
+    for (fate, count) in
+        [("connect", 1.0), ("answered", 0.0), ("refused", 1.0), ("invalid_id", 1.0), ("ignored", 1.0), ("dropped", 0.0)]
+    {
+        assert_eq!(grown(&format!("goat_udp_packets_total{{fate=\"{fate}\"}}")), count, "{fate}");
     }
-    assert_eq!(
-        grown("goat_announces_total{listener=\"udp\",event=\"none\",result=\"no_passkey\"}"),
-        1.0
-    );
+    assert_eq!(grown("goat_announces_total{listener=\"udp\",event=\"none\",result=\"no_passkey\"}"), 1.0);
     assert_eq!((after["goat_database_up"], after["goat_users"]), (1.0, 1.0));
-    assert!(
-        after["goat_batch_duration_seconds_count"] >= 1.0 && after["goat_batch_rows_total"] >= 1.0
-    );
+    assert!(after["goat_batch_duration_seconds_count"] >= 1.0 && after["goat_batch_rows_total"] >= 1.0);
     assert!(after["process_resident_memory_bytes"] > 1e6 && after["process_open_fds"] > 5.0);
     assert!(after["process_threads"] >= 4.0 && after["goat_connections_open"] >= 1.0);
-    wait_until("the peer to be counted", || {
-        samples(&goat)["goat_peers{state=\"seeding\"}"] == 1.0
-    });
+    wait_until("the peer to be counted", || samples(&goat)["goat_peers{state=\"seeding\"}"] == 1.0);
     assert_eq!(samples(&goat)["goat_torrents"], 1.0);
     assert_eq!(samples(&goat)["goat_torrents_active"], 1.0);
 }
@@ -217,15 +158,9 @@ fn metrics_are_for_administrators_and_for_this_machine() {
     // Through a proxy that is not trusted everybody seems to be this machine.
     for header in ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"] {
         assert_eq!(ask(&[(header, "192.0.2.1")]), 401, "{header}");
-        assert_eq!(
-            ask(&[(header, "127.0.0.1"), ("Authorization", &admin)]),
-            200
-        );
+        assert_eq!(ask(&[(header, "127.0.0.1"), ("Authorization", &admin)]), 200);
     }
-    assert_eq!(
-        ask(&[("Authorization", &key("berta", &member.api_key))]),
-        403
-    );
+    assert_eq!(ask(&[("Authorization", &key("berta", &member.api_key))]), 403);
     assert_eq!(ask(&[("Authorization", &key("berta", "wrong"))]), 401);
     assert_eq!(ask(&[("Authorization", &admin)]), 200);
 }
@@ -279,14 +214,8 @@ fn prometheus_scrapes_goat_and_answers_questions() {
     std::fs::write(folder.join("prometheus.yml"), config).unwrap();
     let mut command = Command::new("prometheus");
     command
-        .arg(format!(
-            "--config.file={}",
-            folder.join("prometheus.yml").display()
-        ))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            folder.join("data").display()
-        ))
+        .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
         .arg(format!("--web.listen-address=127.0.0.1:{port}"));
     let mut prometheus = Process::start("prometheus", &mut command, folder.join("log"));
     let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -300,10 +229,7 @@ fn prometheus_scrapes_goat_and_answers_questions() {
         let (status, _, body) = http_get(address, &path, &[]);
         assert_eq!(status, 200, "{query}: {}", String::from_utf8_lossy(&body));
         let answer: Value = serde_json::from_slice(&body).unwrap();
-        answer["data"]["result"][0]["value"][1]
-            .as_str()?
-            .parse()
-            .ok()
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
     };
     let mut announce = Announce::new(&user.passkey, info_hash(1), 1);
     announce.left = 0;
@@ -314,26 +240,13 @@ fn prometheus_scrapes_goat_and_answers_questions() {
         announce.accepted(&goat);
         announce.event = "";
         let enough = query("count_over_time(up{job=\"goat\"}[5m])")? >= scrapes;
-        query("sum(rate(goat_announces_total{result=\"answered\"}[1m]))")
-            .filter(|rate| enough && *rate > 0.0)
+        query("sum(rate(goat_announces_total{result=\"answered\"}[1m]))").filter(|rate| enough && *rate > 0.0)
     });
     assert!(rate < 1000.0);
-    assert_eq!(
-        query("sum by (state) (goat_peers{state=\"seeding\"})"),
-        Some(1.0)
-    );
-    let slow = query(
-        "histogram_quantile(0.99, sum by (le) (rate(goat_answer_duration_seconds_bucket[1m])))",
-    );
-    assert!(
-        slow.is_some_and(|seconds| seconds > 0.0 && seconds < 1.0),
-        "{slow:?}"
-    );
-    assert_eq!(
-        query("min_over_time(up{job=\"goat\"}[5m])"),
-        Some(1.0),
-        "no scrape failed"
-    );
+    assert_eq!(query("sum by (state) (goat_peers{state=\"seeding\"})"), Some(1.0));
+    let slow = query("histogram_quantile(0.99, sum by (le) (rate(goat_answer_duration_seconds_bucket[1m])))");
+    assert!(slow.is_some_and(|seconds| seconds > 0.0 && seconds < 1.0), "{slow:?}");
+    assert_eq!(query("min_over_time(up{job=\"goat\"}[5m])"), Some(1.0), "no scrape failed");
     prometheus.terminate();
 }
 
@@ -345,10 +258,7 @@ fn every_query_of_the_dashboard_is_about_metrics_that_are_there() {
     // It imports without edits: Grafana takes its default data source, and nothing holds an id of ours.
     assert_eq!(dashboard["id"], Value::Null);
     assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
-    let names: Vec<String> = samples(&goat)
-        .into_keys()
-        .map(|name| name.split('{').next().unwrap().into())
-        .collect();
+    let names: Vec<String> = samples(&goat).into_keys().map(|name| name.split('{').next().unwrap().into()).collect();
     let mut rules = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         assert_eq!(panel["datasource"]["uid"], "${datasource}");
@@ -357,9 +267,7 @@ fn every_query_of_the_dashboard_is_about_metrics_that_are_there() {
             let rule = query.replace("$__rate_interval", "1m");
             rules.push(json!({ "record": format!("query_{}", rules.len()), "expr": rule }));
             let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-            let mut known = words
-                .filter(|word| word.starts_with("goat_") || word.starts_with("process_"))
-                .peekable();
+            let mut known = words.filter(|word| word.starts_with("goat_") || word.starts_with("process_")).peekable();
             assert!(known.peek().is_some(), "{query}");
             for word in known {
                 assert!(names.iter().any(|name| name == word), "{word} in {query}");
@@ -370,16 +278,9 @@ fn every_query_of_the_dashboard_is_about_metrics_that_are_there() {
     if !installed("promtool") {
         return skip("the queries of the dashboard are read", "no promtool");
     }
-    let (folder, groups) = (
-        Folder::new(),
-        json!([{ "name": "dashboard", "rules": rules }]),
-    );
+    let (folder, groups) = (Folder::new(), json!([{ "name": "dashboard", "rules": rules }]));
     let file = folder.join("rules.yml");
     std::fs::write(&file, json!({ "groups": groups }).to_string()).unwrap();
-    let output = Command::new("promtool")
-        .args(["check", "rules"])
-        .arg(&file)
-        .output()
-        .unwrap();
+    let output = Command::new("promtool").args(["check", "rules"]).arg(&file).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }

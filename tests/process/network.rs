@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::common::{
-    AGENT, Announce, Bencode, Database, Folder, Goat, HttpAnswer, PATIENCE, Process, escape,
-    info_hash, scrape, wait_until,
+    AGENT, Announce, Bencode, Database, Folder, Goat, HttpAnswer, PATIENCE, Process, escape, info_hash, scrape,
+    wait_until,
 };
 use serde_json::{Value, json};
 
@@ -23,21 +23,14 @@ fn a_connection_stays_open_until_the_client_says_close() {
         ("HTTP/1.1", "Connection: keep-alive\r\n", true),
         ("HTTP/1.1", "Connection: close\r\n", false),
         ("HTTP/1.1", "connection: te , CLOSE\r\n", false),
-        (
-            "HTTP/1.1",
-            "Connection: keep-alive\r\nConnection: close\r\n",
-            false,
-        ),
+        ("HTTP/1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
         ("HTTP/1.0", "", false),
         ("HTTP/1.0", "Connection: close\r\n", false),
         ("HTTP/1.0", "Connection: Keep-Alive\r\n", true),
     ];
     for (version, header, stays) in cases {
         let case = format!("{version} {header}");
-        let request = format!(
-            "GET {} {version}\r\nUser-Agent: {AGENT}\r\n{header}\r\n",
-            site.scrape()
-        );
+        let request = format!("GET {} {version}\r\nUser-Agent: {AGENT}\r\n{header}\r\n", site.scrape());
         let mut client = site.connect();
         client.send(&request);
         let (status, headers, body) = client.answer().expect(&case);
@@ -55,10 +48,7 @@ fn a_connection_of_http_1_0_that_stays_open_is_announced_as_such() {
     // Who speaks 1.0 takes an answer without "keep-alive" for one that ends with the connection.
     let site = Site::start(json!({}));
     let mut client = site.connect();
-    client.send(format!(
-        "GET {} HTTP/1.0\r\nUser-Agent: {AGENT}\r\nConnection: keep-alive\r\n\r\n",
-        site.scrape()
-    ));
+    client.send(format!("GET {} HTTP/1.0\r\nUser-Agent: {AGENT}\r\nConnection: keep-alive\r\n\r\n", site.scrape()));
     let (_, headers, _) = client.answer().expect("an answer");
     let says = value(&headers, "connection").unwrap_or_default();
     assert!(says.eq_ignore_ascii_case("keep-alive"), "{headers:?}");
@@ -68,16 +58,9 @@ fn a_connection_of_http_1_0_that_stays_open_is_announced_as_such() {
 fn head_gets_the_headers_of_get_and_no_body() {
     let site = Site::start(json!({}));
     let announce = site.announce(1).target();
-    for target in [
-        &site.scrape(),
-        &announce,
-        "/",
-        &format!("/{}/scrape", site.passkey),
-    ] {
+    for target in [&site.scrape(), &announce, "/", &format!("/{}/scrape", site.passkey)] {
         let mut client = site.connect();
-        client.send(format!(
-            "HEAD {target} HTTP/1.1\r\nUser-Agent: {AGENT}\r\n\r\n"
-        ));
+        client.send(format!("HEAD {target} HTTP/1.1\r\nUser-Agent: {AGENT}\r\n\r\n"));
         let (status, headers) = client.head().expect("an answer to HEAD");
         // If there were a body, it would stand where the next answer begins.
         client.send(get(target, ""));
@@ -90,17 +73,10 @@ fn head_gets_the_headers_of_get_and_no_body() {
 #[test]
 fn an_error_that_answers_head_has_no_body() {
     let site = Site::start(json!({}));
-    for (header, status) in [
-        ("Transfer-Encoding: chunked", 501),
-        ("Content-Length: x", 400),
-    ] {
+    for (header, status) in [("Transfer-Encoding: chunked", 501), ("Content-Length: x", 400)] {
         let mut client = site.connect();
         client.send(format!("HEAD / HTTP/1.1\r\n{header}\r\n\r\n"));
-        assert_eq!(
-            client.head().expect("an answer").0,
-            status,
-            "HEAD with {header}"
-        );
+        assert_eq!(client.head().expect("an answer").0, status, "HEAD with {header}");
         assert_eq!(client.rest(), b"", "HEAD with {header}");
     }
 }
@@ -108,20 +84,11 @@ fn an_error_that_answers_head_has_no_body() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let site = Site::start(json!({}));
-    let parameters = [
-        "info_hash",
-        "peer_id",
-        "port",
-        "uploaded",
-        "downloaded",
-        "left",
-    ];
+    let parameters = ["info_hash", "peer_id", "port", "uploaded", "downloaded", "left"];
     let whole = site.announce(1).target();
     let requests = parameters.iter().map(|name| {
         let begin = whole.find(&format!("{name}=")).unwrap();
-        let end = whole[begin..]
-            .find('&')
-            .map_or(whole.len(), |end| begin + end + 1);
+        let end = whole[begin..].find('&').map_or(whole.len(), |end| begin + end + 1);
         get(&format!("{}{}", &whole[..begin], &whole[end..]), "")
     });
     let requests: Vec<String> = requests.collect();
@@ -131,10 +98,7 @@ fn pipelined_requests_are_answered_in_order() {
     for name in parameters.iter().chain(&parameters) {
         let (status, _, body) = client.answer().expect(name);
         let reason = format!("Missing required parameter: {name}");
-        assert_eq!(
-            (status, Bencode::parse(&body).text("failure reason")),
-            (200, &*reason)
-        );
+        assert_eq!((status, Bencode::parse(&body).text("failure reason")), (200, &*reason));
     }
 
     // The last that is answered is the one that says "close".
@@ -151,10 +115,7 @@ fn pipelined_requests_are_answered_also_where_one_asks_the_database() {
     let mut client = site.connect();
     client.send(get("/", "") + &get(&unknown.target(), "") + &get("/", ""));
     let reason = |answer: HttpAnswer| Bencode::parse(&answer.2).text("failure reason").to_string();
-    assert_eq!(
-        reason(client.answer().expect("the first")),
-        "Malformed announce"
-    );
+    assert_eq!(reason(client.answer().expect("the first")), "Malformed announce");
     let (status, headers, body) = client.answer().expect("the second");
     let closes = value(&headers, "connection") == Some("close");
     assert_eq!(reason((status, headers, body)), "Unregistered torrent");
@@ -170,11 +131,7 @@ fn a_request_may_come_byte_by_byte() {
     let target = site.announce(1).target();
     let mut client = site.connect();
     // The second has a body, which is taken and ignored.
-    for request in [
-        get(&target, ""),
-        get(&target, "Content-Length: 5\r\n") + "x y\r\n",
-        get("/", ""),
-    ] {
+    for request in [get(&target, ""), get(&target, "Content-Length: 5\r\n") + "x y\r\n", get("/", "")] {
         for byte in request.bytes() {
             client.send([byte]);
         }
@@ -201,9 +158,7 @@ fn a_client_that_waits_to_be_told_to_send_its_body_is_told() {
         assert_eq!(client_too.head().expect("a word").0, 100, "{expect}");
     }
     // Who sends the body at once, or has none, or speaks HTTP/1.0, needs not be told.
-    let old = format!(
-        "GET / HTTP/1.0\r\nUser-Agent: {AGENT}\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
-    );
+    let old = format!("GET / HTTP/1.0\r\nUser-Agent: {AGENT}\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n");
     for request in [
         get("/", "Content-Length: 1\r\nExpect: 100-continue\r\n") + "b",
         get("/", "Expect: 100-continue\r\n"),
@@ -211,11 +166,7 @@ fn a_client_that_waits_to_be_told_to_send_its_body_is_told() {
     ] {
         let mut client = site.connect();
         client.send(&request);
-        assert_eq!(
-            client.answer().map(|answer| answer.0),
-            Some(200),
-            "{request}"
-        );
+        assert_eq!(client.answer().map(|answer| answer.0), Some(200), "{request}");
     }
 }
 
@@ -229,23 +180,9 @@ fn what_is_refused_is_counted_by_reason_and_said_once_for_all() {
     let text = String::from_utf8(text).unwrap();
     assert_eq!(status, 200, "{text}");
     let refused = |reason: &str| format!("goat_connections_refused_total{{reason=\"{reason}\"}} ");
-    assert!(
-        text.contains(&format!("{}12\n", refused("address"))),
-        "{text}"
-    );
-    for reason in [
-        "network",
-        "full",
-        "handshakes",
-        "bytes",
-        "descriptors",
-        "evicted",
-        "unread",
-    ] {
-        assert!(
-            text.contains(&format!("{}0\n", refused(reason))),
-            "{reason}: {text}"
-        );
+    assert!(text.contains(&format!("{}12\n", refused("address"))), "{text}");
+    for reason in ["network", "full", "handshakes", "bytes", "descriptors", "evicted", "unread"] {
+        assert!(text.contains(&format!("{}0\n", refused(reason))), "{reason}: {text}");
     }
     let line = "connections refused or closed to make room: 12, of 127.0.0.2\n";
     wait_until("the log to say so", || site.goat.log().contains(line));
@@ -263,23 +200,15 @@ fn a_request_that_is_not_whole_after_10_seconds_gets_408() {
     second.send(get("/", "") + "GET");
     let mut slow = site.connect();
     slow.send("GET /");
-    slow.stream
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
+    slow.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     while let Err(error) = slow.stream.peek(&mut [0]) {
-        assert!(matches!(
-            error.kind(),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut
-        ));
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
         slow.send("x");
     }
     assert_eq!(second.answer().map(|answer| answer.0), Some(200));
-    for (case, mut client) in [
-        ("half a head", head),
-        ("half a body", body),
-        ("half a second request", second),
-        ("a byte now and then", slow),
-    ] {
+    for (case, mut client) in
+        [("half a head", head), ("half a body", body), ("half a second request", second), ("a byte now and then", slow)]
+    {
         client.refused(case, 408);
     }
     site.works();
@@ -296,23 +225,13 @@ fn a_request_past_a_limit_is_refused_and_the_connection_closed() {
         let more: String = (2..=count).map(|i| format!("H{i}: x\r\n")).collect();
         format!("GET / HTTP/1.1\r\nUser-Agent: {AGENT}\r\n{more}\r\n")
     };
-    let body = |size: usize| {
-        get("/", &format!("Content-Length: {size}\r\n")) + &"b".repeat(size.min(1 << 20))
-    };
+    let body = |size: usize| get("/", &format!("Content-Length: {size}\r\n")) + &"b".repeat(size.min(1 << 20));
     let length = |text: &str| get("/", &format!("Content-Length: {text}\r\n"));
     let cases = [
         ("a head of 8 KiB", padded(8 * 1024), 200),
         ("a head of 8 KiB and a byte", padded(8 * 1024 + 1), 431),
-        (
-            "a target of 9,000 bytes",
-            get(&format!("/{}", "x".repeat(9_000)), ""),
-            431,
-        ),
-        (
-            "a head that never ends",
-            get("/", "").trim_end().to_string() + "\r\nEndless: " + &"x".repeat(1 << 20),
-            431,
-        ),
+        ("a target of 9,000 bytes", get(&format!("/{}", "x".repeat(9_000)), ""), 431),
+        ("a head that never ends", get("/", "").trim_end().to_string() + "\r\nEndless: " + &"x".repeat(1 << 20), 431),
         ("64 headers", headers(64), 200),
         ("65 headers", headers(65), 431),
         ("a body of 64 KiB", body(64 * 1024), 200),
@@ -328,26 +247,10 @@ fn a_request_past_a_limit_is_refused_and_the_connection_closed() {
         ("an empty length", length(""), 400),
         ("a length that is a list", length("0, 0"), 400),
         ("two lengths", length("0\r\nContent-Length: 0"), 400),
-        (
-            "two lengths that differ",
-            length("0\r\ncontent-length: 5") + "abcde",
-            400,
-        ),
-        (
-            "chunks",
-            get("/", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n",
-            501,
-        ),
-        (
-            "a transfer encoding that changes nothing",
-            get("/", "transfer-encoding: identity\r\n"),
-            501,
-        ),
-        (
-            "chunks and a length",
-            get("/", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n",
-            501,
-        ),
+        ("two lengths that differ", length("0\r\ncontent-length: 5") + "abcde", 400),
+        ("chunks", get("/", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 501),
+        ("a transfer encoding that changes nothing", get("/", "transfer-encoding: identity\r\n"), 501),
+        ("chunks and a length", get("/", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 501),
     ];
     for (case, request, status) in cases {
         let mut client = site.connect();
@@ -387,18 +290,9 @@ fn only_get_and_head_are_methods_of_a_tracker() {
         let headers = client.refused(method, 405);
         assert_eq!(value(&headers, "allow"), Some("GET, HEAD"), "{method}");
     }
-    for method in [
-        "BREW",
-        "get",
-        "Get",
-        "PROPFIND",
-        "GETGET",
-        "!#$%&'*+-.^_`|~",
-    ] {
+    for method in ["BREW", "get", "Get", "PROPFIND", "GETGET", "!#$%&'*+-.^_`|~"] {
         let mut client = site.connect();
-        client.send(format!(
-            "{method} / HTTP/1.1\r\nUser-Agent: {AGENT}\r\n\r\n"
-        ));
+        client.send(format!("{method} / HTTP/1.1\r\nUser-Agent: {AGENT}\r\n\r\n"));
         client.refused(method, 501);
     }
     assert_eq!(scrape(&site.goat, &site.passkey, HASH), Some([0; 4]));
@@ -460,40 +354,27 @@ fn a_target_may_be_a_whole_url() {
     // As a proxy sends it, and as RFC 9112 wants every server to take it.
     let site = Site::start(json!({}));
     let target = site.announce(1).target();
-    for origin in [
-        format!("http://{}", site.goat.address()),
-        "https://tracker.example".into(),
-        "http://user@[::1]:8080".into(),
-    ] {
+    for origin in
+        [format!("http://{}", site.goat.address()), "https://tracker.example".into(), "http://user@[::1]:8080".into()]
+    {
         let mut client = site.connect();
         client.send(get(&format!("{origin}{target}"), ""));
         let (status, _, body) = client.answer().expect(&origin);
-        assert_eq!(
-            (status, Bencode::parse(&body).integer("incomplete")),
-            (200, 1),
-            "{origin}"
-        );
+        assert_eq!((status, Bencode::parse(&body).integer("incomplete")), (200, 1), "{origin}");
     }
     for nothing in ["http://", "http://tracker.example"] {
         let mut client = site.connect();
         client.send(get(nothing, ""));
         let (status, _, body) = client.answer().expect(nothing);
         let answer = Bencode::parse(&body);
-        assert_eq!(
-            (status, answer.text("failure reason")),
-            (200, "Malformed announce"),
-            "{nothing}"
-        );
+        assert_eq!((status, answer.text("failure reason")), (200, "Malformed announce"), "{nothing}");
     }
 }
 
 #[test]
 fn nul_cr_and_lf_in_any_place_do_no_harm() {
     let mut site = Site::start(json!({}));
-    let whole = get(
-        &site.announce(1).target(),
-        "X-Forwarded-For: 203.0.113.7\r\nContent-Length: 0\r\n",
-    );
+    let whole = get(&site.announce(1).target(), "X-Forwarded-For: 203.0.113.7\r\nContent-Length: 0\r\n");
     for at in 0..whole.len() {
         for byte in [b'\0', b'\r', b'\n'] {
             let case = format!("{byte:?} at {at}");
@@ -508,10 +389,7 @@ fn nul_cr_and_lf_in_any_place_do_no_harm() {
                 Some((200, headers, body)) => {
                     let names = headers.iter().map(|(name, _)| name.as_str());
                     let known = ["content-type", "content-length", "connection"];
-                    assert!(
-                        names.clone().all(|name| known.contains(&name)),
-                        "{case}: {headers:?}"
-                    );
+                    assert!(names.clone().all(|name| known.contains(&name)), "{case}: {headers:?}");
                     Bencode::parse(&body);
                 }
                 Some((status, ..)) => assert!([400, 501].contains(&status), "{case}: {status}"),
@@ -530,8 +408,7 @@ fn encoded_nul_cr_and_lf_are_bytes_like_others() {
     let (path, query) = whole.split_once('?').unwrap();
     for code in ["%00", "%0D", "%0A", "%0d%0a", "%", "%0", "%zz", "%ff"] {
         // In the passkey, in place of each value, and behind it.
-        let mut targets =
-            vec![whole.replacen(&site.passkey, &format!("{}{code}", site.passkey), 1)];
+        let mut targets = vec![whole.replacen(&site.passkey, &format!("{}{code}", site.passkey), 1)];
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap();
             for value in [code.to_string(), format!("{value}{code}")] {
@@ -544,18 +421,11 @@ fn encoded_nul_cr_and_lf_are_bytes_like_others() {
             client.send(get(&target, ""));
             let (status, _, body) = client.answer().expect(&target);
             let answer = Bencode::parse(&body);
-            let only_event = target.contains(&format!("event={code}"))
-                || target.contains(&format!("event=started{code}"));
-            assert_eq!(
-                (status, answer.get("failure reason").is_none()),
-                (200, only_event),
-                "{target}: {answer:?}"
-            );
+            let only_event =
+                target.contains(&format!("event={code}")) || target.contains(&format!("event=started{code}"));
+            assert_eq!((status, answer.get("failure reason").is_none()), (200, only_event), "{target}: {answer:?}");
             if !only_event {
-                assert!(
-                    !answer.text("failure reason").contains(char::is_control),
-                    "{answer:?}"
-                );
+                assert!(!answer.text("failure reason").contains(char::is_control), "{answer:?}");
             }
         }
     }
@@ -574,16 +444,10 @@ fn control_characters_of_a_client_never_reach_the_log() {
     announce.agent = "Evil\t\u{1b}[2J/1.0".into();
     announce.peer_id = *b"-XX0001-000000000000";
     let mut client = site.connect();
-    client.send(format!(
-        "GET {} HTTP/1.1\r\nUser-Agent: Evil\t\u{9b}2J\u{85}\u{2028}/1.0\r\n\r\n",
-        announce.target()
-    ));
+    client.send(format!("GET {} HTTP/1.1\r\nUser-Agent: Evil\t\u{9b}2J\u{85}\u{2028}/1.0\r\n\r\n", announce.target()));
     let (status, _, body) = client.answer().expect("an answer");
     let reason = "Your client is not whitelisted";
-    assert_eq!(
-        (status, Bencode::parse(&body).text("failure reason")),
-        (200, reason)
-    );
+    assert_eq!((status, Bencode::parse(&body).text("failure reason")), (200, reason));
     wait_until("the client in the log", || site.goat.log().contains("Evil"));
     assert_clean(&site.goat.log());
 }
@@ -591,26 +455,14 @@ fn control_characters_of_a_client_never_reach_the_log() {
 #[test]
 fn a_passkey_of_strange_characters_is_an_unknown_one() {
     let site = Site::start(json!({}));
-    for passkey in [
-        "Größe",
-        "\u{1f410}",
-        "'; DROP TABLE users; --",
-        "%27",
-        "*",
-        "..",
-        "\\",
-    ] {
+    for passkey in ["Größe", "\u{1f410}", "'; DROP TABLE users; --", "%27", "*", "..", "\\"] {
         let passkey = passkey.replace(' ', "+");
         let mut announce = site.announce(1);
         announce.passkey = Some(passkey.clone());
         assert_eq!(announce.refusal(&site.goat), "Invalid passkey", "{passkey}");
     }
     site.works();
-    assert!(
-        !site.goat.log().contains("could not"),
-        "{}",
-        site.goat.log()
-    );
+    assert!(!site.goat.log().contains("could not"), "{}", site.goat.log());
 }
 
 // Who a client is.
@@ -618,13 +470,8 @@ fn a_passkey_of_strange_characters_is_an_unknown_one() {
 #[test]
 fn an_address_may_have_128_connections() {
     let site = Site::start(json!({}));
-    let mut many: Vec<Client> = (0..128)
-        .map(|_| site.idle(Ipv4Addr::new(127, 0, 0, 2)))
-        .collect();
-    assert!(
-        site.try_idle(Ipv4Addr::new(127, 0, 0, 2)).is_none(),
-        "the 129th was answered"
-    );
+    let mut many: Vec<Client> = (0..128).map(|_| site.idle(Ipv4Addr::new(127, 0, 0, 2))).collect();
+    assert!(site.try_idle(Ipv4Addr::new(127, 0, 0, 2)).is_none(), "the 129th was answered");
     // Nobody else is concerned.
     let _other = site.idle(Ipv4Addr::new(127, 0, 0, 3));
     site.works();
@@ -678,10 +525,7 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
         // Trusted proxies behind one another.
         (&["203.0.113.7, 10.1.2.3"], "203.0.113.7"),
         (&["203.0.113.7,10.1.2.3,10.255.255.255"], "203.0.113.7"),
-        (
-            &["203.0.113.7, 2001:db8:1::9, ::ffff:10.9.9.9"],
-            "203.0.113.7",
-        ),
+        (&["203.0.113.7, 2001:db8:1::9, ::ffff:10.9.9.9"], "203.0.113.7"),
         (&["198.51.100.1, 2001:db8:2::9, 10.0.0.1"], "2001:db8:2::9"),
         (&["203.0.113.7, 11.0.0.1"], "11.0.0.1"),
         // As proxies write them.
@@ -693,10 +537,7 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
         // Several headers are one list.
         (&["198.51.100.1", "203.0.113.7"], "203.0.113.7"),
         (&["203.0.113.7", "10.1.2.3"], "203.0.113.7"),
-        (
-            &["198.51.100.1, 203.0.113.7", "10.1.2.3", "10.1.2.4"],
-            "203.0.113.7",
-        ),
+        (&["198.51.100.1, 203.0.113.7", "10.1.2.3", "10.1.2.4"], "203.0.113.7"),
     ];
     let at = [site.at(Ipv4Addr::LOCALHOST), site.at(Ipv6Addr::LOCALHOST)];
     for proxy in at {
@@ -706,16 +547,7 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
             assert_eq!(seen, expected.parse::<IpAddr>().unwrap(), "{entries:?}");
         }
         // Where the proxy itself wrote something strange, nothing further left may count.
-        for garbage in [
-            "unknown",
-            "-",
-            "_hidden",
-            "1.2.3",
-            "256.1.1.1",
-            "0x7f.1",
-            "::g",
-            "1.2.3.4.5",
-        ] {
+        for garbage in ["unknown", "-", "_hidden", "1.2.3", "256.1.1.1", "0x7f.1", "::g", "1.2.3.4.5"] {
             for entries in [garbage.to_string(), format!("203.0.113.7, {garbage}")] {
                 let seen = site.seen_from(Client::connect(proxy), &[&entries]);
                 assert_eq!(seen, proxy.ip(), "{entries}");
@@ -727,11 +559,7 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
     assert_eq!(said.matches("X-Forwarded-For").count(), 1, "{said}");
     // Nobody else is believed.
     let stranger = Ipv4Addr::new(127, 0, 0, 2);
-    for entries in [
-        &["203.0.113.7"][..],
-        &["127.0.0.1"],
-        &["10.0.0.1", "127.0.0.1"],
-    ] {
+    for entries in [&["203.0.113.7"][..], &["127.0.0.1"], &["10.0.0.1", "127.0.0.1"]] {
         let client = Client::connect_from(stranger, site.at(Ipv4Addr::LOCALHOST), 0).unwrap();
         assert_eq!(site.seen_from(client, entries), stranger, "{entries:?}");
     }
@@ -740,10 +568,7 @@ fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
 #[test]
 fn without_trusted_proxies_nobody_is_believed() {
     let site = Site::start(json!({ "Host": "" }));
-    for (at, own) in [
-        (site.at(Ipv4Addr::LOCALHOST), "127.0.0.1"),
-        (site.at(Ipv6Addr::LOCALHOST), "::1"),
-    ] {
+    for (at, own) in [(site.at(Ipv4Addr::LOCALHOST), "127.0.0.1"), (site.at(Ipv6Addr::LOCALHOST), "::1")] {
         let seen = site.seen_from(Client::connect(at), &["203.0.113.7"]);
         assert_eq!(seen, own.parse::<IpAddr>().unwrap());
     }
@@ -758,23 +583,11 @@ fn an_ipv4_client_of_an_ipv6_socket_is_an_ipv4_client() {
     assert_eq!(site.seen_from(Client::connect(six), &[]), six.ip());
     let answer = site.announce(2).accepted(&site.goat);
     let port = site.announce(1).port;
-    assert_eq!(
-        answer.peers(),
-        [
-            SocketAddr::new(four.ip(), port),
-            SocketAddr::new(six.ip(), port)
-        ]
-    );
+    assert_eq!(answer.peers(), [SocketAddr::new(four.ip(), port), SocketAddr::new(six.ip(), port)]);
     assert_eq!(answer.bytes("peers").len(), 6);
     wait_until("the books", || {
         let sql = format!("SELECT ipv4, ipv6 FROM peers WHERE port4 = {port}");
-        let ips: Vec<IpAddr> = site
-            .database
-            .sql(&sql)
-            .concat()
-            .iter()
-            .filter_map(|ip| ip.parse().ok())
-            .collect();
+        let ips: Vec<IpAddr> = site.database.sql(&sql).concat().iter().filter_map(|ip| ip.parse().ok()).collect();
         ips == [four.ip(), six.ip()]
     });
 }
@@ -787,11 +600,7 @@ fn a_thousand_connections_that_are_reset_stop_nothing() {
     let request = get(&site.announce(1).target(), "");
     let half = &request[..request.len() / 2];
     for i in 0..1_000_u32 {
-        let source = if i % 2 == 0 {
-            Ipv4Addr::LOCALHOST
-        } else {
-            Ipv4Addr::new(127, 0, 0, 2)
-        };
+        let source = if i % 2 == 0 { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(127, 0, 0, 2) };
         let Ok(mut client) = Client::connect_from(source, site.goat.address(), 0) else {
             continue;
         };
@@ -808,13 +617,10 @@ fn a_thousand_connections_that_are_reset_stop_nothing() {
     site.works();
     // None of them keeps a place.
     let mut open = Vec::new();
-    wait_until(
-        "128 places for an address whose connections are gone",
-        || {
-            open.extend(site.try_idle(Ipv4Addr::new(127, 0, 0, 2)));
-            open.len() == 128
-        },
-    );
+    wait_until("128 places for an address whose connections are gone", || {
+        open.extend(site.try_idle(Ipv4Addr::new(127, 0, 0, 2)));
+        open.len() == 128
+    });
 }
 
 #[test]
@@ -845,10 +651,7 @@ fn running_out_of_descriptors_stops_nothing() {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -n $0 && exec \"$@\"", &limit.to_string()]);
         shell.arg(goat.get_program()).args(goat.get_args());
-        shell.envs(
-            goat.get_envs()
-                .filter_map(|(key, value)| Some((key, value?))),
-        );
+        shell.envs(goat.get_envs().filter_map(|(key, value)| Some((key, value?))));
         let mut process = Process::start("goat", &mut shell, folder.join("goat.log"));
         wait_until("goat to listen", || {
             process.assert_running();
@@ -864,9 +667,7 @@ fn running_out_of_descriptors_stops_nothing() {
             open.push(client);
         }
         // Which of them goat has closed, and how many it has now, is told by nothing but chance.
-        wait_until("goat to close a connection for want of room", || {
-            open.iter().any(Client::has_ended)
-        });
+        wait_until("goat to close a connection for want of room", || open.iter().any(Client::has_ended));
         process.assert_running();
         drop(open);
         wait_until("an answer", || site.try_idle(Ipv4Addr::LOCALHOST).is_some());
@@ -897,10 +698,7 @@ fn of_requests_that_come_together_each_is_answered_on_its_connection() {
         let count = 1 + i % 5;
         let requests = (0..count).map(|n| {
             let target = site.announce(1).target();
-            let target = target.replace(
-                &format!("&{}=", wrong(i, n)),
-                &format!("&{}=x", wrong(i, n)),
-            );
+            let target = target.replace(&format!("&{}=", wrong(i, n)), &format!("&{}=x", wrong(i, n)));
             let last = !*stays && n + 1 == count;
             get(&target, if last { "Connection: close\r\n" } else { "" })
         });
@@ -912,11 +710,7 @@ fn of_requests_that_come_together_each_is_answered_on_its_connection() {
             let (status, _, body) = client.answer().unwrap_or_else(|| panic!("{i} {n}"));
             let reason = format!("Invalid integer parameter: {}", wrong(i, n));
             let answer = Bencode::parse(&body);
-            assert_eq!(
-                (status, answer.text("failure reason")),
-                (200, &*reason),
-                "{i} {n}"
-            );
+            assert_eq!((status, answer.text("failure reason")), (200, &*reason), "{i} {n}");
         }
         if !*stays {
             assert!(client.answer().is_none(), "{i} was not closed");
@@ -929,9 +723,7 @@ fn of_requests_that_come_together_each_is_answered_on_its_connection() {
 fn announces_are_answered_beside_500_idle_connections() {
     let site = Site::start(json!({}));
     let source = |i: u8| Ipv4Addr::new(127, 0, 1, i);
-    let mut idle: Vec<Client> = (0..500_u16)
-        .map(|i| site.idle(source((i % 20) as u8)))
-        .collect();
+    let mut idle: Vec<Client> = (0..500_u16).map(|i| site.idle(source((i % 20) as u8))).collect();
     for number in 1..=30 {
         site.announce(number).accepted(&site.goat);
     }
@@ -956,9 +748,7 @@ fn a_client_that_never_reads_its_answers_blocks_nobody() {
     // They send until nothing more is taken from any of them.
     for round in 0.. {
         assert!(round < 1_000, "goat reads what it cannot answer");
-        let sent = deaf
-            .iter_mut()
-            .map(|client| client.stream.write(requests.as_bytes()));
+        let sent = deaf.iter_mut().map(|client| client.stream.write(requests.as_bytes()));
         if sent.filter(|sent| matches!(sent, Ok(1..))).count() == 0 {
             break;
         }
@@ -1000,11 +790,7 @@ fn a_client_that_reads_late_gets_every_answer_in_order() {
                 true => "Malformed announce",
                 false => "Your client is not identifying itself",
             };
-            assert_eq!(
-                (status, answer.text("failure reason")),
-                (200, expected),
-                "answer {i}"
-            );
+            assert_eq!((status, answer.text("failure reason")), (200, expected), "answer {i}");
         }
     });
 }
@@ -1033,11 +819,7 @@ impl Site {
         let goat = Goat::prepare(&database, overrides);
         let passkey = goat.add_user("anna").passkey;
         goat.add_torrent(crate::common::hex(&HASH));
-        Site {
-            goat,
-            database,
-            passkey,
-        }
+        Site { goat, database, passkey }
     }
 
     fn at(&self, ip: impl Into<IpAddr>) -> SocketAddr {
@@ -1067,8 +849,7 @@ impl Site {
 
     /// A connection from `source` that has been answered and stays open.
     fn idle(&self, source: Ipv4Addr) -> Client {
-        self.try_idle(source)
-            .unwrap_or_else(|| panic!("{source} was not answered"))
+        self.try_idle(source).unwrap_or_else(|| panic!("{source} was not answered"))
     }
 
     fn try_idle(&self, source: Ipv4Addr) -> Option<Client> {
@@ -1079,13 +860,8 @@ impl Site {
 
     /// Where goat sees a client that sends these `X-Forwarded-For`, one header each.
     fn seen_from(&self, mut client: Client, forwarded_for: &[&str]) -> IpAddr {
-        let headers = forwarded_for
-            .iter()
-            .map(|entries| format!("X-Forwarded-For: {entries}\r\n"));
-        client.send(get(
-            &self.announce(1).target(),
-            &headers.collect::<String>(),
-        ));
+        let headers = forwarded_for.iter().map(|entries| format!("X-Forwarded-For: {entries}\r\n"));
+        client.send(get(&self.announce(1).target(), &headers.collect::<String>()));
         let (status, _, body) = client.answer().expect("an answer");
         assert_eq!(status, 200, "{forwarded_for:?}");
         let answer = Bencode::parse(&body);
@@ -1115,10 +891,7 @@ fn assert_clean(log: &str) {
     for line in log.lines() {
         let dated = line.len() > 20 && line.as_bytes()[19] == b'Z' && line.as_bytes()[20] == b' ';
         assert!(dated && !line.contains(char::is_control), "{line:?}");
-        assert!(
-            !line.contains("panicked") && !line.contains("defect"),
-            "{line}"
-        );
+        assert!(!line.contains("panicked") && !line.contains("defect"), "{line}");
     }
 }
 
@@ -1137,10 +910,7 @@ impl Client {
     fn new(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client {
-            stream,
-            input: Vec::new(),
-        }
+        Client { stream, input: Vec::new() }
     }
 
     /// Connects from an address of 127.0.0.0/8, which the standard library cannot choose; with room for so
@@ -1178,10 +948,7 @@ impl Client {
             None => self.rest(),
             Some(length) => {
                 while self.input.len() < length {
-                    assert!(
-                        self.read_more(),
-                        "the connection ends in the middle of an answer"
-                    );
+                    assert!(self.read_more(), "the connection ends in the middle of an answer");
                 }
                 self.input.drain(..length).collect()
             }
@@ -1205,9 +972,7 @@ impl Client {
         let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
         let status = status.unwrap_or_else(|| panic!("no status: {head}"));
         let header = |line: &str| {
-            let (name, value) = line
-                .split_once(": ")
-                .unwrap_or_else(|| panic!("{line}: {head}"));
+            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line}: {head}"));
             (name.to_ascii_lowercase(), value.to_string())
         };
         Some((status[..3].parse().unwrap(), lines.map(header).collect()))
@@ -1221,9 +986,7 @@ impl Client {
 
     /// Reads an answer with this status and words, after which goat closes; returns its headers.
     fn refused(&mut self, case: &str, status: u16) -> Vec<(String, String)> {
-        let Some((found, headers, body)) = self.answer() else {
-            panic!("{case}: no answer")
-        };
+        let Some((found, headers, body)) = self.answer() else { panic!("{case}: no answer") };
         assert_eq!(found, status, "{case}: {}", body.escape_ascii());
         assert!(!body.is_empty(), "{case}: no words");
         assert_eq!(self.rest(), b"", "{case}");
@@ -1239,14 +1002,7 @@ impl Client {
                 self.input.extend_from_slice(&buffer[..read]);
                 true
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-                ) =>
-            {
-                false
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => false,
             Err(error) => panic!("waited in vain for goat: {error}"),
         }
     }

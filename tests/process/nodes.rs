@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::common::redis::Redis;
 use crate::common::tls::{Authority, P256};
 use crate::common::{
-    AGENT, Announce, Database, Goat, Lock, MariaDb, PATIENCE, Random, User, faketime, free_port,
-    hex, info_hash, peer_id, scrape, wait_for, wait_until,
+    AGENT, Announce, Database, Goat, Lock, MariaDb, PATIENCE, Random, User, faketime, free_port, hex, info_hash,
+    peer_id, scrape, wait_for, wait_until,
 };
 
 /// Several nodes of one tracker, and what they share.
@@ -34,11 +34,7 @@ impl Nodes {
 
     fn on(test: &str, database: Database, count: usize, settings: Value) -> Option<Nodes> {
         let redis = Redis::start(test, &[])?;
-        let mut nodes = Nodes {
-            goats: Vec::new(),
-            redis,
-            database,
-        };
+        let mut nodes = Nodes { goats: Vec::new(), redis, database };
         for _ in 0..count {
             nodes.add(settings.clone());
         }
@@ -79,32 +75,20 @@ impl Nodes {
 
     /// How many peers each node knows of a torrent.
     fn peers(&self, member: &User, hash: [u8; 20]) -> Vec<i64> {
-        let peers = |goat| {
-            scrape(goat, &member.passkey, hash)
-                .map_or(-1, |[seeders, _, _, leechers]| seeders + leechers)
-        };
+        let peers =
+            |goat| scrape(goat, &member.passkey, hash).map_or(-1, |[seeders, _, _, leechers]| seeders + leechers);
         self.goats.iter().map(peers).collect()
     }
 
     fn credited(&self, member: &User) -> [i64; 2] {
-        let of = |column: &str| {
-            self.database.number(&format!(
-                "SELECT {column} FROM users WHERE id = {}",
-                member.id
-            ))
-        };
+        let of = |column: &str| self.database.number(&format!("SELECT {column} FROM users WHERE id = {}", member.id));
         [of("uploaded"), of("downloaded")]
     }
 
     /// Waits until nothing waits to be written at any node.
     fn settled(&self) {
         wait_until("everything to be written", || {
-            self.goats[0]
-                .json(&["node", "list"])
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|node| node["unsavedRows"] == 0)
+            self.goats[0].json(&["node", "list"]).as_array().unwrap().iter().all(|node| node["unsavedRows"] == 0)
         });
     }
 }
@@ -114,71 +98,36 @@ fn ports(answer: &crate::common::Bencode) -> BTreeSet<u16> {
 }
 
 #[test]
-fn a_peer_of_one_node_is_handed_out_by_the_others_and_leaves_them_when_it_stops_is_banned_or_falls_silent()
- {
-    let Some(nodes) = Nodes::start(
-        "peers of other nodes",
-        3,
-        json!({ "Interval": 2, "SlowDown": 0 }),
-    ) else {
+fn a_peer_of_one_node_is_handed_out_by_the_others_and_leaves_them_when_it_stops_is_banned_or_falls_silent() {
+    let Some(nodes) = Nodes::start("peers of other nodes", 3, json!({ "Interval": 2, "SlowDown": 0 })) else {
         return;
     };
-    let (anna, berta, hash) = (
-        nodes.member("anna"),
-        nodes.member("berta"),
-        nodes.torrent(1),
-    );
-    let [a, b, c] = &nodes.goats[..] else {
-        unreachable!()
-    };
+    let (anna, berta, hash) = (nodes.member("anna"), nodes.member("berta"), nodes.torrent(1));
+    let [a, b, c] = &nodes.goats[..] else { unreachable!() };
     let mut first = Announce::new(&anna.passkey, hash, 1);
-    wait_until("the torrent and its member at A", || {
-        first.refusal(a).is_empty()
-    });
+    wait_until("the torrent and its member at A", || first.refusal(a).is_empty());
     let begin = Instant::now();
-    wait_until("the peer at all nodes", || {
-        nodes.peers(&anna, hash) == [1, 1, 1]
-    });
+    wait_until("the peer at all nodes", || nodes.peers(&anna, hash) == [1, 1, 1]);
     crate::say!("seen at three nodes after {:?}", begin.elapsed());
     let mut second = Announce::new(&berta.passkey, hash, 2);
-    assert_eq!(
-        ports(&second.accepted(b)),
-        BTreeSet::from([10_001]),
-        "B hands out the peer of A"
-    );
-    wait_until("the second at all nodes", || {
-        nodes.peers(&anna, hash) == [2, 2, 2]
-    });
+    assert_eq!(ports(&second.accepted(b)), BTreeSet::from([10_001]), "B hands out the peer of A");
+    wait_until("the second at all nodes", || nodes.peers(&anna, hash) == [2, 2, 2]);
 
     first.event = "stopped";
     first.accepted(c);
-    wait_until("stopped at C, gone everywhere", || {
-        nodes.peers(&anna, hash) == [1, 1, 1]
-    });
+    wait_until("stopped at C, gone everywhere", || nodes.peers(&anna, hash) == [1, 1, 1]);
     // Silence: of two Intervals.
-    wait_until("silent at B, gone everywhere", || {
-        nodes.peers(&anna, hash) == [0, 0, 0]
-    });
+    wait_until("silent at B, gone everywhere", || nodes.peers(&anna, hash) == [0, 0, 0]);
 
     second.event = "started";
     second.accepted(a);
     wait_until("back everywhere", || nodes.peers(&anna, hash) == [1, 1, 1]);
     a.json(&["user", "ban", "berta"]);
     second.event = "";
-    wait_until("banned at all", || {
-        nodes
-            .goats
-            .iter()
-            .all(|goat| second.refusal(goat) == "Invalid passkey")
-    });
-    wait_until("a ban takes the peers out everywhere", || {
-        nodes.peers(&anna, hash) == [0, 0, 0]
-    });
+    wait_until("banned at all", || nodes.goats.iter().all(|goat| second.refusal(goat) == "Invalid passkey"));
+    wait_until("a ban takes the peers out everywhere", || nodes.peers(&anna, hash) == [0, 0, 0]);
     wait_until("all rows to be closed", || {
-        nodes
-            .database
-            .number("SELECT COUNT(*) FROM sessions WHERE closed = 0")
-            == 0
+        nodes.database.number("SELECT COUNT(*) FROM sessions WHERE closed = 0") == 0
     });
 }
 
@@ -189,9 +138,7 @@ fn bytes_announced_to_several_nodes_are_credited_once() {
     };
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
     let mut announce = Announce::new(&anna.passkey, hash, 1);
-    wait_until("the torrent at both", || {
-        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
-    });
+    wait_until("the torrent at both", || nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0));
     for step in 0..20 {
         announce.uploaded += 1_000;
         announce.downloaded += 10;
@@ -208,9 +155,7 @@ fn bytes_announced_to_several_nodes_are_credited_once() {
     nodes.settled();
     assert_eq!(nodes.credited(&anna), [20_000, 200]);
     assert_eq!(
-        nodes
-            .database
-            .sql("SELECT completed, uploaded, downloaded, active FROM files_users"),
+        nodes.database.sql("SELECT completed, uploaded, downloaded, active FROM files_users"),
         [["1", "20000", "200", "0"]]
     );
     assert_eq!(nodes.database.number("SELECT completed FROM files"), 1);
@@ -222,20 +167,14 @@ fn a_limit_of_torrents_and_of_clients_counts_what_is_at_other_nodes() {
         return;
     };
     let (anna, first, second) = (nodes.member("anna"), nodes.torrent(1), nodes.torrent(2));
-    let [a, b] = &nodes.goats[..] else {
-        unreachable!()
-    };
+    let [a, b] = &nodes.goats[..] else { unreachable!() };
     a.json(&["user", "limit", "anna", "1"]);
     wait_until("the limit at both", || {
         let refused = |goat| Announce::new(&anna.passkey, info_hash(9), 1).refusal(goat);
-        [a, b]
-            .iter()
-            .all(|goat| refused(goat) == "Unregistered torrent")
+        [a, b].iter().all(|goat| refused(goat) == "Unregistered torrent")
     });
     wait_until("the torrents at both", || {
-        [first, second]
-            .iter()
-            .all(|hash| nodes.peers(&anna, *hash).iter().all(|peers| *peers >= 0))
+        [first, second].iter().all(|hash| nodes.peers(&anna, *hash).iter().all(|peers| *peers >= 0))
     });
     let one = Announce::new(&anna.passkey, first, 1);
     one.accepted(a);
@@ -244,14 +183,8 @@ fn a_limit_of_torrents_and_of_clients_counts_what_is_at_other_nodes() {
         Announce::new(&anna.passkey, second, 2).refusal(b) == "Exceeded active torrent limit: 2 > 1"
     });
     Announce::new(&anna.passkey, first, 3).accepted(a);
-    wait_until("both clients at both", || {
-        nodes.peers(&anna, first) == [2, 2]
-    });
-    assert_eq!(
-        Announce::new(&anna.passkey, first, 4).refusal(b),
-        "Slow down",
-        "a third client"
-    );
+    wait_until("both clients at both", || nodes.peers(&anna, first) == [2, 2]);
+    assert_eq!(Announce::new(&anna.passkey, first, 4).refusal(b), "Slow down", "a third client");
     let again = Announce { event: "", ..one };
     assert_eq!(again.refusal(b), "Slow down", "it was at A a moment ago");
 }
@@ -262,23 +195,13 @@ fn redis_that_is_away_slows_nobody_and_loses_nothing() {
         return;
     };
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
-    wait_until("the torrent at both", || {
-        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
-    });
+    wait_until("the torrent at both", || nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0));
     let announce = |number| Announce::new(&anna.passkey, hash, number);
     let away = |nodes: &Nodes, count: usize| {
         let said = |goat: &Goat, words: &str| goat.log().matches(words).count();
-        wait_until("both nodes to say so", || {
-            nodes
-                .goats
-                .iter()
-                .all(|goat| said(goat, "Redis is away") == count)
-        });
+        wait_until("both nodes to say so", || nodes.goats.iter().all(|goat| said(goat, "Redis is away") == count));
     };
-    for (round, how) in ["killed", "stopped", "full", "flushed"]
-        .into_iter()
-        .enumerate()
-    {
+    for (round, how) in ["killed", "stopped", "full", "flushed"].into_iter().enumerate() {
         let first = 2 * round as u16 + 1;
         match how {
             "killed" => nodes.redis.kill(),
@@ -300,9 +223,7 @@ fn redis_that_is_away_slows_nobody_and_loses_nothing() {
             _ => {}
         }
         let all = i64::from(first) + 1;
-        wait_until("all peers at both", || {
-            nodes.peers(&anna, hash) == [all, all]
-        });
+        wait_until("all peers at both", || nodes.peers(&anna, hash) == [all, all]);
         crate::say!("Redis {how}: all is known {:?} after", begin.elapsed());
     }
 }
@@ -315,16 +236,8 @@ fn a_node_that_starts_without_redis_is_a_tracker_and_one_with_a_wrong_password_e
     nodes.redis.kill();
     nodes.goats[0].restart();
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
-    wait_until("an answer", || {
-        Announce::new(&anna.passkey, hash, 1)
-            .refusal(&nodes.goats[0])
-            .is_empty()
-    });
-    assert!(
-        nodes.goats[0].log().contains("Redis is away"),
-        "{}",
-        nodes.goats[0].log()
-    );
+    wait_until("an answer", || Announce::new(&anna.passkey, hash, 1).refusal(&nodes.goats[0]).is_empty());
+    assert!(nodes.goats[0].log().contains("Redis is away"), "{}", nodes.goats[0].log());
 
     let secured = Redis::start("a password", &["--requirepass", "s3cret@/:"]).unwrap();
     for (login, good) in [("", false), (":wrong@", false), (":s3cret@/:@", true)] {
@@ -333,17 +246,11 @@ fn a_node_that_starts_without_redis_is_a_tracker_and_one_with_a_wrong_password_e
         let goat = &mut nodes.goats[node];
         goat.spawn();
         if good {
-            wait_until("goat to listen", || {
-                goat.log().contains("listening for HTTP")
-            });
+            wait_until("goat to listen", || goat.log().contains("listening for HTTP"));
             assert!(goat.stop().success());
         } else {
             assert_eq!(goat.process().wait().code(), Some(1), "{}", goat.log());
-            assert!(
-                goat.log().contains("Redis cannot be used: "),
-                "{}",
-                goat.log()
-            );
+            assert!(goat.log().contains("Redis cannot be used: "), "{}", goat.log());
         }
         assert!(!goat.log().contains("s3cret"), "{}", goat.log());
         let (status, stdout, _) = goat.cli(&["check"]);
@@ -359,46 +266,27 @@ fn wrong_keys_are_counted_over_all_nodes_and_over_a_restart() {
     };
     let anna = nodes.member("anna");
     let status = |goat: &Goat| super::api::get(goat, &anna, "/api/me").status;
-    let wrong = User {
-        api_key: "wrong".into(),
-        ..anna.clone()
-    };
+    let wrong = User { api_key: "wrong".into(), ..anna.clone() };
     for step in 0..20 {
-        assert_eq!(
-            super::api::get(&nodes.goats[step % 2], &wrong, "/api/me").status,
-            401
-        );
+        assert_eq!(super::api::get(&nodes.goats[step % 2], &wrong, "/api/me").status, 401);
     }
-    wait_until("both to shut the address out", || {
-        nodes.goats.iter().all(|goat| status(goat) == 429)
-    });
+    wait_until("both to shut the address out", || nodes.goats.iter().all(|goat| status(goat) == 429));
     nodes.goats[0].restart();
-    wait_until("that to outlive a restart", || {
-        status(&nodes.goats[0]) == 429
-    });
+    wait_until("that to outlive a restart", || status(&nodes.goats[0]) == 429);
 
     // Alone, too.
     let database = Database::sqlite();
     let alone = json!({ "API": true, "Redis": nodes.redis.url() });
     let mut goat = Goat::start(&database, alone);
     let berta = goat.add_user("berta");
-    let wrong = User {
-        api_key: "wrong".into(),
-        ..berta.clone()
-    };
+    let wrong = User { api_key: "wrong".into(), ..berta.clone() };
     for _ in 0..20 {
         assert_eq!(super::api::get(&goat, &wrong, "/api/me").status, 401);
     }
     assert_eq!(super::api::get(&goat, &berta, "/api/me").status, 429);
-    assert!(
-        goat.log().contains("with SQLite this goat is alone"),
-        "{}",
-        goat.log()
-    );
+    assert!(goat.log().contains("with SQLite this goat is alone"), "{}", goat.log());
     goat.restart();
-    wait_until("the limit after a restart", || {
-        super::api::get(&goat, &berta, "/api/me").status == 429
-    });
+    wait_until("the limit after a restart", || super::api::get(&goat, &berta, "/api/me").status == 429);
 }
 
 #[test]
@@ -408,21 +296,14 @@ fn a_signed_call_and_a_connection_id_work_at_any_node_and_a_nonce_once_at_all() 
         return;
     };
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
-    let [a, b] = &nodes.goats[..] else {
-        unreachable!()
-    };
+    let [a, b] = &nodes.goats[..] else { unreachable!() };
     let key = super::api::log_in(a, &anna);
     assert_eq!(key.call(a, "nonce-1").json()["username"], "anna");
     let again = key.call(b, "nonce-1");
-    assert_eq!(
-        (again.status, again.error().as_str()),
-        (401, "This nonce was used before")
-    );
+    assert_eq!((again.status, again.error().as_str()), (401, "This nonce was used before"));
     assert_eq!(key.call(b, "nonce-2").json()["username"], "anna");
 
-    wait_until("the torrent and the member at B", || {
-        Announce::new(&anna.passkey, hash, 1).refusal(b).is_empty()
-    });
+    wait_until("the torrent and the member at B", || Announce::new(&anna.passkey, hash, 1).refusal(b).is_empty());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let ask = |goat: &Goat, packet: &[u8]| {
@@ -431,32 +312,15 @@ fn a_signed_call_and_a_connection_id_work_at_any_node_and_a_nonce_once_at_all() 
         let length = socket.recv(&mut answer).unwrap();
         answer[..length].to_vec()
     };
-    let connected = ask(
-        a,
-        &[&0x0417_2710_1980_u64.to_be_bytes()[..], &[0; 4], &[7; 4]].concat(),
-    );
+    let connected = ask(a, &[&0x0417_2710_1980_u64.to_be_bytes()[..], &[0; 4], &[7; 4]].concat());
     assert_eq!(connected.len(), 16);
     let path = format!("/{}/announce", anna.passkey);
     let mut packet = [&connected[8..], &[0, 0, 0, 1], &[8; 4], &hash, &peer_id(2)].concat();
     packet.extend([0; 24]); // counters: it seeds
-    packet.extend(
-        [
-            &[0, 0, 0, 2][..],
-            &[0; 4],
-            &[0; 4],
-            &[255; 4],
-            &10_002_u16.to_be_bytes(),
-        ]
-        .concat(),
-    );
+    packet.extend([&[0, 0, 0, 2][..], &[0; 4], &[0; 4], &[255; 4], &10_002_u16.to_be_bytes()].concat());
     packet.extend([&[2, path.len() as u8], path.as_bytes()].concat());
     let answer = ask(b, &packet);
-    assert_eq!(
-        answer[..4],
-        [0, 0, 0, 1],
-        "{}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert_eq!(answer[..4], [0, 0, 0, 1], "{}", String::from_utf8_lossy(&answer));
     // One byte of it forged.
     packet[7] ^= 1;
     assert_eq!(ask(b, &packet)[..4], [0, 0, 0, 3]);
@@ -470,46 +334,25 @@ fn nodes_are_listed_and_a_secret_that_differs_is_found() {
     let anna = nodes.member("anna");
     let list = nodes.goats[0].json(&["node", "list"]);
     assert!(
-        list.as_array()
-            .unwrap()
-            .iter()
-            .all(|node| node["sameSecret"] == true && node["database"] == true),
+        list.as_array().unwrap().iter().all(|node| node["sameSecret"] == true && node["database"] == true),
         "{list}"
     );
     let (status, stdout, _) = nodes.goats[1].cli(&["check"]);
-    assert!(
-        status.success() && stdout.contains("\nRedis: good\n"),
-        "{stdout}"
-    );
+    assert!(status.success() && stdout.contains("\nRedis: good\n"), "{stdout}");
     wait_until("the status of both at A", || {
         let status = super::api::get(&nodes.goats[0], &anna, "/api/status").json();
-        status["redis"] == true
-            && status["nodes"]
-                .as_array()
-                .is_some_and(|nodes| nodes.len() == 2)
+        status["redis"] == true && status["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2)
     });
     let third = nodes.add(json!({}));
-    fs::write(
-        nodes.goats[third].folder.join("config.secret"),
-        SECRET.replace('0', "1"),
-    )
-    .unwrap();
+    fs::write(nodes.goats[third].folder.join("config.secret"), SECRET.replace('0', "1")).unwrap();
     nodes.goats[third].launch();
     nodes.meet();
     let (status, stdout, _) = nodes.goats[0].cli(&["check"]);
     let port = nodes.goats[third].port;
-    assert!(
-        !status.success() && stdout.contains(&format!(":{port}: another secret than ")),
-        "{stdout}"
-    );
+    assert!(!status.success() && stdout.contains(&format!(":{port}: another secret than ")), "{stdout}");
     assert!(nodes.goats[third].stop().success());
     wait_until("one that ended in good order to be gone", || {
-        nodes.goats[0]
-            .json(&["node", "list"])
-            .as_array()
-            .unwrap()
-            .len()
-            == 2
+        nodes.goats[0].json(&["node", "list"]).as_array().unwrap().len() == 2
     });
 }
 
@@ -538,11 +381,7 @@ fn redis_is_reached_over_tls_by_a_user_with_a_password_and_in_another_database()
         return;
     };
     let url = format!("rediss://goat:s3cret@127.0.0.1:{port}/3");
-    let mut nodes = Nodes {
-        goats: Vec::new(),
-        redis,
-        database,
-    };
+    let mut nodes = Nodes { goats: Vec::new(), redis, database };
     for _ in 0..2 {
         let node = nodes.add(json!({ "Redis": url }));
         nodes.goats[node].environment = vec![("SSL_CERT_FILE".into(), root.clone())];
@@ -551,16 +390,11 @@ fn redis_is_reached_over_tls_by_a_user_with_a_password_and_in_another_database()
     nodes.meet();
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
     wait_until("the torrent and its member at A", || {
-        Announce::new(&anna.passkey, hash, 1)
-            .refusal(&nodes.goats[0])
-            .is_empty()
+        Announce::new(&anna.passkey, hash, 1).refusal(&nodes.goats[0]).is_empty()
     });
     wait_until("the peer at both", || nodes.peers(&anna, hash) == [1, 1]);
     let (status, stdout, _) = nodes.goats[0].cli(&["check"]);
-    assert!(
-        status.success() && stdout.contains("\nRedis: good\n"),
-        "{stdout}"
-    );
+    assert!(status.success() && stdout.contains("\nRedis: good\n"), "{stdout}");
     // The server's other port is without TLS: what it holds is in the database that the URL names.
     assert_eq!(nodes.redis.cli(&["-n", "0", "DBSIZE"]), "0");
     assert_eq!(nodes.redis.cli(&["-n", "3", "DBSIZE"]), "2");
@@ -589,9 +423,7 @@ fn what_was_lost_with_a_redis_that_failed_over_to_an_empty_one_is_caught_up_from
         return;
     };
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
-    wait_until("the torrent at both", || {
-        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
-    });
+    wait_until("the torrent at both", || nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0));
     let entries = |nodes: &Nodes| {
         let log = nodes.redis.cli(&["KEYS", "goat:*:log"]);
         nodes.redis.cli(&["XLEN", &log]).parse::<u64>().unwrap()
@@ -599,9 +431,7 @@ fn what_was_lost_with_a_redis_that_failed_over_to_an_empty_one_is_caught_up_from
     // B does not hear of it, and Redis forgets it.
     nodes.goats[1].process().signal(libc::SIGSTOP);
     Announce::new(&anna.passkey, hash, 1).accepted(&nodes.goats[0]);
-    wait_until("the session in the database", || {
-        nodes.database.number("SELECT COUNT(*) FROM sessions") == 1
-    });
+    wait_until("the session in the database", || nodes.database.number("SELECT COUNT(*) FROM sessions") == 1);
     let told = entries(&nodes) + 3;
     wait_until("A to tell it", || entries(&nodes) >= told);
     nodes.redis.kill();
@@ -609,10 +439,7 @@ fn what_was_lost_with_a_redis_that_failed_over_to_an_empty_one_is_caught_up_from
     nodes.goats[1].process().signal(libc::SIGCONT);
     wait_until("the peer at both", || nodes.peers(&anna, hash) == [1, 1]);
     let metrics = super::metrics::metrics(&nodes.goats[1]);
-    assert!(
-        !metrics.contains("goat_nodes_gaps_total 0\n"),
-        "B knows that it missed something"
-    );
+    assert!(!metrics.contains("goat_nodes_gaps_total 0\n"), "B knows that it missed something");
 }
 
 #[test]
@@ -621,9 +448,7 @@ fn the_hours_of_the_history_are_sums_over_all_nodes() {
         return;
     };
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
-    wait_until("the torrent at both", || {
-        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
-    });
+    wait_until("the torrent at both", || nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0));
     for (number, goat) in [1, 2].into_iter().zip(&nodes.goats) {
         for step in 0..10 {
             Announce {
@@ -634,14 +459,8 @@ fn the_hours_of_the_history_are_sums_over_all_nodes() {
             .accepted(goat);
         }
     }
-    let sums = || {
-        nodes
-            .database
-            .sql("SELECT SUM(announces), SUM(uploaded) FROM hours")
-    };
-    wait_until("both nodes to add to the hour", || {
-        sums() == [["20", "27000"]]
-    });
+    let sums = || nodes.database.sql("SELECT SUM(announces), SUM(uploaded) FROM hours");
+    wait_until("both nodes to add to the hour", || sums() == [["20", "27000"]]);
     nodes.goats.into_iter().for_each(|mut goat| {
         assert!(goat.stop().success());
     });
@@ -654,11 +473,7 @@ fn rows_read(server: &MariaDb, table: &str) -> u64 {
     let sql = format!(
         "SELECT ROWS_READ FROM information_schema.TABLE_STATISTICS WHERE TABLE_SCHEMA = 'goat' AND TABLE_NAME = '{table}'"
     );
-    server
-        .root(&sql)
-        .concat()
-        .first()
-        .map_or(0, |text| text.parse().unwrap())
+    server.root(&sql).concat().first().map_or(0, |text| text.parse().unwrap())
 }
 
 #[test]
@@ -667,9 +482,7 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
     let Some(nodes) = Nodes::start("an import", 2, json!({})) else {
         return;
     };
-    let Database::MariaDb(server) = &nodes.database else {
-        unreachable!()
-    };
+    let Database::MariaDb(server) = &nodes.database else { unreachable!() };
     let anna = nodes.member("anna");
     let known = |hash: [u8; 20]| {
         let peers = |goat| scrape(goat, &anna.passkey, hash);
@@ -678,22 +491,14 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
     let first = nodes.torrent(1_000_000);
     wait_until("the member at both", || {
         let announce = Announce::new(&anna.passkey, first, 1);
-        nodes
-            .goats
-            .iter()
-            .all(|goat| announce.refusal(goat).is_empty())
+        nodes.goats.iter().all(|goat| announce.refusal(goat).is_empty())
     });
-    wait_until("nothing to be left to follow", || {
-        nodes.database.number("SELECT COUNT(*) FROM changes") == 0
-    });
+    wait_until("nothing to be left to follow", || nodes.database.number("SELECT COUNT(*) FROM changes") == 0);
     server.root("SET GLOBAL userstat = 1");
     let row = |number: u64| format!("('{}', 1)", hex(&info_hash(number as u32)));
     let insert = |numbers: std::ops::Range<u64>| {
         let rows: Vec<String> = numbers.map(row).collect();
-        format!(
-            "INSERT INTO files (info_hash, verified) VALUES {}",
-            rows.join(", ")
-        )
+        format!("INSERT INTO files (info_hash, verified) VALUES {}", rows.join(", "))
     };
     // Its change has a lower id than all others, and is committed after they were followed.
     let late = Lock::after(&nodes.database, &insert(TORRENTS..TORRENTS + 1));
@@ -701,15 +506,11 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
         server.sql(&insert(from..from + 2_500));
     }
     wait_until("all of them at both nodes", || {
-        (0..TORRENTS)
-            .step_by(1_249)
-            .all(|number| known(info_hash(number as u32)))
+        (0..TORRENTS).step_by(1_249).all(|number| known(info_hash(number as u32)))
     });
     assert!(!known(info_hash(TORRENTS as u32)));
     late.commit();
-    wait_until("the late one at both nodes", || {
-        known(info_hash(TORRENTS as u32))
-    });
+    wait_until("the late one at both nodes", || known(info_hash(TORRENTS as u32)));
     wait_until("all changes to be removed", || {
         // To count them would be to read them.
         let some = "SELECT EXISTS (SELECT * FROM changes)";
@@ -718,10 +519,7 @@ fn an_import_is_followed_once_by_each_node_and_a_change_that_is_committed_late_a
     let (files, changes) = (rows_read(server, "files"), rows_read(server, "changes"));
     crate::say!("{TORRENTS} torrents: {files} rows of files were read, {changes} of changes");
     let each = 2 * (TORRENTS + 1);
-    assert!(
-        (each..each + TORRENTS / 10).contains(&files),
-        "{files} rows of files read by two nodes"
-    );
+    assert!((each..each + TORRENTS / 10).contains(&files), "{files} rows of files read by two nodes");
     // Each node numbers, follows and removes them, and reads none of them again meanwhile.
     assert!(changes < 30 * TORRENTS, "{changes} rows of changes read");
 }
@@ -743,9 +541,7 @@ fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory(
         return;
     };
     let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
-    wait_until("the torrent at both", || {
-        nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0)
-    });
+    wait_until("the torrent at both", || nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0));
     let (redis, goats) = (&nodes.redis, &nodes.goats);
     let [log, table] = ["log", "nodes"].map(|what| redis.cli(&["KEYS", &format!("goat:*:{what}")]));
     let add = |fields: &[&[u8]]| {
@@ -777,9 +573,7 @@ fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory(
     ] {
         redis.raw(&[b"HSET", table.as_bytes(), name.as_bytes(), text.as_bytes()]);
     }
-    wait_until("the table to hold the nodes alone", || {
-        redis.cli(&["HLEN", &table]) == "2"
-    });
+    wait_until("the table to hold the nodes alone", || redis.cli(&["HLEN", &table]) == "2");
     Announce::new(&anna.passkey, hash, 1).accepted(&goats[0]);
     wait_until("the peer at both", || nodes.peers(&anna, hash) == [1, 1]);
     for goat in goats {
@@ -792,11 +586,7 @@ fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory(
     let heal = || drop(redis.cli(&["DEL", &log, &table]));
     let harms: [Harm; 3] = [
         ("too long", &|| add(&[b"v", b"2", b"d", &huge]), &heal),
-        (
-            "too long",
-            &|| drop(redis.raw(&[b"HSET", table.as_bytes(), b"huge", &huge])),
-            &heal,
-        ),
+        ("too long", &|| drop(redis.raw(&[b"HSET", table.as_bytes(), b"huge", &huge])), &heal),
         (
             "WRONGTYPE",
             &|| {
@@ -807,11 +597,7 @@ fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory(
         ),
     ];
     let said = |words: &str, times: usize| {
-        wait_until(words, || {
-            goats
-                .iter()
-                .all(|goat| goat.log().matches(words).count() >= times)
-        });
+        wait_until(words, || goats.iter().all(|goat| goat.log().matches(words).count() >= times));
     };
     for (round, (why, harm, heal)) in (1_u16..).zip(harms) {
         harm();
@@ -821,9 +607,7 @@ fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory(
         heal();
         said("Redis is back", round.into());
         let all = 1 + i64::from(round);
-        wait_until("all peers at both", || {
-            nodes.peers(&anna, hash) == [all, all]
-        });
+        wait_until("all peers at both", || nodes.peers(&anna, hash) == [all, all]);
     }
     for goat in &mut nodes.goats {
         let peak = peak(goat);
@@ -866,14 +650,8 @@ fn a_redis_that_lies_neither_stops_a_goat_nor_fills_its_memory() {
     let mut goat = Goat::start(&database, json!({ "SlowDown": 0, "Redis": url }));
     let (anna, hash) = (goat.add_user("anna"), info_hash(1));
     goat.add_torrent(hex(&hash));
-    wait_until("all lies to be told twice", || {
-        told.load(Relaxed) >= 2 * LIES.len()
-    });
-    wait_until("an answer", || {
-        Announce::new(&anna.passkey, hash, 1)
-            .refusal(&goat)
-            .is_empty()
-    });
+    wait_until("all lies to be told twice", || told.load(Relaxed) >= 2 * LIES.len());
+    wait_until("an answer", || Announce::new(&anna.passkey, hash, 1).refusal(&goat).is_empty());
     let peak = peak(&mut goat);
     assert!(peak < 4 * MUCH, "{peak} bytes");
     assert!(goat.log().contains("Redis is away"), "{}", goat.log());
@@ -891,10 +669,7 @@ struct Way {
 
 impl Way {
     fn to(server: String) -> Way {
-        let way = Way {
-            port: free_port(),
-            open: Arc::new(AtomicBool::new(true)),
-        };
+        let way = Way { port: free_port(), open: Arc::new(AtomicBool::new(true)) };
         let listener = TcpListener::bind(("127.0.0.1", way.port)).unwrap();
         let open = way.open.clone();
         std::thread::spawn(move || {
@@ -914,13 +689,8 @@ impl Way {
 
 /// Passes on what comes, until one of them ends or the way is cut.
 fn pass(from: &TcpStream, to: &TcpStream, open: &Arc<AtomicBool>) {
-    let (mut from, mut to, open) = (
-        from.try_clone().unwrap(),
-        to.try_clone().unwrap(),
-        open.clone(),
-    );
-    from.set_read_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
+    let (mut from, mut to, open) = (from.try_clone().unwrap(), to.try_clone().unwrap(), open.clone());
+    from.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     std::thread::spawn(move || {
         let mut bytes = [0; 16_384];
         while open.load(Relaxed) {
@@ -965,13 +735,9 @@ struct Client {
 /// One announce at an address; whether it was answered with peers.
 fn tell(at: SocketAddr, announce: &Announce) -> Option<()> {
     let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(2)).ok()?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .ok()?;
-    let head = format!(
-        "GET {} HTTP/1.1\r\nHost: goat\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n",
-        announce.target()
-    );
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let head =
+        format!("GET {} HTTP/1.1\r\nHost: goat\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n", announce.target());
     stream.write_all(head.as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
@@ -987,11 +753,7 @@ impl Client {
         Client {
             completed: announce.left == 0,
             announce,
-            counts: if random.once_in(2) {
-                Counts::On
-            } else {
-                Counts::FromZero
-            },
+            counts: if random.once_in(2) { Counts::On } else { Counts::FromZero },
             moved: [0, 0],
             base: [0, 0],
             starts: 0,
@@ -1007,11 +769,7 @@ impl Client {
     fn tell(&self, nodes: &[SocketAddr], random: &mut Random) -> u64 {
         let mut at = random.below(nodes.len() as u64) as usize;
         // Two counters are told to two nodes, and one over two families as well.
-        let times = if self.counts == Counts::FromZero || random.once_in(3) {
-            2
-        } else {
-            1
-        };
+        let times = if self.counts == Counts::FromZero || random.once_in(3) { 2 } else { 1 };
         for _ in 0..times {
             wait_for("an answer of any node", || {
                 at = (at + 1) % nodes.len();
@@ -1037,28 +795,13 @@ impl Client {
         if event == "started" {
             self.starts += 1;
             self.runs = true;
-            self.base = if self.counts == Counts::On {
-                [0, 0]
-            } else {
-                self.moved
-            };
+            self.base = if self.counts == Counts::On { [0, 0] } else { self.moved };
             // What follows a restart is credited once it is two minutes old.
-            let life = if self.starts == 1 {
-                5 + random.below(30)
-            } else {
-                140
-            };
+            let life = if self.starts == 1 { 5 + random.below(30) } else { 140 };
             self.until = now + Duration::from_secs(life);
         } else {
-            let downloads = if self.announce.left > 0 {
-                random.below(1_000)
-            } else {
-                0
-            };
-            self.moved = [
-                self.moved[0] + random.below(1_000_000),
-                self.moved[1] + downloads,
-            ];
+            let downloads = if self.announce.left > 0 { random.below(1_000) } else { 0 };
+            self.moved = [self.moved[0] + random.below(1_000_000), self.moved[1] + downloads];
         }
         if event == "completed" {
             (self.announce.left, self.completed) = (0, true);
@@ -1091,26 +834,13 @@ fn live(nodes: &mut Nodes, clients: usize, seconds: u64, mut trouble: impl FnMut
     const THREADS: usize = 8;
     const TORRENTS: u32 = 50;
     let sql = |rows: String, into: &str| format!("INSERT INTO {into} VALUES {rows}");
-    let members: Vec<String> = (1..=50)
-        .map(|id| format!("({id}, 'user{id}', '{id:040x}')"))
-        .collect();
-    let torrents: Vec<String> = (1..=TORRENTS)
-        .map(|id| format!("({id}, '{}', 1)", hex(&info_hash(id))))
-        .collect();
-    nodes
-        .database
-        .sql(&sql(members.join(", "), "users (id, username, passkey)"));
-    nodes
-        .database
-        .sql(&sql(torrents.join(", "), "files (id, info_hash, verified)"));
+    let members: Vec<String> = (1..=50).map(|id| format!("({id}, 'user{id}', '{id:040x}')")).collect();
+    let torrents: Vec<String> = (1..=TORRENTS).map(|id| format!("({id}, '{}', 1)", hex(&info_hash(id)))).collect();
+    nodes.database.sql(&sql(members.join(", "), "users (id, username, passkey)"));
+    nodes.database.sql(&sql(torrents.join(", "), "files (id, info_hash, verified)"));
     let addresses: Vec<SocketAddr> = nodes.goats.iter().map(Goat::address).collect();
     let first = Announce::new(&format!("{:040x}", 50), info_hash(TORRENTS), 0);
-    wait_until("members and torrents at all nodes", || {
-        nodes
-            .goats
-            .iter()
-            .all(|goat| first.refusal(goat).is_empty())
-    });
+    wait_until("members and torrents at all nodes", || nodes.goats.iter().all(|goat| first.refusal(goat).is_empty()));
     let (start, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let end = start + Duration::from_secs(seconds);
     let (done, told) = std::thread::scope(|scope| {
@@ -1123,32 +853,18 @@ fn live(nodes: &mut Nodes, clients: usize, seconds: u64, mut trouble: impl FnMut
                         .step_by(THREADS)
                         .map(|n| {
                             let passkey = format!("{:040x}", 1 + n % 50);
-                            Client::new(
-                                &passkey,
-                                1 + n as u16,
-                                1 + n as u32 / 50 % TORRENTS,
-                                start,
-                                &mut random,
-                            )
+                            Client::new(&passkey, 1 + n as u16, 1 + n as u32 / 50 % TORRENTS, start, &mut random)
                         })
                         .collect();
                     let mut told = 0;
                     while !stop.load(Relaxed) {
-                        let due = own
-                            .iter_mut()
-                            .filter(|client| client.next <= Instant::now());
-                        told += due
-                            .map(|client| client.act(&addresses, end, false, &mut random))
-                            .sum::<u64>();
+                        let due = own.iter_mut().filter(|client| client.next <= Instant::now());
+                        told += due.map(|client| client.act(&addresses, end, false, &mut random)).sum::<u64>();
                         std::thread::sleep(Duration::from_millis(5));
                     }
                     while own.iter().any(|client| client.runs) {
-                        let due = own
-                            .iter_mut()
-                            .filter(|client| client.next <= Instant::now());
-                        told += due
-                            .map(|client| client.act(&addresses, end, true, &mut random))
-                            .sum::<u64>();
+                        let due = own.iter_mut().filter(|client| client.next <= Instant::now());
+                        told += due.map(|client| client.act(&addresses, end, true, &mut random)).sum::<u64>();
                         std::thread::sleep(Duration::from_millis(5));
                     }
                     (own, told)
@@ -1161,58 +877,33 @@ fn live(nodes: &mut Nodes, clients: usize, seconds: u64, mut trouble: impl FnMut
         }
         trouble(nodes, u64::MAX);
         stop.store(true, Relaxed);
-        let parts: Vec<_> = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect();
+        let parts: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         let told = parts.iter().map(|(_, told)| told).sum::<u64>();
-        (
-            parts
-                .into_iter()
-                .flat_map(|(own, _)| own)
-                .collect::<Vec<_>>(),
-            told,
-        )
+        (parts.into_iter().flat_map(|(own, _)| own).collect::<Vec<_>>(), told)
     });
     nodes.settled();
     wait_until("all sessions to be closed", || {
-        nodes.database.number(
-            "SELECT COUNT(*) FROM sessions WHERE closed = 0 AND peer_id NOT LIKE '%000000000000'",
-        ) == 0
+        nodes.database.number("SELECT COUNT(*) FROM sessions WHERE closed = 0 AND peer_id NOT LIKE '%000000000000'")
+            == 0
     });
     compare(nodes, &done, told);
 }
 
 fn compare(nodes: &Nodes, clients: &[Client], told: u64) {
-    let rows = nodes
-        .database
-        .sql("SELECT hex(peer_id), uploaded, downloaded, seed_time, completed FROM peers");
+    let rows = nodes.database.sql("SELECT hex(peer_id), uploaded, downloaded, seed_time, completed FROM peers");
     let held: HashMap<String, Vec<u64>> = rows
         .iter()
-        .map(|row| {
-            (
-                row[0].to_lowercase(),
-                row[1..].iter().map(|text| text.parse().unwrap()).collect(),
-            )
-        })
+        .map(|row| (row[0].to_lowercase(), row[1..].iter().map(|text| text.parse().unwrap()).collect()))
         .collect();
     let (mut moved, mut over, mut under, mut wrong) = (0, 0, 0, Vec::new());
-    let (mut seeded, mut longer, mut shorter, mut snatched, mut completed) =
-        (0.0, 0.0_f64, 0.0, 0, 0);
+    let (mut seeded, mut longer, mut shorter, mut snatched, mut completed) = (0.0, 0.0_f64, 0.0, 0, 0);
     for client in clients.iter().filter(|client| client.starts > 0) {
-        let row = held
-            .get(&hex(&client.announce.peer_id))
-            .cloned()
-            .unwrap_or(vec![0; 4]);
+        let row = held.get(&hex(&client.announce.peer_id)).cloned().unwrap_or(vec![0; 4]);
         let sum = |bytes: [u64; 2]| bytes[0] + bytes[1];
         let credited = [row[0], row[1]];
         moved += sum(client.moved);
-        over += (0..2)
-            .map(|i| credited[i].saturating_sub(client.moved[i]))
-            .sum::<u64>();
-        under += (0..2)
-            .map(|i| client.moved[i].saturating_sub(credited[i]))
-            .sum::<u64>();
+        over += (0..2).map(|i| credited[i].saturating_sub(client.moved[i])).sum::<u64>();
+        under += (0..2).map(|i| client.moved[i].saturating_sub(credited[i])).sum::<u64>();
         if credited != client.moved && wrong.len() < 5 {
             wrong.push(format!(
                 "{:?} {:?} {credited:?} {}",
@@ -1232,24 +923,11 @@ fn compare(nodes: &Nodes, clients: &[Client], told: u64) {
          at most {longer:.1} s too long, {shorter:.0} s too short in all; {snatched} snatches of about {completed}",
         clients.len()
     );
-    let sum = nodes
-        .database
-        .number("SELECT SUM(uploaded + downloaded) FROM users");
-    assert_eq!(
-        sum,
-        nodes
-            .database
-            .number("SELECT SUM(uploaded + downloaded) FROM peers"),
-        "members and sessions"
-    );
+    let sum = nodes.database.number("SELECT SUM(uploaded + downloaded) FROM users");
+    assert_eq!(sum, nodes.database.number("SELECT SUM(uploaded + downloaded) FROM peers"), "members and sessions");
     assert_eq!((over, under), (0, 0), "{wrong:#?}");
     let snatches = nodes.database.number("SELECT SUM(completed) FROM files");
-    assert_eq!(
-        snatches,
-        nodes
-            .database
-            .number("SELECT COUNT(*) FROM totals WHERE completed = 1")
-    );
+    assert_eq!(snatches, nodes.database.number("SELECT COUNT(*) FROM totals WHERE completed = 1"));
 }
 
 /// The two nodes of the trials below, on two servers if these are one cluster: B has another clock, and reaches its
@@ -1262,11 +940,7 @@ fn two_nodes(test: &str, first: MariaDb, second: Option<&MariaDb>) -> Option<(No
     settings["DB"]["Host"] = json!(format!("127.0.0.1:{}", way.port));
     let mut nodes = Nodes::on(test, Database::MariaDb(first), 1, trial())?;
     let b = nodes.add(settings);
-    let clock = [
-        ("LD_PRELOAD", library.as_str()),
-        ("FAKETIME", "+2s"),
-        ("DONT_FAKE_MONOTONIC", "1"),
-    ];
+    let clock = [("LD_PRELOAD", library.as_str()), ("FAKETIME", "+2s"), ("DONT_FAKE_MONOTONIC", "1")];
     let clock = clock.map(|(name, value)| (name.into(), value.into()));
     nodes.goats[b].environment = clock.to_vec();
     nodes.goats[b].launch();
@@ -1282,24 +956,14 @@ fn trial() -> Value {
 #[test]
 fn clients_of_two_nodes_are_credited_what_they_moved_whatever_is_killed() {
     let test = "two nodes in trouble";
-    let Some((mut nodes, way)) =
-        MariaDb::start(test).and_then(|server| two_nodes(test, server, None))
-    else {
+    let Some((mut nodes, way)) = MariaDb::start(test).and_then(|server| two_nodes(test, server, None)) else {
         return;
     };
     let seconds = std::env::var("GOAT_NODES").map_or(40, |text| text.parse().unwrap());
-    let (clients, lasts, mut step) = if seconds > 100 {
-        (2_400, 8, 0)
-    } else {
-        (400, 3, 0)
-    };
+    let (clients, lasts, mut step) = if seconds > 100 { (2_400, 8, 0) } else { (400, 3, 0) };
     live(&mut nodes, clients, seconds, |nodes, passed| {
         // What was ended comes back before the next trouble, and everything at the end.
-        while if passed == u64::MAX {
-            step % STEPS != 0
-        } else {
-            step < passed / lasts
-        } {
+        while if passed == u64::MAX { step % STEPS != 0 } else { step < passed / lasts } {
             step += 1;
             disturb(nodes, &way, step % STEPS);
             if passed != u64::MAX {
@@ -1325,11 +989,7 @@ fn clients_of_two_nodes_on_a_galera_cluster_are_credited_what_they_moved() {
     let mut step = 0;
     live(&mut nodes, 600, seconds, |nodes, passed| {
         // Of a cluster of two none may be killed: the other would not go on.
-        while if passed == u64::MAX {
-            step % STEPS != 0
-        } else {
-            step < passed / 5
-        } {
+        while if passed == u64::MAX { step % STEPS != 0 } else { step < passed / 5 } {
             step += 1;
             if ![5, 6].contains(&(step % STEPS)) {
                 disturb(nodes, &way, step % STEPS);

@@ -9,8 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::json;
 
 use crate::common::{
-    AGENT, Announce, Database, Folder, Goat, basic, hex, http_get, http_post, info_hash, skip,
-    wait_until,
+    AGENT, Announce, Database, Folder, Goat, basic, hex, http_get, http_post, info_hash, skip, wait_until,
 };
 use crate::community::{cli, refused};
 
@@ -22,9 +21,7 @@ fn write(goat: &Goat, name: &str, text: &str) -> String {
 
 /// Whether a text has something in it that Rust words for programmers.
 fn is_for_programmers(text: &str) -> bool {
-    let marks = [
-        "os error", "Error {", "Custom {", "kind:", "Os {", "Some(", "Err(", "unwrap", "panicked",
-    ];
+    let marks = ["os error", "Error {", "Custom {", "kind:", "Os {", "Some(", "Err(", "unwrap", "panicked"];
     marks.iter().any(|mark| text.contains(mark))
 }
 
@@ -79,11 +76,7 @@ fn no_command_that_fails_shows_how_rust_words_its_errors() {
     ];
     let mariadb = Database::mariadb("failing connections");
     if let Some(Database::MariaDb(server)) = &mariadb {
-        for (key, value) in [
-            ("Password", "wrong"),
-            ("Username", "nobody"),
-            ("Database", "nothing"),
-        ] {
+        for (key, value) in [("Password", "wrong"), ("Username", "nobody"), ("Database", "nothing")] {
             let mut db = server.config();
             db[key] = value.into();
             databases.push(db);
@@ -91,17 +84,9 @@ fn no_command_that_fails_shows_how_rust_words_its_errors() {
     }
     for db in databases {
         let goat = Goat::configure(&sqlite, json!({ "DB": db }));
-        for words in [
-            &["stats"][..],
-            &["check"],
-            &["run"],
-            &["user", "add", "anna"],
-        ] {
+        for words in [&["stats"][..], &["check"], &["run"], &["user", "add", "anna"]] {
             let (status, stdout, stderr) = goat.cli(words);
-            assert!(
-                !status.success() || words == ["check"],
-                "{db} {words:?}: {stdout}"
-            );
+            assert!(!status.success() || words == ["check"], "{db} {words:?}: {stdout}");
             said.push((format!("{db} {words:?}"), stdout + &stderr));
         }
     }
@@ -135,20 +120,13 @@ fn no_command_that_fails_shows_how_rust_words_its_errors() {
 
 fn goat_with(config: &str, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
-    command
-        .args(words)
-        .args(["--config", config])
-        .output()
-        .unwrap()
+    command.args(words).args(["--config", config]).output().unwrap()
 }
 
 /// The commands between backticks.
 fn hints(text: &str) -> Vec<String> {
     let quoted = text.split('`').skip(1).step_by(2);
-    quoted
-        .filter(|words| words.starts_with("goat"))
-        .map(String::from)
-        .collect()
+    quoted.filter(|words| words.starts_with("goat")).map(String::from).collect()
 }
 
 #[test]
@@ -157,10 +135,7 @@ fn hints_name_the_configuration_that_goat_was_given_and_can_be_run_as_they_are()
     let mut goat = Goat::prepare(&database, json!({}));
     let file = goat.config_path().display().to_string();
     let option = format!("goat --config {file} ");
-    let anna = goat.json(&["user", "add", "anna", "--admin"])["passkey"]
-        .as_str()
-        .unwrap()
-        .to_string();
+    let anna = goat.json(&["user", "add", "anna", "--admin"])["passkey"].as_str().unwrap().to_string();
     for words in [
         &["user", "show", "nobody"][..],
         &["file", "show", "nothing"],
@@ -173,20 +148,13 @@ fn hints_name_the_configuration_that_goat_was_given_and_can_be_run_as_they_are()
         assert!(found.iter().all(|hint| hint.starts_with(&option)), "{said}");
         for hint in found.iter().filter(|hint| hint.ends_with(" list")) {
             let path = Path::new(env!("CARGO_BIN_EXE_goat")).parent().unwrap();
-            let run = Command::new("/bin/sh")
-                .args(["-c", hint])
-                .env("PATH", path)
-                .output()
-                .unwrap();
+            let run = Command::new("/bin/sh").args(["-c", hint]).env("PATH", path).output().unwrap();
             assert!(run.status.success(), "{hint}: {run:?}");
         }
     }
     // So does the log, where something is to be approved.
     goat.launch();
-    assert_eq!(
-        Announce::new(&anna, info_hash(1), 1).refusal(&goat),
-        "Unregistered torrent"
-    );
+    assert_eq!(Announce::new(&anna, info_hash(1), 1).refusal(&goat), "Unregistered torrent");
     let command = format!("`{option}file approve {}`", hex(&info_hash(1)));
     wait_until("the hint", || goat.log().contains(&command));
     goat.stop();
@@ -196,10 +164,7 @@ fn hints_name_the_configuration_that_goat_was_given_and_can_be_run_as_they_are()
     fs::create_dir_all(&folder).unwrap();
     fs::copy(goat.config_path(), folder.join("config.json")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_goat"));
-    command
-        .args(["user", "show", "nobody"])
-        .env("HOME", home.path())
-        .env_remove("XDG_CONFIG_HOME");
+    command.args(["user", "show", "nobody"]).env("HOME", home.path()).env_remove("XDG_CONFIG_HOME");
     let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
     assert_eq!(hints(&said), ["goat user list"], "{said}");
 }
@@ -210,40 +175,15 @@ fn an_import_takes_every_column_and_units_and_names_what_it_does_not_know() {
         let goat = Goat::prepare(&database, json!({}));
         let text = "Admin,name,passkey,uploaded,downloaded,torrent_limit,banned\n\
             yes,anna,annaanna,10G,1.5 GiB,20,no\nfalse,bert,bertbert,7,,,TRUE\n,carl,carlcarl,0,10gb,0,0\n";
-        assert_eq!(
-            cli(&goat, &["import", &write(&goat, "m.csv", text)]),
-            "3 rows imported\n"
-        );
+        assert_eq!(cli(&goat, &["import", &write(&goat, "m.csv", text)]), "3 rows imported\n");
         let member = |name: &str| {
             let user = goat.json(&["user", "show", name]);
-            ["uploaded", "downloaded", "torrentLimit", "admin", "banned"]
-                .map(|key| user[key].clone())
+            ["uploaded", "downloaded", "torrentLimit", "admin", "banned"].map(|key| user[key].clone())
         };
         let gib = |n: u64| json!(n << 30);
-        assert_eq!(
-            member("anna"),
-            [
-                gib(10),
-                json!(3_u64 << 29),
-                json!(20),
-                json!(true),
-                json!(false)
-            ]
-        );
-        assert_eq!(
-            member("bert"),
-            [json!(7), json!(0), json!(0), json!(false), json!(true)]
-        );
-        assert_eq!(
-            member("carl"),
-            [
-                json!(0),
-                json!(10_000_000_000_u64),
-                json!(0),
-                json!(false),
-                json!(false)
-            ]
-        );
+        assert_eq!(member("anna"), [gib(10), json!(3_u64 << 29), json!(20), json!(true), json!(false)]);
+        assert_eq!(member("bert"), [json!(7), json!(0), json!(0), json!(false), json!(true)]);
+        assert_eq!(member("carl"), [json!(0), json!(10_000_000_000_u64), json!(0), json!(false), json!(false)]);
         let text = format!("info_hash,name,size\n{},a,30MB\n", hex(&info_hash(1)));
         cli(&goat, &["import", &write(&goat, "t.csv", &text)]);
         assert_eq!(goat.json(&["file", "show", "a"])["size"], 30_000_000);
@@ -256,28 +196,15 @@ fn an_import_takes_every_column_and_units_and_names_what_it_does_not_know() {
             let error = refused(&goat, &["import", &write(&goat, "x.csv", header)]);
             assert!(error.contains(said), "{error}");
             let columns = "name, passkey, uploaded, downloaded, torrent_limit, admin, banned";
-            assert!(
-                error.contains(columns) && error.contains("info_hash, name, size"),
-                "{error}"
-            );
+            assert!(error.contains(columns) && error.contains("info_hash, name, size"), "{error}");
         }
         for (field, said) in [
-            (
-                "-1,,,",
-                "line 2: uploaded is \"-1\", but must be a number of bytes",
-            ),
+            ("-1,,,", "line 2: uploaded is \"-1\", but must be a number of bytes"),
             ("1X,,,", "line 2: uploaded is \"1X\""),
-            (
-                ",4294967296,,",
-                "line 2: torrent_limit is \"4294967296\", but must be 0 to 4294967295",
-            ),
-            (
-                ",,perhaps,",
-                "line 2: admin is \"perhaps\", but must be yes or no",
-            ),
+            (",4294967296,,", "line 2: torrent_limit is \"4294967296\", but must be 0 to 4294967295"),
+            (",,perhaps,", "line 2: admin is \"perhaps\", but must be yes or no"),
         ] {
-            let text =
-                format!("name,passkey,uploaded,torrent_limit,admin,banned\nx,xxxxxxxx,{field}\n");
+            let text = format!("name,passkey,uploaded,torrent_limit,admin,banned\nx,xxxxxxxx,{field}\n");
             let error = refused(&goat, &["import", &write(&goat, "x.csv", &text)]);
             assert!(error.contains(said), "{error}");
         }
@@ -292,53 +219,25 @@ fn an_import_with_keys_makes_one_for_each_member_and_writes_them_once() {
         let out = goat.folder.join("keys.csv");
         let keys = out.to_str().unwrap();
         // Where nothing is imported there are no keys.
-        let wrong = write(
-            &goat,
-            "wrong.csv",
-            "name,passkey\nanna,annaanna\nANNA,otherkey\n",
-        );
+        let wrong = write(&goat, "wrong.csv", "name,passkey\nanna,annaanna\nANNA,otherkey\n");
         refused(&goat, &["import", &wrong, "--keys", keys]);
         assert!(!out.exists());
-        let torrents = write(
-            &goat,
-            "t.csv",
-            &format!("info_hash\n{}\n", hex(&info_hash(1))),
-        );
+        let torrents = write(&goat, "t.csv", &format!("info_hash\n{}\n", hex(&info_hash(1))));
         assert!(refused(&goat, &["import", &torrents, "--keys", keys]).contains("for members"));
         assert!(!out.exists());
 
-        let members = write(
-            &goat,
-            "m.csv",
-            "name,passkey\nanna,annaanna\n\"b, \"\"c\"\"\",bertbert\n",
-        );
+        let members = write(&goat, "m.csv", "name,passkey\nanna,annaanna\n\"b, \"\"c\"\"\",bertbert\n");
         let said = cli(&goat, &["import", &members, "--keys", keys]);
-        assert_eq!(
-            said,
-            format!("2 rows imported; their API keys are in {keys}, and are not shown again\n")
-        );
-        assert_eq!(
-            fs::metadata(&out).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(said, format!("2 rows imported; their API keys are in {keys}, and are not shown again\n"));
+        assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
         let table = fs::read_to_string(&out).unwrap();
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!((lines.len(), lines[0]), (3, "name,api_key"));
-        for (line, name, start) in [
-            (lines[1], "anna", "\"anna\","),
-            (lines[2], "b, \"c\"", "\"b, \"\"c\"\"\","),
-        ] {
+        for (line, name, start) in [(lines[1], "anna", "\"anna\","), (lines[2], "b, \"c\"", "\"b, \"\"c\"\"\",")] {
             let key = line.strip_prefix(start).unwrap();
             let authorization = basic(name, key);
-            let headers = [
-                ("User-Agent", AGENT),
-                ("Authorization", authorization.as_str()),
-            ];
-            assert_eq!(
-                http_get(goat.address(), "/api/me", &headers).0,
-                200,
-                "{line}"
-            );
+            let headers = [("User-Agent", AGENT), ("Authorization", authorization.as_str())];
+            assert_eq!(http_get(goat.address(), "/api/me", &headers).0, 200, "{line}");
         }
         // The file is not written over.
         let more = write(&goat, "more.csv", "name,passkey\ndora,doradora\n");
@@ -353,18 +252,10 @@ fn an_import_with_keys_makes_one_for_each_member_and_writes_them_once() {
 fn documented_grant() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = [root.to_path_buf(), root.join("docs")];
-    let files = folders
-        .iter()
-        .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
-    let documents = files
-        .map(|file| file.path())
-        .filter(|file| file.extension().is_some_and(|end| end == "md"));
-    let text: String = documents
-        .map(|file| fs::read_to_string(file).unwrap())
-        .collect();
-    let grant = text
-        .lines()
-        .find(|line| line.starts_with("GRANT SELECT, INSERT"));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let documents = files.map(|file| file.path()).filter(|file| file.extension().is_some_and(|end| end == "md"));
+    let text: String = documents.map(|file| fs::read_to_string(file).unwrap()).collect();
+    let grant = text.lines().find(|line| line.starts_with("GRANT SELECT, INSERT"));
     grant.expect("a GRANT in the documents").into()
 }
 
@@ -373,9 +264,7 @@ fn on_mariadb_the_documented_rights_are_enough_for_goat_its_backup_and_its_resto
     let Some(database) = Database::mariadb("backup and restore with few rights") else {
         return;
     };
-    let Database::MariaDb(server) = &database else {
-        unreachable!()
-    };
+    let Database::MariaDb(server) = &database else { unreachable!() };
     server.root("REVOKE ALL PRIVILEGES ON goat.* FROM goat@localhost");
     server.root(&documented_grant());
     let mut goat = Goat::prepare(&database, json!({ "SlowDown": 0 }));
@@ -385,24 +274,15 @@ fn on_mariadb_the_documented_rights_are_enough_for_goat_its_backup_and_its_resto
     let mut announce = Announce::new(&anna.passkey, info_hash(1), 1);
     announce.uploaded = 100;
     announce.accepted(&goat);
-    wait_until("the books", || {
-        database.number("SELECT uploaded FROM users") == 100
-    });
+    wait_until("the books", || database.number("SELECT uploaded FROM users") == 100);
     // The printed command, with the password where it asks for one.
     let run = |goat: &Goat, words: &[&str]| {
         let (status, stdout, stderr) = goat.cli(words);
         assert_eq!(status.code(), Some(1), "{stderr}");
         let command = stdout.trim().replace("--password", "--password=goat");
         let mut shell = Command::new("sh");
-        let output = shell
-            .args(["-c", &command])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success() && output.stderr.is_empty(),
-            "{command}: {output:?}"
-        );
+        let output = shell.args(["-c", &command]).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{command}: {output:?}");
         stderr
     };
     let file = goat.folder.join("goat.sql");
@@ -422,10 +302,7 @@ fn on_mariadb_the_documented_rights_are_enough_for_goat_its_backup_and_its_resto
         let said = run(&goat, &["restore", file.to_str().unwrap()]);
         assert!(said.contains(goat.journal().to_str().unwrap()), "{said}");
         assert_eq!(tables(), before);
-        assert_eq!(
-            database.sql("SELECT username, uploaded FROM users"),
-            [["anna", "100"]]
-        );
+        assert_eq!(database.sql("SELECT username, uploaded FROM users"), [["anna", "100"]]);
     }
     let (status, stdout, _) = goat.cli(&["check"]);
     assert!(status.success() && !stdout.contains("wrong"), "{stdout}");
@@ -433,9 +310,7 @@ fn on_mariadb_the_documented_rights_are_enough_for_goat_its_backup_and_its_resto
     announce.uploaded = 250;
     announce.event = "";
     announce.accepted(&goat);
-    wait_until("the books", || {
-        database.number("SELECT uploaded FROM users") == 250
-    });
+    wait_until("the books", || database.number("SELECT uploaded FROM users") == 250);
 }
 
 #[test]
@@ -444,10 +319,7 @@ fn a_browser_at_a_wrong_path_gets_a_page_and_a_client_bencode() {
     let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     for (settings, link) in [
         (json!({ "API": true }), Some("href=\"/\"")),
-        (
-            json!({ "API": true, "URL": "https://t.example/x" }),
-            Some("href=\"https://t.example/x/\""),
-        ),
+        (json!({ "API": true, "URL": "https://t.example/x" }), Some("href=\"https://t.example/x/\"")),
         (json!({ "API": false }), None),
     ] {
         let goat = Goat::start(&database, settings);
@@ -456,25 +328,15 @@ fn a_browser_at_a_wrong_path_gets_a_page_and_a_client_bencode() {
             let answer = http_get(goat.address(), path, &headers);
             let text = String::from_utf8(answer.2).unwrap();
             assert_eq!(answer.0, 404, "{text}");
-            assert!(
-                text.starts_with("<!doctype html>") && text.contains("No such page"),
-                "{text}"
-            );
-            assert_eq!(
-                text.split("href=").count() - 1,
-                usize::from(link.is_some()),
-                "{text}"
-            );
+            assert!(text.starts_with("<!doctype html>") && text.contains("No such page"), "{text}");
+            assert_eq!(text.split("href=").count() - 1, usize::from(link.is_some()), "{text}");
             assert!(link.is_none_or(|link| text.contains(link)), "{text}");
             assert!(!text.contains("<y>"), "{text}");
             for accept in [&[][..], &[("Accept", "*/*")]] {
                 let headers = [&[("User-Agent", AGENT)], accept].concat();
                 let answer = http_get(goat.address(), path, &headers);
                 let text = String::from_utf8(answer.2).unwrap();
-                assert!(
-                    answer.0 == 200 && text.starts_with("d14:failure reason"),
-                    "{text}"
-                );
+                assert!(answer.0 == 200 && text.starts_with("d14:failure reason"), "{text}");
             }
         }
         // A path of the tracker is one for browsers, too.
@@ -496,10 +358,7 @@ fn a_folder_that_is_read_only_is_said_and_state_names_another() {
         let anna = goat.add_user("anna");
         goat.add_torrent(hex(&info_hash(1)));
         if let Database::Sqlite(folder) = &database {
-            for file in fs::read_dir(folder.path())
-                .unwrap()
-                .map(|file| file.unwrap().path())
-            {
+            for file in fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()) {
                 chown(file, Some(NOBODY), Some(NOBODY)).unwrap();
             }
             chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -517,34 +376,19 @@ fn a_folder_that_is_read_only_is_said_and_state_names_another() {
         let there = |name: &str| folders.each_ref().map(|folder| folder.join(name).exists());
         let login = |goat: &Goat| {
             let authorization = basic("anna", &anna.api_key);
-            let headers = [
-                ("User-Agent", AGENT),
-                ("Authorization", authorization.as_str()),
-            ];
-            http_post(goat.address(), "/api/login", &headers, b"")
-                .unwrap()
-                .0
+            let headers = [("User-Agent", AGENT), ("Authorization", authorization.as_str())];
+            http_post(goat.address(), "/api/login", &headers, b"").unwrap().0
         };
 
-        let effects = [
-            "nobody can log in for signed calls of the API",
-            "there is no journal",
-        ];
+        let effects = ["nobody can log in for signed calls of the API", "there is no journal"];
         let expected = &effects[..if mariadb { 2 } else { 1 }];
         let (_, checked, _) = goat.cli(&["check"]);
         goat.launch();
         for text in [&checked, &goat.log()] {
             for effect in effects {
-                assert_eq!(
-                    text.contains(effect),
-                    expected.contains(&effect),
-                    "{effect}: {text}"
-                );
+                assert_eq!(text.contains(effect), expected.contains(&effect), "{effect}: {text}");
             }
-            assert!(
-                text.contains("cannot be written (Permission denied)") && text.contains("`State`"),
-                "{text}"
-            );
+            assert!(text.contains("cannot be written (Permission denied)") && text.contains("`State`"), "{text}");
         }
         assert_eq!(login(&goat), 503);
         goat.stop();

@@ -8,10 +8,7 @@ use crate::common::{Folder, installed, skip};
 
 /// Runs a program of this repository, which must succeed, and gives what it printed.
 fn run(command: &mut Command) -> String {
-    let output = command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     let status = output.status;
@@ -54,14 +51,7 @@ fn the_package_is_installed_worked_with_upgraded_and_purged_and_the_archive_inst
     if unsafe { libc::geteuid() } != 0 {
         return skip(test, "needs root");
     }
-    for program in [
-        "dpkg-shlibdeps",
-        "aria2c",
-        "mktorrent",
-        "curl",
-        "ip",
-        "systemctl",
-    ] {
+    for program in ["dpkg-shlibdeps", "aria2c", "mktorrent", "curl", "ip", "systemctl"] {
         if !installed(program) {
             return skip(test, &format!("no {program}"));
         }
@@ -70,8 +60,6 @@ fn the_package_is_installed_worked_with_upgraded_and_purged_and_the_archive_inst
     let [before, _] = package(folder.path(), &["--version", "0.0.1"]);
     let [package, archive] = package(folder.path(), &[]);
     // The system that runs the tests is as good as any.
-    let install = run(Command::new("tests/install")
-        .arg("/")
-        .args([package, archive, before]));
+    let install = run(Command::new("tests/install").arg("/").args([package, archive, before]));
     assert!(install.trim_end().ends_with("done"), "{install}");
 }

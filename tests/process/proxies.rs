@@ -6,8 +6,7 @@ use std::process::{Command, Output};
 
 use crate::common::tls::{self, Authority, TlsClient};
 use crate::common::{
-    AGENT, Announce, Bencode, Database, Folder, Goat, Process, free_port, installed, skip,
-    wait_until,
+    AGENT, Announce, Bencode, Database, Folder, Goat, Process, free_port, installed, skip, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -21,12 +20,7 @@ const CASES: [(&str, &str, &[&str], &str); 8] = [
     ("::1", "127.0.0.1", &["127.0.0.0/8"], "::1"),
     // Neither of these has the proxy in it.
     ("127.0.0.5", "127.0.0.1", &[], "127.0.0.1"),
-    (
-        "127.0.0.5",
-        "127.0.0.1",
-        &["127.0.0.4/30", "::/0"],
-        "127.0.0.1",
-    ),
+    ("127.0.0.5", "127.0.0.1", &["127.0.0.4/30", "::/0"], "127.0.0.1"),
     ("127.0.0.5", "::1", &["0.0.0.0/0", "::2/127"], "::1"),
 ];
 
@@ -94,13 +88,8 @@ fn under_a_path_the_page_its_calls_and_the_announce_urls_work() {
         }
         let member = site.goat.add_user("berta");
         let key = crate::common::basic("berta", &member.api_key);
-        let me = get(
-            &format!("{home}/api/me"),
-            &[
-                format!("Authorization: {key}"),
-                "Sec-Fetch-Site: same-origin".into(),
-            ],
-        );
+        let me =
+            get(&format!("{home}/api/me"), &[format!("Authorization: {key}"), "Sec-Fetch-Site: same-origin".into()]);
         let me: Value = serde_json::from_slice(&me.stdout).unwrap();
         let urls = json!([format!("{home}/{}/announce", member.passkey)]);
         assert_eq!(me["announce"], urls, "{program}");
@@ -173,9 +162,7 @@ fn peers_that_come_through_a_proxy_meet_those_that_do_not() {
         };
         let client = Ipv4Addr::new(127, 0, 0, 5).into();
         assert_eq!(proxy.seen(&site, client, &[]), client);
-        let peers = Announce::new(&site.passkey, HASH, 2)
-            .accepted(&site.goat)
-            .peers();
+        let peers = Announce::new(&site.passkey, HASH, 2).accepted(&site.goat).peers();
         assert_eq!(peers, [(client, site.announce().port).into()], "{program}");
     }
 }
@@ -228,21 +215,14 @@ fn proxies_write_no_passkeys_into_their_logs() {
 fn under_a_path(program: &str, path: &str) -> Vec<(&'static str, String)> {
     let nginx = [
         ("location / {", "    location /tracker/ {\n"),
-        (
-            "proxy_pass http://goat;",
-            "        proxy_pass http://goat/;\n",
-        ),
+        ("proxy_pass http://goat;", "        proxy_pass http://goat/;\n"),
     ];
     let caddy = [(
         "    reverse_proxy 127.0.0.1:8080\n",
         "    redir /tracker /tracker/\n    handle_path /tracker/* {\n        \
          reverse_proxy 127.0.0.1:8080\n    }\n",
     )];
-    let change = if program == "nginx" {
-        &nginx[..]
-    } else {
-        &caddy
-    };
+    let change = if program == "nginx" { &nginx[..] } else { &caddy };
     let change = change.iter().map(|(from, to)| {
         assert!(DOCUMENT.contains(to), "{to} is not in docs/https.md");
         (*from, to.replace("/tracker", path))
@@ -272,11 +252,7 @@ impl Site {
         let goat = Goat::start(&database, settings);
         let passkey = goat.add_user("anna").passkey;
         goat.add_torrent(crate::common::hex(&HASH));
-        Site {
-            goat,
-            database,
-            passkey,
-        }
+        Site { goat, database, passkey }
     }
 
     fn announce(&self) -> Announce {
@@ -299,16 +275,8 @@ impl Proxy {
     }
 
     /// With something else written into the documented configuration.
-    fn start_with(
-        program: &str,
-        site: &Site,
-        port: u16,
-        change: &[(&str, String)],
-    ) -> Option<Proxy> {
-        if let Some(missing) = [program, "openssl", "curl"]
-            .into_iter()
-            .find(|program| !installed(program))
-        {
+    fn start_with(program: &str, site: &Site, port: u16, change: &[(&str, String)]) -> Option<Proxy> {
+        if let Some(missing) = [program, "openssl", "curl"].into_iter().find(|program| !installed(program)) {
             skip(&format!("goat behind {program}"), &format!("no {missing}"));
             return None;
         }
@@ -325,28 +293,17 @@ impl Proxy {
         wait_until("the proxy to listen", || {
             process.assert_running();
             // Caddy listens before it has made its certificate.
-            let homes = [
-                Ipv4Addr::LOCALHOST.into(),
-                IpAddr::from(Ipv6Addr::LOCALHOST),
-            ];
+            let homes = [Ipv4Addr::LOCALHOST.into(), IpAddr::from(Ipv6Addr::LOCALHOST)];
             let at = |home| TlsClient::connect((home, port).into(), &trust);
             homes.into_iter().all(|home| at(home).is_ok())
         });
-        Some(Proxy {
-            process,
-            folder,
-            port,
-            authority,
-        })
+        Some(Proxy { process, folder, port, authority })
     }
 
     /// An announce of a client at this address.
     fn curl(&self, site: &Site, client: IpAddr) -> Command {
         let (name, port) = (tls::NAME, self.port);
-        self.curl_url(
-            client,
-            &format!("https://{name}:{port}{}", site.announce().target()),
-        )
+        self.curl_url(client, &format!("https://{name}:{port}{}", site.announce().target()))
     }
 
     fn curl_url(&self, client: IpAddr, url: &str) -> Command {
@@ -404,14 +361,8 @@ fn nginx(
             ("127.0.0.1:8080", &site.goat.address().to_string()),
             ("listen 443 ", &format!("listen 127.0.0.1:{port} ")),
             ("listen [::]:443 ", &format!("listen [::1]:{port} ")),
-            (
-                "/etc/letsencrypt/live/tracker.example.org/fullchain.pem",
-                &show(&certificate.certificate),
-            ),
-            (
-                "/etc/letsencrypt/live/tracker.example.org/privkey.pem",
-                &show(&certificate.key),
-            ),
+            ("/etc/letsencrypt/live/tracker.example.org/fullchain.pem", &show(&certificate.certificate)),
+            ("/etc/letsencrypt/live/tracker.example.org/privkey.pem", &show(&certificate.key)),
             ("/var/log/nginx/goat.log", &show(&folder.join("goat.log"))),
         ],
     );
@@ -453,15 +404,10 @@ fn caddy(
         change,
         &[
             ("127.0.0.1:8080", &site.goat.address().to_string()),
-            (
-                "tracker.example.org {",
-                &format!("tracker.example.org:{port} {{"),
-            ),
+            ("tracker.example.org {", &format!("tracker.example.org:{port} {{")),
         ],
     );
-    let rest = block
-        .strip_prefix("{\n")
-        .expect("it begins with the options");
+    let rest = block.strip_prefix("{\n").expect("it begins with the options");
     let mut command = Command::new("caddy");
     command.args(["run", "--adapter", "caddyfile", "--config"]);
     command.arg(folder.join("config"));

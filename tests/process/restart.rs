@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    AGENT, Announce, Bencode, Database, Goat, Lock, MariaDb, PATIENCE, basic, connect_from, hex,
-    info_hash, peer_id, scrape, wait_for, wait_until,
+    AGENT, Announce, Bencode, Database, Goat, Lock, MariaDb, PATIENCE, basic, connect_from, hex, info_hash, peer_id,
+    scrape, wait_for, wait_until,
 };
 use serde_json::json;
 
@@ -89,14 +89,8 @@ fn survive(database: &Database, restart: impl Fn(&mut Goat)) {
     one.accepted(&goat);
 
     let counts = Some([2, 1, 2, 3]);
-    wait_until("the snatch", || {
-        scrape(&goat, &anna, info_hash(1)) == counts
-    });
-    let uploaded = |name: &str| {
-        database.number(&format!(
-            "SELECT uploaded FROM users WHERE username = '{name}'"
-        ))
-    };
+    wait_until("the snatch", || scrape(&goat, &anna, info_hash(1)) == counts);
+    let uploaded = |name: &str| database.number(&format!("SELECT uploaded FROM users WHERE username = '{name}'"));
     wait_until("the books", || {
         database.number("SELECT count(*) FROM peers WHERE active = 1") == 5
             && (uploaded("anna"), uploaded("bert"), uploaded("emil")) == (100, 2_000, 1_000)
@@ -108,8 +102,7 @@ fn survive(database: &Database, restart: impl Fn(&mut Goat)) {
     // The first announce, of somebody new.
     let new = announce(&emil, 7);
     let peers = new.accepted(&goat).peers();
-    let at =
-        |ip: &str, number: u16| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 10_000 + number);
+    let at = |ip: &str, number: u16| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 10_000 + number);
     let mut expected = vec![at("2001:db8::2", 2)];
     expected.extend([1, 2, 3, 4, 6].map(|number| at(&format!("203.0.113.{number}"), number)));
     expected.sort();
@@ -117,10 +110,7 @@ fn survive(database: &Database, restart: impl Fn(&mut Goat)) {
 
     let mut second = one.clone();
     second.info_hash = info_hash(2);
-    assert_eq!(
-        second.refusal(&goat),
-        "Exceeded active torrent limit: 2 > 1"
-    );
+    assert_eq!(second.refusal(&goat), "Exceeded active torrent limit: 2 > 1");
     // Each is credited the difference to the last announce before; who has gone, too.
     (seeder.uploaded, seeder.event) = (150, "");
     seeder.accepted(&goat);
@@ -130,28 +120,15 @@ fn survive(database: &Database, restart: impl Fn(&mut Goat)) {
     gone.accepted(&goat);
     // A snatch is counted once.
     done.accepted(&goat);
-    wait_until("the books", || {
-        (uploaded("anna"), uploaded("bert"), uploaded("emil")) == (150, 2_007, 1_500)
-    });
-    assert_eq!(
-        database.number("SELECT downloaded FROM users WHERE username = 'bert'"),
-        3_011
-    );
-    assert_eq!(
-        database.number("SELECT downloaded FROM users WHERE username = 'dora'"),
-        1_000_000
-    );
-    assert_eq!(
-        database.number("SELECT completed FROM files WHERE id = 1"),
-        1
-    );
+    wait_until("the books", || (uploaded("anna"), uploaded("bert"), uploaded("emil")) == (150, 2_007, 1_500));
+    assert_eq!(database.number("SELECT downloaded FROM users WHERE username = 'bert'"), 3_011);
+    assert_eq!(database.number("SELECT downloaded FROM users WHERE username = 'dora'"), 1_000_000);
+    assert_eq!(database.number("SELECT completed FROM files WHERE id = 1"), 1);
 }
 
 fn a_stop_leaves_nothing_unwritten_that_was_answered(database: &Database) {
     let mut goat = prepare(database);
-    let passkeys: Vec<String> = (0..4)
-        .map(|i| goat.add_user(&format!("user {i}")).passkey)
-        .collect();
+    let passkeys: Vec<String> = (0..4).map(|i| goat.add_user(&format!("user {i}")).passkey).collect();
     goat.launch();
     let address = goat.address();
     let answered = std::thread::scope(|scope| {
@@ -171,44 +148,27 @@ fn a_stop_leaves_nothing_unwritten_that_was_answered(database: &Database) {
         });
         let status = goat.stop();
         assert_eq!(status.code(), Some(0), "{}", goat.log());
-        let counters = members
-            .into_iter()
-            .map(|member| member.join().unwrap() as i64);
+        let counters = members.into_iter().map(|member| member.join().unwrap() as i64);
         counters.collect::<Vec<i64>>()
     });
-    let rows = database.sql(
-        "SELECT p.uploaded, u.uploaded FROM peers p, users u WHERE p.user_id = u.id ORDER BY u.id",
-    );
+    let rows = database.sql("SELECT p.uploaded, u.uploaded FROM peers p, users u WHERE p.user_id = u.id ORDER BY u.id");
     assert_eq!(rows.len(), 4);
     for (row, next) in rows.iter().zip(answered) {
         assert_eq!(row[0], row[1], "sessions and totals disagree");
         let written: i64 = row[0].parse().unwrap();
-        assert!(
-            written == next || written == next - 1_000,
-            "{written} written, {} answered",
-            next - 1_000
-        );
+        assert!(written == next || written == next - 1_000, "{written} written, {} answered", next - 1_000);
     }
     assert!(goat.log().trim_end().ends_with("stopped"), "{}", goat.log());
 }
 
 fn totals_are_exact_however_often_goat_is_killed(database: &Database) {
     let mut goat = prepare(database);
-    let passkeys: Vec<String> = (0..4)
-        .map(|i| goat.add_user(&format!("user {i}")).passkey)
-        .collect();
+    let passkeys: Vec<String> = (0..4).map(|i| goat.add_user(&format!("user {i}")).passkey).collect();
     goat.launch();
     let address = goat.address();
-    let mut members: Vec<Announce> = passkeys
-        .iter()
-        .map(|passkey| Announce::new(passkey, info_hash(1), 1))
-        .collect();
-    members
-        .iter()
-        .for_each(|announce| _ = announce.accepted(&goat));
-    wait_until("the sessions", || {
-        database.number("SELECT count(*) FROM peers") == 4
-    });
+    let mut members: Vec<Announce> = passkeys.iter().map(|passkey| Announce::new(passkey, info_hash(1), 1)).collect();
+    members.iter().for_each(|announce| _ = announce.accepted(&goat));
+    wait_until("the sessions", || database.number("SELECT count(*) FROM peers") == 4);
 
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -233,22 +193,11 @@ fn totals_are_exact_however_often_goat_is_killed(database: &Database) {
             goat.launch();
         }
     });
-    members
-        .iter()
-        .for_each(|announce| _ = announce.accepted(&goat));
-    let expected: Vec<String> = members
-        .iter()
-        .map(|announce| announce.uploaded.to_string())
-        .collect();
-    for table in [
-        "users ORDER BY id",
-        "peers ORDER BY user_id",
-        "files_users ORDER BY user_id",
-    ] {
+    members.iter().for_each(|announce| _ = announce.accepted(&goat));
+    let expected: Vec<String> = members.iter().map(|announce| announce.uploaded.to_string()).collect();
+    for table in ["users ORDER BY id", "peers ORDER BY user_id", "files_users ORDER BY user_id"] {
         let sql = format!("SELECT uploaded FROM {table}");
-        wait_until(&format!("{table}: {expected:?}"), || {
-            database.sql(&sql).concat() == expected
-        });
+        wait_until(&format!("{table}: {expected:?}"), || database.sql(&sql).concat() == expected);
     }
 }
 
@@ -258,9 +207,7 @@ fn what_somebody_elses_lock_keeps_from_being_written_waits_in_the_journal(databa
     goat.launch();
     let mut announce = Announce::new(&passkey, info_hash(1), 1);
     announce.accepted(&goat);
-    wait_until("the session", || {
-        database.number("SELECT count(*) FROM peers") == 1
-    });
+    wait_until("the session", || database.number("SELECT count(*) FROM peers") == 1);
     let lock = Lock::new(database);
     announce.uploaded = 500;
     announce.accepted(&goat);
@@ -287,8 +234,7 @@ fn sigterm_and_ctrl_c_end_goat_with_status_0() {
         // Connections on which nothing is going on keep nobody.
         let _silent = TcpStream::connect(goat.address()).unwrap();
         let mut idle = TcpStream::connect(goat.address()).unwrap();
-        idle.set_read_timeout(Some(crate::common::PATIENCE))
-            .unwrap();
+        idle.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
         idle.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert!(idle.read(&mut [0; 1000]).unwrap() > 0);
         goat.process().signal(signal);
@@ -310,10 +256,7 @@ fn a_request_in_flight_is_answered_before_goat_stops() {
     client.write_all(&request[100..]).unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") && answer.contains("incomplete"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("incomplete"), "{answer}");
     assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     assert_eq!(goat.process().wait().code(), Some(0));
     assert_eq!(database.number("SELECT count(*) FROM peers"), 1);
@@ -356,11 +299,7 @@ fn a_second_signal_ends_goat_at_once() {
     goat.process().signal(libc::SIGTERM);
     let status = goat.process().wait();
     assert_eq!(status.code(), Some(1), "{status}");
-    assert!(
-        !goat.log().trim_end().ends_with("stopped"),
-        "{}",
-        goat.log()
-    );
+    assert!(!goat.log().trim_end().ends_with("stopped"), "{}", goat.log());
 }
 
 #[test]
@@ -368,9 +307,7 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
     let (database, mut goat, passkey) = sqlite();
     let anna = Announce::new(&passkey, info_hash(1), 1);
     anna.accepted(&goat);
-    wait_until("the session", || {
-        database.number("SELECT count(*) FROM peers") == 1
-    });
+    wait_until("the session", || database.number("SELECT count(*) FROM peers") == 1);
     let lock = Lock::new(&database);
     // One announce that goat tries to write, and, when it is at that, another.
     Announce::new(&passkey, info_hash(1), 2).accepted(&goat);
@@ -380,9 +317,7 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
     wait_until("goat to stop", || goat.log().contains("stopping"));
     lock.release();
     assert_eq!(goat.process().wait().code(), Some(0));
-    let written = database
-        .sql("SELECT port4 FROM peers ORDER BY port4")
-        .concat();
+    let written = database.sql("SELECT port4 FROM peers ORDER BY port4").concat();
     assert_eq!(written, ["10001", "10002", "10003"], "{}", goat.log());
     assert_eq!(goat.segments(), [] as [PathBuf; 0]);
 }
@@ -391,8 +326,7 @@ fn what_came_while_the_database_was_locked_is_written_before_goat_stops() {
 /// it, and the thread that writes, which is the first, sleeps for nothing else.
 fn wait_for_writer(goat: &mut Goat) {
     let id = goat.process().id();
-    let sleeps =
-        [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].map(|number| format!("{number} "));
+    let sleeps = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].map(|number| format!("{number} "));
     wait_until("goat to wait for the lock", || {
         let call = fs::read_to_string(format!("/proc/{id}/task/{id}/syscall")).unwrap();
         sleeps.iter().any(|sleep| call.starts_with(sleep))
@@ -410,39 +344,30 @@ fn what_a_new_session_says_while_its_first_announce_is_written_is_kept() {
         (announce.uploaded, announce.event) = (500, "");
         announce.accepted(&goat);
         lock.release();
-        wait_until("the session", || {
-            database.number("SELECT count(*) FROM peers") == 1
-        });
+        wait_until("the session", || database.number("SELECT count(*) FROM peers") == 1);
         if killed {
             goat.kill();
             goat.launch();
             assert_eq!(database.number("SELECT uploaded FROM users"), 500);
         }
-        wait_until("the books", || {
-            database.number("SELECT uploaded FROM users") == 500
-        });
+        wait_until("the books", || database.number("SELECT uploaded FROM users") == 500);
     }
 }
 
 #[test]
 fn announces_are_answered_while_the_database_is_away_and_written_when_it_is_back() {
-    let Some((mut server, goat, [anna, bert, carl])) = mariadb("the database goes and comes back")
-    else {
+    let Some((mut server, goat, [anna, bert, carl])) = mariadb("the database goes and comes back") else {
         return;
     };
     let mut seeder = Announce::new(&anna, info_hash(1), 1);
     seeder.left = 0;
     seeder.accepted(&goat);
-    wait_until("the session", || {
-        server.number("SELECT count(*) FROM peers") == 1
-    });
+    wait_until("the session", || server.number("SELECT count(*) FROM peers") == 1);
 
     server.kill();
     let mut leecher = Announce::new(&bert, info_hash(1), 2);
     assert_eq!(leecher.accepted(&goat).peers().len(), 1);
-    wait_until("goat to notice", || {
-        goat.log().contains("cannot be written")
-    });
+    wait_until("goat to notice", || goat.log().contains("cannot be written"));
     seeder.event = "";
     for uploaded in 1..=50 {
         seeder.uploaded = uploaded * 1_000;
@@ -452,58 +377,41 @@ fn announces_are_answered_while_the_database_is_away_and_written_when_it_is_back
     leecher.accepted(&goat);
     let third = Announce::new(&carl, info_hash(1), 3);
     assert_eq!(third.accepted(&goat).peers().len(), 2);
-    assert_eq!(
-        scrape(&goat, &anna, info_hash(1)).map(|counts| counts[0]),
-        Some(2)
-    );
+    assert_eq!(scrape(&goat, &anna, info_hash(1)).map(|counts| counts[0]), Some(2));
     server.launch();
 
-    wait_until("the books", || {
-        server.users("uploaded, downloaded") == ["50000 0", "0 1000000", "0 0"]
-    });
+    wait_until("the books", || server.users("uploaded, downloaded") == ["50000 0", "0 1000000", "0 0"]);
     assert_eq!(server.number("SELECT completed FROM files WHERE id = 1"), 1);
     assert_eq!(server.number("SELECT sum(announced) FROM files_users"), 54);
-    wait_until("goat to say so", || {
-        goat.log().contains("can be written again")
-    });
+    wait_until("goat to say so", || goat.log().contains("can be written again"));
     assert_eq!(database_lines(&goat).len(), 2, "{}", goat.log());
 }
 
 #[test]
 fn a_database_that_is_away_while_nobody_announces_is_one_line_in_the_log() {
-    let Some((mut server, goat, [anna, ..])) = mariadb("the database goes while goat is idle")
-    else {
+    let Some((mut server, goat, [anna, ..])) = mariadb("the database goes while goat is idle") else {
         return;
     };
     server.kill();
-    wait_until("goat to notice", || {
-        goat.log().contains("cannot be written")
-    });
+    wait_until("goat to notice", || goat.log().contains("cannot be written"));
     // Several rounds of the keeper: that nothing happens cannot be awaited.
     std::thread::sleep(Duration::from_secs(7));
     assert_eq!(database_lines(&goat).len(), 1, "{}", goat.log());
     server.launch();
-    wait_until("goat to notice", || {
-        goat.log().contains("can be written again")
-    });
+    wait_until("goat to notice", || goat.log().contains("can be written again"));
     Announce::new(&anna, info_hash(1), 1).accepted(&goat);
-    wait_until("the session", || {
-        server.number("SELECT count(*) FROM peers") == 1
-    });
+    wait_until("the session", || server.number("SELECT count(*) FROM peers") == 1);
     assert_eq!(database_lines(&goat).len(), 2, "{}", goat.log());
 }
 
 #[test]
 fn strangers_write_nothing_into_the_log_while_the_database_is_away() {
-    let Some((mut server, goat, [anna, ..])) = mariadb("strangers while the database is away")
-    else {
+    let Some((mut server, goat, [anna, ..])) = mariadb("strangers while the database is away") else {
         return;
     };
     server.kill();
     Announce::new(&anna, info_hash(1), 1).accepted(&goat);
-    wait_until("goat to notice", || {
-        goat.log().contains("cannot be written")
-    });
+    wait_until("goat to notice", || goat.log().contains("cannot be written"));
     let before = goat.log().lines().count();
     for number in 0..19 {
         let stranger = Announce::new(&format!("{number:040}"), info_hash(1), 1);
@@ -513,12 +421,7 @@ fn strangers_write_nothing_into_the_log_while_the_database_is_away() {
     }
     let log = goat.log();
     let more: Vec<&str> = log.lines().skip(before).collect();
-    assert!(
-        more.len() <= 2,
-        "{} more lines, such as {}",
-        more.len(),
-        more[0]
-    );
+    assert!(more.len() <= 2, "{} more lines, such as {}", more.len(), more[0]);
 }
 
 #[test]
@@ -528,9 +431,7 @@ fn a_database_server_that_hangs_keeps_goat_neither_from_answering_nor_from_stopp
     };
     let mut announce = Announce::new(&anna, info_hash(1), 1);
     announce.accepted(&goat);
-    wait_until("the session", || {
-        server.number("SELECT count(*) FROM peers") == 1
-    });
+    wait_until("the session", || server.number("SELECT count(*) FROM peers") == 1);
     let hanging = server.pause();
     announce.uploaded = 500;
     announce.accepted(&goat);
@@ -551,9 +452,7 @@ fn announces_that_wait_for_a_database_that_hangs_do_not_keep_goat_from_stopping(
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(goat.address()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let connect = [
-        0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 7, 7, 7, 7,
-    ];
+    let connect = [0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 7, 7, 7, 7];
     let mut answer = [0; 16];
     client.send(&connect).unwrap();
     client.recv(&mut answer).unwrap();
@@ -578,10 +477,7 @@ fn totals_are_exact_however_often_the_database_dies() {
         return;
     };
     let address = goat.address();
-    let mut members: Vec<Announce> = passkeys
-        .iter()
-        .map(|passkey| Announce::new(passkey, info_hash(1), 1))
-        .collect();
+    let mut members: Vec<Announce> = passkeys.iter().map(|passkey| Announce::new(passkey, info_hash(1), 1)).collect();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stopping = SetOnDrop(&stop);
@@ -606,17 +502,9 @@ fn totals_are_exact_however_often_the_database_dies() {
             server.launch();
         }
     });
-    let expected: Vec<String> = members
-        .iter()
-        .map(|announce| format!("{}", announce.uploaded))
-        .collect();
-    wait_until(&format!("the books: {expected:?}"), || {
-        server.users("uploaded") == expected
-    });
-    let sessions = server
-        .0
-        .sql("SELECT uploaded FROM peers ORDER BY user_id")
-        .concat();
+    let expected: Vec<String> = members.iter().map(|announce| format!("{}", announce.uploaded)).collect();
+    wait_until(&format!("the books: {expected:?}"), || server.users("uploaded") == expected);
+    let sessions = server.0.sql("SELECT uploaded FROM peers ORDER BY user_id").concat();
     assert_eq!(sessions, expected);
 }
 
@@ -629,16 +517,12 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     first.accepted(&goat);
     let second = Announce::new(&bert, info_hash(1), 2);
     second.accepted(&goat);
-    wait_until("the sessions", || {
-        server.number("SELECT count(*) FROM peers") == 2
-    });
+    wait_until("the sessions", || server.number("SELECT count(*) FROM peers") == 2);
 
     server.kill();
     (first.uploaded, first.event) = (1_000, "");
     first.accepted(&goat);
-    wait_until("goat to notice", || {
-        goat.log().contains("cannot be written")
-    });
+    wait_until("goat to notice", || goat.log().contains("cannot be written"));
     first.uploaded = 1_500;
     first.accepted(&goat);
     let mut third = Announce::new(&carl, info_hash(1), 3);
@@ -648,11 +532,7 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     assert_eq!(status.code(), Some(0), "{}", goat.log());
 
     let journal = goat.journal();
-    assert!(
-        goat.log().contains(journal.to_str().unwrap()),
-        "the log must say where the rest is: {}",
-        goat.log()
-    );
+    assert!(goat.log().contains(journal.to_str().unwrap()), "the log must say where the rest is: {}", goat.log());
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&journal), 0o700);
     let rest = contents(&goat);
@@ -671,12 +551,7 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     // Starts that are killed, each a bit later than the one before.
     server.launch();
     for milliseconds in (0..200).step_by(10) {
-        let mut start = goat
-            .command(&["run"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut start = goat.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(milliseconds));
         start.kill().unwrap();
         start.wait().unwrap();
@@ -684,38 +559,24 @@ fn what_could_not_be_written_is_written_once_by_the_next_start() {
     goat.launch();
     let books = || {
         let users = server.users("uploaded, downloaded");
-        let announced = server
-            .0
-            .sql("SELECT announced FROM files_users ORDER BY user_id")
-            .concat();
-        (
-            users,
-            announced,
-            server.number("SELECT completed FROM files WHERE id = 1"),
-        )
+        let announced = server.0.sql("SELECT announced FROM files_users ORDER BY user_id").concat();
+        (users, announced, server.number("SELECT completed FROM files WHERE id = 1"))
     };
     let strings = |texts: [&str; 3]| texts.map(String::from).to_vec();
     // `completed` as the first word of a session is not credited: its counters are the baseline.
-    let expected = (
-        strings(["1500 0", "0 0", "0 0"]),
-        strings(["3", "1", "1"]),
-        1,
-    );
+    let expected = (strings(["1500 0", "0 0", "0 0"]), strings(["3", "1", "1"]), 1);
     assert_eq!(books(), expected);
 
     // A start that was killed after it had written everything, but before it had removed the files.
     goat.stop();
     assert_eq!(goat.segments(), [] as [PathBuf; 0]);
-    rest.iter()
-        .for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+    rest.iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
     goat.launch();
     assert_eq!(books(), expected);
     assert_eq!(scrape(&goat, &anna, info_hash(1)), Some([1, 1, 2, 2]));
     first.uploaded = 1_600;
     first.accepted(&goat);
-    wait_until("the next announce", || {
-        server.users("uploaded") == ["1600", "0", "0"]
-    });
+    wait_until("the next announce", || server.users("uploaded") == ["1600", "0", "0"]);
 }
 
 /// Waits until goat ends by itself, and says why.
@@ -726,10 +587,7 @@ fn ends_because_it_was_replaced(goat: &mut Goat) {
     assert_eq!(status.code(), Some(1), "{}", goat.log());
     let said = "it was replaced, restored or removed while goat was running";
     assert!(goat.log().contains(said), "{}", goat.log());
-    assert!(
-        took < Duration::from_secs(15),
-        "goat noticed it after {took:?}"
-    );
+    assert!(took < Duration::from_secs(15), "goat noticed it after {took:?}");
 }
 
 #[test]
@@ -737,15 +595,11 @@ fn a_file_of_sqlite_that_is_replaced_or_removed_ends_goat() {
     for busy in [false, true] {
         for remove in [false, true] {
             let (database, mut goat, passkey) = sqlite();
-            let Database::Sqlite(folder) = &database else {
-                unreachable!()
-            };
+            let Database::Sqlite(folder) = &database else { unreachable!() };
             let mut announce = Announce::new(&passkey, info_hash(1), 1);
             announce.uploaded = 100;
             announce.accepted(&goat);
-            wait_until("the books", || {
-                database.number("SELECT uploaded FROM users") == 100
-            });
+            wait_until("the books", || database.number("SELECT uploaded FROM users") == 100);
             let copy = folder.join("copy.db");
             database.sql(&format!("VACUUM INTO '{}'", copy.display()));
             if busy {
@@ -765,9 +619,7 @@ fn a_file_of_sqlite_that_is_replaced_or_removed_ends_goat() {
                 announce.uploaded = 300;
                 announce.event = "";
                 announce.accepted(&goat);
-                wait_until("the books", || {
-                    database.number("SELECT uploaded FROM users") == 300
-                });
+                wait_until("the books", || database.number("SELECT uploaded FROM users") == 300);
             } else {
                 assert!(!folder.join("goat.db").exists(), "goat made a database");
             }
@@ -778,31 +630,21 @@ fn a_file_of_sqlite_that_is_replaced_or_removed_ends_goat() {
 #[test]
 fn a_file_of_sqlite_that_is_restored_in_its_place_ends_goat() {
     let (database, mut goat, passkey) = sqlite();
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
+    let Database::Sqlite(folder) = &database else { unreachable!() };
     let backup = folder.join("backup.db");
     let backup = backup.display();
     let shell = |words: &str| {
         let mut shell = std::process::Command::new("sqlite3");
-        shell
-            .args(["-cmd", ".timeout 30000"])
-            .arg(folder.join("goat.db"))
-            .arg(words);
+        shell.args(["-cmd", ".timeout 30000"]).arg(folder.join("goat.db")).arg(words);
         let output = shell.output().unwrap();
-        assert!(
-            output.status.success() && output.stderr.is_empty(),
-            "{output:?}"
-        );
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     };
     let bert = goat.add_user("bert");
     shell(&format!(".backup '{backup}'"));
     let mut announce = Announce::new(&passkey, info_hash(1), 1);
     announce.uploaded = 100;
     announce.accepted(&goat);
-    wait_until("the books", || {
-        database.number("SELECT sum(uploaded) FROM users") == 100
-    });
+    wait_until("the books", || database.number("SELECT sum(uploaded) FROM users") == 100);
     shell(&format!(".restore '{backup}'"));
     ends_because_it_was_replaced(&mut goat);
     goat.launch();
@@ -810,9 +652,7 @@ fn a_file_of_sqlite_that_is_restored_in_its_place_ends_goat() {
     let mut announce = Announce::new(&bert.passkey, info_hash(1), 2);
     announce.uploaded = 50;
     announce.accepted(&goat);
-    wait_until("the books", || {
-        database.number("SELECT uploaded FROM users WHERE username = 'bert'") == 50
-    });
+    wait_until("the books", || database.number("SELECT uploaded FROM users WHERE username = 'bert'") == 50);
 }
 
 #[test]
@@ -820,15 +660,10 @@ fn a_dump_that_is_imported_into_mariadb_again_ends_goat() {
     let Some((server, mut goat, [anna, bert, _])) = mariadb("a dump imported again") else {
         return;
     };
-    let Database::MariaDb(mariadb) = &server.0 else {
-        unreachable!("made by mariadb()")
-    };
+    let Database::MariaDb(mariadb) = &server.0 else { unreachable!("made by mariadb()") };
     let run = |program: &str, words: &[&str], input: Vec<u8>| -> Vec<u8> {
         let mut command = std::process::Command::new(program);
-        command
-            .arg("--no-defaults")
-            .arg("--socket")
-            .arg(mariadb.socket());
+        command.arg("--no-defaults").arg("--socket").arg(mariadb.socket());
         command.args(["--user=goat", "--password=goat"]).args(words);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = piped.spawn().unwrap();
@@ -837,17 +672,11 @@ fn a_dump_that_is_imported_into_mariadb_again_ends_goat() {
         assert!(output.status.success(), "{program}");
         output.stdout
     };
-    let dump = run(
-        "mariadb-dump",
-        &["--single-transaction", "goat"],
-        Vec::new(),
-    );
+    let dump = run("mariadb-dump", &["--single-transaction", "goat"], Vec::new());
     let mut announce = Announce::new(&anna, info_hash(1), 1);
     announce.uploaded = 100;
     announce.accepted(&goat);
-    wait_until("the books", || {
-        server.users("uploaded") == ["100", "0", "0"]
-    });
+    wait_until("the books", || server.users("uploaded") == ["100", "0", "0"]);
     run("mariadb", &["goat"], dump);
     ends_because_it_was_replaced(&mut goat);
     goat.launch();
@@ -862,10 +691,7 @@ fn a_dump_that_is_imported_into_mariadb_again_ends_goat() {
 
 /// A goat that is not started yet, with two torrents, and this machine as a proxy that can play any host.
 fn prepare(database: &Database) -> Goat {
-    let goat = Goat::prepare(
-        database,
-        json!({ "SlowDown": 0, "API": true, "TrustedProxies": ["127.0.0.1"] }),
-    );
+    let goat = Goat::prepare(database, json!({ "SlowDown": 0, "API": true, "TrustedProxies": ["127.0.0.1"] }));
     for number in [1, 2] {
         assert_eq!(goat.add_torrent(hex(&info_hash(number))), i64::from(number));
     }
@@ -897,9 +723,7 @@ fn mariadb(test: &str) -> Option<(Server, Goat, [String; 3])> {
     let mut goat = prepare(&database);
     let passkeys = ["anna", "bert", "carl"].map(|name| goat.add_user(name).passkey);
     goat.launch();
-    wait_until("goat to be ready", || {
-        goat.log().contains("listening for HTTP")
-    });
+    wait_until("goat to be ready", || goat.log().contains("listening for HTTP"));
     Some((Server(database), goat, passkeys))
 }
 
@@ -937,9 +761,7 @@ impl Server {
 
     /// These columns of all users, in one text each.
     fn users(&self, columns: &str) -> Vec<String> {
-        let rows = self
-            .0
-            .sql(&format!("SELECT {columns} FROM users ORDER BY id"));
+        let rows = self.0.sql(&format!("SELECT {columns} FROM users ORDER BY id"));
         rows.iter().map(|row| row.join(" ")).collect()
     }
 }
@@ -971,8 +793,7 @@ impl Drop for SetOnDrop<'_> {
 
 fn request(announce: &Announce) -> Vec<u8> {
     let target = announce.target();
-    format!("GET {target} HTTP/1.1\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n")
-        .into_bytes()
+    format!("GET {target} HTTP/1.1\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 /// Whether goat, which may be about to end, has answered an announce; it must not refuse it.
@@ -983,18 +804,12 @@ fn announced(address: SocketAddr, announce: &Announce) -> bool {
         stream.write_all(&request(announce))?;
         stream.read_to_end(&mut answer)
     });
-    let body = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .map(|end| &answer[end + 4..]);
+    let body = answer.windows(4).position(|four| four == b"\r\n\r\n").map(|end| &answer[end + 4..]);
     let (Ok(_), Some(body)) = (exchange, body) else {
         return false;
     };
     let answer = Bencode::parse(body);
-    assert!(
-        answer.get("failure reason").is_none(),
-        "{announce:?}: {answer:?}"
-    );
+    assert!(answer.get("failure reason").is_none(), "{announce:?}: {answer:?}");
     true
 }
 
@@ -1003,16 +818,10 @@ fn wait_for_connections(goat: &Goat, count: usize) {
     let port = format!(":{:04X}", goat.port);
     wait_for("goat to take the connection", || {
         let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        let rows = table
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         // Established, with nothing unread, and with a file: accepted.
-        let taken = rows.filter(|row| {
-            row[1].ends_with(&port)
-                && row[3] == "01"
-                && row[4].ends_with(":00000000")
-                && row[9] != "0"
-        });
+        let taken = rows
+            .filter(|row| row[1].ends_with(&port) && row[3] == "01" && row[4].ends_with(":00000000") && row[9] != "0");
         (taken.count() >= count).then_some(())
     });
 }
@@ -1020,16 +829,13 @@ fn wait_for_connections(goat: &Goat, count: usize) {
 /// The files of the journal.
 fn contents(goat: &Goat) -> Vec<(PathBuf, Vec<u8>)> {
     let files = goat.segments().into_iter();
-    files
-        .map(|file| (file.clone(), fs::read(file).unwrap()))
-        .collect()
+    files.map(|file| (file.clone(), fs::read(file).unwrap())).collect()
 }
 
 /// The lines of the log that say that the database cannot be written, or can again.
 fn database_lines(goat: &Goat) -> Vec<String> {
     let log = goat.log();
-    let lines = log.lines().filter(|line| {
-        line.contains("cannot") || line.contains("can be") || line.contains("could not")
-    });
+    let lines =
+        log.lines().filter(|line| line.contains("cannot") || line.contains("can be") || line.contains("could not"));
     lines.map(String::from).collect()
 }

@@ -22,11 +22,7 @@ fn log_in(goat: &Goat, headers: &str) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let key = answer.json();
     let text = |name: &str| key[name].as_str().unwrap().to_string();
-    format!(
-        "Authorization: Bearer {}:{}\r\n",
-        text("pubkey"),
-        text("secret")
-    )
+    format!("Authorization: Bearer {}:{}\r\n", text("pubkey"), text("secret"))
 }
 
 fn set_password(goat: &Goat, headers: &str, password: &[u8]) -> Answer {
@@ -34,10 +30,7 @@ fn set_password(goat: &Goat, headers: &str, password: &[u8]) -> Answer {
 }
 
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 #[test]
@@ -54,31 +47,11 @@ fn a_token_calls_as_its_member_until_it_is_ended() {
         assert_eq!(me(&token).status, 200);
         // It is no other member's, and its public part alone opens nothing.
         let other = log_in(&goat, &sign(&caro));
-        let part = |token: &str, number: usize| {
-            token
-                .trim_end()
-                .split([' ', ':'])
-                .nth(number)
-                .unwrap()
-                .to_string()
-        };
-        let mixed = format!(
-            "Authorization: Bearer {}:{}\r\n",
-            part(&token, 3),
-            part(&other, 4)
-        );
+        let part = |token: &str, number: usize| token.trim_end().split([' ', ':']).nth(number).unwrap().to_string();
+        let mixed = format!("Authorization: Bearer {}:{}\r\n", part(&token, 3), part(&other, 4));
         refused(&me(&mixed), 401);
-        refused(
-            &me(&format!("Authorization: Bearer {}:\r\n", part(&token, 3))),
-            401,
-        );
-        for broken in [
-            "Bearer",
-            "Bearer ",
-            "Bearer x",
-            "Bearer '--:x",
-            "bearer \u{e4}:\u{e4}",
-        ] {
+        refused(&me(&format!("Authorization: Bearer {}:\r\n", part(&token, 3))), 401);
+        for broken in ["Bearer", "Bearer ", "Bearer x", "Bearer '--:x", "bearer \u{e4}:\u{e4}"] {
             refused(&me(&format!("Authorization: {broken}\r\n")), 401);
         }
         refused(&me(&format!("{token}Origin: http://elsewhere\r\n")), 403);
@@ -86,31 +59,15 @@ fn a_token_calls_as_its_member_until_it_is_ended() {
         // It makes no other tokens.
         refused(&ask(&goat, "POST", "/api/login", &token, b""), 403);
         // Unused for a week it is dead; an hour after its last use the next is written down.
-        database.sql(&format!(
-            "UPDATE api_logins SET use_time = {}",
-            now() - 6 * 86_400
-        ));
+        database.sql(&format!("UPDATE api_logins SET use_time = {}", now() - 6 * 86_400));
         assert_eq!(me(&token).status, 200);
         assert!(database.number("SELECT MAX(use_time) FROM api_logins") >= now() as i64 - 60);
-        database.sql(&format!(
-            "UPDATE api_logins SET use_time = {}",
-            now() - 8 * 86_400
-        ));
+        database.sql(&format!("UPDATE api_logins SET use_time = {}", now() - 8 * 86_400));
         refused(&me(&token), 401);
         let token = log_in(&goat, &sign(&berta));
-        post(
-            &goat,
-            &admin,
-            &format!("/api/users/{}/ban?reason=why", berta.id),
-            b"",
-        );
+        post(&goat, &admin, &format!("/api/users/{}/ban?reason=why", berta.id), b"");
         assert_eq!(refused(&me(&token), 403), "This user is banned: why");
-        post(
-            &goat,
-            &admin,
-            &format!("/api/users/{}/unban", berta.id),
-            b"",
-        );
+        post(&goat, &admin, &format!("/api/users/{}/unban", berta.id), b"");
         // It ends by itself alone, and for good.
         refused(&ask(&goat, "DELETE", "/api/login", &sign(&berta), b""), 403);
         refused(&ask(&goat, "DELETE", "/api/login", "", b""), 401);
@@ -118,10 +75,7 @@ fn a_token_calls_as_its_member_until_it_is_ended() {
         assert_eq!(ask(&goat, "DELETE", "/api/login", &token, b"").status, 200);
         refused(&me(&token), 401);
         refused(&ask(&goat, "DELETE", "/api/login", &token, b""), 401);
-        assert_eq!(
-            ask(&goat, "GET", "/api/login", &sign(&berta), b"").status,
-            405
-        );
+        assert_eq!(ask(&goat, "GET", "/api/login", &sign(&berta), b"").status, 405);
     }
 }
 
@@ -137,65 +91,29 @@ fn a_password_signs_in_and_makes_another_and_opens_nothing_else() {
         assert_eq!(set.json(), json!({ "password": true }), "{}", set.text());
         assert_eq!(get(&goat, &berta, "/api/me").json()["password"], true);
         let token = log_in(&goat, &by("BERTA", PASSWORD));
-        assert_eq!(
-            ask(&goat, "GET", "/api/me", &token, b"").json()["name"],
-            "berta"
-        );
-        refused(
-            &ask(&goat, "POST", "/api/login", &by("caro", PASSWORD), b""),
-            401,
-        );
-        for (method, path) in [
-            ("GET", "/api/me"),
-            ("GET", "/api/files"),
-            ("POST", "/api/me/passkey"),
-        ] {
+        assert_eq!(ask(&goat, "GET", "/api/me", &token, b"").json()["name"], "berta");
+        refused(&ask(&goat, "POST", "/api/login", &by("caro", PASSWORD), b""), 401);
+        for (method, path) in [("GET", "/api/me"), ("GET", "/api/files"), ("POST", "/api/me/passkey")] {
             refused(&ask(&goat, method, path, &by_password, b""), 401);
         }
         // An open page cannot take the account, nor can another site.
         refused(&set_password(&goat, &token, b"a password of another"), 403);
         refused(&ask(&goat, "POST", "/api/me/key", &token, b""), 403);
         let elsewhere = format!("{by_password}Origin: http://elsewhere\r\n");
-        refused(
-            &set_password(&goat, &elsewhere, b"a password of another"),
-            403,
-        );
+        refused(&set_password(&goat, &elsewhere, b"a password of another"), 403);
         refused(&set_password(&goat, "", b"a password of another"), 401);
-        refused(
-            &set_password(
-                &goat,
-                &by("berta", "not the password"),
-                b"a password of another",
-            ),
-            401,
-        );
-        let wrong: [&[u8]; 4] = [
-            b"eleven char",
-            b"two lines of\ntext",
-            &[0xff; 12],
-            berta.api_key.as_bytes(),
-        ];
+        refused(&set_password(&goat, &by("berta", "not the password"), b"a password of another"), 401);
+        let wrong: [&[u8]; 4] = [b"eleven char", b"two lines of\ntext", &[0xff; 12], berta.api_key.as_bytes()];
         for wrong in wrong {
             refused(&set_password(&goat, &sign(&berta), wrong), 400);
         }
-        assert_eq!(
-            set_password(&goat, &sign(&berta), &[b'x'; 1025]).status,
-            413
-        );
+        assert_eq!(set_password(&goat, &sign(&berta), &[b'x'; 1025]).status, 413);
         // A database that is stolen has neither password nor token.
-        let rows = database
-            .sql("SELECT hash, salt, rounds FROM passwords")
-            .concat();
-        assert_eq!(
-            (rows[0].len(), rows[1].len(), rows[2].as_str()),
-            (64, 32, "600000")
-        );
+        let rows = database.sql("SELECT hash, salt, rounds FROM passwords").concat();
+        assert_eq!((rows[0].len(), rows[1].len(), rows[2].as_str()), (64, 32, "600000"));
         // The longest one, by the one before, which ends with its tokens.
         let longest = "ü".repeat(512);
-        assert_eq!(
-            set_password(&goat, &by_password, longest.as_bytes()).status,
-            200
-        );
+        assert_eq!(set_password(&goat, &by_password, longest.as_bytes()).status, 200);
         refused(&ask(&goat, "GET", "/api/me", &token, b""), 401);
         refused(&ask(&goat, "POST", "/api/login", &by_password, b""), 401);
         assert_eq!(ask(&goat, "GET", "/api/me", &by_key, b"").status, 200);
@@ -203,50 +121,24 @@ fn a_password_signs_in_and_makes_another_and_opens_nothing_else() {
         let token = log_in(&goat, &by_password);
         // Members renew their keys: what was made with the old API key ends.
         let key = ask(&goat, "POST", "/api/me/key", &by_password, b"").json();
-        let renewed = User {
-            api_key: key["apiKey"].as_str().unwrap().into(),
-            ..berta.clone()
-        };
+        let renewed = User { api_key: key["apiKey"].as_str().unwrap().into(), ..berta.clone() };
         assert_eq!(key.as_object().unwrap().len(), 1);
         refused(&get(&goat, &berta, "/api/me"), 401);
         refused(&ask(&goat, "GET", "/api/me", &by_key, b""), 401);
         assert_eq!(get(&goat, &renewed, "/api/me").status, 200);
         assert_eq!(ask(&goat, "GET", "/api/me", &token, b"").status, 200);
-        post(
-            &goat,
-            &admin,
-            &format!("/api/users/{}/ban?reason=why", berta.id),
-            b"",
-        );
+        post(&goat, &admin, &format!("/api/users/{}/ban?reason=why", berta.id), b"");
         let banned = ask(&goat, "POST", "/api/login", &by_password, b"");
         assert_eq!(refused(&banned, 403), "This user is banned: why");
         refused(&set_password(&goat, &sign(&renewed), b""), 403);
-        post(
-            &goat,
-            &admin,
-            &format!("/api/users/{}/unban", berta.id),
-            b"",
-        );
+        post(&goat, &admin, &format!("/api/users/{}/unban", berta.id), b"");
         let removed = set_password(&goat, &by_password, b"");
-        assert_eq!(
-            removed.json(),
-            json!({ "password": false }),
-            "{}",
-            removed.text()
-        );
+        assert_eq!(removed.json(), json!({ "password": false }), "{}", removed.text());
         refused(&ask(&goat, "GET", "/api/me", &token, b""), 401);
         refused(&ask(&goat, "POST", "/api/login", &by_password, b""), 401);
         // A removed member leaves none.
-        assert_eq!(
-            set_password(&goat, &sign(&caro), b"another password").status,
-            200
-        );
-        post(
-            &goat,
-            &admin,
-            &format!("/api/users/{}/remove", caro.id),
-            b"",
-        );
+        assert_eq!(set_password(&goat, &sign(&caro), b"another password").status, 200);
+        post(&goat, &admin, &format!("/api/users/{}/remove", caro.id), b"");
         assert_eq!(database.number("SELECT COUNT(*) FROM passwords"), 0);
         for path in ["/api/me/password", "/api/me/key", "/api/me/passkey"] {
             assert_eq!(get(&goat, &renewed, path).status, 405, "{path}");
@@ -294,9 +186,7 @@ fn a_new_passkey_ends_the_old_one() {
         let new = ask(&goat, "POST", "/api/me/passkey", &token, b"").json();
         let passkey = new["passkey"].as_str().unwrap();
         assert!(new["announce"][0].as_str().unwrap().contains(passkey));
-        wait_until("the new passkey", || {
-            announce(passkey).is_empty() && announce(&berta.passkey) == "Invalid passkey"
-        });
+        wait_until("the new passkey", || announce(passkey).is_empty() && announce(&berta.passkey) == "Invalid passkey");
         assert_eq!(get(&goat, &berta, "/api/me").json()["passkey"], passkey);
     }
 }
@@ -305,37 +195,20 @@ fn a_new_passkey_ends_the_old_one() {
 fn a_password_cannot_be_guessed_from_many_addresses_and_nobody_learns_who_is_a_member() {
     let database = Database::sqlite();
     let (goat, admin, berta, _) = start(&database);
-    assert_eq!(
-        set_password(&goat, &sign(&berta), PASSWORD.as_bytes()).status,
-        200
-    );
+    assert_eq!(set_password(&goat, &sign(&berta), PASSWORD.as_bytes()).status, 200);
     // Who has the password is not counted.
     (0..12).for_each(|_| drop(log_in(&goat, &by("berta", PASSWORD))));
     let guess = |name: &str, n: u32| {
-        let from = format!(
-            "{}X-Forwarded-For: 192.0.2.{n}\r\n",
-            by(name, "a wrong password")
-        );
+        let from = format!("{}X-Forwarded-For: 192.0.2.{n}\r\n", by(name, "a wrong password"));
         ask(&goat, "POST", "/api/login", &from, b"")
     };
-    for name in [
-        "Berta",
-        "nobody",
-        "o'Neil\"; DROP TABLE users; --",
-        "<b>\u{1f431}</b>",
-    ] {
+    for name in ["Berta", "nobody", "o'Neil\"; DROP TABLE users; --", "<b>\u{1f431}</b>"] {
         let answers: Vec<Answer> = (1..=20).map(|n| guess(name, n)).collect();
         let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
         // A minute may end meanwhile.
         let tried = statuses.iter().filter(|status| **status == 401).count();
-        assert!(
-            (10..20).contains(&tried) && statuses.contains(&429),
-            "{name}: {statuses:?}"
-        );
-        let why: Vec<String> = answers
-            .iter()
-            .map(|answer| refused(answer, answer.status))
-            .collect();
+        assert!((10..20).contains(&tried) && statuses.contains(&429), "{name}: {statuses:?}");
+        let why: Vec<String> = answers.iter().map(|answer| refused(answer, answer.status)).collect();
         assert_eq!(why[0], "Wrong user name, API key or password");
     }
     // Not even the right one, from anywhere; by the API key and for others there is no limit.
@@ -345,10 +218,7 @@ fn a_password_cannot_be_guessed_from_many_addresses_and_nobody_learns_who_is_a_m
         ask(&goat, "POST", "/api/login", &right, b"").status == 429
     });
     log_in(&goat, &sign(&berta));
-    assert_eq!(
-        set_password(&goat, &sign(&admin), PASSWORD.as_bytes()).status,
-        200
-    );
+    assert_eq!(set_password(&goat, &sign(&admin), PASSWORD.as_bytes()).status, 200);
     log_in(&goat, &by("ana", PASSWORD));
     assert_eq!(database.number("SELECT COUNT(*) FROM users"), 3);
 }
@@ -361,28 +231,16 @@ fn announces_are_answered_while_many_try_passwords() {
     let statuses = thread::scope(|scope| {
         let goat = &goat;
         let guess = move |n: usize| {
-            let headers = format!(
-                "{}X-Forwarded-For: 192.0.2.{n}\r\n",
-                by(&format!("name{n}"), "a wrong password")
-            );
+            let headers = format!("{}X-Forwarded-For: 192.0.2.{n}\r\n", by(&format!("name{n}"), "a wrong password"));
             ask(goat, "POST", "/api/login", &headers, b"").status
         };
         let guessers: Vec<_> = (1..=40).map(|n| scope.spawn(move || guess(n))).collect();
         for n in 0..200 {
-            assert_eq!(
-                Announce::new(&berta.passkey, [0xaa; 20], n % 3).refusal(goat),
-                ""
-            );
+            assert_eq!(Announce::new(&berta.passkey, [0xaa; 20], n % 3).refusal(goat), "");
         }
-        guessers
-            .into_iter()
-            .map(|guesser| guesser.join().unwrap())
-            .collect::<Vec<u16>>()
+        guessers.into_iter().map(|guesser| guesser.join().unwrap()).collect::<Vec<u16>>()
     });
     // Eight may wait for their turn.
-    assert!(
-        statuses.iter().all(|status| [401, 503].contains(status)),
-        "{statuses:?}"
-    );
+    assert!(statuses.iter().all(|status| [401, 503].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&401), "{statuses:?}");
 }

@@ -76,10 +76,7 @@ fn tables_of_a_newer_goat_are_refused_and_left_alone(database: &Database) {
         let (status, stdout, stderr) = goat.cli(words);
         let said = stdout + &stderr;
         assert_eq!(status.code(), Some(1), "{words:?}: {said}");
-        assert!(
-            said.contains("version 99") && said.contains("newer"),
-            "{words:?}: {said}"
-        );
+        assert!(said.contains("version 99") && said.contains("newer"), "{words:?}: {said}");
         assert!(!said.contains("missing"), "{words:?}: {said}");
     }
     assert_eq!(columns(database), before);
@@ -96,29 +93,19 @@ fn check_names_what_is_missing_and_how_to_mend_it(database: &Database) {
         database.sql(break_it);
         let (good, said) = check();
         assert!(!good, "{break_it}: {said}");
-        words
-            .iter()
-            .for_each(|word| assert!(said.contains(word), "{break_it}: {word} in {said}"));
+        words.iter().for_each(|word| assert!(said.contains(word), "{break_it}: {word} in {said}"));
         database.sql(mend);
         let (good, said) = check();
         assert!(good, "{mend}: {said}");
     };
-    let (away, back) = (
-        "ALTER TABLE hours RENAME TO gone",
-        "ALTER TABLE gone RENAME TO hours",
-    );
+    let (away, back) = ("ALTER TABLE hours RENAME TO gone", "ALTER TABLE gone RENAME TO hours");
     complains(away, &["missing tables: hours", "schema.sql"], back);
-    let (away, back) = (
-        "ALTER TABLE api_logins RENAME COLUMN calls TO x",
-        "ALTER TABLE api_logins RENAME COLUMN x TO calls",
-    );
+    let (away, back) =
+        ("ALTER TABLE api_logins RENAME COLUMN calls TO x", "ALTER TABLE api_logins RENAME COLUMN x TO calls");
     complains(away, &["the table api_logins was changed", "calls"], back);
     database.sql("DROP TRIGGER users_delete");
     let (good, said) = check();
-    assert!(
-        !good && said.contains("missing triggers: users_delete"),
-        "{said}"
-    );
+    assert!(!good && said.contains("missing triggers: users_delete"), "{said}");
     goat.json(&["user", "list"]); // makes it again
     assert!(check().0, "{}", check().1);
     if let Database::MariaDb(server) = database {
@@ -131,42 +118,20 @@ fn check_of_a_server(server: &MariaDb, check: &dyn Fn() -> (bool, String)) {
         server.root(sql);
         let (good, said) = check();
         assert!(!good, "{sql}: {said}");
-        words
-            .iter()
-            .for_each(|word| assert!(said.contains(word), "{sql}: {word} in {said}"));
+        words.iter().for_each(|word| assert!(said.contains(word), "{sql}: {word} in {said}"));
     };
-    complains(
-        "ALTER DATABASE goat CHARACTER SET latin1",
-        &["latin1", "ALTER DATABASE goat CHARACTER SET utf8mb4"],
-    );
+    complains("ALTER DATABASE goat CHARACTER SET latin1", &["latin1", "ALTER DATABASE goat CHARACTER SET utf8mb4"]);
     server.root("ALTER DATABASE goat CHARACTER SET utf8mb4");
-    complains(
-        "ALTER TABLE goat.hours DEFAULT CHARACTER SET latin1",
-        &["the table hours", "ALTER TABLE hours"],
-    );
+    complains("ALTER TABLE goat.hours DEFAULT CHARACTER SET latin1", &["the table hours", "ALTER TABLE hours"]);
     server.root("ALTER TABLE goat.hours DEFAULT CHARACTER SET utf8mb4");
     complains(
         "REVOKE ALL ON goat.* FROM goat@localhost; GRANT SELECT, INSERT, UPDATE, DELETE ON goat.* TO goat@localhost",
-        &[
-            "may not CREATE, CREATE VIEW, TRIGGER",
-            "GRANT CREATE, CREATE VIEW, TRIGGER ON goat.*",
-        ],
+        &["may not CREATE, CREATE VIEW, TRIGGER", "GRANT CREATE, CREATE VIEW, TRIGGER ON goat.*"],
     );
-    complains(
-        "REVOKE ALL ON goat.* FROM goat@localhost",
-        &["cannot connect", "goat", "GRANT"],
-    );
-    complains(
-        "ALTER USER goat@localhost IDENTIFIED BY 'other'",
-        &["Access denied", "DB.Password"],
-    );
-    server.root(
-        "ALTER USER goat@localhost IDENTIFIED BY 'goat'; GRANT ALL ON goat.* TO goat@localhost",
-    );
-    complains(
-        "DROP DATABASE goat",
-        &["Unknown database", "CREATE DATABASE"],
-    );
+    complains("REVOKE ALL ON goat.* FROM goat@localhost", &["cannot connect", "goat", "GRANT"]);
+    complains("ALTER USER goat@localhost IDENTIFIED BY 'other'", &["Access denied", "DB.Password"]);
+    server.root("ALTER USER goat@localhost IDENTIFIED BY 'goat'; GRANT ALL ON goat.* TO goat@localhost");
+    complains("DROP DATABASE goat", &["Unknown database", "CREATE DATABASE"]);
     server.root("CREATE DATABASE goat CHARACTER SET utf8mb4");
     assert!(check().0, "{}", check().1);
 }
@@ -191,10 +156,9 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
              {} FROM seq",
             values("n", "CAST(printf('%020d', n) AS BLOB)")
         )),
-        Database::MariaDb(_) => database.sql(&format!(
-            "{} FROM (SELECT seq AS n FROM seq_1_to_1000000) s",
-            values("n", "LPAD(n, 20, '0')")
-        )),
+        Database::MariaDb(_) => {
+            database.sql(&format!("{} FROM (SELECT seq AS n FROM seq_1_to_1000000) s", values("n", "LPAD(n, 20, '0')")))
+        }
     };
     goat.launch();
     let mut announce = Announce::new(&passkey, info_hash(1), 1);
@@ -212,13 +176,8 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
         }
         longest
     });
-    let old = || {
-        database.number(&format!(
-            "SELECT COUNT(*) FROM sessions WHERE time4 < {now} - 86400 * 30"
-        ))
-    };
-    let (begin, mut count, mut longest, mut late) =
-        (Instant::now(), 0, Duration::ZERO, Duration::ZERO);
+    let old = || database.number(&format!("SELECT COUNT(*) FROM sessions WHERE time4 < {now} - 86400 * 30"));
+    let (begin, mut count, mut longest, mut late) = (Instant::now(), 0, Duration::ZERO, Duration::ZERO);
     let mut look = Instant::now();
     loop {
         announce.uploaded += 1000;
@@ -234,16 +193,10 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
             // And the books are not behind: what was said is written with the next batch or two.
             let said = announce.uploaded as i64;
             let since = Instant::now();
-            wait_until("the announce", || {
-                database.number("SELECT uploaded FROM users") >= said
-            });
+            wait_until("the announce", || database.number("SELECT uploaded FROM users") >= said);
             late = late.max(since.elapsed());
         }
-        assert!(
-            begin.elapsed() < Duration::from_secs(300),
-            "{} are left",
-            old()
-        );
+        assert!(begin.elapsed() < Duration::from_secs(300), "{} are left", old());
     }
     let held = sweeping.join().unwrap();
     println!(
@@ -259,10 +212,7 @@ fn a_million_silent_sessions_go_while_announces_are_answered(database: &Database
     let moved = "SELECT SUM(uploaded) FROM files_users WHERE file_id > 1";
     assert_eq!(database.number(moved), 450_000_000_000);
     assert!(goat.stop().success());
-    assert_eq!(
-        database.number("SELECT uploaded FROM users"),
-        announce.uploaded as i64
-    );
+    assert_eq!(database.number("SELECT uploaded FROM users"), announce.uploaded as i64);
 }
 
 fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
@@ -277,7 +227,11 @@ fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
          INSERT INTO files (id, info_hash, verified, suggested) VALUES (1, '{}', 0, {old}), (2, '{}', 0, {new}),
             (3, '{}', 0, 0), (4, '{}', 1, {old}), (5, '{}', 0, {old});
          INSERT INTO totals VALUES (5, 1, '10.0.0.1', 0, 1, 1, 1, 1, 1, 1, 1, 1);",
-        hash(1), hash(2), hash(3), hash(4), hash(5)
+        hash(1),
+        hash(2),
+        hash(3),
+        hash(4),
+        hash(5)
     ));
     // As goat does it when it has run for a day.
     let (store, before) = (open(&goat), (now - 86400 * 30) as u32);
@@ -290,10 +244,7 @@ fn what_nobody_approved_in_thirty_days_goes(database: &Database) {
     let clients = "SELECT client FROM whitelist WHERE client IN ('New/', 'Denied/', 'Approved/')";
     assert_eq!(database.sql(clients).len(), 3);
     // 5 was a torrent once: somebody has totals of it.
-    assert_eq!(
-        database.sql("SELECT id FROM files ORDER BY id").concat(),
-        ["2", "3", "4", "5"]
-    );
+    assert_eq!(database.sql("SELECT id FROM files ORDER BY id").concat(), ["2", "3", "4", "5"]);
 }
 
 #[test]
@@ -303,20 +254,14 @@ fn check_says_that_a_database_is_read_only() {
         return crate::common::skip("a read-only file", "only root can be another user");
     }
     let database = Database::sqlite();
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
+    let Database::Sqlite(folder) = &database else { unreachable!() };
     let mut goat = prepare(&database);
     goat.add_user("anna");
     goat.user = Some(65_534);
     let check = |mode: u32| {
-        for (path, mode) in [
-            (folder.path().to_owned(), mode),
-            (folder.join("goat.db"), mode & 0o666),
-        ] {
+        for (path, mode) in [(folder.path().to_owned(), mode), (folder.join("goat.db"), mode & 0o666)] {
             std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-                .unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         }
         let (status, stdout, _) = goat.cli(&["check"]);
         (status.code(), stdout)
@@ -335,9 +280,7 @@ fn check_says_that_a_server_is_read_only_or_that_a_right_is_missing() {
     let Some(database) = Database::mariadb("a read-only server") else {
         return;
     };
-    let Database::MariaDb(server) = &database else {
-        unreachable!()
-    };
+    let Database::MariaDb(server) = &database else { unreachable!() };
     let goat = prepare(&database);
     goat.add_user("anna");
     let check = |sql: &str| {
@@ -346,10 +289,7 @@ fn check_says_that_a_server_is_read_only_or_that_a_right_is_missing() {
         (status.code(), stdout)
     };
     let (code, said) = check("SET GLOBAL read_only = 1");
-    assert!(
-        code == Some(1) && said.contains("cannot be written") && said.contains("read-only"),
-        "{said}"
-    );
+    assert!(code == Some(1) && said.contains("cannot be written") && said.contains("read-only"), "{said}");
     let (code, said) = check("SET GLOBAL read_only = 0");
     assert_eq!(code, Some(0), "{said}");
     // Rights to single tables are rights as well, and one of them is missing.
@@ -358,18 +298,13 @@ fn check_says_that_a_server_is_read_only_or_that_a_right_is_missing() {
     assert!(code == Some(1) && said.contains("may not INSERT"), "{said}");
     // Nothing of what was tried stays.
     assert_eq!(database.number("SELECT COUNT(*) FROM files"), 0);
-    assert_eq!(
-        database.number("SELECT COUNT(*) FROM changes WHERE what = 'file'"),
-        0
-    );
+    assert_eq!(database.number("SELECT COUNT(*) FROM changes WHERE what = 'file'"), 0);
 }
 
 #[test]
 fn a_command_waits_for_a_file_that_somebody_has_locked_for_seconds() {
     let database = Database::sqlite();
-    let Database::Sqlite(folder) = &database else {
-        unreachable!()
-    };
+    let Database::Sqlite(folder) = &database else { unreachable!() };
     let goat = prepare(&database);
     let mut shell = Command::new("sqlite3")
         .arg(folder.join("goat.db"))
@@ -378,12 +313,9 @@ fn a_command_waits_for_a_file_that_somebody_has_locked_for_seconds() {
         .spawn()
         .unwrap();
     let mut say = shell.stdin.take().unwrap();
-    say.write_all(b"BEGIN EXCLUSIVE; CREATE TABLE other (x); SELECT 'locked';\n")
-        .unwrap();
+    say.write_all(b"BEGIN EXCLUSIVE; CREATE TABLE other (x); SELECT 'locked';\n").unwrap();
     let mut line = String::new();
-    BufReader::new(shell.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "locked\n");
     let begin = Instant::now();
     let mut command = goat.command(&["user", "add", "anna"]).spawn().unwrap();

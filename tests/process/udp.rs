@@ -10,9 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::{
-    Announce, Database, Folder, Goat, PATIENCE, hex, info_hash, peer_id, scrape, skip, wait_until,
-};
+use crate::common::{Announce, Database, Folder, Goat, PATIENCE, hex, info_hash, peer_id, scrape, skip, wait_until};
 use goat::keeper::Writer;
 use goat::protocol::{self, Event, Peers, Reply, Scrape, Want};
 use goat::random::Rng;
@@ -31,27 +29,16 @@ use serde_json::{Value, json};
 // Packets: pure functions.
 
 fn packet(connection: u64, transaction: u32, action: Action<'_>) -> Packet<'_> {
-    Packet {
-        connection,
-        transaction,
-        action,
-    }
+    Packet { connection, transaction, action }
 }
 
 #[test]
 fn a_connect_request_is_read_back_whatever_follows_it() {
-    check(
-        1_000,
-        (any::<u32>(), bytes(0..100)),
-        |(transaction, rest)| {
-            let datagram = [connect(transaction), rest].concat();
-            prop_assert_eq!(
-                udp::read(&datagram, HOME),
-                Some(packet(MAGIC, transaction, Action::Connect))
-            );
-            Ok(())
-        },
-    );
+    check(1_000, (any::<u32>(), bytes(0..100)), |(transaction, rest)| {
+        let datagram = [connect(transaction), rest].concat();
+        prop_assert_eq!(udp::read(&datagram, HOME), Some(packet(MAGIC, transaction, Action::Connect)));
+        Ok(())
+    });
 }
 
 #[test]
@@ -61,8 +48,7 @@ fn an_announce_is_read_back_with_the_options_that_follow_it() {
         let datagram = question.bytes(connection, transaction);
         for ip in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x20; 16])] {
             let (default, most) = (50, if ip.is_ipv4() { 200 } else { 74 });
-            let count =
-                usize::try_from(question.numwant).map_or(default, |wanted| wanted.min(most));
+            let count = usize::try_from(question.numwant).map_or(default, |wanted| wanted.min(most));
             let announce = protocol::Announce {
                 info_hash: InfoHash(question.info_hash),
                 peer_id: PeerId(question.peer_id),
@@ -78,12 +64,7 @@ fn an_announce_is_read_back_with_the_options_that_follow_it() {
                     _ => Event::None,
                 },
                 udp: true,
-                want: Want {
-                    count,
-                    v4: ip.is_ipv4(),
-                    v6: ip.is_ipv6(),
-                    list: false,
-                },
+                want: Want { count, v4: ip.is_ipv4(), v6: ip.is_ipv6(), list: false },
             };
             let action = Action::Announce(announce, &question.options);
             let packet = packet(connection, transaction, action);
@@ -95,21 +76,13 @@ fn an_announce_is_read_back_with_the_options_that_follow_it() {
 
 #[test]
 fn a_scrape_is_read_back_whatever_follows_its_last_whole_hash() {
-    let values = (
-        any::<(u64, u32)>(),
-        vec(any::<[u8; 20]>(), 1..75),
-        bytes(0..20),
-    );
-    check(
-        1_000,
-        values,
-        |((connection, transaction), hashes, rest)| {
-            let datagram = [scrape_of(connection, transaction, &hashes), rest].concat();
-            let packet = packet(connection, transaction, Action::Scrape(&hashes));
-            prop_assert_eq!(udp::read(&datagram, HOME), Some(packet));
-            Ok(())
-        },
-    );
+    let values = (any::<(u64, u32)>(), vec(any::<[u8; 20]>(), 1..75), bytes(0..20));
+    check(1_000, values, |((connection, transaction), hashes, rest)| {
+        let datagram = [scrape_of(connection, transaction, &hashes), rest].concat();
+        let packet = packet(connection, transaction, Action::Scrape(&hashes));
+        prop_assert_eq!(udp::read(&datagram, HOME), Some(packet));
+        Ok(())
+    });
 }
 
 #[test]
@@ -168,8 +141,7 @@ fn of_any_bytes_goat_reads_what_their_offsets_say() {
             };
             (kind, packet.connection, packet.transaction)
         });
-        let expected =
-            Kind::of(&datagram).map(|kind| (kind, u64_at(&datagram, 0), u32_at(&datagram, 12)));
+        let expected = Kind::of(&datagram).map(|kind| (kind, u64_at(&datagram, 0), u32_at(&datagram, 12)));
         prop_assert_eq!(read, expected);
         Ok(())
     });
@@ -235,69 +207,44 @@ fn any_bytes_are_options_to_somebody() {
 #[test]
 fn what_goat_writes_is_read_back() {
     let counts = any::<(u32, u32, u32, u32)>;
-    let values = (
-        any::<(u32, u64)>(),
-        counts(),
-        bytes(0..200),
-        vec(counts(), 0..75),
-    );
-    check(
-        2_000,
-        values,
-        |((transaction, connection), numbers, peers, torrents)| {
-            let mut out = b"what was answered before".to_vec();
-            udp::write_connect(&mut out, transaction, connection);
-            prop_assert_eq!(decode(&out), (transaction, Answer::Connected(connection)));
+    let values = (any::<(u32, u64)>(), counts(), bytes(0..200), vec(counts(), 0..75));
+    check(2_000, values, |((transaction, connection), numbers, peers, torrents)| {
+        let mut out = b"what was answered before".to_vec();
+        udp::write_connect(&mut out, transaction, connection);
+        prop_assert_eq!(decode(&out), (transaction, Answer::Connected(connection)));
 
-            let (interval, leechers, seeders, downloaded) = numbers;
-            let reply = Reply {
-                complete: seeders as usize,
-                incomplete: leechers as usize,
-                downloaded,
-                interval,
-                min_interval: interval / 2,
-            };
-            for v4 in [true, false] {
-                let (four, six) = if v4 {
-                    (&peers[..], &[][..])
-                } else {
-                    (&[][..], &peers[..])
-                };
-                let (v4, v6) = (four.to_vec(), six.to_vec());
-                let list = Vec::new();
-                udp::write_announce(&mut out, transaction, &reply, &Peers { v4, v6, list });
-                let announced = Announced {
-                    interval,
-                    leechers,
-                    seeders,
-                    peers: peers.clone(),
-                };
-                prop_assert_eq!(decode(&out), (transaction, Answer::Announced(announced)));
-            }
+        let (interval, leechers, seeders, downloaded) = numbers;
+        let reply = Reply {
+            complete: seeders as usize,
+            incomplete: leechers as usize,
+            downloaded,
+            interval,
+            min_interval: interval / 2,
+        };
+        for v4 in [true, false] {
+            let (four, six) = if v4 { (&peers[..], &[][..]) } else { (&[][..], &peers[..]) };
+            let (v4, v6) = (four.to_vec(), six.to_vec());
+            let list = Vec::new();
+            udp::write_announce(&mut out, transaction, &reply, &Peers { v4, v6, list });
+            let announced = Announced { interval, leechers, seeders, peers: peers.clone() };
+            prop_assert_eq!(decode(&out), (transaction, Answer::Announced(announced)));
+        }
 
-            let scraped = torrents
-                .iter()
-                .map(|&(seeders, completed, leechers, others)| Scrape {
-                    complete: seeders as usize,
-                    downloaded: completed,
-                    incomplete: leechers as usize,
-                    downloaders: others as usize,
-                });
-            udp::write_scrape(&mut out, transaction, scraped);
-            let expected = torrents
-                .iter()
-                .map(|&(seeders, completed, leechers, _)| [seeders, completed, leechers]);
-            let expected = Answer::Scraped(expected.collect());
-            prop_assert_eq!(decode(&out), (transaction, expected));
+        let scraped = torrents.iter().map(|&(seeders, completed, leechers, others)| Scrape {
+            complete: seeders as usize,
+            downloaded: completed,
+            incomplete: leechers as usize,
+            downloaders: others as usize,
+        });
+        udp::write_scrape(&mut out, transaction, scraped);
+        let expected = torrents.iter().map(|&(seeders, completed, leechers, _)| [seeders, completed, leechers]);
+        let expected = Answer::Scraped(expected.collect());
+        prop_assert_eq!(decode(&out), (transaction, expected));
 
-            udp::write_error(&mut out, transaction, "Slow down");
-            prop_assert_eq!(
-                decode(&out),
-                (transaction, Answer::Error("Slow down".into()))
-            );
-            Ok(())
-        },
-    );
+        udp::write_error(&mut out, transaction, "Slow down");
+        prop_assert_eq!(decode(&out), (transaction, Answer::Error("Slow down".into())));
+        Ok(())
+    });
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -309,13 +256,7 @@ const NOW: u32 = 1_800_000_000;
 fn a_connection_id_is_good_for_two_minutes_and_no_longer() {
     let ids = ConnectionIds::new().unwrap();
     // Also where the 16 bits of the time in it begin anew.
-    for made in [
-        NOW,
-        NOW | 0xffff,
-        (NOW | 0xffff) - 60,
-        0xffff,
-        u32::MAX - 200,
-    ] {
+    for made in [NOW, NOW | 0xffff, (NOW | 0xffff) - 60, 0xffff, u32::MAX - 200] {
         let id = ids.make(HOME, made);
         for age in 0..=120 {
             assert!(ids.check(id, HOME, made + age), "made {made}, {age} old");
@@ -334,10 +275,7 @@ fn a_connection_id_is_good_for_two_minutes_and_no_longer() {
 fn a_connection_id_from_the_future_is_refused() {
     let ids = ConnectionIds::new().unwrap();
     for ahead in (1..=300).chain([(1 << 16) - 120, (1 << 16) - 1, 1 << 16, 1 << 17]) {
-        assert!(
-            !ids.check(ids.make(HOME, NOW + ahead), HOME, NOW),
-            "{ahead} s"
-        );
+        assert!(!ids.check(ids.make(HOME, NOW + ahead), HOME, NOW), "{ahead} s");
     }
 }
 
@@ -357,11 +295,7 @@ fn a_connection_id_is_good_for_one_address_only() {
     for made_for in homes {
         let id = ids.make(made_for, NOW);
         for home in homes {
-            assert_eq!(
-                ids.check(id, home, NOW),
-                home == made_for,
-                "{made_for} {home}"
-            );
+            assert_eq!(ids.check(id, home, NOW), home == made_for, "{made_for} {home}");
         }
     }
 }
@@ -417,15 +351,9 @@ fn old_and_future_connection_ids_are_refused_in_fewer_bytes_than_were_sent() {
 
 #[test]
 fn ten_million_strange_datagrams_do_no_harm_and_are_not_amplified() {
-    let count = if cfg!(debug_assertions) {
-        500_000
-    } else {
-        10_000_000
-    };
-    let seed = std::env::var("GOAT_TEST_SEED").map_or_else(
-        |_| Rng::from_system().bits(),
-        |seed| seed.parse().expect("GOAT_TEST_SEED is a number"),
-    );
+    let count = if cfg!(debug_assertions) { 500_000 } else { 10_000_000 };
+    let seed = std::env::var("GOAT_TEST_SEED")
+        .map_or_else(|_| Rng::from_system().bits(), |seed| seed.parse().expect("GOAT_TEST_SEED is a number"));
     let halves = std::thread::scope(|scope| {
         let half = |passkey: bool| {
             let seed = seed ^ u64::from(passkey);
@@ -467,18 +395,10 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, other: Tally) {
-        for (mine, others) in [
-            (&mut self.strangers, other.strangers),
-            (&mut self.known, other.known),
-        ] {
+        for (mine, others) in [(&mut self.strangers, other.strangers), (&mut self.known, other.known)] {
             for (kind, (count, asked, answered, most)) in others {
                 let sum = mine.entry(kind).or_default();
-                *sum = (
-                    sum.0 + count,
-                    sum.1 + asked,
-                    sum.2 + answered,
-                    sum.3.max(most),
-                );
+                *sum = (sum.0 + count, sum.1 + asked, sum.2 + answered, sum.3.max(most));
             }
         }
         for (longest, other) in self.longest.iter_mut().zip(other.longest) {
@@ -497,12 +417,7 @@ impl Tally {
                 println!("{who:12} {kind:9} {count:10}  {mean:14.1}  {factor:14.3}  {most:8.3}");
             }
         }
-        let Tally {
-            errors,
-            slow,
-            longest,
-            ..
-        } = self;
+        let Tally { errors, slow, longest, .. } = self;
         println!("{errors} errors, {slow} for the database; longest answers {longest:?}");
     }
 }
@@ -542,9 +457,7 @@ impl Fuzz {
         site.tracker.access.put_user(banned);
         // Two that only the database knows.
         let new = store.add_user("new", 0, false).unwrap().passkey;
-        store
-            .add_file(&InfoHash(info_hash(100)), None, "", 0)
-            .unwrap();
+        store.add_file(&InfoHash(info_hash(100)), None, "", 0).unwrap();
         let long = format!("/{new}/announce?{}", "x".repeat(900));
         let banned = format!("/{}/announce", "b".repeat(40));
         let nobody = format!("/{}/announce", "0".repeat(40));
@@ -569,9 +482,7 @@ impl Fuzz {
 
     fn connect(&mut self, home: IpAddr) {
         let answer = self.site.ask(home, &connect(1)).unwrap();
-        let (1, Answer::Connected(id)) = decode(&answer) else {
-            panic!("{answer:?}")
-        };
+        let (1, Answer::Connected(id)) = decode(&answer) else { panic!("{answer:?}") };
         self.note(home, id);
     }
 
@@ -600,10 +511,7 @@ impl Fuzz {
             };
             self.connect(home);
             let options = self.options[usize::from(n) % Fuzz::MEMBERS].clone();
-            let question = Question {
-                options,
-                ..leecher(n)
-            };
+            let question = Question { options, ..leecher(n) };
             let answer = self.site.ask(home, &question.bytes(self.last[&home], 1));
             let answer = decode(&answer.unwrap());
             assert!(matches!(answer, (1, Answer::Announced(_))), "{answer:?}");
@@ -625,11 +533,7 @@ impl Fuzz {
             }
             let home = self.homes[self.rng.below(self.homes.len())];
             let datagram = self.datagram(home);
-            let place = Place {
-                seed: self.seed,
-                n,
-                datagram: &datagram,
-            };
+            let place = Place { seed: self.seed, n, datagram: &datagram };
             let wait = self.rng.below(2_000) == 0;
             out.clear();
             let outcome = self.site.answer(&datagram, home, wait, &mut out);
@@ -643,24 +547,14 @@ impl Fuzz {
     }
 
     /// Compares what became of a datagram with the rules; gives the connection id that it was answered.
-    fn judge(
-        &self,
-        home: IpAddr,
-        datagram: &[u8],
-        outcome: &Outcome,
-        out: &[u8],
-        tally: &mut Tally,
-    ) -> Option<u64> {
+    fn judge(&self, home: IpAddr, datagram: &[u8], outcome: &Outcome, out: &[u8], tally: &mut Tally) -> Option<u64> {
         let kind = Kind::of(datagram);
         let known = datagram.len() >= 8 && self.given.contains(&(home, u64_at(datagram, 0)));
         let mut given = None;
         let answer = match outcome {
             Outcome::Answer => out,
             Outcome::Slow => {
-                assert!(
-                    known && kind == Some(Kind::Announce),
-                    "only for who is known"
-                );
+                assert!(known && kind == Some(Kind::Announce), "only for who is known");
                 tally.slow += 1;
                 &[]
             }
@@ -680,11 +574,7 @@ impl Fuzz {
                 }
                 Answer::Announced(announced) => {
                     assert!(known && kind == Kind::Announce);
-                    let (peer, most, family) = if home.is_ipv4() {
-                        (6, 200, 0)
-                    } else {
-                        (18, 74, 1)
-                    };
+                    let (peer, most, family) = if home.is_ipv4() { (6, 200, 0) } else { (18, 74, 1) };
                     assert!(announced.peers.len().is_multiple_of(peer));
                     assert!(announced.peers.len() <= peer * most);
                     tally.longest[family] = tally.longest[family].max(out.len());
@@ -703,14 +593,8 @@ impl Fuzz {
         }
         assert!(known || answer.len() <= datagram.len(), "amplified");
 
-        let tallied = if known {
-            &mut tally.known
-        } else {
-            &mut tally.strangers
-        };
-        let sum = tallied
-            .entry(kind.map_or("garbage", Kind::name))
-            .or_default();
+        let tallied = if known { &mut tally.known } else { &mut tally.strangers };
+        let sum = tallied.entry(kind.map_or("garbage", Kind::name)).or_default();
         let ratio = answer.len() as f64 / datagram.len().max(1) as f64;
         let (asked, answered) = (datagram.len() as u64, answer.len() as u64);
         *sum = (sum.0 + 1, sum.1 + asked, sum.2 + answered, sum.3.max(ratio));
@@ -833,17 +717,9 @@ impl Drop for Place<'_> {
 #[test]
 fn a_client_connects_announces_and_scrapes() {
     let (_database, _goat, client) = public();
-    let Announced {
-        interval,
-        leechers,
-        seeders,
-        peers,
-    } = client.accepted(&leecher(1));
+    let Announced { interval, leechers, seeders, peers } = client.accepted(&leecher(1));
     assert_eq!((interval, leechers, seeders, peers.len()), (600, 1, 0, 0));
-    let answer = client.accepted(&Question {
-        left: 0,
-        ..leecher(2)
-    });
+    let answer = client.accepted(&Question { left: 0, ..leecher(2) });
     assert_eq!((answer.leechers, answer.seeders), (1, 1));
     assert!((3_000..=3_600).contains(&answer.interval));
     assert_eq!(answer.peers, [127, 0, 0, 1, 39, 17], "port 10001");
@@ -908,12 +784,7 @@ fn what_is_no_request_gets_no_answer() {
     for datagram in &strange {
         client.send(datagram);
         // One thread answers, in order: an answer to the above would be the first to come.
-        assert_eq!(
-            client.scrape(&[info_hash(1)]),
-            [[0, 0, 0]],
-            "{}",
-            hex(datagram)
-        );
+        assert_eq!(client.scrape(&[info_hash(1)]), [[0, 0, 0]], "{}", hex(datagram));
     }
 }
 
@@ -943,18 +814,10 @@ fn port_0_is_refused_but_of_who_stops() {
     let (_database, _goat, client) = public();
     for port in [0, 1, 65_535] {
         let refusal = client.refusal(&Question { port, ..leecher(1) });
-        let expected = if port == 0 {
-            "Invalid integer parameter: port"
-        } else {
-            ""
-        };
+        let expected = if port == 0 { "Invalid integer parameter: port" } else { "" };
         assert_eq!(refusal, expected, "{port}");
     }
-    let stop = Question {
-        port: 0,
-        event: 3,
-        ..leecher(1)
-    };
+    let stop = Question { port: 0, event: 3, ..leecher(1) };
     assert_eq!(client.refusal(&stop), "");
     assert_eq!(client.scrape(&[info_hash(1)]), [[0, 0, 0]]);
 }
@@ -969,26 +832,13 @@ fn numwant_is_50_if_negative_and_at_most_200_or_74_over_ipv6() {
         six.accepted(&leecher(n).on(2));
     }
     let cases = [(i32::MIN, 50), (-1, 50), (0, 0), (1, 1), (74, 74)];
-    let more4 = [
-        (75, 75),
-        (200, 200),
-        (201, 200),
-        (1_000, 200),
-        (i32::MAX, 200),
-    ];
+    let more4 = [(75, 75), (200, 200), (201, 200), (1_000, 200), (i32::MAX, 200)];
     let more6 = [(75, 74), (200, 74), (1_000, 74), (i32::MAX, 74)];
     for (client, torrent, more) in [(&four, 1, &more4[..]), (&six, 2, &more6)] {
         for (numwant, expected) in cases.iter().chain(more) {
-            let question = Question {
-                numwant: *numwant,
-                ..leecher(1).on(torrent)
-            };
+            let question = Question { numwant: *numwant, ..leecher(1).on(torrent) };
             let peers = client.peers(&question);
-            assert_eq!(
-                peers.len(),
-                *expected,
-                "numwant {numwant}, torrent {torrent}"
-            );
+            assert_eq!(peers.len(), *expected, "numwant {numwant}, torrent {torrent}");
             let different: BTreeSet<_> = peers.iter().collect();
             assert_eq!(different.len(), *expected, "each once");
             assert!(!peers.iter().any(|peer| peer.port() == leecher(1).port));
@@ -999,13 +849,7 @@ fn numwant_is_50_if_negative_and_at_most_200_or_74_over_ipv6() {
 #[test]
 fn event_1_is_completed_2_started_3_stopped_and_all_others_are_regular() {
     let (_database, mut goat, client) = public();
-    let with = |event: u32, left: u64| {
-        client.announce(&Question {
-            event,
-            left,
-            ..leecher(1)
-        })
-    };
+    let with = |event: u32, left: u64| client.announce(&Question { event, left, ..leecher(1) });
     let counts = |answer: Answer| match answer {
         Answer::Announced(a) => (a.seeders, a.leechers),
         other => panic!("{other:?}"),
@@ -1029,11 +873,7 @@ fn event_1_is_completed_2_started_3_stopped_and_all_others_are_regular() {
 #[test]
 fn the_address_in_the_packet_is_ignored() {
     let (_database, _goat, client) = public();
-    let elsewhere = Question {
-        ip: [8, 8, 8, 8],
-        key: 77,
-        ..leecher(1)
-    };
+    let elsewhere = Question { ip: [8, 8, 8, 8], key: 77, ..leecher(1) };
     client.accepted(&elsewhere);
     let peers = client.peers(&leecher(2));
     assert_eq!(peers, ["127.0.0.1:10001".parse().unwrap()]);
@@ -1044,27 +884,19 @@ fn ipv4_clients_get_ipv4_peers_and_ipv6_clients_ipv6_peers() {
     let Some((_database, _goat, four, six)) = dual("address families") else {
         return;
     };
-    let question = |n: u16| Question {
-        numwant: 200,
-        ..leecher(n)
-    };
+    let question = |n: u16| Question { numwant: 200, ..leecher(n) };
     (1..=3).for_each(|n| drop(four.accepted(&question(n))));
     (4..=5).for_each(|n| drop(six.accepted(&question(n))));
     // One comes over both. Nobody can tell that two anonymous clients at different addresses are one.
     four.accepted(&question(6));
     six.accepted(&question(6));
     let at = |ip: IpAddr, ports: &[u16]| -> Vec<SocketAddr> {
-        ports
-            .iter()
-            .map(|port| (ip, 10_000 + port).into())
-            .collect()
+        ports.iter().map(|port| (ip, 10_000 + port).into()).collect()
     };
     let (home4, home6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     assert_eq!(four.peers(&question(7)), at(home4, &[1, 2, 3, 6]));
     assert_eq!(six.peers(&question(8)), at(home6, &[4, 5, 6]));
-    let [[seeders, _, leechers]] = four.scrape(&[info_hash(1)])[..] else {
-        panic!()
-    };
+    let [[seeders, _, leechers]] = four.scrape(&[info_hash(1)])[..] else { panic!() };
     let counted = "each client is counted once at each address";
     assert_eq!((seeders, leechers), (0, 9), "{counted}");
 }
@@ -1079,12 +911,7 @@ fn the_passkey_is_in_the_url_data_and_nowhere_else() {
     add_torrents(&goat, 1);
     let key = goat.add_user("anna").passkey;
     let client = Client::at("127.0.0.1", goat.address());
-    let refusal = |options: Vec<u8>| {
-        client.refusal(&Question {
-            options,
-            ..leecher(1)
-        })
-    };
+    let refusal = |options: Vec<u8>| client.refusal(&Question { options, ..leecher(1) });
     let url = |url: &str| Opt::Url(url.into()).bytes();
     let announce = format!("/{key}/announce");
 
@@ -1096,7 +923,7 @@ fn the_passkey_is_in_the_url_data_and_nowhere_else() {
         url("/announce"),
         url("/announce?passkey=1"),
         vec![1, 1, 1],
-        [vec![0], url(&announce)].concat(), // after the end of the options
+        [vec![0], url(&announce)].concat(),      // after the end of the options
         [vec![3, 200], url(&announce)].concat(), // in another option, which is cut
         Opt::Other(3, announce.clone().into()).bytes(),
         url(&announce)[..announce.len()].to_vec(), // cut
@@ -1124,36 +951,20 @@ fn the_passkey_is_in_the_url_data_and_nowhere_else() {
         format!("/x?/{key}/announce"),
         format!("/{long}/announce"),
     ] {
-        let options: Vec<u8> = path
-            .as_bytes()
-            .chunks(255)
-            .flat_map(|part| Opt::Url(part.into()).bytes())
-            .collect();
+        let options: Vec<u8> = path.as_bytes().chunks(255).flat_map(|part| Opt::Url(part.into()).bytes()).collect();
         assert_eq!(refusal(options), "Malformed announce", "{path}");
     }
     let options = Opt::Url(b"/\xff\xfe/announce".to_vec()).bytes();
     assert_eq!(refusal(options), "Malformed announce");
 
-    let pieces = |size: usize| {
-        announce
-            .as_bytes()
-            .chunks(size)
-            .map(|part| Opt::Url(part.into()))
-    };
+    let pieces = |size: usize| announce.as_bytes().chunks(size).map(|part| Opt::Url(part.into()));
     for options in [
         url(&announce),
         url(&format!("{announce}?a=b&c=/x/y")),
         [vec![1, 1], url(&announce), vec![1, 0, 2, 9]].concat(),
-        [
-            Opt::Other(200, vec![2; 255]).bytes(),
-            url(""),
-            url(&announce),
-        ]
-        .concat(),
+        [Opt::Other(200, vec![2; 255]).bytes(), url(""), url(&announce)].concat(),
         pieces(1).flat_map(|piece| piece.bytes()).collect(),
-        pieces(13)
-            .flat_map(|piece| [vec![1], piece.bytes(), vec![9, 0]].concat())
-            .collect(),
+        pieces(13).flat_map(|piece| [vec![1], piece.bytes(), vec![9, 0]].concat()).collect(),
         [url(&announce), vec![2, 200]].concat(), // the next is cut
         [url(&announce), url(&format!("?{}", "x".repeat(250)))].concat(),
     ] {
@@ -1167,22 +978,12 @@ fn over_udp_a_client_is_known_by_the_beginning_of_its_peer_id() {
     let goat = Goat::start(&database, json!({ "UDP": true, "Passkey": false }));
     add_torrents(&goat, 1);
     let client = Client::at("127.0.0.1", goat.address());
-    let refusal = |id: &[u8; 20]| {
-        client.refusal(&Question {
-            peer_id: *id,
-            ..leecher(1)
-        })
-    };
+    let refusal = |id: &[u8; 20]| client.refusal(&Question { peer_id: *id, ..leecher(1) });
     for known in [b"-qB5020-abcdefghijkl", b"A2-1-36-0-\0\0\0\0\0\0\0\0\0\xff"] {
         assert_eq!(refusal(known), "");
     }
     let strange = b"-XX5020-abcdefghijkl";
-    for unknown in [
-        strange,
-        b"--qB5020-abcdefghijk",
-        b"-QB5020-abcdefghijkl",
-        &[0; 20],
-    ] {
+    for unknown in [strange, b"--qB5020-abcdefghijk", b"-QB5020-abcdefghijkl", &[0; 20]] {
         assert_eq!(refusal(unknown), "Your client is not whitelisted");
     }
     let (status, ..) = goat.cli(&["client", "approve", "-XX"]);
@@ -1208,51 +1009,20 @@ fn the_checks_and_their_words_and_order_are_those_of_http() {
     ));
     goat.launch();
     let client = Client::at("127.0.0.1", goat.address());
-    let first = Announce {
-        event: "",
-        ..Announce::new(&user.passkey, info_hash(1), 1)
-    };
+    let first = Announce { event: "", ..Announce::new(&user.passkey, info_hash(1), 1) };
     client.accepted(&Question::from(&first));
 
     // Each has all the faults of those after it that it can have.
     let too_soon = first.clone();
-    let limit = Announce {
-        info_hash: info_hash(2),
-        ..first
-    };
-    let unverified = Announce {
-        info_hash: info_hash(3),
-        ..limit.clone()
-    };
-    let unregistered = Announce {
-        info_hash: info_hash(9),
-        ..unverified.clone()
-    };
-    let no_port = Announce {
-        port: 0,
-        ..unregistered.clone()
-    };
-    let nobody = Announce {
-        passkey: Some("0".repeat(40)),
-        ..no_port.clone()
-    };
-    let refused = Announce {
-        passkey: Some(banned),
-        ..no_port.clone()
-    };
-    let no_passkey = Announce {
-        passkey: None,
-        ..no_port.clone()
-    };
-    let strange = Announce {
-        agent: "Strange/1.0".into(),
-        peer_id: *b"-XX0000-000000000001",
-        ..no_passkey.clone()
-    };
-    let malformed = Announce {
-        passkey: Some("a/b".into()),
-        ..strange.clone()
-    };
+    let limit = Announce { info_hash: info_hash(2), ..first };
+    let unverified = Announce { info_hash: info_hash(3), ..limit.clone() };
+    let unregistered = Announce { info_hash: info_hash(9), ..unverified.clone() };
+    let no_port = Announce { port: 0, ..unregistered.clone() };
+    let nobody = Announce { passkey: Some("0".repeat(40)), ..no_port.clone() };
+    let refused = Announce { passkey: Some(banned), ..no_port.clone() };
+    let no_passkey = Announce { passkey: None, ..no_port.clone() };
+    let strange = Announce { agent: "Strange/1.0".into(), peer_id: *b"-XX0000-000000000001", ..no_passkey.clone() };
+    let malformed = Announce { passkey: Some("a/b".into()), ..strange.clone() };
     for (announce, reason) in [
         (malformed, "Malformed announce"),
         (strange, "Your client is not whitelisted"),
@@ -1266,11 +1036,7 @@ fn the_checks_and_their_words_and_order_are_those_of_http() {
         (too_soon, "Slow down"),
     ] {
         assert_eq!(announce.refusal(&goat), reason, "over HTTP");
-        assert_eq!(
-            client.refusal(&Question::from(&announce)),
-            reason,
-            "over UDP"
-        );
+        assert_eq!(client.refusal(&Question::from(&announce)), reason, "over UDP");
     }
 }
 
@@ -1285,10 +1051,7 @@ fn a_user_and_a_torrent_made_a_moment_ago_work_at_the_first_announce() {
         let question = |passkey: &str| leecher(n).on(n.into()).url(format!("/{passkey}/announce"));
         assert_eq!(client.refusal(&question(&passkey)), "Invalid passkey");
         let user = goat.add_user(&format!("member{n}"));
-        assert_eq!(
-            client.refusal(&question(&user.passkey)),
-            "Unregistered torrent"
-        );
+        assert_eq!(client.refusal(&question(&user.passkey)), "Unregistered torrent");
         goat.add_torrent(hex(&info_hash(n.into())));
         client.accepted(&question(&user.passkey));
     }
@@ -1313,10 +1076,7 @@ fn who_guesses_passkeys_is_told_that_each_is_invalid_and_members_at_that_address
 #[test]
 fn without_passkeys_everybody_may_announce_whatever_the_url_and_nobody_is_credited() {
     let (database, mut goat, client) = public();
-    for (n, url) in ["", "/", "/announce", "/0123456789/announce", "/a/b?c"]
-        .into_iter()
-        .enumerate()
-    {
+    for (n, url) in ["", "/", "/announce", "/0123456789/announce", "/a/b?c"].into_iter().enumerate() {
         let mut question = leecher(n as u16 + 1).url(url);
         (question.uploaded, question.downloaded) = (1_000, 2_000);
         let answer = client.accepted(&question);
@@ -1337,16 +1097,8 @@ fn without_passkeys_everybody_may_announce_whatever_the_url_and_nobody_is_credit
 fn a_scrape_is_answered_in_its_order_with_zeros_for_what_is_not_tracked() {
     let (_database, mut goat, client) = public();
     client.accepted(&leecher(1));
-    client.accepted(&Question {
-        left: 0,
-        event: 1,
-        downloaded: 1,
-        ..leecher(2)
-    });
-    client.accepted(&Question {
-        left: 0,
-        ..leecher(3).on(2)
-    });
+    client.accepted(&Question { left: 0, event: 1, downloaded: 1, ..leecher(2) });
+    client.accepted(&Question { left: 0, ..leecher(3).on(2) });
     goat.restart(); // now the snatch is written
     let client = Client::at("127.0.0.1", goat.address());
     let (one, two, unknown) = (info_hash(1), info_hash(2), info_hash(9));
@@ -1354,10 +1106,7 @@ fn a_scrape_is_answered_in_its_order_with_zeros_for_what_is_not_tracked() {
     assert_eq!(counts, [[1, 0, 0], [0; 3], [1, 1, 1], [1, 1, 1]]);
     let many: Vec<[u8; 20]> = (0..100).map(info_hash).collect();
     let counts = client.scrape(&many[..74]);
-    assert_eq!(
-        (counts.len(), counts[1], counts[3]),
-        (74, [1, 1, 1], [0; 3])
-    );
+    assert_eq!((counts.len(), counts[1], counts[3]), (74, [1, 1, 1], [0; 3]));
     assert_eq!(client.scrape(&many), counts, "the first 74");
 }
 
@@ -1386,10 +1135,7 @@ fn with_passkeys_only_addresses_that_announced_may_scrape() {
     let refused = Answer::Error("No passkey found in announce URL".into());
 
     assert_eq!(scrape(&client), refused);
-    assert_eq!(
-        client.refusal(&leecher(1)),
-        "No passkey found in announce URL"
-    );
+    assert_eq!(client.refusal(&leecher(1)), "No passkey found in announce URL");
     assert_eq!(scrape(&client), refused, "a refused announce is none");
     client.accepted(&leecher(1).url(&url));
     assert_eq!(scrape(&client), Answer::Scraped(vec![[0, 0, 1]]));
@@ -1430,10 +1176,7 @@ fn peers_over_http_and_over_udp_see_each_other() {
     let [anna, bert, carl] = ["anna", "bert", "carl"].map(|name| goat.add_user(name).passkey);
     let announce = |passkey: &str, n: u16| Announce::new(passkey, info_hash(1), n);
     let at = |ports: &[u16]| -> Vec<SocketAddr> {
-        ports
-            .iter()
-            .map(|port| (Ipv4Addr::LOCALHOST, 10_000 + port).into())
-            .collect()
+        ports.iter().map(|port| (Ipv4Addr::LOCALHOST, 10_000 + port).into()).collect()
     };
     let client = Client::at("127.0.0.1", goat.address());
 
@@ -1446,15 +1189,11 @@ fn peers_over_http_and_over_udp_see_each_other() {
     let mut fourth = announce(&bert, 2);
     (fourth.left, fourth.event, fourth.downloaded) = (0, "completed", 1_000_000);
     let answer = fourth.accepted(&goat);
-    assert_eq!(
-        (answer.integer("complete"), answer.integer("incomplete")),
-        (1, 2)
-    );
+    assert_eq!((answer.integer("complete"), answer.integer("incomplete")), (1, 2));
     assert_eq!(answer.peers(), at(&[1, 3]));
     assert_eq!(client.scrape(&[info_hash(1)])[0][0], 1);
     wait_until("the snatch", || {
-        scrape(&goat, &anna, info_hash(1)) == Some([1, 1, 2, 2])
-            && client.scrape(&[info_hash(1)]) == [[1, 1, 2]]
+        scrape(&goat, &anna, info_hash(1)) == Some([1, 1, 2, 2]) && client.scrape(&[info_hash(1)]) == [[1, 1, 2]]
     });
 }
 
@@ -1479,13 +1218,7 @@ fn a_session_over_both_address_families_counts_once_and_is_credited_once() {
         (3_500, 1_000, 0, 3, (0, 0)),
     ];
     for (uploaded, downloaded, left, event, counts) in steps {
-        let question = Question {
-            uploaded,
-            downloaded,
-            left,
-            event,
-            ..leecher(1).url(&url)
-        };
+        let question = Question { uploaded, downloaded, left, event, ..leecher(1).url(&url) };
         for client in [&four, &six] {
             let answer = client.accepted(&question);
             assert_eq!((answer.seeders, answer.leechers), counts, "{question:?}");
@@ -1493,26 +1226,15 @@ fn a_session_over_both_address_families_counts_once_and_is_credited_once() {
     }
     assert!(goat.stop().success());
     let rows = |sql: &str| database.sql(sql);
-    assert_eq!(
-        rows("SELECT uploaded, downloaded FROM users"),
-        [["3500", "1000"]]
-    );
-    let sums = "SELECT count(*), sum(uploaded), sum(downloaded), sum(announced), sum(active), sum(completed) FROM files_users";
+    assert_eq!(rows("SELECT uploaded, downloaded FROM users"), [["3500", "1000"]]);
+    let sums =
+        "SELECT count(*), sum(uploaded), sum(downloaded), sum(announced), sum(active), sum(completed) FROM files_users";
     assert_eq!(rows(sums), [["1", "3500", "1000", "10", "0", "1"]]);
-    assert_eq!(
-        rows("SELECT count(*), sum(active) FROM peers"),
-        [["1", "0"]]
-    );
+    assert_eq!(rows("SELECT count(*), sum(active) FROM peers"), [["1", "0"]]);
     assert_eq!(rows("SELECT completed FROM files"), [["1"]]);
     let ips = rows("SELECT ipv4, ipv6 FROM peers").concat();
     let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-    assert_eq!(
-        ips,
-        [
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-            Ipv6Addr::LOCALHOST.into()
-        ]
-    );
+    assert_eq!(ips, [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]);
 }
 
 #[test]
@@ -1595,12 +1317,8 @@ fn the_books_agree_with_a_thousand_announces() {
     let database = Database::sqlite();
     let settings = json!({ "UDP": true, "Host": "", "SlowDown": 0 });
     let mut goat = Goat::start(&database, settings);
-    let torrents: Vec<i64> = (1..=3)
-        .map(|n| goat.add_torrent(hex(&info_hash(n))))
-        .collect();
-    let users: Vec<_> = (1..=4)
-        .map(|n| goat.add_user(&format!("member{n}")))
-        .collect();
+    let torrents: Vec<i64> = (1..=3).map(|n| goat.add_torrent(hex(&info_hash(n)))).collect();
+    let users: Vec<_> = (1..=4).map(|n| goat.add_user(&format!("member{n}"))).collect();
     let (four, six) = both_families(&goat);
     let other = Client::at("127.0.0.2", goat.address());
     let clients = [(&four, false), (&six, true), (&other, false)];
@@ -1626,17 +1344,13 @@ fn the_books_agree_with_a_thousand_announces() {
             downloaded: now[1],
             left: 1 + rng.below(100) as u64,
             event,
-            ..leecher(number)
-                .on(torrent as u32 + 1)
-                .url(format!("/{}/announce", users[user].passkey))
+            ..leecher(number).on(torrent as u32 + 1).url(format!("/{}/announce", users[user].passkey))
         });
         sessions.entry(session).or_default().hear(now, event, v6);
     }
     let mut totals: BTreeMap<(i64, i64), [u64; 3]> = BTreeMap::new();
     for ((torrent, user, _), books) in &sessions {
-        let total = totals
-            .entry((torrents[*torrent], users[*user].id))
-            .or_default();
+        let total = totals.entry((torrents[*torrent], users[*user].id)).or_default();
         let [up, down] = books.moved();
         *total = [total[0] + up, total[1] + down, total[2] + books.announced];
     }
@@ -1644,9 +1358,7 @@ fn the_books_agree_with_a_thousand_announces() {
 
     let mut expected: Vec<String> = totals
         .iter()
-        .map(|((file, user), [up, down, announced])| {
-            format!("{file} {user} {up} {down} {announced}")
-        })
+        .map(|((file, user), [up, down, announced])| format!("{file} {user} {up} {down} {announced}"))
         .collect();
     expected.sort();
     let rows = |sql: &str| {
@@ -1662,25 +1374,15 @@ fn the_books_agree_with_a_thousand_announces() {
         let sum = sums.entry(*user).or_default();
         *sum = (sum.0 + up, sum.1 + down);
     }
-    let mut expected: Vec<String> = sums
-        .iter()
-        .map(|(user, (up, down))| format!("{user} {up} {down}"))
-        .collect();
+    let mut expected: Vec<String> = sums.iter().map(|(user, (up, down))| format!("{user} {up} {down}")).collect();
     expected.sort();
-    assert_eq!(
-        rows("SELECT id, uploaded, downloaded FROM users"),
-        expected,
-        "seed {seed}"
-    );
+    assert_eq!(rows("SELECT id, uploaded, downloaded FROM users"), expected, "seed {seed}");
     let mut expected: Vec<String> = sessions
         .iter()
         .map(|((torrent, user, number), books)| {
             let [up, down] = books.moved();
             let (file, user) = (torrents[*torrent], users[*user].id);
-            format!(
-                "{file} {user} {} {up} {down}",
-                hex(&peer_id(*number)).to_uppercase()
-            )
+            format!("{file} {user} {} {up} {down}", hex(&peer_id(*number)).to_uppercase())
         })
         .collect();
     expected.sort();
@@ -1693,19 +1395,15 @@ fn many_clients_at_once_are_all_answered_and_all_in_the_books() {
     let database = Database::sqlite();
     let mut goat = Goat::start(&database, json!({ "UDP": true }));
     add_torrents(&goat, 1);
-    let urls: Vec<String> = (0..8)
-        .map(|n| format!("/{}/announce", goat.add_user(&format!("member{n}")).passkey))
-        .collect();
+    let urls: Vec<String> =
+        (0..8).map(|n| format!("/{}/announce", goat.add_user(&format!("member{n}")).passkey)).collect();
     let server = goat.address();
     std::thread::scope(|scope| {
         for (n, url) in urls.iter().enumerate() {
             scope.spawn(move || {
                 let client = Client::at(&format!("127.0.0.{}", n + 1), server);
                 for number in 0..20 {
-                    let question = Question {
-                        uploaded: 7,
-                        ..leecher(100 * n as u16 + number).url(url)
-                    };
+                    let question = Question { uploaded: 7, ..leecher(100 * n as u16 + number).url(url) };
                     client.accepted(&question);
                 }
             });
@@ -1714,10 +1412,7 @@ fn many_clients_at_once_are_all_answered_and_all_in_the_books() {
     let client = Client::at("127.0.0.1", server);
     assert_eq!(client.scrape(&[info_hash(1)]), [[0, 0, 160]]);
     assert!(goat.stop().success());
-    assert_eq!(
-        database.sql("SELECT count(*), sum(uploaded) FROM users WHERE uploaded = 140"),
-        [["8", "1120"]]
-    );
+    assert_eq!(database.sql("SELECT count(*), sum(uploaded) FROM users WHERE uploaded = 140"), [["8", "1120"]]);
 }
 
 #[test]
@@ -1739,8 +1434,7 @@ fn of_datagrams_that_come_together_each_is_answered_to_its_sender() {
             let hashes = vec![info_hash(2); 1 + n];
             match round % 3 {
                 0 => client.send(&connect(transaction)),
-                1 => client
-                    .send(&leecher(100 * n as u16 + round).bytes(client.connection, transaction)),
+                1 => client.send(&leecher(100 * n as u16 + round).bytes(client.connection, transaction)),
                 _ => client.send(&scrape_of(client.connection, transaction, &hashes)),
             }
             // Neither of these gets one.
@@ -1878,18 +1572,13 @@ impl Question {
 
     /// On torrent number `number`.
     fn on(self, number: u32) -> Question {
-        Question {
-            info_hash: info_hash(number),
-            ..self
-        }
+        Question { info_hash: info_hash(number), ..self }
     }
 
     /// With this path and query of the announce URL, in as many options as it takes.
     fn url(self, url: impl AsRef<str>) -> Question {
         let parts = url.as_ref().as_bytes().chunks(255);
-        let options = parts
-            .flat_map(|part| Opt::Url(part.into()).bytes())
-            .collect();
+        let options = parts.flat_map(|part| Opt::Url(part.into()).bytes()).collect();
         Question { options, ..self }
     }
 
@@ -2001,11 +1690,7 @@ fn decode(datagram: &[u8]) -> (u32, Answer) {
         (2, length) => {
             assert_eq!((length - 8) % 12, 0, "{}", hex(datagram));
             let torrents = datagram[8..].chunks(12);
-            Answer::Scraped(
-                torrents
-                    .map(|t| [0, 4, 8].map(|at| u32_at(t, at)))
-                    .collect(),
-            )
+            Answer::Scraped(torrents.map(|t| [0, 4, 8].map(|at| u32_at(t, at))).collect())
         }
         (3, _) => Answer::Error(String::from_utf8(datagram[8..].to_vec()).unwrap()),
         _ => panic!("no answer: {}", hex(datagram)),
@@ -2029,15 +1714,8 @@ impl Client {
         let ip: IpAddr = ip.parse().unwrap();
         let socket = UdpSocket::bind((ip, 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Client {
-            socket,
-            server,
-            connection: 0,
-            transactions: Cell::new(0xfeed_0000),
-        };
-        let Answer::Connected(id) = client.ask(&connect(client.transaction())) else {
-            panic!("not connected")
-        };
+        let mut client = Client { socket, server, connection: 0, transactions: Cell::new(0xfeed_0000) };
+        let Answer::Connected(id) = client.ask(&connect(client.transaction())) else { panic!("not connected") };
         client.connection = id;
         client
     }
@@ -2215,12 +1893,7 @@ fn any_question() -> impl Strategy<Value = Question> {
     let counters = any::<(u64, u64, u64)>();
     let rest = any::<(u32, [u8; 4], u32, i32, u16)>();
     (ids, counters, rest, bytes(0..300)).prop_map(
-        |(
-            (info_hash, peer_id),
-            (downloaded, left, uploaded),
-            (event, ip, key, numwant, port),
-            options,
-        )| Question {
+        |((info_hash, peer_id), (downloaded, left, uploaded), (event, ip, key, numwant, port), options)| Question {
             info_hash,
             peer_id,
             downloaded,
@@ -2262,24 +1935,16 @@ fn any_ending() -> impl Strategy<Value = Vec<u8>> {
 
 /// Tries a property on so many values, the same each time.
 fn check<S: Strategy>(cases: u32, values: S, property: impl Fn(S::Value) -> TestCaseResult) {
-    let config = ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(cases)
-    };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    TestRunner::new_with_rng(config, rng)
-        .run(&values, property)
-        .unwrap();
+    TestRunner::new_with_rng(config, rng).run(&values, property).unwrap();
 }
 
 #[test]
 fn the_answer_comes_from_the_address_that_was_asked() {
     // A host with several addresses; clients take no answer from another than they asked.
     let database = Database::sqlite();
-    let goat = Goat::start(
-        &database,
-        json!({ "UDP": true, "Passkey": false, "Host": "" }),
-    );
+    let goat = Goat::start(&database, json!({ "UDP": true, "Passkey": false, "Host": "" }));
     for asked in ["127.0.0.1", "127.0.0.2"] {
         let asked: IpAddr = asked.parse().unwrap();
         Client::at("127.0.0.3", (asked, goat.port).into());

@@ -147,8 +147,7 @@ mod rules {
 
     pub fn an_unknown_session_that_says_anything_else_is_credited_nothing_yet(db: &Database) {
         let books = Books::open(db);
-        for (n, event) in (1..).zip([Event::None, Event::Completed, Event::Paused, Event::Stopped])
-        {
+        for (n, event) in (1..).zip([Event::None, Event::Completed, Event::Paused, Event::Stopped]) {
             books.announce(ALICE, client(n).says(event).moved(70, 7));
             assert_eq!(books.credited(ALICE), (0, 0), "{event:?}");
         }
@@ -187,45 +186,26 @@ mod rules {
         assert_eq!(books.credited(ALICE), (320, 264));
     }
 
-    pub fn a_stop_over_a_path_that_has_not_announced_counts_its_counters_and_ends_nothing(
-        db: &Database,
-    ) {
+    pub fn a_stop_over_a_path_that_has_not_announced_counts_its_counters_and_ends_nothing(db: &Database) {
         let books = Books::open(db);
-        let over: [fn(Announce) -> Announce; 3] = [
-            |a| a.over_v6(),
-            |a| a.change(|a| a.udp = true),
-            |a| a.over_v6().change(|a| a.udp = true),
-        ];
+        let over: [fn(Announce) -> Announce; 3] =
+            [|a| a.over_v6(), |a| a.change(|a| a.udp = true), |a| a.over_v6().change(|a| a.udp = true)];
         for (n, over) in (1..).zip(over) {
             let before = books.credited(ALICE).0;
             books.announce(ALICE, client(n).moved(100, 0));
             books.announce(ALICE, over(client(n)).stopped().moved(120, 0));
-            assert_eq!(
-                (books.credited(ALICE).0, books.active()),
-                (before + 120, 1),
-                "path {n}"
-            );
+            assert_eq!((books.credited(ALICE).0, books.active()), (before + 120, 1), "path {n}");
             // Now that it has announced over that path, it may end over it.
             books.announce(ALICE, over(client(n)).says(Event::Completed).moved(120, 0));
             books.announce(ALICE, over(client(n)).stopped().moved(130, 0));
-            assert_eq!(
-                (books.credited(ALICE).0, books.active()),
-                (before + 130, 0),
-                "path {n}"
-            );
+            assert_eq!((books.credited(ALICE).0, books.active()), (before + 130, 0), "path {n}");
         }
     }
 
     pub fn a_closed_session_whose_counters_did_not_fall_goes_on(db: &Database) {
         let books = Books::open(db);
         let mut credited = 0;
-        let events = [
-            Event::Started,
-            Event::None,
-            Event::Completed,
-            Event::Paused,
-            Event::Stopped,
-        ];
+        let events = [Event::Started, Event::None, Event::Completed, Event::Paused, Event::Stopped];
         for (n, event) in (1..).zip(events) {
             for (write, seconds) in [(false, 61), (true, 100_000)] {
                 let a = client(n + if write { 100 } else { 0 });
@@ -244,9 +224,7 @@ mod rules {
         assert_eq!(books.active(), 0);
     }
 
-    pub fn what_is_started_at_lower_counters_ten_minutes_after_the_close_is_a_new_life(
-        db: &Database,
-    ) {
+    pub fn what_is_started_at_lower_counters_ten_minutes_after_the_close_is_a_new_life(db: &Database) {
         let books = Books::open(db);
         for (n, (up, down)) in (1..).zip([(0, 0), (30, 3), (69, 100), (100, 6)]) {
             for (seconds, write) in [(600, false), (601, false), (601, true), (100_000, true)] {
@@ -265,26 +243,16 @@ mod rules {
                 let begins = seconds > 600 || (up, down) == (0, 0);
                 let (up, down) = (up as i64, down as i64);
                 // What was late has opened the session again, and then a counter rises.
-                let (up, down) = if begins {
-                    (70 + up, 7 + down)
-                } else {
-                    (up.max(70), down.max(7))
-                };
+                let (up, down) = if begins { (70 + up, 7 + down) } else { (up.max(70), down.max(7)) };
                 let expected = (up_before + up, down_before + down);
-                assert_eq!(
-                    books.credited(ALICE),
-                    expected,
-                    "{up} {down} after {seconds} seconds"
-                );
+                assert_eq!(books.credited(ALICE), expected, "{up} {down} after {seconds} seconds");
                 books.announce(ALICE, a.stopped().moved(200, 200));
                 books.wait(1000);
             }
         }
     }
 
-    pub fn a_life_in_doubt_is_credited_whole_when_it_is_heard_of_two_minutes_after_the_close(
-        db: &Database,
-    ) {
+    pub fn a_life_in_doubt_is_credited_whole_when_it_is_heard_of_two_minutes_after_the_close(db: &Database) {
         let books = Books::open(db);
         for (n, write) in [(1, false), (2, true)] {
             let before = books.credited(ALICE).0;
@@ -307,9 +275,7 @@ mod rules {
         }
     }
 
-    pub fn a_life_that_begins_and_ends_within_two_minutes_of_the_one_before_is_worth_nothing(
-        db: &Database,
-    ) {
+    pub fn a_life_that_begins_and_ends_within_two_minutes_of_the_one_before_is_worth_nothing(db: &Database) {
         let books = Books::open(db);
         for (n, write) in [(1, false), (2, true)] {
             let before = books.credited(ALICE);
@@ -334,12 +300,9 @@ mod rules {
 
     /// A client with an HTTP and a UDP URL, or with two address families: the slower one is still at the life before
     /// when the faster one begins the next.
-    pub fn what_a_slower_path_says_of_the_life_before_is_not_credited_to_a_life_in_doubt(
-        db: &Database,
-    ) {
+    pub fn what_a_slower_path_says_of_the_life_before_is_not_credited_to_a_life_in_doubt(db: &Database) {
         let books = Books::open(db);
-        let paths: [fn(Announce) -> Announce; 2] =
-            [|a| a.over_v6(), |a| a.change(|a| a.udp = true)];
+        let paths: [fn(Announce) -> Announce; 2] = [|a| a.over_v6(), |a| a.change(|a| a.udp = true)];
         for (n, over) in (1..).zip(paths) {
             let before = books.credited(ALICE).0;
             let says = [
@@ -384,20 +347,12 @@ mod rules {
             books.wait(seconds);
             books.announce(ALICE, over(client(n)).says(event).moved(up, down));
             let name = format!("{event:?} {up} {down} after {seconds} seconds");
-            assert_eq!(
-                books.credited(ALICE),
-                (before.0 + 70, before.1 + 7),
-                "{name}"
-            );
+            assert_eq!(books.credited(ALICE), (before.0 + 70, before.1 + 7), "{name}");
             assert_eq!(books.active(), i64::from(back), "{name}");
             // The maxima stay what they were.
             books.wait(100);
             books.announce(ALICE, client(n).regular().moved(71, 9));
-            assert_eq!(
-                books.credited(ALICE),
-                (before.0 + 71, before.1 + 9),
-                "{name}"
-            );
+            assert_eq!(books.credited(ALICE), (before.0 + 71, before.1 + 9), "{name}");
             books.announce(ALICE, client(n).stopped().moved(71, 9));
         }
     }
@@ -423,19 +378,13 @@ mod rules {
             books.announce(ALICE, client(n).stopped().moved(70, 7));
             books.wait(seconds);
             books.announce(ALICE, over(client(n)).says(event).moved(70, 7));
-            assert_eq!(
-                books.active(),
-                i64::from(back),
-                "{event:?} after {seconds} seconds"
-            );
+            assert_eq!(books.active(), i64::from(back), "{event:?} after {seconds} seconds");
             books.announce(ALICE, over(client(n)).stopped().moved(70, 7));
             assert_eq!(books.active(), 0);
         }
     }
 
-    pub fn silence_of_two_intervals_closes_a_session_two_intervals_after_its_last_announce(
-        db: &Database,
-    ) {
+    pub fn silence_of_two_intervals_closes_a_session_two_intervals_after_its_last_announce(db: &Database) {
         let books = Books::open(db);
         for (n, looked) in [(1, false), (2, true)] {
             for (m, seconds, begins) in [(0, 600, false), (10, 601, true)] {
@@ -456,11 +405,7 @@ mod rules {
                 }
                 books.announce(ALICE, client(n + m).moved(30, 3));
                 let expected = before + if begins { 100 } else { 70 };
-                assert_eq!(
-                    books.credited(ALICE).0,
-                    expected,
-                    "looked for: {looked}, {seconds} seconds later"
-                );
+                assert_eq!(books.credited(ALICE).0, expected, "looked for: {looked}, {seconds} seconds later");
                 books.announce(ALICE, client(n + m).stopped().moved(200, 20));
             }
         }
@@ -509,11 +454,7 @@ mod rules {
             books.announce(ALICE, client(n).over_v6().stopped().moved(90, 9));
         }
         assert_eq!(books.credited(ALICE), (180, 18));
-        assert_eq!(
-            books.number("SELECT COUNT(*) FROM sessions"),
-            2,
-            "a session is one row"
-        );
+        assert_eq!(books.number("SELECT COUNT(*) FROM sessions"), 2, "a session is one row");
     }
 
     pub fn the_same_client_on_two_torrents_or_of_two_members_is_two_sessions(db: &Database) {
@@ -521,10 +462,7 @@ mod rules {
         books.announce(ALICE, client(1).moved(70, 7));
         books.announce(ALICE, client(1).on(2).moved(50, 5));
         books.announce(BOB, client(1).moved(20, 2));
-        assert_eq!(
-            (books.credited(ALICE), books.credited(BOB)),
-            ((120, 12), (20, 2))
-        );
+        assert_eq!((books.credited(ALICE), books.credited(BOB)), ((120, 12), (20, 2)));
         assert_eq!(books.number("SELECT COUNT(*) FROM sessions"), 3);
     }
 
@@ -562,14 +500,7 @@ mod rules {
                 books.write();
                 books.wait(100_000);
                 books.expire();
-                assert!(
-                    books
-                        .tracker
-                        .swarms
-                        .each()
-                        .all(|shard| shard.closed.is_empty()),
-                    "memory has forgotten it"
-                );
+                assert!(books.tracker.swarms.each().all(|shard| shard.closed.is_empty()), "memory has forgotten it");
 
                 books.announce(ALICE, a.clone().says(event).moved(up, down));
                 let sum = (before.0 + 70 + credited.0, before.1 + 7 + credited.1);
@@ -580,11 +511,7 @@ mod rules {
                 books.announce(ALICE, a.clone().regular().moved(110, 10));
                 let sum = (sum.0 + then.0, sum.1 + then.1);
                 // Where it was not told meanwhile, one that was late and rose is one state, and as credited.
-                assert_eq!(
-                    books.credited(ALICE),
-                    sum,
-                    "{event:?} {up} {down}, told: {told}"
-                );
+                assert_eq!(books.credited(ALICE), sum, "{event:?} {up} {down}, told: {told}");
                 books.announce(ALICE, a.stopped().moved(110, 10));
             }
         }
@@ -643,10 +570,7 @@ mod rules {
         let most = i64::MAX;
         books.announce(ALICE, client(1).moved(u64::MAX, 1 << 63).left(u64::MAX));
         books.write();
-        assert_eq!(
-            (books.user(ALICE), books.sum(ALICE)),
-            ((most, most), (most, most))
-        );
+        assert_eq!((books.user(ALICE), books.sum(ALICE)), ((most, most), (most, most)));
         // Whatever is added now: the total stays what it is, and nothing fails.
         books.announce(ALICE, client(1).regular().moved(0, 0));
         books.announce(ALICE, client(1).completed().moved(u64::MAX, u64::MAX));
@@ -655,10 +579,7 @@ mod rules {
         books.wait(1000);
         books.announce(ALICE, client(1).moved(3, u64::MAX));
         books.write();
-        assert_eq!(
-            (books.user(ALICE), books.sum(ALICE)),
-            ((most, most), (most, most))
-        );
+        assert_eq!((books.user(ALICE), books.sum(ALICE)), ((most, most), (most, most)));
         // Two clients that hold so much are still one user who does.
         books.announce(ALICE, client(2).moved(u64::MAX, u64::MAX));
         books.write();
@@ -674,13 +595,7 @@ mod rules {
         db.sql("UPDATE files SET upload_percent = 150, download_percent = 50 WHERE id = 1");
         books.follow();
         // Counters, and what of them is credited in all.
-        let says = [
-            ((1, 1), (1, 0)),
-            ((2, 2), (2, 0)),
-            ((5, 5), (6, 1)),
-            ((5, 6), (6, 1)),
-            ((105, 8), (156, 2)),
-        ];
+        let says = [((1, 1), (1, 0)), ((2, 2), (2, 0)), ((5, 5), (6, 1)), ((5, 6), (6, 1)), ((105, 8), (156, 2))];
         for ((up, down), credited) in says {
             books.announce(ALICE, client(1).regular().moved(up, down));
             books.write();
@@ -704,18 +619,9 @@ mod rules {
         books.announce(ALICE, client(1).moved(0, 0));
         books.announce(BOB, client(2).moved(0, 0));
         books.write();
-        let factors = Factors {
-            upload: 200,
-            download: 0,
-        };
+        let factors = Factors { upload: 200, download: 0 };
         let end = books.now.get() + 100;
-        books.tracker.swarms.set_free(
-            Free {
-                factors,
-                until: end,
-            }
-            .pack(),
-        );
+        books.tracker.swarms.set_free(Free { factors, until: end }.pack());
         books.announce(ALICE, client(1).regular().moved(10, 1000));
         books.announce(BOB, client(2).regular().moved(10, 1000));
         // It ends, one of them announces again, and goat is killed before anything is written.
@@ -730,13 +636,7 @@ mod rules {
         // A torrent that credits better itself goes on doing so.
         db.sql("UPDATE files SET upload_percent = 300, download_percent = 50 WHERE id = 1");
         books.follow();
-        books.tracker.swarms.set_free(
-            Free {
-                factors,
-                until: end + 1,
-            }
-            .pack(),
-        );
+        books.tracker.swarms.set_free(Free { factors, until: end + 1 }.pack());
         books.announce(ALICE, client(1).regular().moved(25, 1015));
         books.write();
         assert_eq!(books.user(ALICE), (55, 5));
@@ -753,10 +653,7 @@ mod rules {
         db.sql("UPDATE users SET uploaded = uploaded + 1000000, downloaded = 0 WHERE id = 1");
         books.announce(ALICE, client(1).moved(80, 8));
         books.write();
-        assert_eq!(
-            books.rows("SELECT uploaded, downloaded FROM users WHERE id = 1"),
-            ["1000080 1"]
-        );
+        assert_eq!(books.rows("SELECT uploaded, downloaded FROM users WHERE id = 1"), ["1000080 1"]);
     }
 
     pub fn the_anonymous_user_is_credited_nothing(db: &Database) {
@@ -769,12 +666,7 @@ mod rules {
         books.announce(0, client(1).moved(200, 20));
         books.write();
         for table in ["files_users", "users"] {
-            assert_eq!(
-                books.rows(&format!(
-                    "SELECT SUM(uploaded), SUM(downloaded) FROM {table}"
-                )),
-                ["0 0"]
-            );
+            assert_eq!(books.rows(&format!("SELECT SUM(uploaded), SUM(downloaded) FROM {table}")), ["0 0"]);
         }
     }
 
@@ -787,18 +679,10 @@ mod rules {
             books.write();
             let each = |row: &Row| {
                 let (announced, life) = (row.announced.into(), row.life.into());
-                [
-                    1,
-                    announced,
-                    life,
-                    row.current.top.uploaded,
-                    u64::from(row.closed > 0),
-                ]
+                [1, announced, life, row.current.top.uploaded, u64::from(row.closed > 0)]
             };
             let rows = books.sessions();
-            rows.iter().map(each).fold([0; 5], |sums: [u64; 5], row| {
-                std::array::from_fn(|n| sums[n] + row[n])
-            })
+            rows.iter().map(each).fold([0; 5], |sums: [u64; 5], row| std::array::from_fn(|n| sums[n] + row[n]))
         };
         let (each, all) = ((0..count).map(u64::from).sum::<u64>(), u64::from(count));
         for n in 0..count {
@@ -819,9 +703,7 @@ mod rules {
         assert_eq!(sums(), expected);
     }
 
-    pub fn a_member_on_a_torrent_is_one_row_of_the_last_announce_wherever_it_came_from(
-        db: &Database,
-    ) {
+    pub fn a_member_on_a_torrent_is_one_row_of_the_last_announce_wherever_it_came_from(db: &Database) {
         let books = Books::open(db);
         let row = || {
             books.write();
@@ -840,10 +722,7 @@ mod rules {
         assert_eq!(row(), format!("10.1.0.2 2 300 {} 1 0 3 300", start + 1000));
         books.wait(1000);
         books.announce(ALICE, client(1).over_v6().regular().left(100).moved(4, 400));
-        assert_eq!(
-            row(),
-            format!("2001:db8::1 3 100 {} 1 0 6 600", start + 2000)
-        );
+        assert_eq!(row(), format!("2001:db8::1 3 100 {} 1 0 6 600", start + 2000));
         books.wait(1000);
         books.announce(ALICE, client(2).seeding().completed().moved(2, 500));
         assert_eq!(row(), format!("10.1.0.2 4 0 {} 1 1 6 900", start + 3000));
@@ -867,19 +746,14 @@ mod rules {
         let books = Books::open(db);
         let sizes = || {
             books.write();
-            [
-                "sessions", "totals", "users", "files", "goat", "hours", "changes",
-            ]
-            .map(|table| books.number(&format!("SELECT COUNT(*) FROM {table}")))
+            ["sessions", "totals", "users", "files", "goat", "hours", "changes"]
+                .map(|table| books.number(&format!("SELECT COUNT(*) FROM {table}")))
         };
         books.announce(ALICE, client(1));
         let before = sizes();
         for n in 1..=100 {
             books.wait(1000);
-            let a = client(1)
-                .at(client(1000 + n).ip)
-                .regular()
-                .moved(n.into(), 0);
+            let a = client(1).at(client(1000 + n).ip).regular().moved(n.into(), 0);
             books.announce(ALICE, if n % 2 == 0 { a.over_v6() } else { a });
             books.write();
         }
@@ -889,12 +763,7 @@ mod rules {
 
     pub fn who_is_in_the_swarm_is_active_in_the_books(db: &Database) {
         let books = Books::open(db);
-        let active = || {
-            (
-                books.active(),
-                books.number("SELECT COUNT(*) FROM files_users WHERE active = 1"),
-            )
-        };
+        let active = || (books.active(), books.number("SELECT COUNT(*) FROM files_users WHERE active = 1"));
         books.announce(ALICE, client(1));
         books.announce(ALICE, client(1).over_v6());
         books.announce(ALICE, client(2));
@@ -928,20 +797,12 @@ mod rules {
         books.wait(1000);
         books.announce(ALICE, client(1).at(client(9).ip).regular());
         books.announce(ALICE, client(1).over_v6().regular());
-        assert_eq!(
-            row(),
-            "10.1.0.9 6881 1 6881",
-            "nobody is at 10.1.0.1 any more"
-        );
+        assert_eq!(row(), "10.1.0.9 6881 1 6881", "nobody is at 10.1.0.1 any more");
         books.wait(2 * INTERVAL);
         books.announce(ALICE, client(1).over_v6().regular());
         books.wait(1);
         books.expire();
-        assert_eq!(
-            row(),
-            " 0 1 6881",
-            "from 10.1.0.9 it was not heard of for two Intervals"
-        );
+        assert_eq!(row(), " 0 1 6881", "from 10.1.0.9 it was not heard of for two Intervals");
         books.announce(ALICE, client(1).over_v6().stopped());
         books.announce(ALICE, client(1));
         assert_eq!(row(), "10.1.0.1 6881 0 0", "it is where it opened again");
@@ -960,7 +821,8 @@ mod rules {
         books.wait(1);
         books.announce(ALICE, client(2).seeding().stopped().moved(6, 0));
         books.write();
-        let all = "SELECT file_id, user_id, active, completed, announced, uploaded, downloaded, `left`, time, seed_time,
+        let all =
+            "SELECT file_id, user_id, active, completed, announced, uploaded, downloaded, `left`, time, seed_time,
                    credited_uploaded, credited_downloaded FROM files_users ORDER BY user_id";
         let before = (books.rows(all), books.credited(ALICE), books.credited(BOB));
         let sweep = |before: u32| {
@@ -972,15 +834,9 @@ mod rules {
         };
         let last = books.now.get();
         assert_eq!(sweep(last), 1, "what was heard of a second ago stays");
-        assert_eq!(
-            (books.rows(all), books.credited(ALICE), books.credited(BOB)),
-            before
-        );
+        assert_eq!((books.rows(all), books.credited(ALICE), books.credited(BOB)), before);
         assert_eq!(sweep(last + 1), 0);
-        assert_eq!(
-            (books.rows(all), books.credited(ALICE), books.credited(BOB)),
-            before
-        );
+        assert_eq!((books.rows(all), books.credited(ALICE), books.credited(BOB)), before);
         // One that comes back is a session as any that is unknown; its member has completed the torrent already.
         books.wait(100_000);
         books.expire();
@@ -993,26 +849,14 @@ mod rules {
     pub fn peers_are_words_and_numbers_that_sql_can_read(db: &Database) {
         let books = Books::open(db);
         let start = books.now.get();
-        books.announce(
-            ALICE,
-            client(1).left(9).moved(70, 7).change(|a| a.port = 65535),
-        );
+        books.announce(ALICE, client(1).left(9).moved(70, 7).change(|a| a.port = 65535));
         books.wait(10);
-        books.announce(
-            ALICE,
-            client(1)
-                .over_v6()
-                .paused()
-                .left(9)
-                .moved(80, 8)
-                .change(|a| a.port = 258),
-        );
+        books.announce(ALICE, client(1).over_v6().paused().left(9).moved(80, 8).change(|a| a.port = 258));
         books.write();
         let columns = "file_id, user_id, LOWER(HEX(peer_id)), ipv4, port4, time4, port6, time6, active, paused, completed,
                        uploaded, downloaded, credited_uploaded, credited_downloaded, `left`, announced, seed_time, time";
         let (id, later) = (client(1).peer_id, start + 10);
-        let words =
-            format!("1 1 {id:?} 10.1.0.1 65535 {start} 258 {later} 1 1 0 80 8 80 8 9 2 0 {later}");
+        let words = format!("1 1 {id:?} 10.1.0.1 65535 {start} 258 {later} 1 1 0 80 8 80 8 9 2 0 {later}");
         assert_eq!(books.rows(&format!("SELECT {columns} FROM peers")), [words]);
         let ip: std::net::IpAddr = db.sql("SELECT ipv6 FROM peers")[0][0].parse().unwrap();
         assert_eq!(ip, client(1).over_v6().ip);
@@ -1035,10 +879,8 @@ mod rules {
                 books.announce(ALICE, a);
                 if write {
                     books.write();
-                    let sql = format!(
-                        "SELECT announced FROM peers WHERE peer_id = {}",
-                        books.bytes(&client(n).peer_id)
-                    );
+                    let sql =
+                        format!("SELECT announced FROM peers WHERE peer_id = {}", books.bytes(&client(n).peer_id));
                     assert_eq!(books.number(&sql), count);
                 }
             }
@@ -1052,10 +894,7 @@ mod rules {
         books.write();
         books.announce(ALICE, client(1).regular());
         books.write();
-        assert_eq!(
-            books.number("SELECT SUM(announced) FROM files_users"),
-            7 + 7 + 3
-        );
+        assert_eq!(books.number("SELECT SUM(announced) FROM files_users"), 7 + 7 + 3);
     }
 
     pub fn a_peer_id_may_be_any_bytes(db: &Database) {
@@ -1073,18 +912,12 @@ mod rules {
         let everybody = |books: &Books, bytes| {
             for (port, id) in (6881..).zip(ids) {
                 let a = client(1).moved(bytes, bytes);
-                books.announce(
-                    ALICE,
-                    a.change(|a| (a.peer_id, a.port) = (PeerId(id), port)),
-                );
+                books.announce(ALICE, a.change(|a| (a.peer_id, a.port) = (PeerId(id), port)));
             }
         };
         everybody(&books, 10);
         books.write();
-        let held: BTreeSet<String> = books
-            .rows("SELECT LOWER(HEX(peer_id)) FROM peers")
-            .into_iter()
-            .collect();
+        let held: BTreeSet<String> = books.rows("SELECT LOWER(HEX(peer_id)) FROM peers").into_iter().collect();
         assert_eq!(held, ids.iter().map(|id| hex(id)).collect());
         // Each is found again: by the swarm after a restart, and by its row after it left memory.
         let books = books.restart();
@@ -1096,10 +929,7 @@ mod rules {
         books.expire();
         everybody(&books, 15);
         assert_eq!(books.credited(ALICE), (15 * 8, 15 * 8));
-        assert_eq!(
-            books.number("SELECT COUNT(*) FROM peers WHERE user_id = 1"),
-            8
-        );
+        assert_eq!(books.number("SELECT COUNT(*) FROM peers WHERE user_id = 1"), 8);
     }
 
     pub fn a_row_is_read_as_it_was_written_and_the_view_says_the_same(db: &Database) {
@@ -1115,18 +945,9 @@ mod rules {
         let mut row = |n: u16| {
             let mut small = || number(u32::MAX.into()) as u32;
             let [life, announced, closed, v4, v6, flags] = std::array::from_fn(|_| small());
-            let [began, doubt, seeded_until, seen4, seen6, seed_time] =
-                std::array::from_fn(|_| small());
-            let mut moved = || Moved {
-                uploaded: number(i64::MAX as u64),
-                downloaded: number(i64::MAX as u64),
-            };
-            let mut life_row = || LifeRow {
-                began,
-                doubt,
-                top: moved(),
-                done: moved(),
-            };
+            let [began, doubt, seeded_until, seen4, seen6, seed_time] = std::array::from_fn(|_| small());
+            let mut moved = || Moved { uploaded: number(i64::MAX as u64), downloaded: number(i64::MAX as u64) };
+            let mut life_row = || LifeRow { began, doubt, top: moved(), done: moved() };
             let (current, former) = (life_row(), life_row());
             let counters = moved();
             let row = Row {
@@ -1139,21 +960,14 @@ mod rules {
                 complete: flags & 2 != 0,
                 snatched: flags & 4 != 0,
                 moved: counters,
-                credited: if n.is_multiple_of(3) {
-                    counters
-                } else {
-                    moved()
-                },
+                credited: if n.is_multiple_of(3) { counters } else { moved() },
                 left: number(i64::MAX as u64),
                 announced,
                 seed_time: seed_time.into(),
                 seeded_until,
                 seen: [seen4, seen6],
                 at: Addresses {
-                    v4: [v4.to_be_bytes().as_slice(), &[1, 2]]
-                        .concat()
-                        .try_into()
-                        .unwrap(),
+                    v4: [v4.to_be_bytes().as_slice(), &[1, 2]].concat().try_into().unwrap(),
                     v6: if v6 == 0 { [0; 18] } else { [v6 as u8; 18] },
                 },
             };
@@ -1162,8 +976,7 @@ mod rules {
         let rows: Vec<(Key, Row)> = (1..=700).map(&mut row).collect();
         let put = |rows: &[(Key, Row)], _: &[(Key, Row)]| {
             let mut changes = Changes::default();
-            rows.iter()
-                .for_each(|(key, row)| changes.put(*key, *row, true));
+            rows.iter().for_each(|(key, row)| changes.put(*key, *row, true));
             (changes, Vec::<()>::new())
         };
         books.second.settle(&rows, |(key, _)| *key, put).unwrap();
@@ -1176,9 +989,7 @@ mod rules {
         }
         assert_eq!(found.len(), rows.len());
         let said = rows.iter().map(|(_, row)| {
-            let Row {
-                moved, credited, ..
-            } = row;
+            let Row { moved, credited, .. } = row;
             let port6 = u16::from_be_bytes([row.at.v6[16], row.at.v6[17]]);
             format!(
                 "{} {} {} {} {} {} {} 258 {port6}",
@@ -1211,14 +1022,10 @@ mod rules {
             books.announce(ALICE, client(n).at(ip).change(|a| a.port = 65535));
         }
         books.write();
-        let held = books.rows("SELECT CASE WHEN port4 = 65535 THEN ipv4 ELSE ipv6 END FROM peers WHERE port4 + port6 = 65535");
+        let held =
+            books.rows("SELECT CASE WHEN port4 = 65535 THEN ipv4 ELSE ipv6 END FROM peers WHERE port4 + port6 = 65535");
         let held = held.iter().map(|ip| ip.parse().unwrap()).collect();
-        assert_eq!(
-            addresses
-                .into_iter()
-                .collect::<BTreeSet<std::net::IpAddr>>(),
-            held
-        );
+        assert_eq!(addresses.into_iter().collect::<BTreeSet<std::net::IpAddr>>(), held);
         let books = books.restart();
         let peers = books.peers(BOB, client(99));
         assert_eq!(peers, sorted(addresses.map(|ip| (ip, 65535).into())));
@@ -1226,13 +1033,7 @@ mod rules {
 
     pub fn a_snatch_is_a_leecher_that_first_wants_nothing_more_whatever_it_says(db: &Database) {
         let books = Books::open(db);
-        let events = [
-            Event::None,
-            Event::Completed,
-            Event::Stopped,
-            Event::Paused,
-            Event::Started,
-        ];
+        let events = [Event::None, Event::Completed, Event::Stopped, Event::Paused, Event::Started];
         for (n, event) in (1..).zip(events) {
             // Known to memory, known to the row alone.
             for forgotten in [false, true] {
@@ -1246,22 +1047,14 @@ mod rules {
                 }
                 books.write();
                 let count = |books: &Books| {
-                    let totals =
-                        format!("SELECT SUM(completed) FROM files_users WHERE file_id = {n}");
-                    (
-                        books.number(&format!("SELECT completed FROM files WHERE id = {n}")),
-                        books.number(&totals),
-                    )
+                    let totals = format!("SELECT SUM(completed) FROM files_users WHERE file_id = {n}");
+                    (books.number(&format!("SELECT completed FROM files WHERE id = {n}")), books.number(&totals))
                 };
                 let before = if forgotten { 1 } else { 0 };
                 assert_eq!(count(&books), (before, before));
                 books.announce(user, a.seeding().says(event));
                 books.write();
-                assert_eq!(
-                    count(&books),
-                    (before + 1, before + 1),
-                    "{event:?}, forgotten: {forgotten}"
-                );
+                assert_eq!(count(&books), (before + 1, before + 1), "{event:?}, forgotten: {forgotten}");
             }
         }
         // Whoever asks is told, too.
@@ -1303,10 +1096,7 @@ mod rules {
             books.announce(user, client(1).on(2).seeding().completed().moved(0, 9));
         }
         books.write();
-        assert_eq!(
-            books.rows("SELECT completed FROM files WHERE id <= 3 ORDER BY id"),
-            ["2", "2", "0"]
-        );
+        assert_eq!(books.rows("SELECT completed FROM files WHERE id <= 3 ORDER BY id"), ["2", "2", "0"]);
         assert_eq!(books.number("SELECT SUM(completed) FROM files_users"), 4);
     }
 
@@ -1376,59 +1166,22 @@ mod rules {
         const GO: Event = Event::None;
         const STOP: Event = Event::Stopped;
         let cases: &[(&str, Says, i64)] = &[
-            (
-                "at once",
-                &[
-                    (0, 1, START),
-                    (0, 2, START),
-                    (900, 1, GO),
-                    (0, 2, GO),
-                    (900, 2, STOP),
-                    (0, 1, STOP),
-                ],
-                1800,
-            ),
+            ("at once", &[(0, 1, START), (0, 2, START), (900, 1, GO), (0, 2, GO), (900, 2, STOP), (0, 1, STOP)], 1800),
             (
                 "by turns",
-                &[
-                    (0, 1, START),
-                    (500, 2, START),
-                    (500, 1, GO),
-                    (500, 2, GO),
-                    (500, 1, STOP),
-                    (500, 2, STOP),
-                ],
+                &[(0, 1, START), (500, 2, START), (500, 1, GO), (500, 2, GO), (500, 1, STOP), (500, 2, STOP)],
                 2500,
             ),
-            (
-                "one after the other",
-                &[
-                    (0, 1, START),
-                    (700, 1, STOP),
-                    (100, 2, START),
-                    (700, 2, STOP),
-                ],
-                1400,
-            ),
-            (
-                "one short within",
-                &[(0, 1, START), (0, 2, START), (100, 2, STOP), (900, 1, STOP)],
-                1000,
-            ),
-            (
-                "one alone that pauses",
-                &[(0, 1, START), (700, 1, STOP), (0, 1, START), (300, 1, STOP)],
-                1000,
-            ),
+            ("one after the other", &[(0, 1, START), (700, 1, STOP), (100, 2, START), (700, 2, STOP)], 1400),
+            ("one short within", &[(0, 1, START), (0, 2, START), (100, 2, STOP), (900, 1, STOP)], 1000),
+            ("one alone that pauses", &[(0, 1, START), (700, 1, STOP), (0, 1, START), (300, 1, STOP)], 1000),
         ];
         for (write, family) in [(true, false), (false, false), (true, true), (false, true)] {
             for (m, (name, says, seconds)) in (0..).zip(cases) {
                 let before = books.seed_time();
                 for (wait, n, event) in *says {
                     books.wait(*wait);
-                    let a = client(
-                        10 * m + n + if write { 100 } else { 0 } + if family { 200 } else { 0 },
-                    );
+                    let a = client(10 * m + n + if write { 100 } else { 0 } + if family { 200 } else { 0 });
                     books.announce(ALICE, a.clone().seeding().says(*event));
                     if family {
                         books.announce(ALICE, a.over_v6().seeding().says(*event));
@@ -1437,11 +1190,7 @@ mod rules {
                         books.write();
                     }
                 }
-                assert_eq!(
-                    books.seed_time() - before,
-                    *seconds,
-                    "{name}, written each time: {write}"
-                );
+                assert_eq!(books.seed_time() - before, *seconds, "{name}, written each time: {write}");
                 books.wait(1);
             }
         }
@@ -1456,10 +1205,7 @@ mod rules {
         assert_eq!(waiting(), 1);
         books.write();
         assert_eq!(
-            (
-                waiting(),
-                books.rows("SELECT announced, uploaded FROM files_users")
-            ),
+            (waiting(), books.rows("SELECT announced, uploaded FROM files_users")),
             (0, vec!["1000 999".into()])
         );
         // And one that came and went is not forgotten.
@@ -1496,25 +1242,16 @@ mod rules {
             let before = books.dump();
             // Also by another goat, and those of long ago.
             for (n, batch) in past.iter().enumerate().rev() {
-                let store = if n % 2 == 0 {
-                    &books.second
-                } else {
-                    &books.tracker.store
-                };
+                let store = if n % 2 == 0 { &books.second } else { &books.tracker.store };
                 settle(store, batch, 2 * INTERVAL).unwrap();
             }
             assert_eq!(books.dump(), before);
         }
         assert_eq!(books.credited(ALICE), (90 + 40 + 1 + 5, 8));
-        assert_eq!(
-            (books.snatches(), books.seed_time()),
-            ((1, 1), 1000 + 1000 + 700)
-        );
+        assert_eq!((books.snatches(), books.seed_time()), ((1, 1), 1000 + 1000 + 700));
     }
 
-    pub fn a_batch_that_fails_anywhere_leaves_nothing_behind_and_is_settled_when_it_can_be(
-        db: &Database,
-    ) {
+    pub fn a_batch_that_fails_anywhere_leaves_nothing_behind_and_is_settled_when_it_can_be(db: &Database) {
         let books = Books::open(db);
         books.announce(ALICE, client(1).moved(10, 1));
         books.write();
@@ -1540,10 +1277,7 @@ mod rules {
         }
         assert_eq!(Writer::waiting(&books.tracker), 2);
         books.write();
-        assert_eq!(
-            (books.credited(ALICE), books.credited(BOB)),
-            ((70, 7), (56, 5))
-        );
+        assert_eq!((books.credited(ALICE), books.credited(BOB)), ((70, 7), (56, 5)));
         assert_eq!(books.snatches(), (1, 1));
     }
 
@@ -1559,8 +1293,7 @@ mod rules {
             }
             books.write();
         };
-        let sums =
-            || books.rows("SELECT COUNT(*), SUM(uploaded), SUM(downloaded) FROM files_users");
+        let sums = || books.rows("SELECT COUNT(*), SUM(uploaded), SUM(downloaded) FROM files_users");
         let (all, each) = (i64::from(count), (0..count).map(i64::from).sum::<i64>());
         come(5);
         assert_eq!(sums(), [format!("{all} {} {}", 5 * all + each, 5 * all)]);
@@ -1586,23 +1319,12 @@ mod rules {
         assert_eq!(books.user(BOB), (70, 7));
         let books = books.restart();
         assert!(books.tracker.access.by_id(ALICE).is_none());
-        assert_eq!(
-            books.announce(BOB, client(9)).incomplete,
-            2,
-            "those of a user who is gone left"
-        );
+        assert_eq!(books.announce(BOB, client(9)).incomplete, 2, "those of a user who is gone left");
     }
 
     pub fn two_writers_settle_the_same_sessions_in_either_order(db: &Database) {
         let books = Books::open(db);
-        let orders = [
-            [0, 1, 2],
-            [0, 2, 1],
-            [1, 0, 2],
-            [1, 2, 0],
-            [2, 0, 1],
-            [2, 1, 0],
-        ];
+        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
         for (n, order) in (1..).zip(orders) {
             let before = books.user(ALICE);
             books.announce(ALICE, client(n).moved(0, 0));
@@ -1614,23 +1336,11 @@ mod rules {
             books.announce(ALICE, client(n).moved(0, 0));
             books.announce(ALICE, client(n).regular().moved(20, 2));
             batches.push(books.batch());
-            for (i, store) in
-                order
-                    .into_iter()
-                    .zip([&books.second, &books.tracker.store, &books.second])
-            {
+            for (i, store) in order.into_iter().zip([&books.second, &books.tracker.store, &books.second]) {
                 settle(store, &batches[i], 2 * INTERVAL).unwrap();
             }
-            assert_eq!(
-                books.user(ALICE),
-                (before.0 + 120, before.1 + 12),
-                "{order:?}"
-            );
-            assert_eq!(
-                books.credited(ALICE),
-                (before.0 + 120, before.1 + 12),
-                "{order:?}"
-            );
+            assert_eq!(books.user(ALICE), (before.0 + 120, before.1 + 12), "{order:?}");
+            assert_eq!(books.credited(ALICE), (before.0 + 120, before.1 + 12), "{order:?}");
             books.announce(ALICE, client(n).stopped().moved(20, 2));
             books.write();
             assert_eq!(books.active(), 0);
@@ -1662,14 +1372,8 @@ mod rules {
                 }
             });
             let all = 150 * (10 * round as i64 + 5);
-            assert_eq!(
-                (books.user(ALICE), books.user(BOB)),
-                ((all, 150), (all, 150))
-            );
-            assert_eq!(
-                (books.credited(ALICE), books.credited(BOB)),
-                ((all, 150), (all, 150))
-            );
+            assert_eq!((books.user(ALICE), books.user(BOB)), ((all, 150), (all, 150)));
+            assert_eq!((books.credited(ALICE), books.credited(BOB)), ((all, 150), (all, 150)));
         }
         assert_eq!(books.number("SELECT COUNT(*) FROM sessions"), 300);
     }
@@ -1714,10 +1418,7 @@ mod rules {
         let books = books.restart();
         books.announce(ALICE, client(1).seeding().regular().moved(100, 10));
         books.announce(BOB, client(2).moved(60, 6));
-        assert_eq!(
-            (books.credited(ALICE), books.credited(BOB)),
-            ((100, 10), (60, 6))
-        );
+        assert_eq!((books.credited(ALICE), books.credited(BOB)), ((100, 10), (60, 6)));
         assert_eq!(books.seed_time(), 1000);
         // What is closed is known, too: for a while what is heard of it may be late.
         books.announce(ALICE, client(1).seeding().stopped().moved(100, 10));
@@ -1742,11 +1443,7 @@ mod rules {
         assert_eq!(books.snatches(), (1, 1));
         let announced = "SELECT SUM(announced) FROM files_users";
         assert_eq!(books.number(announced), 7);
-        assert_eq!(
-            books.announce(BOB, client(9)).incomplete,
-            3,
-            "and it is known who was there"
-        );
+        assert_eq!(books.announce(BOB, client(9)).incomplete, 3, "and it is known who was there");
         // And once: also where the next start is killed before anything is announced.
         let books = books.kill().kill().restart();
         assert_eq!(books.credited(ALICE), (270, 27));
@@ -1797,13 +1494,7 @@ mod rules {
         books.announce(ALICE, client(1).moved(70, 7));
         db.sql("UPDATE goat SET value = value - 1 WHERE name = 'identity'");
         let books = books.kill();
-        assert_eq!(
-            (
-                books.user(ALICE),
-                books.number("SELECT COUNT(*) FROM sessions")
-            ),
-            ((0, 0), 0)
-        );
+        assert_eq!((books.user(ALICE), books.number("SELECT COUNT(*) FROM sessions")), ((0, 0), 0));
         // It is gone for good.
         db.sql("UPDATE goat SET value = value + 1 WHERE name = 'identity'");
         assert_eq!(books.kill().user(ALICE), (0, 0));
@@ -1815,18 +1506,10 @@ mod rules {
         books.write();
         books.announce(ALICE, client(1).moved(100, 10));
         // As a backup has it that was made before this goat began.
-        db.sql(
-            "DELETE FROM goat WHERE name LIKE 'run %'; DELETE FROM sessions; DELETE FROM totals",
-        );
+        db.sql("DELETE FROM goat WHERE name LIKE 'run %'; DELETE FROM sessions; DELETE FROM totals");
         db.sql("UPDATE users SET uploaded = 0, downloaded = 0");
         let books = books.kill();
-        assert_eq!(
-            (
-                books.user(ALICE),
-                books.number("SELECT COUNT(*) FROM sessions")
-            ),
-            ((0, 0), 0)
-        );
+        assert_eq!((books.user(ALICE), books.number("SELECT COUNT(*) FROM sessions")), ((0, 0), 0));
     }
 
     pub fn a_lost_journal_costs_what_was_not_written(db: &Database) {
@@ -1836,10 +1519,7 @@ mod rules {
         books.wait(1000);
         books.announce(ALICE, client(1).regular().moved(70, 7));
         books.announce(ALICE, client(2).moved(30, 3));
-        books
-            .segments()
-            .iter()
-            .for_each(|file| fs::remove_file(file).unwrap());
+        books.segments().iter().for_each(|file| fs::remove_file(file).unwrap());
         let books = books.kill();
         assert_eq!(books.credited(ALICE), (0, 0));
         // The next announce of a session that the database knows brings it back; of another, from there on.
@@ -1857,15 +1537,10 @@ mod rules {
         books.announce(ALICE, client(1).seeding().completed().moved(70, 7));
         books.announce(BOB, client(2).moved(50, 5));
         books.break_table("UPDATE", "users");
-        Writer::new(books.now.get())
-            .finish(&books.tracker, false)
-            .unwrap();
+        Writer::new(books.now.get()).finish(&books.tracker, false).unwrap();
         for (_, bytes) in books.journal() {
             let secret = passkey(ALICE);
-            assert!(
-                !bytes.windows(40).any(|part| part == secret.as_bytes()),
-                "no secret is in it"
-            );
+            assert!(!bytes.windows(40).any(|part| part == secret.as_bytes()), "no secret is in it");
         }
         assert_eq!((books.credited(ALICE), books.user(BOB)), ((10, 1), (0, 0)));
 
@@ -1876,16 +1551,9 @@ mod rules {
         assert_eq!(Books::journal_in(&books), before);
         db.sql("DROP TRIGGER broken");
         let books = Books::start(books);
-        assert_eq!(
-            (books.credited(ALICE), books.credited(BOB)),
-            ((70, 7), (50, 5))
-        );
+        assert_eq!((books.credited(ALICE), books.credited(BOB)), ((70, 7), (50, 5)));
         assert_eq!(books.snatches(), (1, 1));
-        assert_eq!(
-            books.announce(BOB, client(3)).complete,
-            1,
-            "and it is known who was there"
-        );
+        assert_eq!(books.announce(BOB, client(3)).complete, 1, "and it is known who was there");
     }
 
     pub fn a_damaged_journal_is_left_alone_and_named(db: &Database) {
@@ -1921,16 +1589,9 @@ mod rules {
         books.write();
         let books = books.restart();
         books.now.set(present);
-        assert_eq!(
-            books.rows("SELECT active, ipv4 FROM peers ORDER BY ipv4"),
-            ["0 10.1.0.1", "1 10.1.0.2"]
-        );
+        assert_eq!(books.rows("SELECT active, ipv4 FROM peers ORDER BY ipv4"), ["0 10.1.0.1", "1 10.1.0.2"]);
         let closed = books.number("SELECT MAX(closed) FROM sessions");
-        assert_eq!(
-            closed,
-            i64::from(present - 100),
-            "two Intervals after it was heard of last"
-        );
+        assert_eq!(closed, i64::from(present - 100), "two Intervals after it was heard of last");
         assert_eq!(books.announce(BOB, client(3)).incomplete, 2);
         // Its counters are still known.
         books.announce(ALICE, client(1).moved(100, 10));
@@ -1959,77 +1620,41 @@ mod rules {
         // A second connection is opened while the first is busy, as when a passkey is looked up while a
         // batch is written.
         let store = &books.tracker.store;
-        store
-            .load(
-                |_| assert!(store.user_by_passkey("nobody").unwrap().is_none()),
-                |_| (),
-            )
-            .unwrap();
+        store.load(|_| assert!(store.user_by_passkey("nobody").unwrap().is_none()), |_| ()).unwrap();
         assert_eq!(books.user(ALICE), (70, 7), "what the shell sees");
         for bytes in [80, 90] {
             books.announce(ALICE, client(1).moved(bytes, bytes / 10));
             books.write();
             let bytes = bytes as i64;
-            assert_eq!(
-                books.user(ALICE),
-                (bytes, bytes / 10),
-                "what the shell sees"
-            );
+            assert_eq!(books.user(ALICE), (bytes, bytes / 10), "what the shell sees");
         }
-        assert_eq!(
-            books.kill().user(ALICE),
-            (90, 9),
-            "what is there after a restart"
-        );
+        assert_eq!(books.kill().user(ALICE), (90, 9), "what is there after a restart");
     }
 
     pub fn suggestions_are_recorded_unapproved_with_who_made_them_and_only_so_many(db: &Database) {
         let books = Books::open(db);
         let store = &books.tracker.store;
         type Numbers = std::ops::Range<u32>;
-        let clients = |range: Numbers| {
-            range
-                .map(|n| Suggestion::Client(format!("Client/{n} µ'\\")))
-                .collect::<Vec<_>>()
-        };
-        let torrents = |range: Numbers| {
-            range
-                .map(|n| Suggestion::Torrent(hash(n)))
-                .collect::<Vec<_>>()
-        };
+        let clients =
+            |range: Numbers| range.map(|n| Suggestion::Client(format!("Client/{n} µ'\\"))).collect::<Vec<_>>();
+        let torrents = |range: Numbers| range.map(|n| Suggestion::Torrent(hash(n))).collect::<Vec<_>>();
         let suggest = |what: &[Suggestion], by: u32| {
             let what: Vec<_> = what.iter().map(|what| (what.clone(), by)).collect();
             store.suggest(&what, 1).unwrap()
         };
         let pending = || {
             let clients = books.number("SELECT COUNT(*) FROM whitelist WHERE approved = 0");
-            (
-                clients,
-                books.number("SELECT COUNT(*) FROM files WHERE verified = 0"),
-            )
+            (clients, books.number("SELECT COUNT(*) FROM files WHERE verified = 0"))
         };
         assert_eq!(suggest(&clients(0..3), ALICE), clients(0..3));
-        assert_eq!(
-            suggest(&clients(0..4), ALICE),
-            clients(3..4),
-            "each is news once"
-        );
+        assert_eq!(suggest(&clients(0..4), ALICE), clients(3..4), "each is news once");
         assert_eq!(suggest(&torrents(100..102), BOB), torrents(100..102));
         assert_eq!(pending(), (4, 2));
-        assert_eq!(
-            books.rows("SELECT DISTINCT suggested_by FROM whitelist WHERE approved = 0"),
-            ["1"]
-        );
-        assert_eq!(
-            books.rows("SELECT DISTINCT suggested_by FROM files WHERE verified = 0"),
-            ["2"]
-        );
+        assert_eq!(books.rows("SELECT DISTINCT suggested_by FROM whitelist WHERE approved = 0"), ["1"]);
+        assert_eq!(books.rows("SELECT DISTINCT suggested_by FROM files WHERE verified = 0"), ["2"]);
         // What is known already stays as it is.
         assert_eq!(suggest(&torrents(1..2), ALICE), []);
-        assert_eq!(
-            suggest(&[Suggestion::Client("qBittorrent/".into())], ALICE),
-            []
-        );
+        assert_eq!(suggest(&[Suggestion::Client("qBittorrent/".into())], ALICE), []);
         // Of one member 20 wait at most, of each kind, ...
         assert_eq!(suggest(&clients(0..100), ALICE), clients(4..20));
         assert_eq!(suggest(&torrents(100..200), BOB), torrents(102..120));
@@ -2057,20 +1682,14 @@ mod rules {
             let changes = store.changes().unwrap();
             store.forget_changes(changes.batch).unwrap();
             let users = changes.users.into_iter().map(|change| match change {
-                Found::There(u) => format!(
-                    "user {} {} {} {}",
-                    u.id, u.passkey, u.torrent_limit, u.banned
-                ),
+                Found::There(u) => format!("user {} {} {} {}", u.id, u.passkey, u.torrent_limit, u.banned),
                 Found::Gone(id) => format!("no user {id}"),
             });
             let files = changes.files.into_iter().map(|change| match change {
                 Found::There(f) => format!("file {} {} {}", f.id, f.info_hash, f.verified),
                 Found::Gone(hash) => format!("no file {hash}"),
             });
-            let clients = changes
-                .clients
-                .into_iter()
-                .map(|prefixes| format!("{} clients", prefixes.len()));
+            let clients = changes.clients.into_iter().map(|prefixes| format!("{} clients", prefixes.len()));
             users.chain(files).chain(clients).collect::<Vec<_>>()
         };
         books.follow();
@@ -2086,10 +1705,7 @@ mod rules {
         assert_eq!(changes(&sql), [format!("file 50 {new} false")]);
         let sql = "UPDATE files SET verified = 1 WHERE id = 50";
         assert_eq!(changes(sql), [format!("file 50 {new} true")]);
-        assert_eq!(
-            changes("DELETE FROM files WHERE id = 50"),
-            [format!("no file {new}")]
-        );
+        assert_eq!(changes("DELETE FROM files WHERE id = 50"), [format!("no file {new}")]);
         let approved = books.number("SELECT COUNT(*) FROM whitelist WHERE approved = 1");
         let sql = "INSERT INTO whitelist (client, approved) VALUES ('New/', 1)";
         assert_eq!(changes(sql), [format!("{} clients", approved + 1)]);
@@ -2110,32 +1726,20 @@ mod rules {
         let books = Books::open(db);
         books.follow();
         for from in (100..6_100).step_by(1_000) {
-            let rows: Vec<String> = (from..from + 1_000)
-                .map(|n| format!("({n}, '{}')", hash(n)))
-                .collect();
-            db.sql(&format!(
-                "INSERT INTO files (id, info_hash) VALUES {}",
-                rows.join(", ")
-            ));
+            let rows: Vec<String> = (from..from + 1_000).map(|n| format!("({n}, '{}')", hash(n))).collect();
+            db.sql(&format!("INSERT INTO files (id, info_hash) VALUES {}", rows.join(", ")));
         }
         db.sql("UPDATE whitelist SET approved = 0; UPDATE users SET banned = 1 WHERE id = 1");
         let store = &books.tracker.store;
         let first = store.changes().unwrap();
         assert_eq!(
-            (
-                first.users.len(),
-                first.files.len(),
-                first.clients.is_some()
-            ),
+            (first.users.len(), first.files.len(), first.clients.is_some()),
             (1, 4_998, false) // a change of a member is two rows
         );
         assert!(matches!(&first.users[0], Found::There(user) if user.id == ALICE && user.banned));
         store.forget_changes(first.batch).unwrap();
         let then = store.changes().unwrap();
-        assert_eq!(
-            (then.users.len(), then.files.len(), then.clients.is_some()),
-            (0, 1_002, true)
-        );
+        assert_eq!((then.users.len(), then.files.len(), then.clients.is_some()), (0, 1_002, true));
     }
 
     pub fn each_of_two_goats_follows_each_change_once_whenever_it_was_committed(db: &Database) {
@@ -2162,9 +1766,7 @@ mod rules {
         };
         let change = |id: u32, user: u32| {
             let row = format!("({id}, 'user', '{user}')");
-            db.sql(&format!(
-                "INSERT INTO changes (id, what, which) VALUES {row}"
-            ));
+            db.sql(&format!("INSERT INTO changes (id, what, which) VALUES {row}"));
         };
         change(1_000_002, 11);
         change(1_000_004, 12);
@@ -2189,26 +1791,18 @@ mod rules {
         let (access, store) = (&books.tracker.access, &books.tracker.store);
         let banned = || access.by_id(ALICE).unwrap().banned;
         // A look-up has its answer, and before it is taken over somebody is banned.
-        let (changes, found) = (
-            access.changes(),
-            store.user_by_passkey(&passkey(ALICE)).unwrap().unwrap(),
-        );
+        let (changes, found) = (access.changes(), store.user_by_passkey(&passkey(ALICE)).unwrap().unwrap());
         db.sql("UPDATE users SET banned = 1 WHERE id = 1");
         books.follow();
         assert!(banned());
-        assert!(
-            !access.learn_user(found.clone().into(), changes),
-            "the keeper may know better"
-        );
+        assert!(!access.learn_user(found.clone().into(), changes), "the keeper may know better");
         assert!(banned());
         // Nor does one that began later take the place of what is known.
         assert!(access.learn_user(found.into(), access.changes()));
         assert!(banned());
         // And whom memory does not know is learned.
         let key = passkey(7);
-        db.sql(&format!(
-            "INSERT INTO users (id, username, passkey) VALUES (7, 'new', '{key}')"
-        ));
+        db.sql(&format!("INSERT INTO users (id, username, passkey) VALUES (7, 'new', '{key}')"));
         let found = store.user_by_passkey(&key).unwrap().unwrap();
         assert!(access.learn_user(found.into(), access.changes()));
         assert_eq!(access.user(&key).unwrap().id, 7);
@@ -2220,14 +1814,7 @@ mod rules {
         books.announce(BOB, client(2).moved(50, 5));
         books.announce(BOB, client(2).on(3).moved(50, 5));
         let access = &books.tracker.access;
-        let known = |n| {
-            books
-                .tracker
-                .swarms
-                .shard(&hash(n))
-                .torrents
-                .contains_key(&hash(n))
-        };
+        let known = |n| books.tracker.swarms.shard(&hash(n)).torrents.contains_key(&hash(n));
         let sql = match db {
             // The row that is in the way goes without a trigger.
             Database::Sqlite(_) => "UPDATE OR REPLACE users SET username = 'bob' WHERE id = 1",
@@ -2241,19 +1828,11 @@ mod rules {
         };
         db.sql(sql);
         // As where tables are restored.
-        db.sql(
-            "DROP TRIGGER files_delete; DROP TRIGGER files_insert; DROP TRIGGER whitelist_delete",
-        );
+        db.sql("DROP TRIGGER files_delete; DROP TRIGGER files_insert; DROP TRIGGER whitelist_delete");
         db.sql("DELETE FROM files WHERE id = 3; DELETE FROM whitelist");
-        db.sql(&format!(
-            "INSERT INTO files (id, info_hash, verified) VALUES (6, '{}', 1)",
-            hash(6)
-        ));
+        db.sql(&format!("INSERT INTO files (id, info_hash, verified) VALUES (6, '{}', 1)", hash(6)));
         books.follow();
-        assert!(
-            access.by_id(BOB).is_some() && known(3) && !known(6),
-            "triggers have not seen it"
-        );
+        assert!(access.by_id(BOB).is_some() && known(3) && !known(6), "triggers have not seen it");
         assert!(access.approves(Some(b"qBittorrent/5"), None));
 
         compare(&books.tracker).unwrap();
@@ -2284,12 +1863,7 @@ mod rules {
         let cases: [(&str, Change, Reason, Prepare); 5] = [
             ("pace", |a| a.regular(), None, &nothing),
             ("unverified", |a| a.regular(), None, &unverify),
-            (
-                "not whitelisted",
-                |a| a.regular(),
-                Some(Refusal::NotWhitelisted),
-                &nothing,
-            ),
+            ("not whitelisted", |a| a.regular(), Some(Refusal::NotWhitelisted), &nothing),
             ("limit", |a| a.on(3), None, &limit),
             ("banned", |a| a.regular(), Some(Refusal::Banned), &ban),
         ];
@@ -2300,16 +1874,10 @@ mod rules {
             let say = |a: Announce| books.try_announce(ALICE, refusal, a);
             assert!(say(refused(client(n).moved(75, 0))).is_err(), "{name}");
             assert!(say(client(n).stopped().moved(80, 0)).is_ok(), "{name}");
-            assert!(
-                say(client(n).stopped().moved(80, 0)).is_ok(),
-                "{name}: a repeated one is answered, too"
-            );
+            assert!(say(client(n).stopped().moved(80, 0)).is_ok(), "{name}: a repeated one is answered, too");
             books.write();
             assert_eq!(books.user(ALICE).0, before + 80, "{name}");
-            let active = format!(
-                "SELECT active FROM peers WHERE peer_id = {}",
-                books.bytes(&client(n).peer_id)
-            );
+            let active = format!("SELECT active FROM peers WHERE peer_id = {}", books.bytes(&client(n).peer_id));
             assert_eq!(books.number(&active), 0, "{name}");
             if refusal.is_some() {
                 let unknown = client(100 + n).stopped();
@@ -2320,34 +1888,22 @@ mod rules {
         }
     }
 
-    pub fn the_second_hash_of_a_hybrid_is_answered_with_counts_and_nothing_is_booked(
-        db: &Database,
-    ) {
+    pub fn the_second_hash_of_a_hybrid_is_answered_with_counts_and_nothing_is_booked(db: &Database) {
         let books = Books::open(db);
-        let file = books
-            .tracker
-            .store
-            .add_file(&hash(9), Some(&hash(10)), "hybrid", 1)
-            .unwrap();
+        let file = books.tracker.store.add_file(&hash(9), Some(&hash(10)), "hybrid", 1).unwrap();
         books.tracker.put_torrent(&file);
         books.announce(ALICE, client(1).on(9));
         books.announce(ALICE, client(2).on(9).seeding());
         books.write();
         let before = books.dump();
-        for event in [
-            Event::Started,
-            Event::None,
-            Event::Completed,
-            Event::Stopped,
-        ] {
+        for event in [Event::Started, Event::None, Event::Completed, Event::Stopped] {
             let reply = books.announce(BOB, client(3).on(10).seeding().says(event).moved(70, 7));
             assert_eq!((reply.complete, reply.incomplete), (1, 1));
             assert_eq!(books.peers(BOB, client(3).on(10)), []);
         }
         assert_eq!(Writer::waiting(&books.tracker), 0);
         assert_eq!((books.dump(), books.active()), (before, 2));
-        let scrape =
-            announce::scrape(&books.tracker.config, &books.tracker.swarms, &hash(10)).unwrap();
+        let scrape = announce::scrape(&books.tracker.config, &books.tracker.swarms, &hash(10)).unwrap();
         assert_eq!((scrape.complete, scrape.incomplete), (1, 1));
     }
 }
@@ -2396,25 +1952,14 @@ impl<'a> Books<'a> {
         drop(Store::open(&config).unwrap());
         for (id, name) in [(ALICE, "alice"), (BOB, "bob")] {
             let values = format!("VALUES ({id}, '{name}', '{}')", passkey(id));
-            database.sql(&format!(
-                "INSERT INTO users (id, username, passkey) {values}"
-            ));
+            database.sql(&format!("INSERT INTO users (id, username, passkey) {values}"));
         }
         for n in 1..=5 {
-            database.sql(&format!(
-                "INSERT INTO files (id, info_hash, verified) VALUES ({n}, '{}', 1)",
-                hash(n)
-            ));
+            database.sql(&format!("INSERT INTO files (id, info_hash, verified) VALUES ({n}, '{}', 1)", hash(n)));
         }
         let journal = goat::books::journal::path(&config);
         let now = goat::clock::Clock::start().now();
-        Books::start(Down {
-            database,
-            config,
-            journal,
-            now,
-            folder,
-        })
+        Books::start(Down { database, config, journal, now, folder })
     }
 
     fn start(down: Down<'a>) -> Books<'a> {
@@ -2428,44 +1973,17 @@ impl<'a> Books<'a> {
         };
         let second = Store::open(&down.config).unwrap();
         let buffers = RefCell::new(Buffers::new(Rng::new(1)));
-        let Down {
-            database,
-            now,
-            folder,
-            ..
-        } = down;
-        Ok(Books {
-            database,
-            tracker,
-            second,
-            now: Cell::new(now),
-            buffers,
-            folder,
-        })
+        let Down { database, now, folder, .. } = down;
+        Ok(Books { database, tracker, second, now: Cell::new(now), buffers, folder })
     }
 
     /// Ends at once, as by a kill.
     fn stop(self) -> Down<'a> {
-        let (config, journal) = (
-            self.tracker.config.clone(),
-            self.tracker.journal.path().to_owned(),
-        );
-        let Books {
-            database,
-            tracker,
-            now,
-            folder,
-            ..
-        } = self;
+        let (config, journal) = (self.tracker.config.clone(), self.tracker.journal.path().to_owned());
+        let Books { database, tracker, now, folder, .. } = self;
         assert_eq!(Arc::strong_count(&tracker), 1);
         drop(tracker);
-        Down {
-            database,
-            config,
-            journal,
-            now: now.get(),
-            folder,
-        }
+        Down { database, config, journal, now: now.get(), folder }
     }
 
     /// Another tracker on the same database.
@@ -2474,21 +1992,13 @@ impl<'a> Books<'a> {
         config.file = folder.join("config.json");
         config.state = folder.path().to_path_buf();
         let journal = goat::books::journal::path(&config);
-        Books::start(Down {
-            database: self.database,
-            config,
-            journal,
-            now: self.now.get(),
-            folder,
-        })
+        Books::start(Down { database: self.database, config, journal, now: self.now.get(), folder })
     }
 
     /// Ends in good order and starts again.
     fn restart(self) -> Books<'a> {
         self.write();
-        Writer::new(self.now.get())
-            .finish(&self.tracker, false)
-            .unwrap();
+        Writer::new(self.now.get()).finish(&self.tracker, false).unwrap();
         self.kill()
     }
 
@@ -2499,9 +2009,7 @@ impl<'a> Books<'a> {
 
     /// Is killed and cannot start.
     fn fails(self) -> (Down<'a>, String) {
-        *Books::try_start(self.stop())
-            .err()
-            .expect("a start that fails")
+        *Books::try_start(self.stop()).err().expect("a start that fails")
     }
 
     /// Is killed, and starts with a journal of before beside its own.
@@ -2510,17 +2018,13 @@ impl<'a> Books<'a> {
         for (name, bytes) in journal {
             fs::write(down.journal.join(format!("1{name}")), bytes).unwrap();
         }
-        down.database.sql(&format!(
-            "REPLACE INTO goat (name, value) VALUES ('{run}', 0)"
-        ));
+        down.database.sql(&format!("REPLACE INTO goat (name, value) VALUES ('{run}', 0)"));
         Books::start(down)
     }
 
     /// What this run is called in the database.
     fn run(&self) -> String {
-        self.rows("SELECT name FROM goat WHERE name LIKE 'run %'")
-            .pop()
-            .unwrap()
+        self.rows("SELECT name FROM goat WHERE name LIKE 'run %'").pop().unwrap()
     }
 
     fn segments(&self) -> Vec<std::path::PathBuf> {
@@ -2550,45 +2054,23 @@ impl<'a> Books<'a> {
 
     fn answer(&self, user: u32, a: Announce) -> (Reply, Peers) {
         let what = format!("{a:?}");
-        self.try_announce(user, None, a)
-            .unwrap_or_else(|refusal| panic!("{what}: {refusal}"))
+        self.try_announce(user, None, a).unwrap_or_else(|refusal| panic!("{what}: {refusal}"))
     }
 
-    fn try_announce(
-        &self,
-        user: u32,
-        refusal: Option<Refusal>,
-        a: Announce,
-    ) -> Result<(Reply, Peers), Refusal> {
+    fn try_announce(&self, user: u32, refusal: Option<Refusal>, a: Announce) -> Result<(Reply, Peers), Refusal> {
         let access = &self.tracker.access;
-        let user = if user == 0 {
-            access.anonymous()
-        } else {
-            access.by_id(user).unwrap()
-        };
+        let user = if user == 0 { access.anonymous() } else { access.by_id(user).unwrap() };
         self.say(&Admitted { user, refusal }, a)
     }
 
     /// Somebody of whom nothing else is known.
     fn announce_as(&self, user: User, a: Announce) {
-        self.say(
-            &Admitted {
-                user: user.into(),
-                refusal: None,
-            },
-            a,
-        )
-        .unwrap();
+        self.say(&Admitted { user: user.into(), refusal: None }, a).unwrap();
     }
 
     /// As a listener does it: the journal has what is answered before the answer leaves.
     fn say(&self, who: &Admitted, a: Announce) -> Result<(Reply, Peers), Refusal> {
-        let Tracker {
-            config,
-            swarms,
-            journal,
-            ..
-        } = &*self.tracker;
+        let Tracker { config, swarms, journal, .. } = &*self.tracker;
         let mut buffers = self.buffers.borrow_mut();
         let reply = announce::announce(config, swarms, who, &a, self.now.get(), &mut buffers);
         journal.write(&mut buffers.records);
@@ -2596,27 +2078,14 @@ impl<'a> Books<'a> {
     }
 
     fn expire(&self) {
-        let Tracker {
-            config,
-            access,
-            swarms,
-            journal,
-            ..
-        } = &*self.tracker;
+        let Tracker { config, access, swarms, journal, .. } = &*self.tracker;
         let records = &mut self.buffers.borrow_mut().records;
-        swarms.each().for_each(|mut shard| {
-            announce::expire(config, access, &mut shard, self.now.get(), records)
-        });
+        swarms.each().for_each(|mut shard| announce::expire(config, access, &mut shard, self.now.get(), records));
         journal.write(records);
     }
 
     fn drop_user(&self, user: u32) {
-        let Tracker {
-            access,
-            swarms,
-            journal,
-            ..
-        } = &*self.tracker;
+        let Tracker { access, swarms, journal, .. } = &*self.tracker;
         let records = &mut self.buffers.borrow_mut().records;
         for mut shard in swarms.each() {
             announce::drop_users(access, &mut shard, &[user].into(), self.now.get(), records);
@@ -2645,10 +2114,7 @@ impl<'a> Books<'a> {
     fn settle_taken(&self, batch: &[Waiting]) {
         let mut records = Vec::new();
         for told in settle(&self.tracker.store, batch, 2 * INTERVAL).unwrap() {
-            self.tracker
-                .swarms
-                .shard(&told.info_hash)
-                .resolve(&told, &mut records);
+            self.tracker.swarms.shard(&told.info_hash).resolve(&told, &mut records);
         }
         self.tracker.journal.write(&mut records);
     }
@@ -2667,32 +2133,22 @@ impl<'a> Books<'a> {
         if !self.broken() {
             self.write();
         }
-        assert_eq!(
-            self.user(user),
-            self.sum(user),
-            "users, and the sum of files_users"
-        );
+        assert_eq!(self.user(user), self.sum(user), "users, and the sum of files_users");
         self.user(user)
     }
 
     fn user(&self, user: u32) -> (i64, i64) {
-        self.pair(&format!(
-            "SELECT uploaded, downloaded FROM users WHERE id = {user}"
-        ))
+        self.pair(&format!("SELECT uploaded, downloaded FROM users WHERE id = {user}"))
     }
 
     fn sum(&self, user: u32) -> (i64, i64) {
         let sums = "COALESCE(SUM(uploaded), 0), COALESCE(SUM(downloaded), 0)";
-        self.pair(&format!(
-            "SELECT {sums} FROM files_users WHERE user_id = {user}"
-        ))
+        self.pair(&format!("SELECT {sums} FROM files_users WHERE user_id = {user}"))
     }
 
     fn pair(&self, sql: &str) -> (i64, i64) {
         let rows = self.database.sql(sql);
-        let [row] = &rows[..] else {
-            panic!("{sql}: {rows:?}")
-        };
+        let [row] = &rows[..] else { panic!("{sql}: {rows:?}") };
         (row[0].parse().unwrap(), row[1].parse().unwrap())
     }
 
@@ -2711,10 +2167,7 @@ impl<'a> Books<'a> {
     /// Snatches of the first torrent, and how many rows of totals say so.
     fn snatches(&self) -> (i64, i64) {
         let rows = "SELECT COALESCE(SUM(completed), 0) FROM files_users WHERE file_id = 1";
-        (
-            self.number("SELECT completed FROM files WHERE id = 1"),
-            self.number(rows),
-        )
+        (self.number("SELECT completed FROM files WHERE id = 1"), self.number(rows))
     }
 
     fn number(&self, sql: &str) -> i64 {
@@ -2723,11 +2176,7 @@ impl<'a> Books<'a> {
 
     /// The rows of a query, each as one text.
     fn rows(&self, sql: &str) -> Vec<String> {
-        self.database
-            .sql(sql)
-            .into_iter()
-            .map(|row| row.join(" "))
-            .collect()
+        self.database.sql(sql).into_iter().map(|row| row.join(" ")).collect()
     }
 
     /// The rows of all sessions.
@@ -2746,25 +2195,19 @@ impl<'a> Books<'a> {
     fn dump(&self) -> Vec<String> {
         let tables = ["users", "files", "totals", "files_users", "changes"];
         let dump = tables.map(|table| self.rows(&format!("SELECT * FROM {table}")));
-        let sessions = "SELECT hex(peer_id), closed, flags, uploaded, downloaded, bonus, `left`, seed_time, time4, time6,
+        let sessions =
+            "SELECT hex(peer_id), closed, flags, uploaded, downloaded, bonus, `left`, seed_time, time4, time6,
                         hex(state) FROM sessions";
-        dump.into_iter()
-            .flatten()
-            .chain(self.rows(sessions))
-            .collect()
+        dump.into_iter().flatten().chain(self.rows(sessions)).collect()
     }
 
     /// Makes a table refuse something, until it is mended.
     fn break_table(&self, what: &str, table: &str) {
         let refuse = match self.database {
             Database::Sqlite(_) => "BEGIN SELECT RAISE(ABORT, 'broken by the test'); END",
-            Database::MariaDb(_) => {
-                "FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'broken'"
-            }
+            Database::MariaDb(_) => "FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'broken'",
         };
-        self.database.sql(&format!(
-            "CREATE TRIGGER broken BEFORE {what} ON {table} {refuse}"
-        ));
+        self.database.sql(&format!("CREATE TRIGGER broken BEFORE {what} ON {table} {refuse}"));
     }
 
     fn mend_table(&self) {
@@ -2774,9 +2217,7 @@ impl<'a> Books<'a> {
     fn broken(&self) -> bool {
         let sql = match self.database {
             Database::Sqlite(_) => "SELECT COUNT(*) FROM sqlite_master WHERE name = 'broken'",
-            Database::MariaDb(_) => {
-                "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_name = 'broken'"
-            }
+            Database::MariaDb(_) => "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_name = 'broken'",
         };
         self.number(sql) > 0
     }
@@ -2784,20 +2225,13 @@ impl<'a> Books<'a> {
 
 /// The segments of a journal, in their order.
 fn segments(journal: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let files = fs::read_dir(journal)
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let mut files: Vec<_> = files
-        .filter(|path| path.extension().is_some_and(|end| end == "log"))
-        .collect();
+    let files = fs::read_dir(journal).unwrap().map(|file| file.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
     files.sort();
     files
 }
 
 fn read(journal: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    segments(journal)
-        .iter()
-        .map(|path| (name(path), fs::read(path).unwrap()))
-        .collect()
+    segments(journal).iter().map(|path| (name(path), fs::read(path).unwrap())).collect()
 }

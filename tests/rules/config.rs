@@ -13,8 +13,7 @@ fn check(name: &str, text: &str, variables: &[(&str, &str)]) -> (PathBuf, Output
     fs::write(&file, text).unwrap();
     let mut goat = Command::new(env!("CARGO_BIN_EXE_goat"));
     goat.args(["check", "--config"]).arg(&file);
-    goat.env_remove("GOAT_TEST_INTERVAL")
-        .envs(variables.iter().copied());
+    goat.env_remove("GOAT_TEST_INTERVAL").envs(variables.iter().copied());
     (file, goat.output().unwrap())
 }
 
@@ -24,9 +23,7 @@ fn complaints(name: &str, text: &str) -> Vec<String> {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let complaints = String::from_utf8(output.stderr).unwrap();
     let file = format!("{}:", file.display());
-    let without_file = complaints
-        .lines()
-        .map(|line| line.strip_prefix(&file).unwrap());
+    let without_file = complaints.lines().map(|line| line.strip_prefix(&file).unwrap());
     without_file.map(str::to_string).collect()
 }
 
@@ -42,10 +39,7 @@ fn the_shipped_configuration_is_good() {
 #[test]
 fn a_mistake_is_named_with_line_key_and_what_is_allowed() {
     assert_eq!(
-        complaints(
-            "mistake",
-            "{\n  // Port: 1\n  Port: 80800, DB: { Driver: 'sqlite' }\n}"
-        ),
+        complaints("mistake", "{\n  // Port: 1\n  Port: 80800, DB: { Driver: 'sqlite' }\n}"),
         ["3: Port: found 80800; allowed: a whole number, 1 to 65535"]
     );
 }
@@ -68,17 +62,9 @@ fn all_mistakes_are_named_at_once() {
 #[cfg(all(feature = "mysql", feature = "redis"))]
 fn the_example_of_goat_lacks_only_its_certificate() {
     let complaints = complaints("example", include_str!("../data/goat-example.json"));
-    let [certificate, key] = complaints.as_slice() else {
-        panic!("{complaints:?}")
-    };
-    assert!(
-        certificate.starts_with("42: SSL.Certificate: found "),
-        "{certificate}"
-    );
-    assert!(
-        certificate.contains("to make both: openssl req -x509 "),
-        "{certificate}"
-    );
+    let [certificate, key] = complaints.as_slice() else { panic!("{complaints:?}") };
+    assert!(certificate.starts_with("42: SSL.Certificate: found "), "{certificate}");
+    assert!(certificate.contains("to make both: openssl req -x509 "), "{certificate}");
     assert!(key.starts_with("45: SSL.Key: found "), "{key}");
 }
 
@@ -96,11 +82,7 @@ fn a_short_interval_is_for_tests_only() {
 fn a_missing_file_is_named() {
     let missing = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no/such/config.json");
     let mut goat = Command::new(env!("CARGO_BIN_EXE_goat"));
-    let output = goat
-        .args(["check", "--config"])
-        .arg(&missing)
-        .output()
-        .unwrap();
+    let output = goat.args(["check", "--config"]).arg(&missing).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let complaint = String::from_utf8(output.stderr).unwrap();
     let expected = format!("{}: found No such file or directory", missing.display());

@@ -7,9 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{
-    Announce, Database, Folder, Goat, Lock, free_port, hex, info_hash, skip, wait_until,
-};
+use crate::common::{Announce, Database, Folder, Goat, Lock, free_port, hex, info_hash, skip, wait_until};
 use goat::books::journal::RECORD;
 use serde_json::{Value, json};
 
@@ -36,9 +34,7 @@ fn prepare(database: &Database) -> (Goat, String) {
 fn written(database: &Database, goat: &Goat, passkey: &str) -> Announce {
     let mut announce = Announce::new(passkey, info_hash(1), 1);
     announce.accepted(goat);
-    wait_until("the session", || {
-        database.number("SELECT COUNT(*) FROM peers") == 1
-    });
+    wait_until("the session", || database.number("SELECT COUNT(*) FROM peers") == 1);
     announce.event = "";
     announce
 }
@@ -62,10 +58,7 @@ fn uploaded(database: &Database) -> i64 {
 
 /// The lines of the log that have these words.
 fn lines(goat: &Goat, words: &str) -> usize {
-    goat.log()
-        .lines()
-        .filter(|line| line.contains(words))
-        .count()
+    goat.log().lines().filter(|line| line.contains(words)).count()
 }
 
 /// The segment that was appended to last.
@@ -92,26 +85,10 @@ fn a_torn_tail_of_a_segment_is_its_end() {
     type Change = fn(&mut Vec<u8>);
     let cases: [(&str, Change, i64); 5] = [
         ("nothing", |_| (), 500),
-        (
-            "half a record more",
-            |bytes| bytes.extend([7; RECORD / 2]),
-            500,
-        ),
-        (
-            "a record of nonsense more",
-            |bytes| bytes.extend([7; RECORD]),
-            500,
-        ),
-        (
-            "blocks of zeros more",
-            |bytes| bytes.extend([0; 3 * RECORD + 5]),
-            500,
-        ),
-        (
-            "the last record cut",
-            |bytes| bytes.truncate(bytes.len() - 1),
-            400,
-        ),
+        ("half a record more", |bytes| bytes.extend([7; RECORD / 2]), 500),
+        ("a record of nonsense more", |bytes| bytes.extend([7; RECORD]), 500),
+        ("blocks of zeros more", |bytes| bytes.extend([0; 3 * RECORD + 5]), 500),
+        ("the last record cut", |bytes| bytes.truncate(bytes.len() - 1), 400),
     ];
     for (what, change, expected) in cases {
         let database = Database::sqlite();
@@ -157,24 +134,14 @@ fn damage_in_the_middle_is_named_and_set_aside_by_check() {
         bytes[at] ^= 0x40;
         fs::write(&segment, &bytes).unwrap();
 
-        let (name, place) = (
-            segment.display().to_string(),
-            format!("byte {named} is damaged"),
-        );
+        let (name, place) = (segment.display().to_string(), format!("byte {named} is damaged"));
         let (status, _, stderr) = goat.cli(&["run"]);
         assert_eq!(status.code(), Some(1), "{stderr}");
-        let said = [
-            &name,
-            place.as_str().trim_end_matches("is damaged"),
-            "check --fix`",
-        ];
+        let said = [&name, place.as_str().trim_end_matches("is damaged"), "check --fix`"];
         assert!(said.iter().all(|words| stderr.contains(*words)), "{stderr}");
         let (status, stdout, _) = goat.cli(&["check"]);
         assert_eq!(status.code(), Some(1), "{stdout}");
-        assert!(
-            stdout.contains(&name) && stdout.contains("--fix sets it aside"),
-            "{stdout}"
-        );
+        assert!(stdout.contains(&name) && stdout.contains("--fix sets it aside"), "{stdout}");
         assert_eq!(fs::read(&segment).unwrap(), bytes, "it stays as it was");
         let (status, stdout, stderr) = goat.cli(&["check", "--fix"]);
         assert!(status.success(), "{stdout}{stderr}");
@@ -183,11 +150,7 @@ fn damage_in_the_middle_is_named_and_set_aside_by_check() {
         assert_eq!(fs::read(&aside).unwrap(), bytes);
         goat.launch();
         assert!(goat.stop().success());
-        assert_eq!(
-            fs::read(&aside).unwrap(),
-            bytes,
-            "nobody but the operator removes it"
-        );
+        assert_eq!(fs::read(&aside).unwrap(), bytes, "nobody but the operator removes it");
     }
 }
 
@@ -240,10 +203,7 @@ fn a_copy_that_was_made_while_goat_ran_is_credited_each_byte_once() {
     announce.uploaded = 300;
     announce.accepted(&goat);
     wait_until("the books", || uploaded(&database) == 300);
-    database.sql(&format!(
-        "VACUUM INTO '{}'",
-        backup.join("goat.db").display()
-    ));
+    database.sql(&format!("VACUUM INTO '{}'", backup.join("goat.db").display()));
     // Of this some is written, and some is not.
     announce.uploaded = 1000;
     announce.accepted(&goat);
@@ -267,8 +227,7 @@ fn a_database_under_another_name_has_the_same_journal() {
     std::os::unix::fs::symlink(home, elsewhere.join("link")).unwrap();
     goat.launch();
     kill_with_500_unwritten_bytes(&database, &mut goat, &passkey);
-    let settings =
-        |path: PathBuf| json!({ "Verified": false, "DB": { "Driver": "sqlite", "Path": path } });
+    let settings = |path: PathBuf| json!({ "Verified": false, "DB": { "Driver": "sqlite", "Path": path } });
     let mut other = Goat::prepare(&database, settings(elsewhere.join("link/goat.db")));
     other.launch();
     assert_eq!(uploaded(&database), 500);
@@ -330,8 +289,7 @@ fn a_goat_that_waited_for_the_one_before_begins_where_that_ended() {
     config["Port"] = json!(before.port);
     fs::write(before.config_path(), config.to_string()).unwrap();
     let mut process = before.command(&["run"]);
-    let mut after =
-        crate::common::Process::start("goat", &mut process, before.folder.join("after.log"));
+    let mut after = crate::common::Process::start("goat", &mut process, before.folder.join("after.log"));
     let lock = before.journal().join("lock");
     wait_until("the next one to wait", || {
         after.assert_running();
@@ -372,9 +330,7 @@ fn a_journal_that_somebody_removes_is_written_anew_and_that_is_one_line_in_the_l
         } else {
             fs::remove_file(last_segment(&goat)).unwrap();
         }
-        wait_until("goat to notice", || {
-            lines(&goat, "goat.journal was rewritten") > 0
-        });
+        wait_until("goat to notice", || lines(&goat, "goat.journal was rewritten") > 0);
         // Both what was in it and what comes now.
         let mut other = Announce::new(&passkey, info_hash(1), 2);
         other.uploaded = 100;
@@ -391,10 +347,7 @@ fn a_journal_that_somebody_removes_is_written_anew_and_that_is_one_line_in_the_l
 /// Gives a folder and all in it to a user.
 fn give(path: &Path, user: u32) {
     let mut command = Command::new("chown");
-    let done = command
-        .args(["-R", &format!("{user}:{user}")])
-        .arg(path)
-        .status();
+    let done = command.args(["-R", &format!("{user}:{user}")]).arg(path).status();
     assert!(done.unwrap().success());
 }
 
@@ -436,17 +389,13 @@ fn a_journal_that_is_read_only_is_spoken_of_once_and_goat_goes_on() {
     mode(0o500);
     goat.launch();
     let mut announce = written(&database, &goat, &passkey);
-    wait_until("goat to say so", || {
-        lines(&goat, "goat.journal cannot be written") > 0
-    });
+    wait_until("goat to say so", || lines(&goat, "goat.journal cannot be written") > 0);
     announce.uploaded = 100;
     announce.accepted(&goat);
     wait_until("the books", || uploaded(&database) == 100);
     // Until it can be written.
     mode(0o700);
-    wait_until("goat to say so", || {
-        lines(&goat, "goat.journal can be written again") > 0
-    });
+    wait_until("goat to say so", || lines(&goat, "goat.journal can be written again") > 0);
     assert_eq!(lines(&goat, "goat.journal"), 2, "{}", log(&goat));
     let lock = Lock::new(&database);
     announce.uploaded = 200;
@@ -483,11 +432,7 @@ fn a_journal_of_another_user_is_an_error_that_says_whose_it_is() {
     let refused = |goat: &Goat, path: &Path| {
         let (status, _, stderr) = goat.cli(&["run"]);
         assert_eq!(status.code(), Some(1), "{stderr}");
-        let said = [
-            path.to_str().unwrap(),
-            "belongs to the user root",
-            "run goat as that user",
-        ];
+        let said = [path.to_str().unwrap(), "belongs to the user root", "run goat as that user"];
         assert!(said.iter().all(|words| stderr.contains(words)), "{stderr}");
     };
     for part in PARTS {

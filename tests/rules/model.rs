@@ -11,15 +11,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::common::{
-    Client, Database, Folder, History, Kind, Lives, Model, Random, SILENCE, Said, Way, above,
-    info_hash, plus,
+    Client, Database, Folder, History, Kind, Lives, Model, Random, SILENCE, Said, Way, above, info_hash, plus,
 };
 use crate::world::{check, config};
 use goat::books::ledger::Waiting;
 use goat::books::settle::{Resolved, settle, sort};
-use goat::books::{
-    Birth, Known, Life, Paths, Rise, Session, SessionKey, State, credit, hear, journal,
-};
+use goat::books::{Birth, Known, Life, Paths, Rise, Session, SessionKey, State, credit, hear, journal};
 use goat::keeper::Writer;
 use goat::protocol::{Addresses, Announce, Event, Factors, Moved, Refusal, Want};
 use goat::random::Rng;
@@ -38,10 +35,7 @@ const TORRENTS: u32 = 60;
 const CLIENTS: usize = 3_000;
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
-    })
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
 fn seed() -> u64 {
@@ -67,12 +61,7 @@ pub fn understood(a: &Said) -> Announce {
         left: a.left,
         event,
         udp: a.udp,
-        want: Want {
-            count: 0,
-            v4: true,
-            v6: true,
-            list: false,
-        },
+        want: Want { count: 0, v4: true, v6: true, list: false },
     }
 }
 
@@ -91,12 +80,10 @@ struct Story {
 
 fn story() -> impl Strategy<Value = Story> {
     let life = || prop::collection::vec((0..400u32, 0..1_000u64, 0..1_000u64), 1..8);
-    (any::<bool>(), any::<bool>(), life(), life()).prop_map(|(started, soon, first, second)| {
-        Story {
-            started,
-            soon,
-            lives: [first, second],
-        }
+    (any::<bool>(), any::<bool>(), life(), life()).prop_map(|(started, soon, first, second)| Story {
+        started,
+        soon,
+        lives: [first, second],
     })
 }
 
@@ -109,28 +96,11 @@ fn states(story: &Story) -> Vec<State> {
         let mut birth: Option<Birth> = None;
         for (seconds, uploaded, downloaded) in life {
             (now, announced) = (now + seconds, announced + 1);
-            top = top.plus(Moved {
-                uploaded: *uploaded,
-                downloaded: *downloaded,
-            });
-            let (first, base) = (
-                n == 1,
-                if n == 1 && !story.started {
-                    top
-                } else {
-                    Moved::default()
-                },
-            );
+            top = top.plus(Moved { uploaded: *uploaded, downloaded: *downloaded });
+            let (first, base) = (n == 1, if n == 1 && !story.started { top } else { Moved::default() });
             let doubt = if !first && story.soon { stopped } else { 0 };
             let started = story.started || !first;
-            let birth = *birth.get_or_insert(Birth {
-                at: now,
-                base,
-                doubt,
-                first: top,
-                started,
-                path,
-            });
+            let birth = *birth.get_or_insert(Birth { at: now, base, doubt, first: top, started, path });
             let session = Session {
                 top,
                 left: 1,
@@ -146,17 +116,8 @@ fn states(story: &Story) -> Vec<State> {
                 complete: false,
                 snatched: false,
             };
-            let known = Known {
-                session,
-                at: Addresses::NONE,
-                closed: 0,
-            };
-            states.push(State {
-                known,
-                birth: Some(birth),
-                seeded: (0, 0),
-                factors: Factors::default(),
-            });
+            let known = Known { session, at: Addresses::NONE, closed: 0 };
+            states.push(State { known, birth: Some(birth), seeded: (0, 0), factors: Factors::default() });
         }
         stopped = now;
         now += if story.soon { 1 } else { 1_000 };
@@ -182,23 +143,10 @@ fn the_states_of_two_lives_in_any_order_and_any_of_them_repeated_give_the_same_s
             shuffled.swap(i, random.below(i as u64 + 1) as usize);
         }
         for _ in 0..random.below(5) {
-            shuffled.insert(
-                random.below(shuffled.len() as u64 + 1) as usize,
-                random.one_of(&states),
-            );
+            shuffled.insert(random.below(shuffled.len() as u64 + 1) as usize, random.one_of(&states));
         }
-        let lives = |states: &[State]| {
-            states
-                .iter()
-                .map(|state| state.known.session.life.0)
-                .collect::<Vec<_>>()
-        };
-        prop_assert_eq!(
-            moved(&states),
-            moved(&shuffled),
-            "lives in the order {:?}",
-            lives(&shuffled)
-        );
+        let lives = |states: &[State]| states.iter().map(|state| state.known.session.life.0).collect::<Vec<_>>();
+        prop_assert_eq!(moved(&states), moved(&shuffled), "lives in the order {:?}", lives(&shuffled));
         Ok(())
     });
 }
@@ -219,11 +167,7 @@ struct Alone {
 
 impl Alone {
     fn announce(&mut self, a: &Said, now: u32) {
-        let key = SessionKey {
-            file: a.torrent,
-            user: a.user,
-            peer_id: PeerId(a.peer_id),
-        };
+        let key = SessionKey { file: a.torrent, user: a.user, peer_id: PeerId(a.peer_id) };
         let Shard { closed, ledger, .. } = &mut self.shard;
         let state = hear(closed.get(&key), a.user, &understood(a), now, SILENCE);
         closed.insert(key, state.known);
@@ -235,9 +179,7 @@ impl Alone {
         if self.taken.is_empty() {
             let Shard { closed, ledger, .. } = &mut self.shard;
             let waits = |key: &SessionKey, known: &Known| ledger.has(key, known.session.life);
-            closed.retain(|key, known| {
-                known.closed == 0 || now - known.closed <= 600 || waits(key, known)
-            });
+            closed.retain(|key, known| known.closed == 0 || now - known.closed <= 600 || waits(key, known));
         }
     }
 
@@ -249,9 +191,7 @@ impl Alone {
 
     /// The database cannot be written.
     fn put_back(&mut self) {
-        self.taken
-            .drain(..)
-            .for_each(|waiting| self.shard.ledger.put_back(waiting));
+        self.taken.drain(..).for_each(|waiting| self.shard.ledger.put_back(waiting));
     }
 
     fn settle(&mut self) {
@@ -260,13 +200,7 @@ impl Alone {
             let (life, announced) = (state.known.session.life, state.known.session.announced);
             if life.is_provisional() {
                 let row = self.row;
-                let told = Resolved {
-                    info_hash,
-                    key,
-                    life,
-                    announced,
-                    row,
-                };
+                let told = Resolved { info_hash, key, life, announced, row };
                 self.shard.resolve(&told, &mut Vec::new());
             }
             self.settled.push(state);
@@ -311,8 +245,7 @@ fn line(way: &Way, runs: u64) -> Line {
     for run in 0..runs {
         let mut random = Random(run << 8 ^ seed());
         let (mut alone, mut rule) = (Alone::default(), Lives::default());
-        let History { moved, said, .. } =
-            Client::new(1, 1, 1, u64::MAX).history(way, 0, &mut random);
+        let History { moved, said, .. } = Client::new(1, 1, 1, u64::MAX).history(way, 0, &mut random);
         for (arrival, a) in said {
             let now = start + (arrival / 1000) as u32;
             if random.once_in(2) {
@@ -359,37 +292,18 @@ fn nothing_is_credited_above_what_clients_moved() {
         "below",
         "in doubt"
     );
-    let way = Way {
-        whole_lives: false,
-        ..Way::PLAIN
-    };
+    let way = Way { whole_lives: false, ..Way::PLAIN };
     let show = |name: &str, delay: u64, line: &Line| {
         let percent = |bytes: u64| format!("{:.3}%", 100.0 * bytes as f64 / line.moved as f64);
         let (over, under, doubt) = (percent(line.above), percent(line.below), percent(line.lost));
-        crate::say!(
-            "{name:<16} {:>8} {over:>9} {under:>9} {doubt:>9}   {}",
-            delay as f64 / 1e3,
-            line.count
-        );
+        crate::say!("{name:<16} {:>8} {over:>9} {under:>9} {doubt:>9}   {}", delay as f64 / 1e3, line.count);
     };
     // Delays that add up where much is announced, as in a queue; lives of any length.
     for kind in [Kind::OneCounter, Kind::TwoUrls] {
         for delay in [50, 2_000, 10_000, 30_000, 60_000] {
-            let line = line(
-                &Way {
-                    kind,
-                    delay,
-                    queued: true,
-                    ..way
-                },
-                runs,
-            );
+            let line = line(&Way { kind, delay, queued: true, ..way }, runs);
             show(&format!("{kind:?}, queued"), delay, &line);
-            let most = if kind == Kind::TwoUrls && delay == 60_000 {
-                line.moved / 200
-            } else {
-                line.moved / 50_000
-            };
+            let most = if kind == Kind::TwoUrls && delay == 60_000 { line.moved / 200 } else { line.moved / 50_000 };
             assert!(line.above <= most, "{} of {}", line.above, line.moved);
         }
     }
@@ -398,22 +312,10 @@ fn nothing_is_credited_above_what_clients_moved() {
         for delay in [50, 2_000, 10_000, 30_000, 60_000, 110_000, 600_000] {
             let whole = delay <= kind.patience() * 1000;
             if whole || delay <= 110_000 {
-                let line = line(
-                    &Way {
-                        kind,
-                        delay,
-                        whole_lives: true,
-                        ..way
-                    },
-                    runs,
-                );
+                let line = line(&Way { kind, delay, whole_lives: true, ..way }, runs);
                 show(&format!("{kind:?}"), delay, &line);
                 assert_eq!(line.above, 0, "{kind:?} {delay}, run {}", line.run);
-                assert!(
-                    !whole || line.missing == 0,
-                    "{kind:?} {delay}: {} are not in doubt",
-                    line.missing
-                );
+                assert!(!whole || line.missing == 0, "{kind:?} {delay}: {} are not in doubt", line.missing);
             }
         }
     }
@@ -456,39 +358,18 @@ impl<'a> Books<'a> {
         let second = Store::open(&config).unwrap();
         let tracker = Arc::new(Tracker::load(config).unwrap());
         let (now, buffers) = (tracker.clock.now(), Buffers::new(Rng::new(1)));
-        Books {
-            database,
-            folder,
-            tracker,
-            second,
-            now,
-            buffers,
-            past: Vec::new(),
-        }
+        Books { database, folder, tracker, second, now, buffers, past: Vec::new() }
     }
 
     /// Whether an announce is answered: that of a banned member is not, unless it ends what is there.
     fn answers(&mut self, a: &Said) -> bool {
-        let Tracker {
-            config,
-            swarms,
-            access,
-            journal,
-            ..
-        } = &*self.tracker;
+        let Tracker { config, swarms, access, journal, .. } = &*self.tracker;
         let Some(user) = access.by_id(a.user) else {
             return false;
         };
         let refusal = user.banned.then_some(Refusal::Banned);
         let who = Admitted { user, refusal };
-        let answer = announce(
-            config,
-            swarms,
-            &who,
-            &understood(a),
-            self.now,
-            &mut self.buffers,
-        );
+        let answer = announce(config, swarms, &who, &understood(a), self.now, &mut self.buffers);
         journal.write(&mut self.buffers.records);
         match answer {
             Ok(_) => true,
@@ -498,21 +379,9 @@ impl<'a> Books<'a> {
     }
 
     fn expire(&mut self) {
-        let Tracker {
-            config,
-            access,
-            swarms,
-            journal,
-            ..
-        } = &*self.tracker;
+        let Tracker { config, access, swarms, journal, .. } = &*self.tracker;
         for mut shard in swarms.each() {
-            expire(
-                config,
-                access,
-                &mut shard,
-                self.now,
-                &mut self.buffers.records,
-            );
+            expire(config, access, &mut shard, self.now, &mut self.buffers.records);
         }
         journal.write(&mut self.buffers.records);
     }
@@ -525,16 +394,13 @@ impl<'a> Books<'a> {
     }
 
     fn write(&self) {
-        Writer::new(self.now)
-            .write(&self.tracker, self.now)
-            .unwrap();
+        Writer::new(self.now).write(&self.tracker, self.now).unwrap();
     }
 
     /// Writes what waits, together with what may happen to a batch.
     fn write_somehow(&mut self, random: &mut Random) {
         let batch = self.batch();
-        let settle =
-            |store: &Store, batch: &[Waiting]| drop(settle(store, batch, SILENCE).unwrap());
+        let settle = |store: &Store, batch: &[Waiting]| drop(settle(store, batch, SILENCE).unwrap());
         match random.below(8) {
             // COMMIT was not answered, and the batch is written again.
             0 => {
@@ -560,10 +426,7 @@ impl<'a> Books<'a> {
                     self.write();
                 }
                 if !self.past.is_empty() {
-                    settle(
-                        &self.second,
-                        &self.past[random.below(self.past.len() as u64) as usize],
-                    );
+                    settle(&self.second, &self.past[random.below(self.past.len() as u64) as usize]);
                 }
                 self.write();
             }
@@ -587,27 +450,11 @@ impl<'a> Books<'a> {
             Writer::new(self.now).finish(&self.tracker, false).unwrap();
         }
         let mut records = journal_of(&self.tracker);
-        let Books {
-            database,
-            folder,
-            tracker,
-            second,
-            now,
-            buffers,
-            past,
-        } = self;
+        let Books { database, folder, tracker, second, now, buffers, past } = self;
         let config = tracker.config.clone();
         drop(tracker);
         let tracker = Arc::new(Tracker::load(config).unwrap());
-        self = Books {
-            database,
-            folder,
-            tracker,
-            second,
-            now,
-            buffers,
-            past,
-        };
+        self = Books { database, folder, tracker, second, now, buffers, past };
         // The start before was killed before it could clear the journal; and each record by itself, in any order.
         records.truncate(5_000);
         for _ in 0..2 {
@@ -618,26 +465,12 @@ impl<'a> Books<'a> {
     }
 
     fn ban(&mut self, user: u32, banned: bool) {
-        let Tracker {
-            access,
-            swarms,
-            journal,
-            ..
-        } = &*self.tracker;
+        let Tracker { access, swarms, journal, .. } = &*self.tracker;
         access.put_user(User::new(user, &format!("{user:040x}"), 0, banned));
-        self.database.sql(&format!(
-            "UPDATE users SET banned = {} WHERE id = {user}",
-            u8::from(banned)
-        ));
+        self.database.sql(&format!("UPDATE users SET banned = {} WHERE id = {user}", u8::from(banned)));
         if banned {
             for mut shard in swarms.each() {
-                drop_users(
-                    access,
-                    &mut shard,
-                    &[user].into(),
-                    self.now,
-                    &mut self.buffers.records,
-                );
+                drop_users(access, &mut shard, &[user].into(), self.now, &mut self.buffers.records);
             }
             journal.write(&mut self.buffers.records);
         }
@@ -646,8 +479,7 @@ impl<'a> Books<'a> {
     fn remove(&mut self, user: u32) {
         self.ban(user, true);
         self.tracker.access.remove_user(user);
-        self.database
-            .sql(&format!("DELETE FROM users WHERE id = {user}"));
+        self.database.sql(&format!("DELETE FROM users WHERE id = {user}"));
     }
 }
 
@@ -659,11 +491,8 @@ fn journal_of(tracker: &Tracker) -> Vec<Waiting> {
         if path.extension().is_some_and(|extension| extension == "log") {
             let bytes = fs::read(path).unwrap();
             let records = &bytes[bytes.len() % journal::RECORD..];
-            let decoded = records
-                .chunks(journal::RECORD)
-                .map(|record| journal::decode(record).expect("whole records"));
-            states
-                .extend(decoded.map(|(_, key, state)| (InfoHash(info_hash(key.file)), key, state)));
+            let decoded = records.chunks(journal::RECORD).map(|record| journal::decode(record).expect("whole records"));
+            states.extend(decoded.map(|(_, key, state)| (InfoHash(info_hash(key.file)), key, state)));
         }
     }
     sort(&mut states);
@@ -680,28 +509,14 @@ fn may_be_banned(user: u32) -> bool {
 type Truth = (Said, [[u64; 2]; 2]);
 
 /// Histories of all clients, some one after the other, until there are so many announces; what each moved, and told.
-fn histories(
-    clients: &mut [Client],
-    most: u64,
-    random: &mut Random,
-) -> (Vec<(u64, Said)>, Vec<Truth>) {
+fn histories(clients: &mut [Client], most: u64, random: &mut Random) -> (Vec<(u64, Said)>, Vec<Truth>) {
     let (mut said, mut truth) = (Vec::new(), Vec::new());
     let mut free = vec![0; clients.len()];
     while (said.len() as u64) < most {
         for (client, free) in clients.iter_mut().zip(&mut free) {
-            let kind = if may_be_banned(client.user) {
-                Kind::OneCounter
-            } else {
-                random.one_of(&Kind::ALL)
-            };
+            let kind = if may_be_banned(client.user) { Kind::OneCounter } else { random.one_of(&Kind::ALL) };
             let delay = random.one_of(&[50, 2_000, 10_000, 30_000, 60_000, 1000 * kind.patience()]);
-            let way = Way {
-                kind,
-                delay,
-                most: 1 << 30,
-                rough: true,
-                ..Way::PLAIN
-            };
+            let way = Way { kind, delay, most: 1 << 30, rough: true, ..Way::PLAIN };
             let history = client.history(&way, *free + random.below(20_000_000), random);
             *free = history.end;
             truth.push((history.said[0].1.clone(), [history.moved, history.told]));
@@ -724,25 +539,15 @@ fn history(database: &Database, announces: u64) {
     let mut clients: Vec<Client> = (0..CLIENTS)
         .map(|n| {
             let left = random.one_of(&[0, 1 << 30, 1 << 34]);
-            Client::new(
-                1 + n as u32 % USERS,
-                1 + random.below(TORRENTS.into()) as u32,
-                n,
-                left,
-            )
+            Client::new(1 + n as u32 % USERS, 1 + random.below(TORRENTS.into()) as u32, n, left)
         })
         .collect();
-    let (mut model, mut answered, mut compared, mut restarts, mut batches) =
-        (Model::default(), 0, 0, 0, 0);
+    let (mut model, mut answered, mut compared, mut restarts, mut batches) = (Model::default(), 0, 0, 0, 0);
     let (mut moved, mut missing, mut lost, mut above_truth) = ([0; 2], [0; 2], [0; 2], 0);
     let (mut banned, mut refused) = (Vec::new(), BTreeSet::new());
     let mut next = [2_000, announces / 50, announces / 100, 0];
     while answered < announces {
-        let (said, truth) = histories(
-            &mut clients,
-            (announces - answered).min(announces / 5 + 1),
-            &mut random,
-        );
+        let (said, truth) = histories(&mut clients, (announces - answered).min(announces / 5 + 1), &mut random);
         let start = books.now;
         for (arrival, a) in said {
             books.now = start + (arrival / 1000) as u32;
@@ -805,20 +610,11 @@ fn history(database: &Database, announces: u64) {
         compared += verdict.rows;
         books.now += 100_000;
     }
-    let (seeded, union) = (
-        database.number("SELECT SUM(seed_time) FROM files_users"),
-        model.seeded(),
-    );
-    assert!(
-        seeded as u64 <= union,
-        "{seeded} seconds seeded, which were {union}"
-    );
+    let (seeded, union) = (database.number("SELECT SUM(seed_time) FROM files_users"), model.seeded());
+    assert!(seeded as u64 <= union, "{seeded} seconds seeded, which were {union}");
     assert_eq!(above_truth, 0, "sessions above the truth, GOAT_SEED={seed}");
     // With delays of a minute a life of minutes may be taken for the one before.
-    assert!(
-        sum(lost) <= sum(moved) / 20_000,
-        "{lost:?} of {moved:?} are missing and not in doubt, GOAT_SEED={seed}"
-    );
+    assert!(sum(lost) <= sum(moved) / 20_000, "{lost:?} of {moved:?} are missing and not in doubt, GOAT_SEED={seed}");
     crate::say!(
         "{answered} announces, {batches} batches, {restarts} restarts, {compared} rows compared, 0 bytes wrong, \
          0 above the truth, {:.3} % in lives that ended in doubt, {:.4} % missing beside them; {:.3} % of the time of seeding; {:.0} s",
@@ -863,10 +659,7 @@ fn while_the_database_is_away_memory_and_journal_are_bounded_by_sessions_and_not
         if session == 0 {
             assert!(writer.write(&books.tracker, books.now).is_err());
             writer.tend_journal(&books.tracker);
-            assert!(
-                Writer::waiting(&books.tracker) as u64 <= sessions,
-                "a session is one state"
-            );
+            assert!(Writer::waiting(&books.tracker) as u64 <= sessions, "a session is one state");
             journal = journal.max(books.tracker.journal.size() >> 20);
             books.now += 36;
         }

@@ -4,9 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::common::{
-    Client, Folder, History, Kind, Model, Random, SILENCE, Said, Way, above, info_hash,
-};
+use crate::common::{Client, Folder, History, Kind, Model, Random, SILENCE, Said, Way, above, info_hash};
 use crate::model::understood;
 use crate::world::config;
 use goat::books::journal::{RECORD, decode, encode};
@@ -50,20 +48,10 @@ struct Node {
 impl Node {
     fn new(ahead: u64) -> Node {
         let (swarms, access) = (Swarms::default(), Access::default());
-        let torrent = Torrent {
-            id: 1,
-            verified: true,
-            ..Torrent::default()
-        };
+        let torrent = Torrent { id: 1, verified: true, ..Torrent::default() };
         swarms.shard(&hash()).torrents.insert(hash(), torrent);
         access.put_user(User::new(1, "passkey", 0, false));
-        Node {
-            swarms,
-            access,
-            buffers: Buffers::new(Rng::new(1)),
-            ahead,
-            waits: None,
-        }
+        Node { swarms, access, buffers: Buffers::new(Rng::new(1)), ahead, waits: None }
     }
 
     fn clock(&self, time: u64) -> u32 {
@@ -95,14 +83,9 @@ struct World {
 
 /// The row that a history becomes.
 fn run(config: &Config, world: World, said: Vec<(u64, Said)>, random: &mut Random) -> Row {
-    let mut nodes: Vec<Node> = (0..world.nodes as u64)
-        .map(|n| Node::new(n * world.skew))
-        .collect();
+    let mut nodes: Vec<Node> = (0..world.nodes as u64).map(|n| Node::new(n * world.skew)).collect();
     let (mut row, mut heap, mut store) = (Row::default(), BinaryHeap::new(), Vec::new());
-    let push = |heap: &mut BinaryHeap<Reverse<(u64, usize)>>,
-                store: &mut Vec<Option<Event>>,
-                time,
-                event| {
+    let push = |heap: &mut BinaryHeap<Reverse<(u64, usize)>>, store: &mut Vec<Option<Event>>, time, event| {
         store.push(Some(event));
         heap.push(Reverse((time, store.len() - 1)));
     };
@@ -116,28 +99,12 @@ fn run(config: &Config, world: World, said: Vec<(u64, Said)>, random: &mut Rando
             Event::Announce(at, said) => {
                 let node = &mut nodes[at];
                 let (now, user) = (node.clock(time), node.access.by_id(1).unwrap());
-                let who = Admitted {
-                    user,
-                    refusal: None,
-                };
-                announce(
-                    config,
-                    &node.swarms,
-                    &who,
-                    &understood(&said),
-                    now,
-                    &mut node.buffers,
-                )
-                .unwrap();
+                let who = Admitted { user, refusal: None };
+                announce(config, &node.swarms, &who, &understood(&said), now, &mut node.buffers).unwrap();
                 told = std::mem::take(&mut node.buffers.records);
                 if node.waits.is_none() {
                     node.waits = Some(now);
-                    push(
-                        &mut heap,
-                        &mut store,
-                        time + random.below(world.write),
-                        Event::Settle(at),
-                    );
+                    push(&mut heap, &mut store, time + random.below(world.write), Event::Settle(at));
                 }
                 at
             }
@@ -163,12 +130,7 @@ fn run(config: &Config, world: World, said: Vec<(u64, Said)>, random: &mut Rando
         };
         for other in (0..world.nodes).filter(|other| *other != at && !told.is_empty()) {
             let heard = time + world.lag / 5 + random.below(world.lag.max(1));
-            push(
-                &mut heap,
-                &mut store,
-                heard,
-                Event::Hear(other, told.clone()),
-            );
+            push(&mut heap, &mut store, heard, Event::Hear(other, told.clone()));
         }
     }
     row
@@ -181,22 +143,11 @@ fn settle(row: &mut Row, node: &Node, (info_hash, key, state): Waiting, told: &m
     if !life.is_provisional() {
         return;
     }
-    let news = Resolved {
-        info_hash,
-        key,
-        life,
-        announced,
-        row: *row,
-    };
+    let news = Resolved { info_hash, key, life, announced, row: *row };
     let mut shard = node.swarms.shard(&info_hash);
     shard.resolve(&news, told);
     let known = shard.known(&info_hash, &key).unwrap();
-    let state = State {
-        known,
-        birth: None,
-        seeded: (0, 0),
-        factors: Factors::default(),
-    };
+    let state = State { known, birth: None, seeded: (0, 0), factors: Factors::default() };
     encode(0, key.file, &state, told);
 }
 
@@ -204,44 +155,20 @@ fn settle(row: &mut Row, node: &Node, (info_hash, key, state): Waiting, told: &m
 #[test]
 fn where_a_life_began_is_credited_also_if_the_node_that_knows_is_heard_last() {
     let folder = Folder::new();
-    let settings =
-        json!({ "SlowDown": 0, "DB": { "Driver": "sqlite", "Path": folder.join("goat.db") } });
+    let settings = json!({ "SlowDown": 0, "DB": { "Driver": "sqlite", "Path": folder.join("goat.db") } });
     let config = config(&folder.join("config.json"), &settings);
-    let way = Way {
-        kind: Kind::OnePath,
-        ..Way::PLAIN
-    };
+    let way = Way { kind: Kind::OnePath, ..Way::PLAIN };
     let history = Client::new(1, HASH, 1, 0).history(&way, 0, &mut Random(1));
     let first = history.said[0].1.clone();
-    let said = |event, uploaded| Said {
-        event,
-        uploaded,
-        downloaded: 0,
-        ..first.clone()
-    };
+    let said = |event, uploaded| Said { event, uploaded, downloaded: 0, ..first.clone() };
     for order in [[0, 1], [1, 0]] {
         let mut nodes = [Node::new(0), Node::new(0)];
-        let announces = [
-            (0, 0, said("started", 0)),
-            (1, 5_000, said("", 700)),
-            (1, 9_000, said("", 900)),
-        ];
+        let announces = [(0, 0, said("started", 0)), (1, 5_000, said("", 700)), (1, 9_000, said("", 900))];
         for (at, time, said) in announces {
             let node = &mut nodes[at];
             let (now, user) = (node.clock(time), node.access.by_id(1).unwrap());
-            let who = Admitted {
-                user,
-                refusal: None,
-            };
-            announce(
-                &config,
-                &node.swarms,
-                &who,
-                &understood(&said),
-                now,
-                &mut node.buffers,
-            )
-            .unwrap();
+            let who = Admitted { user, refusal: None };
+            announce(&config, &node.swarms, &who, &understood(&said), now, &mut node.buffers).unwrap();
         }
         let (mut row, mut told) = (Row::default(), Vec::new());
         let states = nodes.each_ref().map(Node::waiting);
@@ -269,15 +196,13 @@ struct Line {
 
 fn line(world: World, way: &Way, runs: u64) -> Line {
     let folder = Folder::new();
-    let settings =
-        json!({ "SlowDown": 0, "DB": { "Driver": "sqlite", "Path": folder.join("goat.db") } });
+    let settings = json!({ "SlowDown": 0, "DB": { "Driver": "sqlite", "Path": folder.join("goat.db") } });
     let config = config(&folder.join("config.json"), &settings);
     let mut line = Line::default();
     for run_number in 0..runs {
         let mut random = Random(run_number << 8 ^ 20_140_126);
         let left = if run_number % 2 == 0 { 0 } else { u64::MAX };
-        let History { moved, said, .. } =
-            Client::new(1, HASH, 1, left).history(way, 0, &mut random);
+        let History { moved, said, .. } = Client::new(1, HASH, 1, left).history(way, 0, &mut random);
         let mut model = Model::default();
         for (arrival, said) in &said {
             model.answered(said, ((START + arrival) / 1000) as u32);
@@ -299,8 +224,7 @@ fn line(world: World, way: &Way, runs: u64) -> Line {
 }
 
 #[test]
-fn several_nodes_credit_nothing_above_what_clients_moved_where_a_life_begins_ten_seconds_after_the_last()
- {
+fn several_nodes_credit_nothing_above_what_clients_moved_where_a_life_begins_ten_seconds_after_the_last() {
     let runs = std::env::var("GOAT_RUNS").map_or(1_000, |runs| runs.parse().unwrap());
     crate::say!(
         "{:>5} {:>6} {:>6} {:>7} {:<12} {:>7}   {:>8} {:>8} {:>9} {:>9}",
@@ -319,24 +243,9 @@ fn several_nodes_credit_nothing_above_what_clients_moved_where_a_life_begins_ten
     for (nodes, lag, skew) in [(1, 0, 0), (2, 1_000, 0), (3, 1_000, 0), (2, 1_000, 2_000)] {
         for kind in [Kind::OneCounter, Kind::TwoUrls, Kind::OnePath] {
             for (apart, delay) in [(0, 50), (10_000, 50), (10_000, 2_000)] {
-                let world = World {
-                    nodes,
-                    lag,
-                    write: 10_000,
-                    skew,
-                };
-                let line = line(
-                    world,
-                    &Way {
-                        kind,
-                        delay,
-                        apart,
-                        ..Way::PLAIN
-                    },
-                    runs,
-                );
-                let percent =
-                    |part: u64, of: u64| format!("{:.3}%", 100.0 * part as f64 / of.max(1) as f64);
+                let world = World { nodes, lag, write: 10_000, skew };
+                let line = line(world, &Way { kind, delay, apart, ..Way::PLAIN }, runs);
+                let percent = |part: u64, of: u64| format!("{:.3}%", 100.0 * part as f64 / of.max(1) as f64);
                 crate::say!(
                     "{nodes:>5} {:>6} {:>6} {:>7} {:<12} {:>7}   {:>8} {:>8} {:>9} {:>9}  {} {}",
                     lag as f64 / 1e3,
@@ -359,38 +268,24 @@ fn several_nodes_credit_nothing_above_what_clients_moved_where_a_life_begins_ten
                 }
                 assert_eq!(line.above, 0, "{line:?}");
                 // Lives in doubt are nothing that several nodes are to blame for.
-                let doubt = alone
-                    .iter()
-                    .find(|(k, a, d, _)| (*k, *a, *d) == (kind, apart, delay));
+                let doubt = alone.iter().find(|(k, a, d, _)| (*k, *a, *d) == (kind, apart, delay));
                 let below = line.below.saturating_sub(doubt.unwrap().3);
-                assert!(
-                    below <= line.moved / 200,
-                    "{below} below one node: {line:?}"
-                );
-                assert!(
-                    line.longer.max(line.shorter) <= line.seeded / 500,
-                    "{line:?}"
-                );
+                assert!(below <= line.moved / 200, "{below} below one node: {line:?}");
+                assert!(line.longer.max(line.shorter) <= line.seeded / 500, "{line:?}");
             }
         }
     }
 }
 
 #[test]
-fn what_goats_tell_is_read_by_those_who_share_secret_and_database_and_not_if_a_byte_of_it_changed()
-{
+fn what_goats_tell_is_read_by_those_who_share_secret_and_database_and_not_if_a_byte_of_it_changed() {
     let folders = [Folder::new(), Folder::new()];
     let seal = |folder: &Folder, identity| {
         let config = config(&folder.join("config.json"), &json!({}));
         Seal::new(&config, identity).unwrap()
     };
     let own = seal(&folders[0], 7);
-    let head = Head {
-        run: u64::MAX,
-        sequence: 2,
-        time: 3,
-        failures: vec![(Failure::Login, [10, 0, 0, 1].into())],
-    };
+    let head = Head { run: u64::MAX, sequence: 2, time: 3, failures: vec![(Failure::Login, [10, 0, 0, 1].into())] };
     for records in [&b""[..], b"records"] {
         let entry = own.seal(&head, records).unwrap();
         let read = |seal: &Seal, mut entry: Vec<u8>| {

@@ -17,10 +17,7 @@ use serde_json::json;
 #[test]
 fn the_checks_are_made_in_the_order_of_the_rules() {
     let site = Site::new(json!({}));
-    site.tracker.put_torrent(&Torrent {
-        verified: false,
-        ..file(2)
-    });
+    site.tracker.put_torrent(&Torrent { verified: false, ..file(2) });
     site.tracker.put_torrent(&file(3));
     site.ban("banned");
     let member = site.add_user("member", 1);
@@ -34,87 +31,30 @@ fn the_checks_are_made_in_the_order_of_the_rules() {
     let repeated = Query::new(1).without("event");
     let path = &format!("/{}/announce", member.passkey);
     let requests = [
-        (
-            nameless.to("/a/b/announce"),
-            "",
-            "Malformed announce",
-            "never",
-        ),
-        (
-            nameless.to("/announce"),
-            "",
-            "Your client is not identifying itself",
-            "never",
-        ),
-        (
-            nameless.to("/announce"),
-            "Unknown/1.0",
-            "Your client is not whitelisted",
-            "never",
-        ),
-        (
-            incomplete.to("/announce"),
-            "Unknown/1.0",
-            "No passkey found in announce URL",
-            "never",
-        ),
-        (
-            nameless.to("/announce"),
-            AGENT,
-            "No passkey found in announce URL",
-            "never",
-        ),
-        (
-            incomplete.to("/banned/announce"),
-            AGENT,
-            "Invalid passkey",
-            "never",
-        ),
-        (
-            incomplete.to("/nobody/announce"),
-            AGENT,
-            "Invalid passkey",
-            "never",
-        ),
-        (
-            incomplete.to(path),
-            AGENT,
-            "Missing required parameter: left",
-            "never",
-        ),
-        (
-            wrong.to(path),
-            AGENT,
-            "Invalid integer parameter: port",
-            "never",
-        ),
+        (nameless.to("/a/b/announce"), "", "Malformed announce", "never"),
+        (nameless.to("/announce"), "", "Your client is not identifying itself", "never"),
+        (nameless.to("/announce"), "Unknown/1.0", "Your client is not whitelisted", "never"),
+        (incomplete.to("/announce"), "Unknown/1.0", "No passkey found in announce URL", "never"),
+        (nameless.to("/announce"), AGENT, "No passkey found in announce URL", "never"),
+        (incomplete.to("/banned/announce"), AGENT, "Invalid passkey", "never"),
+        (incomplete.to("/nobody/announce"), AGENT, "Invalid passkey", "never"),
+        (incomplete.to(path), AGENT, "Missing required parameter: left", "never"),
+        (wrong.to(path), AGENT, "Invalid integer parameter: port", "never"),
         (right(9).to(path), AGENT, "Unregistered torrent", "5"),
         (right(2).to(path), AGENT, "Unverified torrent", "5"),
-        (
-            right(3).to(path),
-            AGENT,
-            "Exceeded active torrent limit: 2 > 1",
-            "5",
-        ),
+        (right(3).to(path), AGENT, "Exceeded active torrent limit: 2 > 1", "5"),
         (repeated.to(path), AGENT, "Slow down", "1"),
     ];
     for (target, agent, expected, retry) in requests {
         let answer = site.ask(&target, &[("User-Agent", agent)], HOME);
-        assert_eq!(
-            (reason(&answer), retry_in(&answer)),
-            (expected, retry.into()),
-            "{target}"
-        );
+        assert_eq!((reason(&answer), retry_in(&answer)), (expected, retry.into()), "{target}");
     }
 }
 
 #[test]
 fn a_failure_tells_in_both_intervals_when_another_try_makes_sense() {
     let site = Site::new(json!({ "Interval": 1801 }));
-    site.tracker.put_torrent(&Torrent {
-        verified: false,
-        ..file(2)
-    });
+    site.tracker.put_torrent(&Torrent { verified: false, ..file(2) });
     site.announce(Query::new(1));
     let cases = [
         (site.get("/announce"), "never", 1801),
@@ -124,10 +64,7 @@ fn a_failure_tells_in_both_intervals_when_another_try_makes_sense() {
         (site.announce(Query::new(1).without("event")), "1", 60),
     ];
     for (answer, retry, interval) in cases {
-        assert_eq!(
-            answer.keys(),
-            ["failure reason", "interval", "min interval", "retry in"]
-        );
+        assert_eq!(answer.keys(), ["failure reason", "interval", "min interval", "retry in"]);
         let intervals = (answer.integer("interval"), answer.integer("min interval"));
         assert_eq!(intervals, (interval, interval), "{answer:?}");
         assert_eq!(retry_in(&answer), retry, "{answer:?}");
@@ -140,43 +77,20 @@ fn a_path_that_is_not_the_trackers_is_a_malformed_announce() {
     let others = "/ // announce /Announce /announces /announce.php
         /a/b /a/b/announce * http://tracker ?/announce /status /%61nnounce";
     let of_alice = ["announces", "", "scrape/announce"].map(|last| site.path(last));
-    for path in others
-        .split_whitespace()
-        .chain(of_alice.iter().map(String::as_str))
-        .chain([""])
-    {
-        assert_eq!(
-            reason(&site.get(&Query::new(1).to(path))),
-            "Malformed announce",
-            "{path}"
-        );
+    for path in others.split_whitespace().chain(of_alice.iter().map(String::as_str)).chain([""]) {
+        assert_eq!(reason(&site.get(&Query::new(1).to(path))), "Malformed announce", "{path}");
     }
 }
 
 #[test]
 fn announce_and_scrape_are_found_at_these_paths() {
     let site = Site::new(json!({}));
-    assert_eq!(
-        site.get(&Query::new(1).to(&site.path("announce")))
-            .integer("incomplete"),
-        1
-    );
-    assert_eq!(
-        files(&site.get(&Query::scrape(&[hash(1)]).to(&site.path("scrape")))).len(),
-        1
-    );
+    assert_eq!(site.get(&Query::new(1).to(&site.path("announce"))).integer("incomplete"), 1);
+    assert_eq!(files(&site.get(&Query::scrape(&[hash(1)]).to(&site.path("scrape")))).len(), 1);
     // Empty segments do not count.
     let path = site.path("announce");
-    for path in [
-        format!("/{path}"),
-        format!("//{path}/"),
-        path.replace("/announce", "//announce"),
-    ] {
-        assert_eq!(
-            site.get(&Query::new(1).to(&path)).integer("incomplete"),
-            1,
-            "{path}"
-        );
+    for path in [format!("/{path}"), format!("//{path}/"), path.replace("/announce", "//announce")] {
+        assert_eq!(site.get(&Query::new(1).to(&path)).integer("incomplete"), 1, "{path}");
     }
     let public = Site::new(json!({ "Passkey": false }));
     for prefix in ["", "/", "/whatever"] {
@@ -190,11 +104,7 @@ fn announce_and_scrape_are_found_at_these_paths() {
 #[test]
 fn a_proxy_may_send_the_whole_url() {
     let site = Site::new(json!({}));
-    for host in [
-        "http://tracker",
-        "https://tracker:8443",
-        "http://[2001:db8::1]:8080",
-    ] {
+    for host in ["http://tracker", "https://tracker:8443", "http://[2001:db8::1]:8080"] {
         let target = Query::new(1).to(&format!("{host}{}", site.path("announce")));
         assert_eq!(site.get(&target).integer("incomplete"), 1, "{target}");
     }
@@ -216,10 +126,7 @@ fn a_request_without_a_user_agent_is_refused_and_with_a_whitelist_one_with_an_em
             let answer = site.ask(&target, headers, HOME);
             assert_eq!(reason(&answer), refused, "{headers:?}");
         }
-        assert_eq!(
-            reason(&site.ask(&target, &[("uSER-aGENT", AGENT)], HOME)),
-            ""
-        );
+        assert_eq!(reason(&site.ask(&target, &[("uSER-aGENT", AGENT)], HOME)), "");
     }
 }
 
@@ -228,16 +135,9 @@ fn an_approved_prefix_of_the_user_agent_or_of_the_peer_id_lets_a_client_in() {
     let world = World::new(json!({}));
     world.approve(&[b"Good/", b"-GO", "µ".as_bytes()]);
     for agent in ["Good/1.0", "Good/", "µTorrent"] {
-        assert!(
-            world.admit(agent, b"-XX1234-............", "alice").is_ok(),
-            "{agent}"
-        );
+        assert!(world.admit(agent, b"-XX1234-............", "alice").is_ok(), "{agent}");
     }
-    assert!(
-        world
-            .admit("Bad/1.0", b"-GO1234-............", "alice")
-            .is_ok()
-    );
+    assert!(world.admit("Bad/1.0", b"-GO1234-............", "alice").is_ok());
     for agent in ["Good", "good/1.0", " Good/1.0", "Bad Good/1.0", "-G", "m"] {
         let refused = world.admit(agent, b"-XX-GO-.............", "alice");
         assert_eq!(refused, Err(Refusal::NotWhitelisted), "{agent}");
@@ -251,20 +151,13 @@ fn over_udp_the_peer_id_alone_must_be_approved() {
     assert!(world.admit(None, b"-GO1234-............", "alice").is_ok());
     let refused = world.admit(None, b"-XX1234-............", "alice");
     assert_eq!(refused, Err(Refusal::NotWhitelisted));
-    assert_eq!(
-        world.access.take_suggestions(),
-        [],
-        "a peer id tells an operator nothing"
-    );
+    assert_eq!(world.access.take_suggestions(), [], "a peer id tells an operator nothing");
 }
 
 #[test]
 fn with_an_empty_whitelist_nobody_is_let_in() {
     let world = World::new(json!({}));
-    assert_eq!(
-        world.admit(AGENT, &[0; 20], "alice"),
-        Err(Refusal::NotWhitelisted)
-    );
+    assert_eq!(world.admit(AGENT, &[0; 20], "alice"), Err(Refusal::NotWhitelisted));
 }
 
 #[test]
@@ -282,38 +175,23 @@ fn the_clients_people_use_are_approved_from_the_start() {
         Deluge/2.1.1|Deluge 1.3.15|rtorrent/0.9.8/0.13.8|libtorrent/2.0.10.0|aria2/1.37.0|\
         BiglyBT 3.7.0.0|Azureus 5.7.6.0|KTorrent/23.8.4|Tixati/3.29|uTorrent/3550|\
         µTorrent/3.5.5|WebTorrent/2.5.1";
-    let target = Query::new(1)
-        .set("peer_id", escape(&[0; 20]))
-        .to(&site.path("announce"));
+    let target = Query::new(1).set("peer_id", escape(&[0; 20])).to(&site.path("announce"));
     for agent in agents.split('|') {
-        assert_eq!(
-            reason(&site.ask(&target, &[("User-Agent", agent)], HOME)),
-            "",
-            "{agent}"
-        );
+        assert_eq!(reason(&site.ask(&target, &[("User-Agent", agent)], HOME)), "", "{agent}");
     }
     // Over UDP there is nothing but the peer id.
     let peer_ids = "-qB4670- -TR4060- -DE211s- -lt0D80- -LT20A0- A2-1-37-0- -BI3700- -AZ5760- \
         -KT3840- TIX0329- -UT3550- -WW0205-";
     for peer_id in peer_ids.split(' ') {
-        assert!(
-            site.tracker.access.approves(None, Some(peer_id.as_bytes())),
-            "{peer_id}"
-        );
+        assert!(site.tracker.access.approves(None, Some(peer_id.as_bytes())), "{peer_id}");
     }
 }
 
 #[test]
 fn an_announce_url_without_a_passkey_is_refused() {
     let site = Site::new(json!({}));
-    for target in [
-        Query::new(1).to("/announce"),
-        Query::scrape(&[hash(1)]).to("/scrape"),
-    ] {
-        assert_eq!(
-            reason(&site.get(&target)),
-            "No passkey found in announce URL"
-        );
+    for target in [Query::new(1).to("/announce"), Query::scrape(&[hash(1)]).to("/scrape")] {
+        assert_eq!(reason(&site.get(&target)), "No passkey found in announce URL");
     }
 }
 
@@ -321,20 +199,11 @@ fn an_announce_url_without_a_passkey_is_refused() {
 fn a_banned_user_is_refused_with_invalid_passkey() {
     let site = Site::new(json!({}));
     site.ban("banned");
-    for query in [
-        Query::new(1).to("/banned/announce"),
-        Query::scrape(&[hash(1)]).to("/banned/scrape"),
-    ] {
+    for query in [Query::new(1).to("/banned/announce"), Query::scrape(&[hash(1)]).to("/banned/scrape")] {
         let banned = site.get(&query);
-        assert_eq!(
-            (reason(&banned), banned.text("retry in")),
-            ("Invalid passkey", "never")
-        );
+        assert_eq!((reason(&banned), banned.text("retry in")), ("Invalid passkey", "never"));
         let unknown = site.get(&query.replace("banned", "nobody"));
-        assert_eq!(
-            banned, unknown,
-            "nobody can tell the passkeys of members by trying"
-        );
+        assert_eq!(banned, unknown, "nobody can tell the passkeys of members by trying");
     }
 }
 
@@ -344,15 +213,7 @@ fn a_passkey_counts_only_as_a_whole_and_as_written() {
     let key = "0123456789abcdef0123456789abcdef01234567";
     site.tracker.access.put_user(User::new(9, key, 0, false));
     let upper = key.to_uppercase();
-    for other in [
-        &key[1..],
-        &key[..39],
-        &format!("{key}0"),
-        &upper,
-        "%20",
-        "'",
-        "' OR 1=1 --",
-    ] {
+    for other in [&key[1..], &key[..39], &format!("{key}0"), &upper, "%20", "'", "' OR 1=1 --"] {
         let target = Query::new(1).to(&format!("/{other}/announce"));
         assert_eq!(reason(&site.get(&target)), "Invalid passkey", "{other}");
     }
@@ -363,10 +224,7 @@ fn a_changed_passkey_replaces_the_old_one() {
     let world = World::new(json!({ "Whitelist": false }));
     world.put_user(ALICE, "new", 0);
     assert_eq!(world.admit(None, None, "new"), Ok(ALICE));
-    assert_eq!(
-        world.admit(None, None, "alice"),
-        Err(Refusal::UnknownPasskey)
-    );
+    assert_eq!(world.admit(None, None, "alice"), Err(Refusal::UnknownPasskey));
     // It may become somebody else's, before or after its owner is known to have another.
     world.put_user(BOB, "new", 0);
     world.put_user(ALICE, "newer", 0);
@@ -379,20 +237,14 @@ fn a_changed_passkey_replaces_the_old_one() {
 fn a_user_who_was_removed_is_refused_with_invalid_passkey() {
     let world = World::new(json!({ "Whitelist": false }));
     world.access.remove_user(ALICE);
-    assert_eq!(
-        world.admit(None, None, "alice"),
-        Err(Refusal::UnknownPasskey)
-    );
+    assert_eq!(world.admit(None, None, "alice"), Err(Refusal::UnknownPasskey));
     assert_eq!(Refusal::UnknownPasskey.to_string(), "Invalid passkey");
 }
 
 #[test]
 fn a_torrent_must_be_known_and_verified() {
     let world = World::new(json!({}));
-    assert_eq!(
-        world.refusal(ALICE, client(1).on(2)),
-        "Unregistered torrent"
-    );
+    assert_eq!(world.refusal(ALICE, client(1).on(2)), "Unregistered torrent");
     world.put_torrent(2, false);
     assert_eq!(world.refusal(ALICE, client(1).on(2)), "Unverified torrent");
     world.put_torrent(2, true);
@@ -402,10 +254,7 @@ fn a_torrent_must_be_known_and_verified() {
 #[test]
 fn without_verified_a_torrent_need_only_be_known() {
     let world = World::new(json!({ "Verified": false }));
-    assert_eq!(
-        world.refusal(ALICE, client(1).on(2)),
-        "Unregistered torrent"
-    );
+    assert_eq!(world.refusal(ALICE, client(1).on(2)), "Unregistered torrent");
     world.put_torrent(2, false);
     assert_eq!(world.refusal(ALICE, client(1).on(2)), "");
     assert_eq!(world.counts(2), (0, 1, 1));
@@ -416,15 +265,8 @@ fn a_torrent_whose_verification_is_taken_back_is_refused_at_the_next_announce_bu
     let world = World::new(json!({ "SlowDown": 0 }));
     world.announce(ALICE, client(1)).unwrap();
     world.put_torrent(1, false);
-    assert_eq!(
-        world.refusal(ALICE, client(1).regular()),
-        "Unverified torrent"
-    );
-    assert_eq!(
-        world.refusal(BOB, client(2).stopped()),
-        "Unverified torrent",
-        "no session"
-    );
+    assert_eq!(world.refusal(ALICE, client(1).regular()), "Unverified torrent");
+    assert_eq!(world.refusal(BOB, client(2).stopped()), "Unverified torrent", "no session");
     assert_eq!(world.scrape(1), None);
     assert_eq!(world.refusal(ALICE, client(1).stopped()), "");
     assert_eq!(world.members(1), [""; 0]);
@@ -438,11 +280,7 @@ fn who_was_banned_may_still_end_a_session_that_was_there_before() {
     world.drop_user(ALICE);
     let refused = "Invalid passkey";
     assert_eq!(world.refusal(ALICE, client(1).regular()), refused);
-    assert_eq!(
-        world.refusal(ALICE, client(2).stopped()),
-        refused,
-        "no session"
-    );
+    assert_eq!(world.refusal(ALICE, client(2).stopped()), refused, "no session");
     assert_eq!(world.refusal(ALICE, client(1).stopped().moved(5, 5)), "");
     assert_eq!(world.members(1), [""; 0], "nobody comes back");
 }
@@ -460,24 +298,12 @@ fn a_stop_of_a_session_that_is_there_is_never_refused() {
         (
             "Unverified torrent",
             &|site| {
-                site.tracker.put_torrent(&Torrent {
-                    verified: false,
-                    refused: true,
-                    ..file(1)
-                });
+                site.tracker.put_torrent(&Torrent { verified: false, refused: true, ..file(1) });
             },
             regular.clone(),
         ),
-        (
-            "Your client is not whitelisted",
-            &|site| site.tracker.access.set_clients(Vec::new()),
-            regular.clone(),
-        ),
-        (
-            "Invalid passkey",
-            &|site| put_member(site, 0, true),
-            regular.clone(),
-        ),
+        ("Your client is not whitelisted", &|site| site.tracker.access.set_clients(Vec::new()), regular.clone()),
+        ("Invalid passkey", &|site| put_member(site, 0, true), regular.clone()),
         ("Slow down", &|_| {}, regular.clone()),
         (
             "Slow down",
@@ -486,16 +312,8 @@ fn a_stop_of_a_session_that_is_there_is_never_refused() {
             },
             Query::new(33),
         ),
-        (
-            "Exceeded active torrent limit: 2 > 1",
-            &|site| put_member(site, 1, false),
-            Query::new(1).on(2),
-        ),
-        (
-            "Invalid integer parameter: port",
-            &|_| {},
-            regular.clone().set("port", "0"),
-        ),
+        ("Exceeded active torrent limit: 2 > 1", &|site| put_member(site, 1, false), Query::new(1).on(2)),
+        ("Invalid integer parameter: port", &|_| {}, regular.clone().set("port", "0")),
     ];
     for (refusal, happen, refused) in cases {
         let site = Site::new(json!({}));
@@ -503,10 +321,7 @@ fn a_stop_of_a_session_that_is_there_is_never_refused() {
         site.announce(Query::new(1));
         happen(&site);
         assert_eq!(site.refusal(refused.clone()), refusal);
-        let stop = refused
-            .on(1)
-            .set("peer_id", peer_id(1))
-            .set("event", "stopped");
+        let stop = refused.on(1).set("peer_id", peer_id(1)).set("event", "stopped");
         assert_eq!(site.refusal(stop), "", "{refusal}");
         let shard = site.tracker.swarms.shard(&hash(1));
         let swarm = shard.torrents[&hash(1)].swarm.as_deref();
@@ -521,8 +336,7 @@ fn who_was_banned_while_goat_was_away_may_still_end_a_session() {
     let bob = site.add_user("bob", 0);
     site.announce_of(&bob, Query::new(2));
     site.save();
-    site.database
-        .sql("UPDATE users SET banned = 1 WHERE username = 'bob'");
+    site.database.sql("UPDATE users SET banned = 1 WHERE username = 'bob'");
     let site = site.restart();
     let stop = Query::new(2).set("uploaded", "5").set("event", "stopped");
     assert_eq!(reason(&site.announce_of(&bob, stop)), "");
@@ -570,10 +384,7 @@ fn every_required_parameter_that_is_missing_is_named() {
     let site = Site::new(json!({}));
     for name in REQUIRED {
         let answer = site.announce(Query::new(1).without(name));
-        assert_eq!(
-            reason(&answer),
-            format!("Missing required parameter: {name}")
-        );
+        assert_eq!(reason(&answer), format!("Missing required parameter: {name}"));
         assert_eq!(answer.text("retry in"), "never");
     }
 }
@@ -591,14 +402,8 @@ fn of_several_missing_parameters_the_first_is_named() {
 #[test]
 fn what_is_missing_is_named_before_what_is_wrong() {
     let site = Site::new(json!({}));
-    let wrong = Query::new(1)
-        .set("info_hash", "x")
-        .set("port", "x")
-        .set("numwant", "x");
-    assert_eq!(
-        site.refusal(wrong.without("left")),
-        "Missing required parameter: left"
-    );
+    let wrong = Query::new(1).set("info_hash", "x").set("port", "x").set("numwant", "x");
+    assert_eq!(site.refusal(wrong.without("left")), "Missing required parameter: left");
 }
 
 #[test]
@@ -606,20 +411,11 @@ fn an_info_hash_or_a_peer_id_that_is_not_20_bytes_is_invalid() {
     let site = Site::new(json!({}));
     let lengths = [0, 1, 19, 21, 40, 7000].map(|length| "x".repeat(length));
     let escapes = ["%", "%0", "%zz", "%+1", "%-1", "% 1"].map(String::from);
-    let others = [
-        "%21".repeat(21),
-        "x".repeat(20) + "%4",
-        "%4".repeat(20),
-        "é".repeat(20),
-    ];
+    let others = ["%21".repeat(21), "x".repeat(20) + "%4", "%4".repeat(20), "é".repeat(20)];
     for name in ["info_hash", "peer_id"] {
         for value in lengths.iter().chain(&escapes).chain(&others) {
             let answer = site.announce(Query::new(1).set(name, value));
-            assert_eq!(
-                reason(&answer),
-                format!("Invalid parameter: {name}"),
-                "{value}"
-            );
+            assert_eq!(reason(&answer), format!("Invalid parameter: {name}"), "{value}");
             assert_eq!(answer.text("retry in"), "never");
         }
     }
@@ -670,19 +466,12 @@ fn a_space_behind_a_value_does_not_count() {
             let query = Query::new(n).set(name, value + space);
             let answer = site.announce(query);
             assert_eq!(reason(&answer), "", "{name}, {space:?}");
-            assert_eq!(
-                answer.integer("incomplete"),
-                i64::from(n),
-                "{name}, {space:?}"
-            );
+            assert_eq!(answer.integer("incomplete"), i64::from(n), "{name}, {space:?}");
         }
     }
     // One that belongs to the 20 bytes does.
     let info_hash = InfoHash(*b"ends with a space   ");
-    site.tracker.put_torrent(&Torrent {
-        info_hash,
-        ..file(2)
-    });
+    site.tracker.put_torrent(&Torrent { info_hash, ..file(2) });
     let written = "ends%20with+a%20space+%20%20";
     let query = Query::new(1).set("info_hash", written);
     assert_eq!(site.refusal(query), "");
@@ -692,24 +481,13 @@ fn a_space_behind_a_value_does_not_count() {
 fn a_counter_is_a_whole_number_of_64_bits() {
     let site = Site::new(json!({}));
     for name in ["uploaded", "downloaded", "left"] {
-        for value in "-1 18446744073709551616 1.5 1e3 many +1 %2B1 %201 1%00 1%zz"
-            .split(' ')
-            .chain([""])
-        {
+        for value in "-1 18446744073709551616 1.5 1e3 many +1 %2B1 %201 1%00 1%zz".split(' ').chain([""]) {
             let answer = site.announce(Query::new(1).set(name, value));
-            assert_eq!(
-                reason(&answer),
-                format!("Invalid integer parameter: {name}"),
-                "{value}"
-            );
+            assert_eq!(reason(&answer), format!("Invalid integer parameter: {name}"), "{value}");
             assert_eq!(answer.text("retry in"), "never");
         }
         for value in ["0", "9223372036854775808", "18446744073709551615"] {
-            assert_eq!(
-                site.refusal(Query::new(1).set(name, value)),
-                "",
-                "{name}={value}"
-            );
+            assert_eq!(site.refusal(Query::new(1).set(name, value)), "", "{name}={value}");
         }
     }
 }
@@ -717,25 +495,15 @@ fn a_counter_is_a_whole_number_of_64_bits() {
 #[test]
 fn numwant_is_a_number_of_64_bits_that_may_be_negative_or_nothing() {
     let site = Site::new(json!({}));
-    for value in [
-        "9223372036854775808",
-        "-9223372036854775809",
-        "all",
-        "%zz",
-        "%ff",
-        "%315555555555555555555555",
-        "5.0",
-    ] {
+    for value in
+        ["9223372036854775808", "-9223372036854775809", "all", "%zz", "%ff", "%315555555555555555555555", "5.0"]
+    {
         let refusal = site.refusal(Query::new(1).set("numwant", value));
         assert_eq!(refusal, "Invalid integer parameter: numwant", "{value}");
     }
     let good = "-9223372036854775808 -1 0 9223372036854775807 %20";
     for value in good.split(' ').chain([""]) {
-        assert_eq!(
-            site.refusal(Query::new(1).set("numwant", value)),
-            "",
-            "{value}"
-        );
+        assert_eq!(site.refusal(Query::new(1).set("numwant", value)), "", "{value}");
     }
     site.fill(60);
     let peers = |query| site.announce(query).peers().len();
@@ -746,27 +514,11 @@ fn numwant_is_a_number_of_64_bits_that_may_be_negative_or_nothing() {
 
 #[test]
 fn numwant_is_50_if_absent_or_negative_and_at_most_200() {
-    let cases = [
-        (0, 0),
-        (1, 1),
-        (200, 200),
-        (201, 200),
-        (i64::MAX, 200),
-        (-1, 50),
-        (i64::MIN, 50),
-    ];
+    let cases = [(0, 0), (1, 1), (200, 200), (201, 200), (i64::MAX, 200), (-1, 50), (i64::MIN, 50)];
     for (numwant, expected) in cases {
-        assert_eq!(
-            peers_wanted(Some(numwant), MAX_PEERS),
-            expected,
-            "{numwant}"
-        );
+        assert_eq!(peers_wanted(Some(numwant), MAX_PEERS), expected, "{numwant}");
         let over_udp = peers_wanted(Some(numwant), 74);
-        assert_eq!(
-            over_udp,
-            expected.min(74),
-            "so many IPv6 addresses fit one packet"
-        );
+        assert_eq!(over_udp, expected.min(74), "so many IPv6 addresses fit one packet");
     }
     assert_eq!(peers_wanted(None, MAX_PEERS), 50);
 }
@@ -785,35 +537,13 @@ fn an_unknown_event_is_a_regular_announce() {
 fn of_a_repeated_parameter_the_first_counts() {
     let site = Site::new(json!({}));
     site.announce(Query::new(1));
-    for (name, second) in [
-        ("info_hash", "x"),
-        ("peer_id", "x"),
-        ("port", "0"),
-        ("left", "-1"),
-    ] {
+    for (name, second) in [("info_hash", "x"), ("peer_id", "x"), ("port", "0"), ("left", "-1")] {
         assert_eq!(site.refusal(Query::new(2).and(name, second)), "", "{name}");
     }
-    assert_eq!(
-        site.announce(Query::new(2).and("left", "0"))
-            .integer("complete"),
-        0
-    );
-    assert_eq!(
-        site.announce(Query::new(2).and("event", "stopped"))
-            .peers()
-            .len(),
-        1
-    );
-    assert_eq!(
-        site.announce(Query::new(2).set("numwant", "0").and("numwant", "1"))
-            .peers(),
-        []
-    );
-    for (name, first, second) in [
-        ("port", "0", "1"),
-        ("numwant", "x", "1"),
-        ("uploaded", "", "1"),
-    ] {
+    assert_eq!(site.announce(Query::new(2).and("left", "0")).integer("complete"), 0);
+    assert_eq!(site.announce(Query::new(2).and("event", "stopped")).peers().len(), 1);
+    assert_eq!(site.announce(Query::new(2).set("numwant", "0").and("numwant", "1")).peers(), []);
+    for (name, first, second) in [("port", "0", "1"), ("numwant", "x", "1"), ("uploaded", "", "1")] {
         let refusal = site.refusal(Query::new(2).set(name, first).and(name, second));
         assert_eq!(refusal, format!("Invalid integer parameter: {name}"));
     }
@@ -835,20 +565,9 @@ fn parameters_nobody_knows_are_ignored_however_long() {
     let site = Site::new(json!({}));
     let good = &Query::new(1).to("")[1..];
     let path = site.path("announce");
-    for junk in [
-        "",
-        "&",
-        "key=&&=&x=%&supportcrypto=1",
-        &"x=y&".repeat(1700),
-        &"%".repeat(7000),
-    ] {
+    for junk in ["", "&", "key=&&=&x=%&supportcrypto=1", &"x=y&".repeat(1700), &"%".repeat(7000)] {
         for query in [format!("{junk}&{good}"), format!("{good}&{junk}")] {
-            assert_eq!(
-                reason(&site.get(&format!("{path}?{query}"))),
-                "",
-                "{:.40}",
-                junk
-            );
+            assert_eq!(reason(&site.get(&format!("{path}?{query}"))), "", "{:.40}", junk);
         }
     }
 }
@@ -857,19 +576,9 @@ fn parameters_nobody_knows_are_ignored_however_long() {
 fn a_plus_sign_is_a_space_and_2b_is_a_plus_sign() {
     let site = Site::new(json!({}));
     let info_hash = InfoHash(*b" + 0123456789 ++ xyz");
-    site.tracker.put_torrent(&Torrent {
-        info_hash,
-        ..file(2)
-    });
-    for written in [
-        "+%2B+0123456789+%2B%2B+xyz",
-        "%20%2b%200123456789%20%2B%2b%20xyz",
-    ] {
-        assert_eq!(
-            site.refusal(Query::new(1).set("info_hash", written)),
-            "",
-            "{written}"
-        );
+    site.tracker.put_torrent(&Torrent { info_hash, ..file(2) });
+    for written in ["+%2B+0123456789+%2B%2B+xyz", "%20%2b%200123456789%20%2B%2b%20xyz"] {
+        assert_eq!(site.refusal(Query::new(1).set("info_hash", written)), "", "{written}");
     }
     let spaces = Query::new(1).set("info_hash", "+++0123456789++++xyz");
     assert_eq!(site.refusal(spaces), "Unregistered torrent");
@@ -884,17 +593,12 @@ fn any_bytes_encoded_in_any_legal_way_are_themselves() {
     let values = (bytes.clone(), ways.clone(), bytes, ways);
     check(400, values, |(info_hash, way, peer_id, another_way)| {
         let hash = InfoHash(info_hash.clone().try_into().unwrap());
-        site.tracker.put_torrent(&Torrent {
-            info_hash: hash,
-            ..file(2)
-        });
+        site.tracker.put_torrent(&Torrent { info_hash: hash, ..file(2) });
         let query = Query::new(1).set("info_hash", encode(&info_hash, &way));
         let refusal = site.refusal(query.set("peer_id", encode(&peer_id, &another_way)));
         prop_assert_eq!(refusal, "");
 
-        let query = Query::new(2)
-            .set("info_hash", escape(&info_hash))
-            .set("compact", "0");
+        let query = Query::new(2).set("info_hash", escape(&info_hash)).set("compact", "0");
         let peers = list(&site.announce(query));
         prop_assert_eq!(peers.len(), 1);
         prop_assert_eq!(peers[0].bytes("peer id"), peer_id);
@@ -926,15 +630,9 @@ fn names_numbers_and_events_may_be_percent_encoded_too() {
     site.announce(Query::new(1));
     let port = site.refusal(Query::new(2).set("port", "%36881"));
     let name = site.refusal(Query::new(2).without("port").set("%70ort", "6881"));
-    let peers = site
-        .announce(Query::new(2).set("event", "%73topped"))
-        .peers();
+    let peers = site.announce(Query::new(2).set("event", "%73topped")).peers();
     let name = name.as_str();
-    assert_eq!(
-        (port.as_str(), name, peers),
-        ("", "", vec![]),
-        "port, name, who stops gets no peers"
-    );
+    assert_eq!((port.as_str(), name, peers), ("", "", vec![]), "port, name, who stops gets no peers");
 }
 
 #[test]
@@ -972,9 +670,7 @@ fn no_request_whatever_it_says_is_answered_with_anything_but_a_dictionary() {
     let peer = proptest::sample::select(vec![HOME, HOME6, IpAddr::from([127, 0, 0, 1])]);
 
     check(2000, (target, headers, peer), |(target, headers, peer)| {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| httparse::Header { name, value });
+        let headers = headers.iter().map(|(name, value)| httparse::Header { name, value });
         let headers = &headers.collect::<Vec<_>>();
         let (method, target) = ("GET", &target);
         let request = goat::net::message::Request {
@@ -1004,21 +700,10 @@ fn the_eleventh_torrent_of_a_user_who_may_have_ten_is_refused() {
     (1..=11).for_each(|n| world.put_torrent(n, true));
     (1..=10).for_each(|n| drop(world.announce(ALICE, client(1).on(n)).unwrap()));
     let refused = world.announce(ALICE, client(1).on(11)).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "Exceeded active torrent limit: 11 > 10"
-    );
+    assert_eq!(refused.to_string(), "Exceeded active torrent limit: 11 > 10");
     assert_eq!(refused.retry_in(), Some(5));
-    assert_eq!(
-        world.scrape(11),
-        Some(Scrape::default()),
-        "who is refused is not in the swarm"
-    );
-    assert_eq!(
-        world.refusal(ALICE, client(1).on(10).completed()),
-        "",
-        "the ten go on"
-    );
+    assert_eq!(world.scrape(11), Some(Scrape::default()), "who is refused is not in the swarm");
+    assert_eq!(world.refusal(ALICE, client(1).on(10).completed()), "", "the ten go on");
 }
 
 #[test]
@@ -1067,11 +752,7 @@ fn the_limit_counts_torrents_not_clients() {
     (1..=5).for_each(|n| drop(world.announce(ALICE, client(n)).unwrap()));
     assert_eq!(world.active(ALICE), 1);
     (1..=4).for_each(|n| drop(world.announce(ALICE, client(n).stopped()).unwrap()));
-    assert_ne!(
-        world.refusal(ALICE, client(1).on(2)),
-        "",
-        "one of the five is still there"
-    );
+    assert_ne!(world.refusal(ALICE, client(1).on(2)), "", "one of the five is still there");
     world.announce(ALICE, client(5).stopped()).unwrap();
     assert_eq!(world.refusal(ALICE, client(1).on(2)), "");
 }
@@ -1128,16 +809,8 @@ fn the_33rd_client_of_one_user_on_one_torrent_is_told_to_slow_down() {
     (1..=32).for_each(|n| drop(world.announce(ALICE, client(n)).unwrap()));
     assert_eq!(world.refusal(ALICE, client(33)), "Slow down");
     assert_eq!(world.counts(1), (0, 32, 32));
-    assert_eq!(
-        world.refusal(ALICE, client(32).completed()),
-        "",
-        "a client that is there"
-    );
-    assert_eq!(
-        world.refusal(ALICE, client(33).on(2)),
-        "",
-        "another torrent"
-    );
+    assert_eq!(world.refusal(ALICE, client(32).completed()), "", "a client that is there");
+    assert_eq!(world.refusal(ALICE, client(33).on(2)), "", "another torrent");
     assert_eq!(world.refusal(BOB, client(33)), "", "another user");
     world.announce(ALICE, client(1).stopped()).unwrap();
     assert_eq!(world.refusal(ALICE, client(33)), "", "one has left");
@@ -1153,16 +826,8 @@ fn a_member_may_begin_twice_that_many_sessions_on_a_torrent_within_an_interval()
     assert_eq!(world.refusal(ALICE, client(65)), "Slow down");
     assert_eq!(world.refusal(ALICE, client(65).stopped()), "Slow down");
     assert_eq!((world.active(ALICE), world.counts(1)), (0, (0, 0, 0)));
-    assert_eq!(
-        world.refusal(ALICE, client(7)),
-        "",
-        "a session that was begun"
-    );
-    assert_eq!(
-        world.refusal(ALICE, client(65).on(2)),
-        "",
-        "another torrent"
-    );
+    assert_eq!(world.refusal(ALICE, client(7)), "", "a session that was begun");
+    assert_eq!(world.refusal(ALICE, client(65).on(2)), "", "another torrent");
     assert_eq!(world.refusal(BOB, client(65)), "", "another user");
     world.wait(3600);
     assert_eq!(world.refusal(ALICE, client(65)), "", "in the next Interval");
@@ -1171,10 +836,7 @@ fn a_member_may_begin_twice_that_many_sessions_on_a_torrent_within_an_interval()
 #[test]
 fn without_passkeys_an_address_may_begin_twice_that_many_sessions_on_a_torrent() {
     let world = World::new(json!({ "Passkey": false, "Clients": 3 }));
-    let from = |n: u16, ip: &str| Announce {
-        ip: ip.parse().unwrap(),
-        ..client(n)
-    };
+    let from = |n: u16, ip: &str| Announce { ip: ip.parse().unwrap(), ..client(n) };
     for (n, ip) in (1..=6).zip(["2001:db8::1", "2001:db8::2"].into_iter().cycle()) {
         assert_eq!(world.refusal(0, from(n, ip)), "");
     }
@@ -1184,8 +846,7 @@ fn without_passkeys_an_address_may_begin_twice_that_many_sessions_on_a_torrent()
 }
 
 #[test]
-fn after_20_unknown_passkeys_in_a_minute_the_database_is_not_asked_for_an_address_and_members_never_notice()
- {
+fn after_20_unknown_passkeys_in_a_minute_the_database_is_not_asked_for_an_address_and_members_never_notice() {
     let guess = |site: &Site, n: u32, ip: &str| {
         let target = Query::new(1).to(&format!("/{n:040x}/announce"));
         let headers = [("User-Agent", AGENT), ("X-Forwarded-For", ip)];
@@ -1200,10 +861,7 @@ fn after_20_unknown_passkeys_in_a_minute_the_database_is_not_asked_for_an_addres
     assert_eq!(reason(&site.announce_from(home, Query::new(1))), "");
     assert_eq!(asked(&site, "192.0.2.2"), 20);
     let refused = &site.tracker.limits.refused_passkeys;
-    assert_eq!(
-        refused.report().as_deref(),
-        Some("1960, of 192.0.2.1, 192.0.2.2")
-    );
+    assert_eq!(refused.report().as_deref(), Some("1960, of 192.0.2.1, 192.0.2.2"));
     assert_eq!(refused.report(), None);
     // Of one /48 each /64 has as many, but all of them no more than four.
     let site = Site::new(json!({ "TrustedProxies": ["10.0.0.0/8"] }));
@@ -1225,16 +883,9 @@ fn without_passkeys_any_number_of_clients_may_be_on_a_torrent() {
 fn who_announces_again_too_soon_is_told_to_slow_down() {
     let world = World::new(json!({}));
     world.announce(ALICE, client(1)).unwrap();
-    for again in [
-        client(1).regular(),
-        client(1).paused(),
-        client(1).seeding().regular(),
-    ] {
+    for again in [client(1).regular(), client(1).paused(), client(1).seeding().regular()] {
         let refused = world.announce(ALICE, again).unwrap_err();
-        assert_eq!(
-            (refused.to_string().as_str(), refused.retry_in()),
-            ("Slow down", Some(1))
-        );
+        assert_eq!((refused.to_string().as_str(), refused.retry_in()), ("Slow down", Some(1)));
     }
 }
 
@@ -1253,10 +904,7 @@ fn the_second_address_family_of_a_session_is_not_too_soon() {
     let world = World::new(json!({}));
     world.announce(ALICE, client(1)).unwrap();
     assert_eq!(world.refusal(ALICE, client(1).over_v6().regular()), "");
-    assert_eq!(
-        world.refusal(ALICE, client(1).over_v6().regular()),
-        "Slow down"
-    );
+    assert_eq!(world.refusal(ALICE, client(1).over_v6().regular()), "Slow down");
     assert_eq!(world.refusal(ALICE, client(1).regular()), "Slow down");
 }
 
@@ -1294,10 +942,7 @@ fn another_address_of_a_session_of_one_family_too_is_not_too_soon() {
 fn another_client_user_or_torrent_is_not_too_soon() {
     let world = World::limited(0);
     world.announce(ALICE, client(1)).unwrap();
-    assert_eq!(
-        world.refusal(ALICE, client(2).at(client(1).ip).regular()),
-        ""
-    );
+    assert_eq!(world.refusal(ALICE, client(2).at(client(1).ip).regular()), "");
     assert_eq!(world.refusal(BOB, client(1).regular()), "");
     assert_eq!(world.refusal(ALICE, client(1).on(2).regular()), "");
 }
@@ -1309,11 +954,7 @@ fn too_soon_is_within_a_third_of_the_min_interval() {
     world.wait(98);
     assert_eq!(world.refusal(ALICE, client(1).regular()), "Slow down");
     world.wait(1);
-    assert_eq!(
-        world.refusal(ALICE, client(1).regular()),
-        "",
-        "a refusal prolongs nothing"
-    );
+    assert_eq!(world.refusal(ALICE, client(1).regular()), "", "a refusal prolongs nothing");
 }
 
 #[test]
@@ -1335,9 +976,7 @@ fn a_leecher_who_waits_the_min_interval_and_is_a_seeder_then_is_not_too_soon() {
 fn a_seeder_who_waits_the_min_interval_is_not_too_soon() {
     let world = World::new(json!({ "SlowDown": 100 }));
     for n in 1..=100 {
-        let told = world
-            .reply(BOB + u32::from(n), client(n).seeding())
-            .min_interval;
+        let told = world.reply(BOB + u32::from(n), client(n).seeding()).min_interval;
         world.wait(told);
         let refusal = world.refusal(BOB + u32::from(n), client(n).seeding().regular());
         assert_eq!(refusal, "", "after {told} seconds, as it was told");
@@ -1352,15 +991,9 @@ fn who_is_refused_changes_nothing() {
     world.announce(BOB, client(2).on(2)).unwrap();
     let before = (world.members(1), world.counts(1), world.unwritten());
     world.wait(10);
-    assert_ne!(
-        world.refusal(ALICE, client(1).moved(7, 7).seeding().regular()),
-        ""
-    );
+    assert_ne!(world.refusal(ALICE, client(1).moved(7, 7).seeding().regular()), "");
     assert_ne!(world.refusal(BOB, client(2)), "");
-    assert_eq!(
-        (world.members(1), world.counts(1), world.unwritten()),
-        before
-    );
+    assert_eq!((world.members(1), world.counts(1), world.unwritten()), before);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -1369,18 +1002,13 @@ fn who_is_refused_changes_nothing() {
 #[test]
 fn a_members_unknown_client_is_suggested_to_the_operator_once() {
     let site = Site::new(json!({}));
-    let target = Query::new(1)
-        .set("peer_id", escape(&[0; 20]))
-        .to(&site.path("announce"));
+    let target = Query::new(1).set("peer_id", escape(&[0; 20])).to(&site.path("announce"));
     for _ in 0..3 {
         let answer = site.ask(&target, &[("User-Agent", "Unknown/1.0")], HOME);
         assert_eq!(reason(&answer), "Your client is not whitelisted");
     }
     let suggestion = Suggestion::Client("Unknown/1.0".into());
-    assert_eq!(
-        site.tracker.access.take_suggestions(),
-        [(suggestion, site.alice.id)]
-    );
+    assert_eq!(site.tracker.access.take_suggestions(), [(suggestion, site.alice.id)]);
 }
 
 #[test]
@@ -1389,10 +1017,7 @@ fn a_client_that_is_suggested_is_text_that_fits_the_whitelist() {
     access.suggest_client(b"", 1);
     access.suggest_client(b"\x01\x02\x7f", 1);
     assert_eq!(access.take_suggestions(), []);
-    access.suggest_client(
-        &[b"Client\r\n\x00/\xff".as_slice(), &[b'9'; 500]].concat(),
-        1,
-    );
+    access.suggest_client(&[b"Client\r\n\x00/\xff".as_slice(), &[b'9'; 500]].concat(), 1);
     let name = format!("Client/\u{fffd}{}", "9".repeat(128 - 8));
     assert_eq!(access.take_suggestions(), [(Suggestion::Client(name), 1)]);
 }
@@ -1403,16 +1028,9 @@ fn a_members_unknown_torrent_is_suggested_to_the_operator_once() {
     for n in 1..=3 {
         assert_eq!(site.refusal(Query::new(n).on(9)), "Unregistered torrent");
     }
-    assert_eq!(
-        site.tracker.access.take_suggestions(),
-        [(Suggestion::Torrent(hash(9)), site.alice.id)]
-    );
+    assert_eq!(site.tracker.access.take_suggestions(), [(Suggestion::Torrent(hash(9)), site.alice.id)]);
     site.scrape(&[hash(10)]);
-    assert_eq!(
-        site.tracker.access.take_suggestions(),
-        [],
-        "who asks for numbers suggests nothing"
-    );
+    assert_eq!(site.tracker.access.take_suggestions(), [], "who asks for numbers suggests nothing");
 }
 
 #[test]
@@ -1442,10 +1060,7 @@ fn browsers_and_crawlers_are_not_suggested() {
         "MOZILLA/4.0",
     ];
     for agent in agents {
-        assert_eq!(
-            world.admit(agent, None, "alice"),
-            Err(Refusal::NotWhitelisted)
-        );
+        assert_eq!(world.admit(agent, None, "alice"), Err(Refusal::NotWhitelisted));
         assert_eq!(world.access.take_suggestions(), [], "{agent}");
     }
 }
@@ -1458,40 +1073,24 @@ fn never_more_than_a_thousand_suggestions_of_each_kind_wait() {
         access.suggest(Suggestion::Torrent(hash(n)), n);
     }
     let suggestions = access.take_suggestions();
-    let clients = suggestions
-        .iter()
-        .filter(|s| matches!(s, (Suggestion::Client(_), _)))
-        .count();
+    let clients = suggestions.iter().filter(|s| matches!(s, (Suggestion::Client(_), _))).count();
     assert_eq!((clients, suggestions.len()), (1000, 2000));
     access.suggest_client(b"Another/1.0", 9999);
     access.suggest(Suggestion::Torrent(hash(9999)), 9999);
-    assert_eq!(
-        access.take_suggestions(),
-        [],
-        "those that were taken wait for the operator"
-    );
+    assert_eq!(access.take_suggestions(), [], "those that were taken wait for the operator");
     access.forget_suggestions();
     access.suggest_client(b"Another/1.0", 9999);
-    assert_eq!(
-        access.take_suggestions(),
-        [(Suggestion::Client("Another/1.0".into()), 9999)]
-    );
+    assert_eq!(access.take_suggestions(), [(Suggestion::Client("Another/1.0".into()), 9999)]);
 }
 
 #[test]
 fn an_approved_client_works_at_the_next_announce_and_a_denied_one_no_more() {
     let world = World::new(json!({}));
-    assert_eq!(
-        world.admit("New/1.0", None, "alice"),
-        Err(Refusal::NotWhitelisted)
-    );
+    assert_eq!(world.admit("New/1.0", None, "alice"), Err(Refusal::NotWhitelisted));
     world.approve(&[b"New/"]);
     assert_eq!(world.admit("New/1.0", None, "alice"), Ok(ALICE));
     world.approve(&[]);
-    assert_eq!(
-        world.admit("New/1.0", None, "alice"),
-        Err(Refusal::NotWhitelisted)
-    );
+    assert_eq!(world.admit("New/1.0", None, "alice"), Err(Refusal::NotWhitelisted));
 }
 
 #[test]
@@ -1499,11 +1098,7 @@ fn a_user_and_a_torrent_made_a_moment_ago_are_known_at_once() {
     let site = Site::new(json!({}));
     let user = site.tracker.store.add_user("new", 0, false).unwrap();
     site.tracker.store.add_file(&hash(2), None, "", 0).unwrap();
-    assert_eq!(
-        site.announce_of(&user, Query::new(1).on(2))
-            .integer("incomplete"),
-        1
-    );
+    assert_eq!(site.announce_of(&user, Query::new(1).on(2)).integer("incomplete"), 1);
 }
 
 #[test]
@@ -1633,9 +1228,7 @@ fn nobody_is_told_the_peer_ids_of_anonymous_clients() {
 #[test]
 fn the_address_of_a_peer_is_where_it_connects_from() {
     let site = Site::new(json!({}));
-    let elsewhere = Query::new(1)
-        .set("ip", "198.51.100.7")
-        .set("ipv4", "198.51.100.8");
+    let elsewhere = Query::new(1).set("ip", "198.51.100.7").set("ipv4", "198.51.100.8");
     site.announce(elsewhere.set("ipv6", "2001:db8::9"));
     let answer = site.announce_from(ELSEWHERE, Query::new(2));
     assert_eq!(answer.peers(), [(HOME, 10_001).into()]);
@@ -1661,10 +1254,7 @@ fn of_x_forwarded_for_the_last_entry_that_is_not_a_trusted_proxy_counts() {
         (&["2001:db8::7"], "2001:db8::7"),
         (&["::ffff:198.51.100.7"], "198.51.100.7"),
         (&["6.6.6.6, 198.51.100.7"], "198.51.100.7"),
-        (
-            &["6.6.6.6,198.51.100.7 , 10.2.3.4,127.0.0.1"],
-            "198.51.100.7",
-        ),
+        (&["6.6.6.6,198.51.100.7 , 10.2.3.4,127.0.0.1"], "198.51.100.7"),
         (&["6.6.6.6", "198.51.100.7"], "198.51.100.7"),
         (&["198.51.100.7", "10.9.9.9"], "198.51.100.7"),
         (&["198.51.100.7, 2001:db8:ffff::1"], "198.51.100.7"),

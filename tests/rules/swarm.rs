@@ -26,20 +26,14 @@ use serde_json::json;
 fn a_session_is_one_client_of_one_user_on_one_torrent() {
     let world = World::limited(0);
     world.announce(ALICE, client(1)).unwrap();
-    world
-        .announce(ALICE, client(1).change(|a| a.port = 7000))
-        .unwrap();
+    world.announce(ALICE, client(1).change(|a| a.port = 7000)).unwrap();
     assert_eq!(world.members(1).len(), 1, "the same, on another port");
     world.announce(ALICE, client(2).at(client(1).ip)).unwrap();
     assert_eq!(world.members(1).len(), 2, "another peer id");
     world.announce(BOB, client(1)).unwrap();
     assert_eq!(world.members(1).len(), 3, "another user");
     world.announce(ALICE, client(1).on(2)).unwrap();
-    assert_eq!(
-        (world.members(1).len(), world.members(2).len()),
-        (3, 1),
-        "another torrent"
-    );
+    assert_eq!((world.members(1).len(), world.members(2).len()), (3, 1), "another torrent");
 }
 
 #[test]
@@ -51,9 +45,7 @@ fn a_session_with_two_address_families_is_counted_once_and_handed_out_twice() {
     let both = sorted([address(&client(1)), address(&client(1).over_v6())]);
     assert_eq!(world.peers(BOB, client(2)), both);
     // One stop, over whichever family, and both are gone.
-    world
-        .announce(ALICE, client(1).over_v6().stopped())
-        .unwrap();
+    world.announce(ALICE, client(1).over_v6().stopped()).unwrap();
     assert_eq!(world.peers(BOB, client(2)), []);
 }
 
@@ -98,17 +90,11 @@ fn who_wants_nothing_more_is_a_seeder() {
     world.announce(ALICE, client(1).seeding()).unwrap();
     world.announce(BOB, client(2)).unwrap();
     assert_eq!(world.counts(1), (1, 1, 1));
-    world
-        .announce(BOB, client(2).seeding().completed())
-        .unwrap();
+    world.announce(BOB, client(2).seeding().completed()).unwrap();
     assert_eq!(world.counts(1), (2, 0, 0));
     world.wait(1000);
     world.announce(ALICE, client(1).left(5).regular()).unwrap();
-    assert_eq!(
-        world.counts(1),
-        (1, 1, 1),
-        "whose disk has lost something is a leecher again"
-    );
+    assert_eq!(world.counts(1), (1, 1, 1), "whose disk has lost something is a leecher again");
 }
 
 #[test]
@@ -118,19 +104,11 @@ fn a_partial_seed_counts_with_the_leechers_but_not_with_the_downloaders() {
     world.announce(BOB, client(2)).unwrap();
     assert_eq!(world.counts(1), (0, 2, 1));
     world.announce(ALICE, client(1).regular()).unwrap();
-    assert_eq!(
-        world.counts(1),
-        (0, 2, 2),
-        "it must say so in every announce (BEP 21)"
-    );
+    assert_eq!(world.counts(1), (0, 2, 2), "it must say so in every announce (BEP 21)");
     world.announce(ALICE, client(1).paused()).unwrap();
     assert_eq!(world.counts(1), (0, 2, 1));
     world.announce(ALICE, client(1).seeding().paused()).unwrap();
-    assert_eq!(
-        world.counts(1),
-        (1, 1, 1),
-        "who has everything is a whole seed"
-    );
+    assert_eq!(world.counts(1), (1, 1, 1), "who has everything is a whole seed");
     world.announce(ALICE, client(1).paused()).unwrap();
     world.announce(ALICE, client(1).stopped()).unwrap();
     assert_eq!(world.counts(1), (0, 1, 1));
@@ -194,11 +172,7 @@ fn the_peers_of_a_banned_user_leave_every_swarm() {
 #[test]
 fn a_swarm_that_everybody_has_left_costs_nothing() {
     let world = World::new(json!({}));
-    let empty = || {
-        world.swarms.shard(&hash(1)).torrents[&hash(1)]
-            .swarm
-            .is_none()
-    };
+    let empty = || world.swarms.shard(&hash(1)).torrents[&hash(1)].swarm.is_none();
     world.announce(ALICE, client(1)).unwrap();
     assert!(!empty());
     world.announce(ALICE, client(1).stopped()).unwrap();
@@ -225,10 +199,7 @@ fn a_seeder_is_never_sent_other_seeders() {
     let leechers = || (101..=110).map(|n| address(&client(n)));
     let seeders = || (1..=10).chain([50]).map(|n| address(&client(n)));
     assert_eq!(world.peers(ALICE, client(50).seeding()), sorted(leechers()));
-    assert_eq!(
-        world.peers(BOB, client(150)),
-        sorted(leechers().chain(seeders()))
-    );
+    assert_eq!(world.peers(BOB, client(150)), sorted(leechers().chain(seeders())));
 }
 
 #[test]
@@ -237,10 +208,7 @@ fn who_asks_for_as_many_as_there_are_gets_each_once_and_not_itself() {
     (1..=20).for_each(|n| drop(world.announce(ALICE, client(n)).unwrap()));
     let others = sorted((1..=19).map(|n| address(&client(n))));
     for count in [19, 20, 50, 200] {
-        assert_eq!(
-            world.peers(ALICE, client(20).change(|a| a.want.count = count)),
-            others
-        );
+        assert_eq!(world.peers(ALICE, client(20).change(|a| a.want.count = count)), others);
     }
 }
 
@@ -249,25 +217,11 @@ fn as_many_peers_are_sent_as_are_asked_for_but_never_more_than_200() {
     let site = Site::new(json!({}));
     site.fill(300);
     assert_eq!(site.announce(Query::new(1)).peers().len(), 50);
-    let cases = [
-        ("-1", 50),
-        ("0", 0),
-        ("7", 7),
-        ("200", 200),
-        ("201", 200),
-        ("100000", 200),
-    ];
+    let cases = [("-1", 50), ("0", 0), ("7", 7), ("200", 200), ("201", 200), ("100000", 200)];
     for (numwant, expected) in cases {
         let query = Query::new(1).set("numwant", numwant);
-        assert_eq!(
-            site.announce(query.clone()).peers().len(),
-            expected,
-            "numwant={numwant}"
-        );
-        assert_eq!(
-            list(&site.announce(query.set("compact", "0"))).len(),
-            expected
-        );
+        assert_eq!(site.announce(query.clone()).peers().len(), expected, "numwant={numwant}");
+        assert_eq!(list(&site.announce(query.set("compact", "0"))).len(), expected);
     }
 }
 
@@ -275,17 +229,9 @@ fn as_many_peers_are_sent_as_are_asked_for_but_never_more_than_200() {
 fn who_stops_is_sent_nobody_and_is_gone() {
     let world = World::new(json!({}));
     (1..=5).for_each(|n| drop(world.announce(ALICE, client(n)).unwrap()));
-    for stopped in [
-        client(1).stopped(),
-        client(1).stopped(),
-        client(77).stopped(),
-    ] {
+    for stopped in [client(1).stopped(), client(1).stopped(), client(77).stopped()] {
         let (reply, peers) = world.announce(ALICE, stopped).unwrap();
-        assert_eq!(
-            (reply.incomplete, peers),
-            (4, vec![]),
-            "also who was not there"
-        );
+        assert_eq!((reply.incomplete, peers), (4, vec![]), "also who was not there");
     }
     let others = sorted((2..=5).map(|n| address(&client(n))));
     assert_eq!(world.peers(BOB, client(9)), others);
@@ -293,20 +239,13 @@ fn who_stops_is_sent_nobody_and_is_gone() {
     let site = Site::new(json!({}));
     site.fill(5);
     let answer = site.announce(Query::new(1).set("event", "stopped"));
-    assert_eq!(
-        (answer.integer("incomplete"), answer.bytes("peers")),
-        (5, &[][..])
-    );
+    assert_eq!((answer.integer("incomplete"), answer.bytes("peers")), (5, &[][..]));
 }
 
 #[test]
 fn the_answer_counts_who_asks() {
     let world = World::new(json!({}));
-    let told = |a: Announce| {
-        world
-            .announce(ALICE, a)
-            .map(|(r, _)| (r.complete, r.incomplete))
-    };
+    let told = |a: Announce| world.announce(ALICE, a).map(|(r, _)| (r.complete, r.incomplete));
     assert_eq!(told(client(1)), Ok((0, 1)));
     assert_eq!(told(client(2).seeding()), Ok((1, 1)));
     assert_eq!(told(client(1).stopped()), Ok((1, 0)));
@@ -322,10 +261,7 @@ fn the_interval_of_seeders_is_spread_over_its_last_ten_minutes() {
             reply.interval
         });
         let told: BTreeSet<u32> = told.collect();
-        assert!(
-            told.into_iter().eq(interval - 600..=interval),
-            "every second of them"
-        );
+        assert!(told.into_iter().eq(interval - 600..=interval), "every second of them");
     }
 }
 
@@ -335,14 +271,8 @@ fn a_short_interval_gives_seeders_neither_more_than_it_nor_nothing() {
         let world = World::new(json!({ "Interval": interval }));
         for _ in 0..2000 {
             let told = world.reply(ALICE, client(1).seeding());
-            assert!(
-                (interval - 600..=interval).contains(&told.interval),
-                "{told:?}"
-            );
-            assert!(
-                told.min_interval > 0 && told.min_interval == told.interval / 2,
-                "{told:?}"
-            );
+            assert!((interval - 600..=interval).contains(&told.interval), "{told:?}");
+            assert!(told.min_interval > 0 && told.min_interval == told.interval / 2, "{told:?}");
         }
     }
 }
@@ -363,57 +293,33 @@ fn leechers_are_told_to_come_every_ten_minutes() {
 
 #[test]
 fn an_answer_has_these_keys_in_order() {
-    let keys = [
-        "complete",
-        "downloaded",
-        "external ip",
-        "incomplete",
-        "interval",
-        "min interval",
-        "peers",
-    ];
+    let keys = ["complete", "downloaded", "external ip", "incomplete", "interval", "min interval", "peers"];
     let site = Site::new(json!({}));
     assert_eq!(site.announce(Query::new(1)).keys(), keys);
     assert_eq!(site.announce_from(HOME6, Query::new(2)).keys(), keys);
     // IPv6 peers have a key of their own where there are any (BEP 7).
     let answer = site.announce(Query::new(3));
     assert_eq!(answer.keys(), [&keys[..], &["peers6"]].concat());
-    assert_eq!(
-        answer.peers(),
-        sorted([(HOME, 10_001).into(), (HOME6, 10_002).into()])
-    );
+    assert_eq!(answer.peers(), sorted([(HOME, 10_001).into(), (HOME6, 10_002).into()]));
 }
 
 #[test]
 fn an_answer_holds_the_numbers_of_the_swarm() {
     let site = Site::new(json!({}));
     site.fill(3);
-    site.tracker.put_torrent(&Torrent {
-        completed: 42,
-        ..file(1)
-    });
+    site.tracker.put_torrent(&Torrent { completed: 42, ..file(1) });
     let answer = site.announce(Query::new(1).set("left", "0"));
     let numbers = ["complete", "incomplete", "downloaded"].map(|key| answer.integer(key));
     assert_eq!(numbers, [1, 3, 42]);
-    assert_eq!(
-        answer.integer("min interval"),
-        answer.integer("interval") / 2
-    );
+    assert_eq!(answer.integer("min interval"), answer.integer("interval") / 2);
 }
 
 #[test]
 fn the_external_ip_is_the_clients_address_in_4_or_16_bytes() {
     let site = Site::new(json!({}));
-    let bytes = |peer| {
-        site.announce_from(peer, Query::new(1))
-            .bytes("external ip")
-            .to_vec()
-    };
+    let bytes = |peer| site.announce_from(peer, Query::new(1)).bytes("external ip").to_vec();
     assert_eq!(bytes(HOME), [192, 0, 2, 1]);
-    assert_eq!(
-        bytes(HOME6),
-        [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-    );
+    assert_eq!(bytes(HOME6), [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 }
 
 #[test]
@@ -423,22 +329,11 @@ fn peers_are_compact_unless_the_request_says_compact_0() {
     site.announce_from(HOME6, Query::new(1));
     for compact in ["1", "2", ""] {
         let answer = site.announce(Query::new(2).set("compact", compact));
-        assert_eq!(
-            answer.bytes("peers"),
-            [192, 0, 2, 1, 0x27, 0x11],
-            "compact={compact}"
-        );
-        assert_eq!(
-            answer.bytes("peers6")[12..],
-            [0, 0, 0, 1, 0x27, 0x11],
-            "compact={compact}"
-        );
+        assert_eq!(answer.bytes("peers"), [192, 0, 2, 1, 0x27, 0x11], "compact={compact}");
+        assert_eq!(answer.bytes("peers6")[12..], [0, 0, 0, 1, 0x27, 0x11], "compact={compact}");
     }
     let answer = site.announce(Query::new(2).set("compact", "0"));
-    assert!(
-        answer.get("peers6").is_none(),
-        "the list holds both families"
-    );
+    assert!(answer.get("peers6").is_none(), "the list holds both families");
     let peers = list(&answer);
     let ips: Vec<&str> = peers.iter().map(|peer| peer.text("ip")).collect();
     assert_eq!(ips, ["192.0.2.1", "2001:db8::1"]);
@@ -476,10 +371,7 @@ fn the_bytes_of_an_answer_are_these() {
 fn head_is_answered_like_get_without_the_body_and_a_last_answer_says_so() {
     let site = Site::new(json!({}));
     let target = &Query::scrape(&[hash(1)]).to(&site.path("scrape"));
-    let headers = &[httparse::Header {
-        name: "User-Agent",
-        value: AGENT.as_bytes(),
-    }];
+    let headers = &[httparse::Header { name: "User-Agent", value: AGENT.as_bytes() }];
     let answer = |method, keep_alive| {
         let request = Request {
             method,
@@ -520,20 +412,9 @@ fn a_scrape_counts_and_changes_nothing() {
     world.announce(ALICE, client(1).seeding()).unwrap();
     world.announce(ALICE, client(2)).unwrap();
     world.announce(ALICE, client(3).paused()).unwrap();
-    world
-        .swarms
-        .shard(&hash(1))
-        .torrents
-        .get_mut(&hash(1))
-        .unwrap()
-        .snatches = 7;
+    world.swarms.shard(&hash(1)).torrents.get_mut(&hash(1)).unwrap().snatches = 7;
     let before = (world.members(1), world.unwritten());
-    let counts = Scrape {
-        complete: 1,
-        downloaded: 7,
-        downloaders: 1,
-        incomplete: 2,
-    };
+    let counts = Scrape { complete: 1, downloaded: 7, downloaders: 1, incomplete: 2 };
     assert_eq!(world.scrape(1), Some(counts));
     assert_eq!((world.members(1), world.unwritten()), before);
     assert_eq!(world.scrape(9), None);
@@ -546,20 +427,9 @@ fn a_scrape_answers_each_hash_under_its_20_bytes() {
     site.announce(Query::new(1).set("left", "0"));
     site.announce(Query::new(2).set("event", "paused"));
     // As hard as any bytes to write and to sort.
-    let odd = [
-        [0; 20],
-        [255; 20],
-        *b"d5:filesi0e%2B+ &=?#",
-        [b'e'; 20],
-        [0x80; 20],
-    ]
-    .map(InfoHash);
+    let odd = [[0; 20], [255; 20], *b"d5:filesi0e%2B+ &=?#", [b'e'; 20], [0x80; 20]].map(InfoHash);
     for (id, info_hash) in (2..).zip(odd) {
-        site.tracker.put_torrent(&Torrent {
-            info_hash,
-            completed: 40 + id,
-            ..file(id)
-        });
+        site.tracker.put_torrent(&Torrent { info_hash, completed: 40 + id, ..file(id) });
     }
     let answer = site.scrape(&[&odd[..], &[hash(1)]].concat());
     assert_eq!(answer.keys(), ["files"]);
@@ -569,14 +439,8 @@ fn a_scrape_answers_each_hash_under_its_20_bytes() {
 
     let keys = ["complete", "downloaded", "downloaders", "incomplete"];
     assert!(files.values().all(|file| file.keys() == keys));
-    assert_eq!(
-        keys.map(|key| files[&hash(1).0[..]].integer(key)),
-        [1, 0, 3, 4]
-    );
-    assert_eq!(
-        keys.map(|key| files[&[255; 20][..]].integer(key)),
-        [0, 43, 0, 0]
-    );
+    assert_eq!(keys.map(|key| files[&hash(1).0[..]].integer(key)), [1, 0, 3, 4]);
+    assert_eq!(keys.map(|key| files[&[255; 20][..]].integer(key)), [0, 43, 0, 0]);
 }
 
 #[test]
@@ -588,24 +452,14 @@ fn a_scrape_takes_up_to_74_hashes() {
         assert_eq!(files(&site.scrape(&hashes[..count])).len(), count);
     }
     let answer = site.scrape(&hashes);
-    assert!(
-        reason(&answer).starts_with("Invalid parameter: info_hash"),
-        "{answer:?}"
-    );
-    assert_eq!(
-        files(&site.scrape(&[hash(1), hash(2), hash(1)])).len(),
-        2,
-        "each once"
-    );
+    assert!(reason(&answer).starts_with("Invalid parameter: info_hash"), "{answer:?}");
+    assert_eq!(files(&site.scrape(&[hash(1), hash(2), hash(1)])).len(), 2, "each once");
 }
 
 #[test]
 fn a_scrape_leaves_out_what_is_not_known_or_not_verified() {
     let site = Site::new(json!({}));
-    site.tracker.put_torrent(&Torrent {
-        verified: false,
-        ..file(2)
-    });
+    site.tracker.put_torrent(&Torrent { verified: false, ..file(2) });
     let answer = site.scrape(&[hash(2), hash(1), hash(9)]);
     assert_eq!(files(&answer).into_keys().collect::<Vec<_>>(), [hash(1).0]);
     assert_eq!(files(&site.scrape(&[hash(9)])).len(), 0);
@@ -616,11 +470,7 @@ fn a_scrape_without_an_info_hash_is_a_failure_never_the_whole_list() {
     let site = Site::new(json!({}));
     for query in ["", "?", "?x=y", "?info_hashes=x"] {
         let answer = site.get(&(site.path("scrape") + query));
-        assert_eq!(
-            reason(&answer),
-            "Missing required parameter: info_hash",
-            "{query}"
-        );
+        assert_eq!(reason(&answer), "Missing required parameter: info_hash", "{query}");
     }
     let good = escape(&hash(1).0);
     for value in ["", "=", "=x", "=%", &format!("={good}00")] {
@@ -640,15 +490,8 @@ fn after_a_restart_the_first_announce_gets_peers() {
     site.announce_from(HOME6, Query::new(1));
     site.announce(Query::new(2).set("left", "0"));
     let answer = site.restart().announce(Query::new(3));
-    assert_eq!(
-        (answer.integer("complete"), answer.integer("incomplete")),
-        (1, 2)
-    );
-    let there = [
-        (HOME, 10_001).into(),
-        (HOME6, 10_001).into(),
-        (HOME, 10_002).into(),
-    ];
+    assert_eq!((answer.integer("complete"), answer.integer("incomplete")), (1, 2));
+    let there = [(HOME, 10_001).into(), (HOME6, 10_001).into(), (HOME, 10_002).into()];
     assert_eq!(answer.peers(), sorted(there));
 }
 
@@ -675,18 +518,11 @@ fn after_a_restart_those_who_stopped_or_were_banned_are_not_there() {
     site.announce_of(&bob, Query::new(2));
     site.announce(Query::new(3));
     site.save();
-    site.database
-        .sql("UPDATE users SET banned = 1 WHERE username = 'bob'");
+    site.database.sql("UPDATE users SET banned = 1 WHERE username = 'bob'");
     let site = site.restart();
     let answer = site.announce(Query::new(4));
-    assert_eq!(
-        (answer.integer("incomplete"), answer.peers()),
-        (2, vec![(HOME, 10_003).into()])
-    );
-    assert_eq!(
-        reason(&site.announce_of(&bob, Query::new(2))),
-        "Invalid passkey"
-    );
+    assert_eq!((answer.integer("incomplete"), answer.peers()), (2, vec![(HOME, 10_003).into()]));
+    assert_eq!(reason(&site.announce_of(&bob, Query::new(2))), "Invalid passkey");
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -708,12 +544,7 @@ type Closed = HashMap<Key, (u32, [bool; 2])>;
 
 impl Member {
     fn last_seen(&self) -> u32 {
-        self.at
-            .iter()
-            .flatten()
-            .map(|(_, seen)| *seen)
-            .max()
-            .unwrap_or(0)
+        self.at.iter().flatten().map(|(_, seen)| *seen).max().unwrap_or(0)
     }
 
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
@@ -737,15 +568,8 @@ fn shown((user, mut peer_id, ip): Key) -> Key {
 
 fn counts(model: &Model) -> (usize, usize, usize) {
     let seeders = model.values().filter(|member| member.left == 0).count();
-    let paused = model
-        .values()
-        .filter(|member| member.left > 0 && member.paused)
-        .count();
-    (
-        seeders,
-        model.len() - seeders,
-        model.len() - seeders - paused,
-    )
+    let paused = model.values().filter(|member| member.left > 0 && member.paused).count();
+    (seeders, model.len() - seeders, model.len() - seeders - paused)
 }
 
 /// What the swarm holds, as the model has it.
@@ -783,9 +607,7 @@ fn compare(world: &World, model: &Model) {
     };
     let mut held = BTreeMap::new();
     for (session, at) in swarm.iter() {
-        let slot = swarm
-            .find(session.user, &session.peer_id)
-            .expect("who is there is found");
+        let slot = swarm.find(session.user, &session.peer_id).expect("who is there is found");
         assert_eq!(swarm.get(slot), Some((session, at)));
         let ips = ips(&at);
         let ip = ips.first().copied().filter(|_| session.user == 0);
@@ -795,15 +617,7 @@ fn compare(world: &World, model: &Model) {
     }
     let expected = model.iter().map(|(key, member)| {
         let ips: BTreeSet<IpAddr> = member.addresses().map(|address| address.ip()).collect();
-        (
-            shown(*key),
-            (
-                member.left,
-                member.paused && member.left > 0,
-                ips,
-                member.last_seen(),
-            ),
-        )
+        (shown(*key), (member.left, member.paused && member.left > 0, ips, member.last_seen()))
     });
     assert_eq!(held, expected.collect());
     for user in 0..5 {
@@ -860,13 +674,7 @@ fn random_announce(world: &World, model: &mut Model, closed: &mut Closed, rng: &
     let user = rng.below(5) as u32;
     let mut a = client(100 * user as u16 + rng.below(10) as u16).left(rng.below(3) as u64);
     a = if rng.below(2) == 0 { a.over_v6() } else { a };
-    let events = [
-        Event::None,
-        Event::Started,
-        Event::Completed,
-        Event::Paused,
-        Event::Stopped,
-    ];
+    let events = [Event::None, Event::Started, Event::Completed, Event::Paused, Event::Stopped];
     a.event = events[rng.below(5)];
     a.want.count = rng.below(60);
     let (reply, peers) = world.announce(user, a.clone()).unwrap();
@@ -883,16 +691,12 @@ fn random_announce(world: &World, model: &mut Model, closed: &mut Closed, rng: &
     let family = usize::from(a.ip.is_ipv6());
     let here = model.contains_key(&key);
     // Within a minute only `started` brings a session back, where it has announced: anything else is late.
-    let late = closed.get(&key).is_some_and(|(closed, paths)| {
-        now - closed <= 60 && (a.event != Event::Started || !paths[family])
-    });
+    let late = closed
+        .get(&key)
+        .is_some_and(|(closed, paths)| now - closed <= 60 && (a.event != Event::Started || !paths[family]));
     if a.event == Event::Stopped {
         // It ends the session if it comes over a path on which that has announced.
-        if let Some(paths) = model
-            .get(&key)
-            .map(|m| m.paths)
-            .filter(|paths| paths[family])
-        {
+        if let Some(paths) = model.get(&key).map(|m| m.paths).filter(|paths| paths[family]) {
             model.remove(&key);
             closed.insert(key, (now, paths));
         } else if !here {
@@ -911,46 +715,22 @@ fn random_announce(world: &World, model: &mut Model, closed: &mut Closed, rng: &
     assert_eq!((reply.complete, reply.incomplete), (complete, incomplete));
 
     // Whoever stops, or is late, gets nobody; the others get who is there and not of their own kind if they seed.
-    let others = model
-        .iter()
-        .filter(|(other, member)| **other != key && a.left + member.left > 0);
-    let others: Vec<&Member> = others
-        .filter(|_| a.event != Event::Stopped && model.contains_key(&key))
-        .map(|(_, m)| m)
-        .collect();
-    let owner: HashMap<SocketAddr, usize> = others
-        .iter()
-        .enumerate()
-        .flat_map(|(i, m)| m.addresses().map(move |at| (at, i)))
-        .collect();
+    let others = model.iter().filter(|(other, member)| **other != key && a.left + member.left > 0);
+    let others: Vec<&Member> =
+        others.filter(|_| a.event != Event::Stopped && model.contains_key(&key)).map(|(_, m)| m).collect();
+    let owner: HashMap<SocketAddr, usize> =
+        others.iter().enumerate().flat_map(|(i, m)| m.addresses().map(move |at| (at, i))).collect();
     let sent: BTreeSet<usize> = peers.iter().map(|peer| owner[peer]).collect();
-    assert_eq!(
-        sent.len(),
-        others.len().min(a.want.count),
-        "as many as asked for, each once"
-    );
-    let addresses = sent
-        .iter()
-        .map(|i| others[*i].addresses().count())
-        .sum::<usize>();
+    assert_eq!(sent.len(), others.len().min(a.want.count), "as many as asked for, each once");
+    let addresses = sent.iter().map(|i| others[*i].addresses().count()).sum::<usize>();
     assert_eq!(peers.len(), addresses, "and each with all its addresses");
 }
 
 /// What can be done to a swarm by itself, without the rules.
 #[derive(Clone, Debug)]
 enum Change {
-    Put {
-        user: u32,
-        client: u16,
-        left: u64,
-        paused: bool,
-        at: [bool; 2],
-        seen: [u32; 2],
-    },
-    Remove {
-        user: u32,
-        client: u16,
-    },
+    Put { user: u32, client: u16, left: u64, paused: bool, at: [bool; 2], seen: [u32; 2] },
+    Remove { user: u32, client: u16 },
     RemoveUser(u32),
     Expire(u32),
 }
@@ -958,25 +738,12 @@ enum Change {
 #[test]
 fn a_swarm_holds_what_was_put_into_it_and_not_taken_out() {
     let (user, client) = (0..4u32, 0..12u16);
-    let put = (
-        user.clone(),
-        client.clone(),
-        0..2u64,
-        any::<bool>(),
-        any::<[bool; 2]>(),
-        [0..50u32, 0..50],
-    )
-        .prop_map(|(user, client, left, paused, at, seen)| {
+    let put = (user.clone(), client.clone(), 0..2u64, any::<bool>(), any::<[bool; 2]>(), [0..50u32, 0..50]).prop_map(
+        |(user, client, left, paused, at, seen)| {
             let seen = [seen[0] * u32::from(at[0]), seen[1] * u32::from(at[1])];
-            Change::Put {
-                user,
-                client,
-                left,
-                paused: paused && left > 0,
-                at,
-                seen,
-            }
-        });
+            Change::Put { user, client, left, paused: paused && left > 0, at, seen }
+        },
+    );
     let change = prop_oneof![
         20 => put,
         8 => (user.clone(), client).prop_map(|(user, client)| Change::Remove { user, client }),
@@ -987,10 +754,7 @@ fn a_swarm_holds_what_was_put_into_it_and_not_taken_out() {
         let (mut swarm, mut model) = (Swarm::default(), HashMap::new());
         for change in changes {
             apply(change, &mut swarm, &mut model);
-            let seeders = model
-                .values()
-                .filter(|(s, _): &&(Session, _)| s.left == 0)
-                .count();
+            let seeders = model.values().filter(|(s, _): &&(Session, _)| s.left == 0).count();
             let paused = model.values().filter(|(s, _)| s.paused).count();
             prop_assert_eq!(swarm.len(), model.len());
             prop_assert_eq!(swarm.seeders(), seeders);
@@ -1012,25 +776,11 @@ fn a_swarm_holds_what_was_put_into_it_and_not_taken_out() {
     });
 }
 
-fn apply(
-    change: Change,
-    swarm: &mut Swarm,
-    model: &mut HashMap<(u32, PeerId), (Session, Addresses)>,
-) {
+fn apply(change: Change, swarm: &mut Swarm, model: &mut HashMap<(u32, PeerId), (Session, Addresses)>) {
     match change {
-        Change::Put {
-            user,
-            client: n,
-            left,
-            paused,
-            at: families,
-            seen,
-        } => {
+        Change::Put { user, client: n, left, paused, at: families, seen } => {
             let peer_id = client(n).peer_id;
-            let session = Session {
-                paused,
-                ..session(user, peer_id, left, seen)
-            };
+            let session = Session { paused, ..session(user, peer_id, left, seen) };
             let mut at = Addresses::NONE;
             if families[0] {
                 at.set(client(n).ip, n + 1);
@@ -1051,11 +801,7 @@ fn apply(
             let removed = swarm.expire(|s| if s.user == user { u32::MAX } else { 0 });
             let gone: BTreeSet<_> = removed.iter().map(|(s, _)| (user, s.peer_id)).collect();
             assert_eq!(gone.len(), removed.len());
-            let owned = model
-                .keys()
-                .filter(|(owner, _)| *owner == user)
-                .copied()
-                .collect();
+            let owned = model.keys().filter(|(owner, _)| *owner == user).copied().collect();
             assert_eq!(gone, owned);
             model.retain(|(owner, _), _| *owner != user);
         }
@@ -1063,9 +809,7 @@ fn apply(
             let expired = swarm.expire(|_| deadline);
             let gone: BTreeSet<_> = expired.iter().map(|(s, _)| (s.user, s.peer_id)).collect();
             assert_eq!(gone.len(), expired.len());
-            let silent = model
-                .iter()
-                .filter(|(_, (session, _))| session.last_seen() < deadline);
+            let silent = model.iter().filter(|(_, (session, _))| session.last_seen() < deadline);
             let silent: BTreeSet<_> = silent.map(|(key, _)| *key).collect();
             let lapsed = |(session, _): &(Session, Addresses)| {
                 let mut seen = session.seen.iter();
@@ -1112,24 +856,10 @@ fn peer_id_of(n: u32) -> PeerId {
 /// The numbers of the peers that one of a swarm is sent.
 fn chosen(swarm: &Swarm, slot: usize, count: usize, rng: &mut Rng) -> Vec<usize> {
     let mut peers = Peers::default();
-    swarm.choose(
-        slot,
-        Want {
-            count,
-            v4: true,
-            v6: true,
-            list: false,
-        },
-        rng,
-        &mut peers,
-    );
+    swarm.choose(slot, Want { count, v4: true, v6: true, list: false }, rng, &mut peers);
     let peers = addresses(peers).into_iter().map(|address| address.ip());
     let number = |ip| {
-        if let IpAddr::V4(ip) = ip {
-            u32::from(ip) as usize
-        } else {
-            panic!("{ip}")
-        }
+        if let IpAddr::V4(ip) = ip { u32::from(ip) as usize } else { panic!("{ip}") }
     };
     peers.map(number).collect()
 }
@@ -1142,29 +872,18 @@ fn number_in(swarm: &Swarm, slot: usize) -> usize {
 /// every one must come up about equally often, and nobody else ever.
 fn assert_fair(swarm: &Swarm, slot: usize, numwant: usize, times: u32, seed: u64) {
     let mut rng = Rng::new(seed);
-    let least = if slot < swarm.seeders() {
-        swarm.seeders()
-    } else {
-        0
-    };
+    let least = if slot < swarm.seeders() { swarm.seeders() } else { 0 };
     let among = (least..swarm.len()).filter(|other| *other != slot);
     let among: BTreeSet<usize> = among.map(|slot| number_in(swarm, slot)).collect();
     let mut tally = vec![0; swarm.len()];
     for _ in 0..times {
         let numbers = chosen(swarm, slot, numwant, &mut rng);
         assert_eq!(numbers.len(), numwant.min(among.len()));
-        assert!(
-            numbers.windows(2).all(|pair| pair[0] < pair[1]),
-            "nobody twice: {numbers:?}"
-        );
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "nobody twice: {numbers:?}");
         numbers.into_iter().for_each(|number| tally[number] += 1);
     }
     let others = (0..swarm.len()).filter(|number| !among.contains(number));
-    assert_eq!(
-        others.map(|number| tally[number]).sum::<u32>(),
-        0,
-        "nobody else"
-    );
+    assert_eq!(others.map(|number| tally[number]).sum::<u32>(), 0, "nobody else");
     let tally: Vec<u32> = among.iter().map(|number| tally[*number]).collect();
     assert_even(&tally, numwant as f64 / among.len() as f64);
 }
@@ -1181,15 +900,9 @@ fn assert_even(tally: &[u32], chance: f64) {
     let off = || tally.iter().map(|count| f64::from(*count) - expected);
     let chi_square = off().map(|off| off * off).sum::<f64>() / variance;
     let range = (n - 6.0 * (4.0 * n).sqrt())..(n + 6.0 * (4.0 * n).sqrt());
-    assert!(
-        range.contains(&chi_square),
-        "chi-square of {n} peers is {chi_square}: {tally:?}"
-    );
+    assert!(range.contains(&chi_square), "chi-square of {n} peers is {chi_square}: {tally:?}");
     let worst = off().map(f64::abs).fold(0.0, f64::max);
-    assert!(
-        worst < 6.0 * variance.sqrt(),
-        "one is off by {worst}: {tally:?}"
-    );
+    assert!(worst < 6.0 * variance.sqrt(), "one is off by {worst}: {tally:?}");
 }
 
 #[test]
@@ -1217,9 +930,7 @@ fn each_leecher_is_as_likely_as_any_other_to_be_sent_to_a_seeder() {
 
 #[test]
 fn the_choice_is_fair_whatever_the_numbers() {
-    for (seed, (peers, numwant)) in
-        (1..).zip([(2, 1), (3, 2), (7, 3), (51, 50), (53, 7), (200, 199)])
-    {
+    for (seed, (peers, numwant)) in (1..).zip([(2, 1), (3, 2), (7, 3), (51, 50), (53, 7), (200, 199)]) {
         let swarm = swarm_of(0, peers + 1);
         assert_fair(&swarm, peers as usize / 2, numwant, 5_000, seed);
     }
@@ -1239,23 +950,13 @@ fn each_peer_of_one_family_is_as_likely_as_any_other_to_be_sent_to_those_who_wan
     }
     let (mut rng, mut tally, mut sent) = (Rng::new(1), vec![0; 200], 0);
     for _ in 0..5_000 {
-        let (mut peers, want) = (
-            Peers::default(),
-            Want {
-                count: 50,
-                v4: true,
-                v6: false,
-                list: false,
-            },
-        );
+        let (mut peers, want) = (Peers::default(), Want { count: 50, v4: true, v6: false, list: false });
         swarm.choose(400, want, &mut rng, &mut peers);
         let peers = addresses(peers);
         sent += peers.len();
         assert!(peers.len() <= 50);
         for peer in peers {
-            let IpAddr::V4(ip) = peer.ip() else {
-                panic!("{peer}")
-            };
+            let IpAddr::V4(ip) = peer.ip() else { panic!("{peer}") };
             tally[u32::from(ip) as usize] += 1;
         }
     }
@@ -1272,22 +973,14 @@ fn few_peers_of_one_family_among_thousands_are_sent_to_those_who_want_that_one()
         at.set(Ipv6Addr::from(u128::from(n)).into(), 1);
         swarm.put(Some(slot), session, at);
     }
-    let want = Want {
-        count: 50,
-        v4: false,
-        v6: true,
-        list: false,
-    };
+    let want = Want { count: 50, v4: false, v6: true, list: false };
     let mut rng = Rng::new(1);
     for _ in 0..100 {
         let mut peers = Peers::default();
         swarm.choose(4_000, want, &mut rng, &mut peers);
         let mut sent: Vec<IpAddr> = addresses(peers).iter().map(|peer| peer.ip()).collect();
         sent.sort();
-        assert_eq!(
-            sent,
-            rare.map(|n| IpAddr::from(Ipv6Addr::from(u128::from(n))))
-        );
+        assert_eq!(sent, rare.map(|n| IpAddr::from(Ipv6Addr::from(u128::from(n)))));
     }
 }
 
@@ -1296,10 +989,7 @@ fn two_announces_in_a_row_are_sent_different_peers() {
     let (swarm, mut rng) = (swarm_of(0, 1000), Rng::new(1));
     let first = chosen(&swarm, 0, 50, &mut rng);
     let second = chosen(&swarm, 0, 50, &mut rng);
-    let both = first
-        .iter()
-        .filter(|number| second.contains(number))
-        .count();
+    let both = first.iter().filter(|number| second.contains(number)).count();
     assert!(both < 15, "{both} of 50 of 1,000 twice");
 }
 
@@ -1310,9 +1000,7 @@ fn the_work_of_a_choice_grows_with_numwant_and_not_with_the_swarm() {
         let mut used = Rng::new(7);
         assert_eq!(chosen(swarm, 3, numwant, &mut used).len(), numwant);
         let (next, mut fresh) = (used.below(usize::MAX), Rng::new(7));
-        (0..10_000)
-            .take_while(|_| fresh.below(usize::MAX) != next)
-            .count()
+        (0..10_000).take_while(|_| fresh.below(usize::MAX) != next).count()
     };
     let (small, large) = (swarm_of(500, 501), swarm_of(50_000, 50_001));
     for numwant in [1, 10, 50, 200] {
@@ -1335,12 +1023,7 @@ fn both_families_of_those_who_have_both_are_sent() {
     }
     let asked = |v4, v6, list| {
         let mut peers = Peers::default();
-        let want = Want {
-            count: 50,
-            v4,
-            v6,
-            list,
-        };
+        let want = Want { count: 50, v4, v6, list };
         swarm.choose(20, want, &mut Rng::new(1), &mut peers);
         (peers.v4.len() / 6, peers.v6.len() / 18, peers.list.len())
     };
@@ -1354,17 +1037,9 @@ fn both_families_of_those_who_have_both_are_sent() {
 fn a_list_is_the_same_choice_as_a_compact_one() {
     let swarm = swarm_of(10, 91);
     let mut list = Peers::default();
-    let want = Want {
-        count: 50,
-        v4: true,
-        v6: true,
-        list: true,
-    };
+    let want = Want { count: 50, v4: true, v6: true, list: true };
     swarm.choose(50, want, &mut Rng::new(9), &mut list);
     let ids: BTreeSet<PeerId> = list.list.iter().map(|(id, ..)| *id).collect();
     let compact = chosen(&swarm, 50, 50, &mut Rng::new(9));
-    assert!(
-        ids.into_iter()
-            .eq(compact.into_iter().map(|number| peer_id_of(number as u32)))
-    );
+    assert!(ids.into_iter().eq(compact.into_iter().map(|number| peer_id_of(number as u32))));
 }

@@ -22,10 +22,7 @@ use crate::common::{faketime, free_port, hex, info_hash, skip, tidy, wait_until}
 use serde_json::json;
 
 fn number(name: &str, default: u64) -> u64 {
-    let parse = |text: String| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
-    };
+    let parse = |text: String| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}"));
     std::env::var(name).map_or(default, parse)
 }
 
@@ -40,14 +37,7 @@ fn seed() -> u64 {
 fn head(title: &str, seed: u64) {
     crate::say!("\n{title}, GOAT_SEED={seed}");
     let words = ["fault", "tried", "rows", "unanswered", "longest ms"];
-    crate::say!(
-        "{:<62} {:>5} {:>8} {:>10} {:>10}",
-        words[0],
-        words[1],
-        words[2],
-        words[3],
-        words[4]
-    );
+    crate::say!("{:<62} {:>5} {:>8} {:>10} {:>10}", words[0], words[1], words[2], words[3], words[4]);
 }
 
 fn sqlite(seed: u64) -> Rig {
@@ -110,14 +100,9 @@ struct Image {
 impl Image {
     /// Makes one of ext4; None where that cannot be mounted.
     fn make(file: PathBuf, megabytes: u64) -> Option<Image> {
-        fs::File::create(&file)
-            .unwrap()
-            .set_len(megabytes << 20)
-            .unwrap();
+        fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
         let mut make = Command::new("mkfs.ext4");
-        make.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .args(["-q", "-F"])
-            .arg(&file);
+        make.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(["-q", "-F"]).arg(&file);
         if !make.status().is_ok_and(|status| status.success()) {
             return None;
         }
@@ -129,8 +114,7 @@ impl Image {
         let mut mount = Command::new("mount");
         mount.args(["-o", "loop"]).arg(&file).arg(folder.path());
         let done = mount.stderr(Stdio::null()).status();
-        done.is_ok_and(|status| status.success())
-            .then_some(Image { file, folder })
+        done.is_ok_and(|status| status.success()).then_some(Image { file, folder })
     }
 }
 
@@ -182,8 +166,7 @@ fn a_power_cut_loses_at_most_the_last_second() {
         let name = folder(&found).join("goat.db");
         std::os::unix::fs::symlink(after.folder.join("goat.db"), &name).unwrap();
         let mut goat = Goat::start(&found, json!({}));
-        compare(&found, &least, &most)
-            .demand(&format!("cut {cut}, GOAT_SEED={seed}\n{}", goat.log()));
+        compare(&found, &least, &most).demand(&format!("cut {cut}, GOAT_SEED={seed}\n{}", goat.log()));
         for n in 1..=cut {
             let sql = format!("SELECT COUNT(*) FROM users WHERE username = 'late{n}'");
             assert_eq!(found.number(&sql), 1, "cut {cut}: late{n}");
@@ -264,10 +247,7 @@ fn faults_of_sqlite_cost_nothing() {
     for time in 1..=3 {
         let mut shell = rig.notices(|_| {
             let mut sqlite3 = Command::new("sqlite3");
-            let sqlite3 = sqlite3
-                .arg(&path)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null());
+            let sqlite3 = sqlite3.arg(&path).stdin(Stdio::piped()).stdout(Stdio::null());
             let mut shell = sqlite3.spawn().unwrap();
             let sql = b".timeout 30000\nBEGIN EXCLUSIVE;\n";
             shell.stdin.as_mut().unwrap().write_all(sql).unwrap();
@@ -285,17 +265,12 @@ fn faults_of_sqlite_cost_nothing() {
         rig.verify("a table is away", time);
     }
     for time in 1..=3 {
-        rig.database
-            .sql("ALTER TABLE sessions ADD COLUMN more INTEGER");
+        rig.database.sql("ALTER TABLE sessions ADD COLUMN more INTEGER");
         rig.announces(500);
         rig.database.sql("ALTER TABLE sessions DROP COLUMN more");
         rig.verify("a table is altered and altered back", time);
     }
-    assert!(
-        rig.goat.log().contains("were written late"),
-        "{}",
-        rig.goat.log()
-    );
+    assert!(rig.goat.log().contains("were written late"), "{}", rig.goat.log());
 }
 
 #[test]
@@ -325,10 +300,7 @@ fn a_full_disk_of_the_database_costs_nothing_though_goat_ends() {
         return skip("a full disk", "no tmpfs can be mounted");
     };
     let seed = seed();
-    head(
-        "The disk of SQLite is full, that of its journal is not",
-        seed,
-    );
+    head("The disk of SQLite is full, that of its journal is not", seed);
     let database = Database::sqlite();
     disk.take(folder(&database).path());
     let journal = folder(&database).join("goat.journal");
@@ -353,15 +325,9 @@ fn a_full_disk_of_the_database_costs_nothing_though_goat_ends() {
         fs::remove_file(rig.goat.folder.join("goat.log")).unwrap();
         rig.start();
         let verdict = compare(&rig.database, &least, &rig.sent());
-        verdict.demand(&format!(
-            "the next start, GOAT_SEED={seed}\n{}",
-            rig.goat.log()
-        ));
+        verdict.demand(&format!("the next start, GOAT_SEED={seed}\n{}", rig.goat.log()));
         rig.comes_up();
-        rig.verify(
-            "the disk is full (SQLite), and goat is stopped or killed",
-            time,
-        );
+        rig.verify("the disk is full (SQLite), and goat is stopped or killed", time);
     }
 }
 
@@ -371,20 +337,14 @@ fn a_journal_without_room_is_spoken_of_once_and_costs_nothing() {
         return skip("a full disk of the journal", "no tmpfs can be mounted");
     };
     let seed = seed();
-    head(
-        "The disk of the journal is full, that of SQLite is not",
-        seed,
-    );
+    head("The disk of the journal is full, that of SQLite is not", seed);
     let database = Database::sqlite();
     std::os::unix::fs::symlink(disk.folder(), folder(&database).join("goat.journal")).unwrap();
     let config = database.config();
     let mut rig = Rig::new(database, config, seed);
     let lines = |rig: &Rig, words: &str| {
         let lines = rig.goat.log();
-        lines
-            .lines()
-            .filter(|line| line.contains("goat.journal") && line.contains(words))
-            .count()
+        lines.lines().filter(|line| line.contains("goat.journal") && line.contains(words)).count()
     };
     for time in 1..=3 {
         rig.announces(500);
@@ -392,9 +352,7 @@ fn a_journal_without_room_is_spoken_of_once_and_costs_nothing() {
         rig.announces(2000);
         assert_eq!(lines(&rig, "cannot be written"), 1, "{}", rig.goat.log());
         fs::remove_file(file).unwrap();
-        wait_until("goat to say that it can", || {
-            lines(&rig, "can be written again") == 1
-        });
+        wait_until("goat to say that it can", || lines(&rig, "can be written again") == 1);
         rig.verify("the disk is full (journal)", time);
         fs::remove_file(rig.goat.folder.join("goat.log")).unwrap();
         rig.kill("kill -9 after the journal had no room");
@@ -477,12 +435,7 @@ struct Proxy {
 
 impl Proxy {
     fn start(server: &MariaDb) -> Proxy {
-        let proxy = Proxy {
-            port: free_port(),
-            mode: Arc::default(),
-            open: Arc::default(),
-            cuts: Arc::default(),
-        };
+        let proxy = Proxy { port: free_port(), mode: Arc::default(), open: Arc::default(), cuts: Arc::default() };
         let listener = TcpListener::bind(("127.0.0.1", proxy.port)).unwrap();
         let (mode, open, cuts) = (proxy.mode.clone(), proxy.open.clone(), proxy.cuts.clone());
         let server: SocketAddr = server.address().parse().unwrap();
@@ -514,9 +467,7 @@ impl Proxy {
     }
 
     fn cut(&self) {
-        lock(&self.open)
-            .drain(..)
-            .for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        lock(&self.open).drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 }
 
@@ -529,18 +480,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, (mode, cuts, swallow): Pump, ask
         if mode.load(SeqCst) == DELAY {
             thread::sleep(Duration::from_millis(20));
         }
-        if asks
-            && bytes.ends_with(COMMIT)
-            && mode
-                .compare_exchange(CUT_COMMIT, PASS, SeqCst, SeqCst)
-                .is_ok()
-        {
+        if asks && bytes.ends_with(COMMIT) && mode.compare_exchange(CUT_COMMIT, PASS, SeqCst, SeqCst).is_ok() {
             swallow.store(true, SeqCst);
         }
-        let lost = || {
-            mode.compare_exchange(LOSE_COMMIT, PASS, SeqCst, SeqCst)
-                .is_ok()
-        };
+        let lost = || mode.compare_exchange(LOSE_COMMIT, PASS, SeqCst, SeqCst).is_ok();
         if asks && bytes.ends_with(COMMIT) && lost() {
             cuts.fetch_add(1, SeqCst);
             break;
@@ -646,8 +589,7 @@ fn faults_of_mariadb_cost_nothing() {
     rig.verify("deadlocks with another connection", found);
 
     for time in 1..=2 {
-        let lock =
-            "START TRANSACTION; SELECT COUNT(*) FROM sessions FOR UPDATE; DO SLEEP(6); ROLLBACK";
+        let lock = "START TRANSACTION; SELECT COUNT(*) FROM sessions FOR UPDATE; DO SLEEP(6); ROLLBACK";
         assert_eq!(rig.notices(|rig| attack(rig, lock)), "");
         rig.verify("locks are held longer than goat waits", time);
     }
@@ -687,10 +629,7 @@ fn faults_of_mariadb_cost_nothing() {
         }
         rig.start();
         rig.comes_up();
-        rig.verify(
-            "goat stops without its database, five starts are killed",
-            time,
-        );
+        rig.verify("goat stops without its database, five starts are killed", time);
     }
 
     for time in 1..=10 {
@@ -707,10 +646,7 @@ fn faults_of_mariadb_cost_nothing() {
         }
         rig.start();
         rig.comes_up();
-        rig.verify(
-            "MariaDB and goat are killed, and the next five starts",
-            time,
-        );
+        rig.verify("MariaDB and goat are killed, and the next five starts", time);
     }
 }
 
@@ -752,38 +688,24 @@ const MEMBERS: u32 = 1000;
 const MANY: u32 = 100;
 
 fn populate(database: &Database) {
-    let rows = |count: u32, row: &dyn Fn(u32) -> String| {
-        (1..=count).map(row).collect::<Vec<_>>().join(", ")
-    };
+    let rows = |count: u32, row: &dyn Fn(u32) -> String| (1..=count).map(row).collect::<Vec<_>>().join(", ");
     let users = rows(MEMBERS, &|id| format!("({id}, 'user{id}', '{id:040x}')"));
     let files = rows(MANY, &|id| format!("({id}, '{}', 1)", hex(&info_hash(id))));
-    database.sql(&format!(
-        "INSERT INTO users (id, username, passkey) VALUES {users}"
-    ));
-    database.sql(&format!(
-        "INSERT INTO files (id, info_hash, verified) VALUES {files}"
-    ));
+    database.sql(&format!("INSERT INTO users (id, username, passkey) VALUES {users}"));
+    database.sql(&format!("INSERT INTO files (id, info_hash, verified) VALUES {files}"));
 }
 
 /// Sends announces over UDP, of another session each, as fast as they are answered, or at a pace: the numbers of the
 /// sessions come from `next`, until that ends.
-fn announce_many(
-    address: SocketAddr,
-    each: Duration,
-    mut next: impl FnMut() -> Option<u32>,
-) -> u64 {
+fn announce_many(address: SocketAddr, each: Duration, mut next: impl FnMut() -> Option<u32>) -> u64 {
     let socket = UdpSocket::bind((address.ip(), 0)).unwrap();
     socket.connect(address).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let (mut answer, mut answered, mut round) = ([0; 4096], 0, 0u64);
     let (begin, mut connected, mut id) = (Instant::now(), None::<Instant>, [0; 8]);
     loop {
         if connected.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
-            let connect = [
-                0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 7, 7, 7, 7,
-            ];
+            let connect = [0, 0, 4, 0x17, 0x27, 0x10, 0x19, 0x80, 0, 0, 0, 0, 7, 7, 7, 7];
             socket.send(&connect).unwrap();
             socket.recv(&mut answer).unwrap();
             assert_eq!(answer[..8], [0, 0, 0, 0, 7, 7, 7, 7]);
@@ -801,11 +723,7 @@ fn announce_many(
             let mut packet = [&id[..], &[0, 0, 0, 1], &number.to_be_bytes()].concat();
             packet.extend(info_hash(torrent));
             packet.extend(format!("-qB5020-{number:012}").into_bytes());
-            packet.extend(
-                [round * 1000, 1, round * 1000]
-                    .map(u64::to_be_bytes)
-                    .concat(),
-            );
+            packet.extend([round * 1000, 1, round * 1000].map(u64::to_be_bytes).concat());
             packet.extend([0, 0, 0, 0].map(u32::to_be_bytes).concat());
             packet.extend([0x1a, 0xe1, 2, url.len() as u8]);
             packet.extend(url.into_bytes());
@@ -813,12 +731,7 @@ fn announce_many(
         }
         for _ in &numbers {
             let size = socket.recv(&mut answer).unwrap();
-            assert_eq!(
-                answer[3],
-                1,
-                "{}",
-                String::from_utf8_lossy(&answer[8..size])
-            );
+            assert_eq!(answer[3], 1, "{}", String::from_utf8_lossy(&answer[8..size]));
             answered += 1;
         }
         let due = begin + each * u32::try_from(answered).unwrap();
@@ -852,15 +765,11 @@ fn memory_does_not_double_where_goat_stops_with_100_000_unwritten_sessions() {
     server.launch();
     let mut database = Database::MariaDb(server);
     let mut goat = many(&database, config);
-    let Database::MariaDb(server) = &mut database else {
-        unreachable!()
-    };
+    let Database::MariaDb(server) = &mut database else { unreachable!() };
     server.kill();
     let mut numbers = 0..MEMBERS * MANY;
     announce_many(goat.address(), Duration::ZERO, || numbers.next());
-    wait_until("goat to notice", || {
-        goat.log().contains("cannot be written")
-    });
+    wait_until("goat to notice", || goat.log().contains("cannot be written"));
     let id = goat.process().id();
     let before = most_memory(id).unwrap();
     goat.process().signal(libc::SIGTERM);
@@ -875,18 +784,12 @@ fn memory_does_not_double_where_goat_stops_with_100_000_unwritten_sessions() {
         "memory with {} unwritten sessions: {before:.0} MiB, at the end {after:.0} MiB, {took:?}",
         MEMBERS * MANY
     );
-    assert!(
-        after < before * 1.15 + 4.0,
-        "{before} MiB became {after} MiB"
-    );
+    assert!(after < before * 1.15 + 4.0, "{before} MiB became {after} MiB");
     assert!(took < Duration::from_secs(10), "goat took {took:?} to end");
     // And all of them are written by the next start.
     server.launch();
     goat.launch();
-    assert_eq!(
-        database.number("SELECT COUNT(*) FROM sessions"),
-        i64::from(MEMBERS * MANY)
-    );
+    assert_eq!(database.number("SELECT COUNT(*) FROM sessions"), i64::from(MEMBERS * MANY));
 }
 
 #[test]
@@ -914,9 +817,7 @@ fn others_write_while_5_000_announces_a_second_are_written_and_none_waits_in_vai
                 scope.spawn(move || {
                     let sql = "BEGIN IMMEDIATE; UPDATE files SET size = size; ROLLBACK";
                     let mut site = Command::new("sqlite3");
-                    site.args(["-batch", "-cmd", ".timeout 5000"])
-                        .arg(path)
-                        .arg(sql);
+                    site.args(["-batch", "-cmd", ".timeout 5000"]).arg(path).arg(sql);
                     let mut longest = Duration::ZERO;
                     while !stop.load(SeqCst) {
                         let asked = Instant::now();
@@ -932,9 +833,8 @@ fn others_write_while_5_000_announces_a_second_are_written_and_none_waits_in_vai
                 count += 1;
                 goat.add_user(&format!("new{count}"));
                 slowest = slowest.max(asked.elapsed());
-                database.sql(&format!(
-                    "INSERT INTO users (username, passkey) VALUES ('site{count}', 'site-{count:08}')"
-                ));
+                database
+                    .sql(&format!("INSERT INTO users (username, passkey) VALUES ('site{count}', 'site-{count:08}')"));
                 thread::sleep(Duration::from_millis(100));
             }
             stop.store(true, SeqCst);
@@ -942,9 +842,7 @@ fn others_write_while_5_000_announces_a_second_are_written_and_none_waits_in_vai
             announcing.join().unwrap()
         });
         let rate = answered as f64 / begin.elapsed().as_secs_f64();
-        crate::say!(
-            "{rate:.0} announces a second meanwhile: {count} times `goat user add`, {slowest:?} at most"
-        );
+        crate::say!("{rate:.0} announces a second meanwhile: {count} times `goat user add`, {slowest:?} at most");
         if longest > Duration::ZERO {
             crate::say!("a lock of SQLite was had after {longest:?} at most");
         }

@@ -75,12 +75,7 @@ pub fn client(n: u16) -> Announce {
         left: 1,
         event: Event::Started,
         udp: false,
-        want: Want {
-            count: 50,
-            v4: true,
-            v6: true,
-            list: false,
-        },
+        want: Want { count: 50, v4: true, v6: true, list: false },
     }
 }
 
@@ -133,12 +128,9 @@ pub trait Say: Sized {
     /// From the client's IPv6 address.
     fn over_v6(self) -> Self {
         self.change(|a| {
-            let IpAddr::V4(ip) = a.ip else {
-                panic!("{a:?} is there already")
-            };
+            let IpAddr::V4(ip) = a.ip else { panic!("{a:?} is there already") };
             let [.., high, low] = ip.octets();
-            a.ip = Ipv6Addr::from([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low])
-                .into();
+            a.ip = Ipv6Addr::from([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low]).into();
         })
     }
 }
@@ -173,14 +165,9 @@ pub fn config(file: &Path, settings: &Value) -> Config {
 /// Tries a property on so many values, the same each time.
 pub fn check<S: Strategy>(cases: u32, values: S, property: impl Fn(S::Value) -> TestCaseResult) {
     let config = ProptestConfig::with_cases(cases);
-    let config = ProptestConfig {
-        failure_persistence: None,
-        ..config
-    };
+    let config = ProptestConfig { failure_persistence: None, ..config };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    TestRunner::new_with_rng(config, rng)
-        .run(&values, property)
-        .unwrap();
+    TestRunner::new_with_rng(config, rng).run(&values, property).unwrap();
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -199,13 +186,7 @@ impl World {
         let config = config("goat.json".as_ref(), &settings);
         let (access, swarms) = (Access::default(), Swarms::default());
         let (now, buffers) = (Cell::new(NOW), RefCell::new(Buffers::new(Rng::new(1))));
-        let world = World {
-            config,
-            access,
-            swarms,
-            now,
-            buffers,
-        };
+        let world = World { config, access, swarms, now, buffers };
         world.put_user(ALICE, "alice", 0);
         world.put_user(BOB, "bob", 0);
         world.put_torrent(1, true);
@@ -221,8 +202,7 @@ impl World {
     }
 
     pub fn put_user(&self, id: u32, passkey: &str, torrent_limit: u32) {
-        self.access
-            .put_user(User::new(id, passkey, torrent_limit, false));
+        self.access.put_user(User::new(id, passkey, torrent_limit, false));
     }
 
     pub fn put_torrent(&self, n: u32, verified: bool) {
@@ -232,8 +212,7 @@ impl World {
     }
 
     pub fn approve(&self, prefixes: &[&[u8]]) {
-        self.access
-            .set_clients(prefixes.iter().map(|prefix| (*prefix).into()).collect());
+        self.access.set_clients(prefixes.iter().map(|prefix| (*prefix).into()).collect());
     }
 
     pub fn wait(&self, seconds: u32) {
@@ -243,26 +222,14 @@ impl World {
     /// Lets the silent go.
     pub fn expire(&self) {
         for mut shard in self.swarms.each() {
-            announce::expire(
-                &self.config,
-                &self.access,
-                &mut shard,
-                self.now.get(),
-                &mut Vec::new(),
-            );
+            announce::expire(&self.config, &self.access, &mut shard, self.now.get(), &mut Vec::new());
         }
     }
 
     /// Lets a user go.
     pub fn drop_user(&self, user: u32) {
         for mut shard in self.swarms.each() {
-            announce::drop_users(
-                &self.access,
-                &mut shard,
-                &[user].into(),
-                self.now.get(),
-                &mut Vec::new(),
-            );
+            announce::drop_users(&self.access, &mut shard, &[user].into(), self.now.get(), &mut Vec::new());
         }
     }
 
@@ -275,22 +242,14 @@ impl World {
     ) -> Result<u32, Refusal> {
         let agent = agent.into().map(str::as_bytes);
         let peer_id = peer_id.into().map(|id| &id[..]);
-        let visitor = Visitor {
-            agent,
-            peer_id,
-            passkey: passkey.into(),
-            stopping: false,
-        };
+        let visitor = Visitor { agent, peer_id, passkey: passkey.into(), stopping: false };
         let who = announce::admit(&self.config, &self.access, &visitor)?;
         Ok(who.user.id)
     }
 
     /// What a user's client is told, and which peers it is sent.
     pub fn announce(&self, user: u32, a: Announce) -> Result<(Reply, Vec<SocketAddr>), Refusal> {
-        let user = self
-            .access
-            .by_id(user)
-            .unwrap_or_else(|| self.access.anonymous());
+        let user = self.access.by_id(user).unwrap_or_else(|| self.access.anonymous());
         let refusal = user.banned.then_some(Refusal::Banned);
         let who = Admitted { user, refusal };
         let mut buffers = self.buffers.borrow_mut();
@@ -309,8 +268,7 @@ impl World {
 
     /// Why an announce is refused, in words; "" if it is not.
     pub fn refusal(&self, user: u32, a: Announce) -> String {
-        self.announce(user, a)
-            .map_or_else(|refusal| refusal.to_string(), |_| String::new())
+        self.announce(user, a).map_or_else(|refusal| refusal.to_string(), |_| String::new())
     }
 
     pub fn scrape(&self, torrent: u32) -> Option<Scrape> {
@@ -360,14 +318,7 @@ pub const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub const HOME6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 pub const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 /// What an announce must say, in the order in which it is missed.
-pub const REQUIRED: [&str; 6] = [
-    "info_hash",
-    "peer_id",
-    "port",
-    "uploaded",
-    "downloaded",
-    "left",
-];
+pub const REQUIRED: [&str; 6] = ["info_hash", "peer_id", "port", "uploaded", "downloaded", "left"];
 
 /// The parameters of a request, encoded.
 #[derive(Clone)]
@@ -377,23 +328,13 @@ impl Query {
     /// The `n`th client's first words. Its port is 10,000 + `n`.
     pub fn new(n: u16) -> Query {
         let hash = escape(&hash(1).0);
-        let query = Query(Vec::new())
-            .set("info_hash", hash)
-            .set("peer_id", peer_id(n));
-        let query = query
-            .set("port", 10_000 + n)
-            .set("uploaded", 0)
-            .set("downloaded", 0);
+        let query = Query(Vec::new()).set("info_hash", hash).set("peer_id", peer_id(n));
+        let query = query.set("port", 10_000 + n).set("uploaded", 0).set("downloaded", 0);
         query.set("left", 1).set("event", "started")
     }
 
     pub fn scrape(hashes: &[InfoHash]) -> Query {
-        Query(
-            hashes
-                .iter()
-                .map(|hash| ("info_hash", escape(&hash.0)))
-                .collect(),
-        )
+        Query(hashes.iter().map(|hash| ("info_hash", escape(&hash.0))).collect())
     }
 
     /// Says something else, or something more.
@@ -451,14 +392,7 @@ impl Site {
         let tracker = Tracker::load(config(&folder.join("config.json"), &settings)).unwrap();
         tracker.put_torrent(&tracker.store.add_file(&hash(1), None, "", 0).unwrap());
         let alice = add_user(&tracker, "alice", 0);
-        Site {
-            tracker,
-            alice,
-            database,
-            scratch: RefCell::default(),
-            folder,
-            settings,
-        }
+        Site { tracker, alice, database, scratch: RefCell::default(), folder, settings }
     }
 
     pub fn add_user(&self, name: &str, torrent_limit: u32) -> NewUser {
@@ -467,19 +401,12 @@ impl Site {
 
     /// A user whom only memory knows.
     pub fn ban(&self, passkey: &str) {
-        self.tracker
-            .access
-            .put_user(User::new(9999, passkey, 0, true));
+        self.tracker.access.put_user(User::new(9999, passkey, 0, true));
     }
 
     /// So many leechers come to the first torrent, each another member's.
     pub fn fill(&self, count: u16) {
-        let Tracker {
-            config,
-            swarms,
-            clock,
-            ..
-        } = &self.tracker;
+        let Tracker { config, swarms, clock, .. } = &self.tracker;
         let (mut buffers, now) = (Buffers::new(Rng::new(1)), clock.now());
         for n in 1..=count {
             let user = User::new(1000 + u32::from(n), "", 0, false);
@@ -512,18 +439,9 @@ impl Site {
     }
 
     /// The same, of a request with these headers from this address.
-    pub fn respond(
-        &self,
-        target: &str,
-        headers: &[(&str, &str)],
-        peer: IpAddr,
-    ) -> (Vec<u8>, usize) {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (*name, value.as_bytes()));
-        let headers: Vec<_> = headers
-            .map(|(name, value)| httparse::Header { name, value })
-            .collect();
+    pub fn respond(&self, target: &str, headers: &[(&str, &str)], peer: IpAddr) -> (Vec<u8>, usize) {
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let headers: Vec<_> = headers.map(|(name, value)| httparse::Header { name, value }).collect();
         let headers = &headers;
         self.answer(&Request {
             method: "GET",
@@ -589,48 +507,27 @@ impl Site {
     /// Writes the books, ends, and starts anew from the database.
     pub fn restart(self) -> Site {
         self.save();
-        let Site {
-            tracker,
-            alice,
-            database,
-            scratch,
-            folder,
-            settings,
-        } = self;
+        let Site { tracker, alice, database, scratch, folder, settings } = self;
         drop(tracker);
         let tracker = Tracker::load(config(&folder.join("config.json"), &settings)).unwrap();
-        Site {
-            tracker,
-            alice,
-            database,
-            scratch,
-            folder,
-            settings,
-        }
+        Site { tracker, alice, database, scratch, folder, settings }
     }
 }
 
 /// A user whom the database knows, and memory.
 fn add_user(tracker: &Tracker, name: &str, torrent_limit: u32) -> NewUser {
     let user = tracker.store.add_user(name, torrent_limit, false).unwrap();
-    tracker
-        .access
-        .put_user(User::new(user.id, &user.passkey, torrent_limit, false));
+    tracker.access.put_user(User::new(user.id, &user.passkey, torrent_limit, false));
     user
 }
 
 /// The body of an answer: one bencoded dictionary, with status 200 and its length.
 pub fn body(answer: &[u8]) -> Bencode {
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .expect("an end of the head");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("an end of the head");
     let (head, body) = answer.split_at(end);
     let mut lines = std::str::from_utf8(head).unwrap().split("\r\n");
     assert_eq!(lines.next(), Some("HTTP/1.1 200 OK"));
-    let length: Vec<&str> = lines
-        .filter_map(|l| l.strip_prefix("Content-Length: "))
-        .collect();
+    let length: Vec<&str> = lines.filter_map(|l| l.strip_prefix("Content-Length: ")).collect();
     assert_eq!(length, [(body.len() - 4).to_string()]);
     let body = Bencode::parse(&body[4..]);
     assert!(matches!(body, Bencode::Dictionary(_)), "{body:?}");
@@ -639,9 +536,7 @@ pub fn body(answer: &[u8]) -> Bencode {
 
 /// Why it is a refusal; "" if it is none.
 pub fn reason(answer: &Bencode) -> &str {
-    answer
-        .get("failure reason")
-        .map_or("", |_| answer.text("failure reason"))
+    answer.get("failure reason").map_or("", |_| answer.text("failure reason"))
 }
 
 /// Minutes, or "never".
@@ -654,9 +549,7 @@ pub fn retry_in(answer: &Bencode) -> String {
 
 /// The peers of an answer to `compact=0`, by address.
 pub fn list(answer: &Bencode) -> Vec<Bencode> {
-    let Some(Bencode::List(peers)) = answer.get("peers") else {
-        panic!("no list in {answer:?}")
-    };
+    let Some(Bencode::List(peers)) = answer.get("peers") else { panic!("no list in {answer:?}") };
     let mut peers = peers.clone();
     peers.sort_by_key(|peer| (peer.text("ip").to_string(), peer.integer("port")));
     peers
