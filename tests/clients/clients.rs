@@ -402,6 +402,42 @@ fn both_hashes_of_a_hybrid_torrent_are_welcome() {
     });
 }
 
+#[test]
+fn qbittorrent_fetches_and_downloads_by_the_feed_by_itself() {
+    let test = "qBittorrent by RSS";
+    if !["qbittorrent-nox", "curl"].into_iter().all(installed) {
+        return skip(test, "no qbittorrent-nox, or no curl");
+    }
+    in_lab(test, |lab| {
+        let database = Database::sqlite();
+        let goat = Goat::start(&database, json!({ "Host": HUB, "API": true }));
+        let file = File::new(&goat);
+        let seeder = Member::join(lab, &goat, Kind::Libtorrent, &file, true);
+        wait_until("the seeder", || database.number(SEEDERS) == 1);
+        let user = goat.add_user("reader");
+        let (host, folder) = (lab.host(), Folder::new());
+        let command = qbittorrent(&host, &folder);
+        let client = Client::run(Kind::QBittorrent, command, host, folder, 0);
+        let mut reader = Member { user, client, content: file.content.clone() };
+        let feed = format!("http://{HUB}:{}/{}/rss", goat.port, reader.user.passkey);
+        let rule = json!({ "enabled": true, "affectedFeeds": [feed], "savePath": reader.client.folder.path() });
+        let on =
+            json!({ "rss_processing_enabled": true, "rss_auto_downloading_enabled": true, "rss_refresh_interval": 1 });
+        for (what, form) in [
+            ("app/setPreferences", format!("json={on}")),
+            ("rss/setRule", format!("ruleName=all&ruleDef={rule}")),
+            ("rss/addFeed", format!("url={feed}&path=goat")),
+        ] {
+            wait_for(what, || reader.client.qbittorrent(what, Some(&form)));
+        }
+        reader.wait_until_complete();
+        wait_until("the snatch", || database.number(SNATCHES) == 1);
+        let reader = reader.leave(&database);
+        let seeder = seeder.leave(&database);
+        check_books(&database, &file, &seeder, &reader);
+    });
+}
+
 /// A way to goat over another address family, on which each request takes half a second longer.
 struct SlowPath {
     at: SocketAddr,
@@ -772,7 +808,7 @@ impl Client {
         if let Some(content) = content {
             std::fs::copy(content, folder.join("random.bin")).unwrap();
         }
-        let mut command = match kind {
+        let command = match kind {
             Kind::Aria2 => aria2(&host, torrent, &folder),
             Kind::Transmission => transmission(&host, &folder),
             Kind::Libtorrent => libtorrent(&host, torrent, &folder),
@@ -781,16 +817,24 @@ impl Client {
                 command.arg((SIZE / 8).to_string());
                 command
             }
-            Kind::QBittorrent => qbittorrent(&host, torrent, &folder),
+            Kind::QBittorrent => {
+                let mut command = qbittorrent(&host, &folder);
+                command.arg(torrent);
+                command
+            }
         };
-        command.env("HOME", folder.path());
-        let process = Process::start(&format!("{kind:?}"), &mut command, folder.join("client.log"));
-        let brought = if content.is_some() { SIZE } else { 0 };
-        let client = Client { kind, brought, process, host, folder };
+        let client = Client::run(kind, command, host, folder, if content.is_some() { SIZE } else { 0 });
         if let Kind::Transmission = kind {
             wait_for("Transmission", || client.transmission("torrent-add", json!({ "filename": torrent })));
         }
         client
+    }
+
+    /// Runs a client that brought so many bytes along.
+    fn run(kind: Kind, mut command: Command, host: Host, folder: Folder, brought: u64) -> Client {
+        command.env("HOME", folder.path());
+        let process = Process::start(&format!("{kind:?}"), &mut command, folder.join("client.log"));
+        Client { kind, brought, process, host, folder }
     }
 
     /// What it has moved so far; None while it is not ready to say.
@@ -827,12 +871,14 @@ impl Client {
                 let of_torrent = format!("properties?hash={}", torrent["hash"].as_str()?);
                 let properties = self.ask_qbittorrent(&of_torrent)?;
                 let number = |key: &str| properties[key].as_u64();
-                Some(Totals {
+                let totals = Totals {
                     uploaded: number("total_uploaded")?,
                     // What came twice or broken is not announced as downloaded.
                     downloaded: number("total_downloaded")? - number("total_wasted")?,
                     left: torrent["amount_left"].as_u64()?,
-                })
+                };
+                // It says that nothing is left before it has counted the last second.
+                (totals.downloaded + self.brought + totals.left >= SIZE).then_some(totals)
             }
         }
     }
@@ -891,23 +937,23 @@ impl Client {
         Some(serde_json::from_str(line).unwrap())
     }
 
-    /// Asks qBittorrent for something of its torrents, or sends it a form; None if it is not ready, or
+    /// Asks qBittorrent for something, or sends it a form; None if it is not ready, or
     /// knows no such thing.
     fn qbittorrent(&self, what: &str, form: Option<&str>) -> Option<String> {
         let address = self.host.address;
         // It does not close a connection that it is asked to close, which curl does not wait for.
         let mut command = Command::new("curl");
         command.args(["--silent", "--fail"]);
-        command.arg(format!("http://{address}:8080/api/v2/torrents/{what}"));
+        command.arg(format!("http://{address}:8080/api/v2/{what}"));
         command.args(form.map(|form| ["--data", form]).into_iter().flatten());
         let output = command.output().unwrap();
         let body = String::from_utf8(output.stdout).unwrap();
         output.status.success().then_some(body)
     }
 
-    /// The same, of what it answers in JSON.
+    /// What it says of its torrents in JSON.
     fn ask_qbittorrent(&self, what: &str) -> Option<Value> {
-        let body = self.qbittorrent(what, None)?;
+        let body = self.qbittorrent(&format!("torrents/{what}"), None)?;
         Some(serde_json::from_str(&body).unwrap())
     }
 
@@ -915,7 +961,7 @@ impl Client {
     fn pause_qbittorrent(&self) {
         // Version 5 has another word for it.
         let obeys = |word: &&str| self.qbittorrent(word, Some("hashes=all")).is_some();
-        assert!(["pause", "stop"].iter().any(obeys), "qBittorrent does not pause");
+        assert!(["torrents/pause", "torrents/stop"].iter().any(obeys), "qBittorrent does not pause");
         wait_until("qBittorrent to pause", || {
             self.ask_qbittorrent("info").is_some_and(|torrents| {
                 let state = torrents[0]["state"].as_str().unwrap_or_default();
@@ -986,7 +1032,7 @@ fn script(name: &str) -> PathBuf {
     folder.join("tests/data").join(name)
 }
 
-fn qbittorrent(host: &Host, torrent: &Path, folder: &Folder) -> Command {
+fn qbittorrent(host: &Host, folder: &Folder) -> Command {
     let settings = r"
 [LegalNotice]
 Accepted=true
@@ -1010,7 +1056,6 @@ WebUI\UseUPnP=false
     let mut command = host.command("qbittorrent-nox");
     command
         .arg(format!("--profile={}", folder.path().display()))
-        .arg(format!("--save-path={}", folder.path().display()))
-        .arg(torrent);
+        .arg(format!("--save-path={}", folder.path().display()));
     command
 }

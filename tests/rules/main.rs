@@ -9,6 +9,7 @@ mod books;
 mod config;
 mod journal;
 mod model;
+#[cfg(feature = "redis")]
 mod nodes;
 mod rules;
 mod swarm;
