@@ -44,7 +44,6 @@ pub(crate) use history::HistoryRow;
 pub(crate) use invitations::Invitation;
 pub(crate) use keys::{KEY_LIFE, MAX_CALLS, Password, hash_key};
 pub(crate) use list::{Order, Page};
-pub(crate) use search::Search;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::restore;
 pub(crate) use torrents::{BY_TIME, FILE_ORDERS, FileUser, SWARM_ORDERS, Which};

@@ -12,8 +12,9 @@ use crate::torrent::metainfo::files;
 /// What a torrent is to be, which somebody looks for.
 #[derive(Default)]
 pub(crate) struct Search {
-    /// Each is any of the words from one to another, in their order.
-    pub(super) words: Vec<(String, String)>,
+    /// The torrents that have a word, as far as they are counted, and the first and the last of the words that it stands
+    /// for, in their order. The rarest is the first.
+    pub(super) words: Vec<(u32, String, String)>,
     /// Nothing is taken off for what is downloaded of it.
     pub free: bool,
     /// This member has announced it, or has sent it.
@@ -31,6 +32,8 @@ const MAX_INDEXED: usize = 2_000;
 const MAX_WORD: usize = 32;
 /// From so many characters on, a word stands also for longer ones that begin with it.
 const PREFIX: usize = 3;
+/// So many torrents are no few.
+const MANY: u32 = 2_000;
 /// Held while words are made: others who search meanwhile do not wait for it.
 static INDEXING: Mutex<()> = Mutex::new(());
 /// For how long a search makes words before it begins, and for how long it keeps others from writing.
@@ -40,15 +43,6 @@ const LOCKED: Duration = Duration::from_millis(100);
 const ROWS: usize = 500;
 
 impl Search {
-    /// For all words of a text, in any order.
-    pub(crate) fn new(text: &str) -> Search {
-        let range = |first: String| {
-            let last = if first.chars().count() < PREFIX { first.clone() } else { format!("{first}\u{10ffff}") };
-            (first, last)
-        };
-        Search { words: words(text).take(MAX_WORDS).map(range).collect(), ..Search::default() }
-    }
-
     /// SQL that says so of a row of `files`, and its values.
     pub(super) fn condition(&self) -> (String, Vec<Value<'_>>) {
         let (mut conditions, mut values) = (Vec::new(), Vec::new());
@@ -71,8 +65,13 @@ impl Search {
         if self.free {
             conditions.push("download_percent = 0".into());
         }
-        for (first, last) in &self.words {
-            conditions.push("files.id IN (SELECT file_id FROM words WHERE word >= ? AND word <= ?)".into());
+        // Where the rarest word leaves few torrents, the others are looked for in these.
+        let few = self.words.first().is_some_and(|(count, ..)| *count < MANY);
+        for (place, (_, first, last)) in self.words.iter().enumerate() {
+            conditions.push(match few && place > 0 {
+                true => "EXISTS (SELECT 1 FROM words WHERE file_id = files.id AND word >= ? AND word <= ?)".into(),
+                false => "files.id IN (SELECT file_id FROM words WHERE word >= ? AND word <= ?)".into(),
+            });
             values.extend([Value::Text(first), Value::Text(last)]);
         }
         (if conditions.is_empty() { "1 = 1".into() } else { conditions.join(" AND ") }, values)
@@ -86,8 +85,27 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 }
 
 impl Store {
+    /// A search for all words of a text, in any order.
+    pub(crate) fn search(&self, text: &str) -> Result<Search, Error> {
+        let mut search = Search::default();
+        for first in words(text).take(MAX_WORDS) {
+            let last = if first.chars().count() < PREFIX { first.clone() } else { format!("{first}\u{10ffff}") };
+            search.words.push((0, first, last));
+        }
+        if !search.words.is_empty() {
+            self.index()?;
+        }
+        let sql =
+            format!("SELECT COUNT(*) FROM (SELECT 1 FROM words WHERE word >= ? AND word <= ? LIMIT {MANY}) found");
+        for (count, first, last) in &mut search.words {
+            (*count,) = self.row(&sql, &[Value::Text(first), Value::Text(last)])?.unwrap_or_default();
+        }
+        search.words.sort_unstable();
+        Ok(search)
+    }
+
     /// Makes the words of torrents that were registered or renamed, as far as there is time for it.
-    pub(super) fn index(&self) -> Result<(), Error> {
+    fn index(&self) -> Result<(), Error> {
         let Ok(_one) = INDEXING.try_lock() else { return Ok(()) };
         let begin = Instant::now();
         while begin.elapsed() < INDEX && self.row::<(u32,)>("SELECT file_id FROM unindexed LIMIT 1", &[])?.is_some() {

@@ -201,9 +201,6 @@ impl Store {
 
     /// The ids of some torrents. Few of many are found faster by these than with all columns.
     pub(crate) fn file_ids(&self, which: Which, page: &Page) -> Result<Vec<u32>, Error> {
-        if matches!(which, Which::Found(search) if !search.words.is_empty()) {
-            self.index()?;
-        }
         let (filter, values) = filter(which);
         let from = format!("files WHERE {filter}");
         let source = Source { columns: "files.id", from: &from, values: &values, id: "files.id" };

@@ -23,7 +23,7 @@ use crate::rules::announce::silence;
 use crate::rules::limits::Full;
 use crate::snapshot::Snapshot;
 use crate::store::{
-    BY_TIME, FILE_ORDERS, FileUser, Invitation, KEY_LIFE, Page, Search, Torrent, USER_ORDERS, User, Which, Who,
+    BY_TIME, FILE_ORDERS, FileUser, Invitation, KEY_LIFE, Page, Torrent, USER_ORDERS, User, Which, Who,
 };
 use crate::sys::hostname;
 use crate::tracker::{Tracker, announce_urls};
@@ -266,7 +266,7 @@ impl Call<'_> {
         if self.query.pending {
             self.admin()?;
         }
-        let mut search = Search::new(&self.query.value("q").unwrap_or_default());
+        let mut search = self.tracker.store.search(&self.query.value("q").unwrap_or_default())?;
         search.verified = !self.sees_pending();
         search.free = self.only_free();
         search.mine = self.query.mine.then_some(self.user.id);

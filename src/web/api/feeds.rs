@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Answer, Call};
 use crate::auth::{Failure, Proof};
 use crate::net::message::{Request, split};
-use crate::store::{FILE_ORDERS, Page, Search, Torrent};
+use crate::store::{FILE_ORDERS, Page, Torrent};
 use crate::tracker::Tracker;
 use crate::web::query::Query;
 
@@ -72,7 +72,7 @@ fn base(tracker: &Tracker, request: &Request) -> String {
 impl Call<'_> {
     /// The newest torrents of those that are asked for.
     fn items(&self, base: &str) -> Result<String, Failure> {
-        let mut search = Search::new(&self.query.value("q").unwrap_or_default());
+        let mut search = self.tracker.store.search(&self.query.value("q").unwrap_or_default())?;
         (search.verified, search.kept, search.free) = (true, true, self.only_free());
         let offset: usize = self.query.value("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
         let (offset, limit) = (offset.min(MAX_OFFSET), self.query.limit.min(MOST));
