@@ -118,7 +118,7 @@ fn an_administrator_manages_members_and_torrents() {
     browser.press("Manage berta");
     browser.press("New passkey…");
     browser.press("New passkey");
-    browser.wait_for_text("#secrets", &column("passkey"));
+    wait_until("the new passkey", || browser.text("#secrets").contains(&column("passkey")));
     browser.press("Done");
     browser.press("Add a member");
     browser.write("#ask-name", "hana");
