@@ -21,7 +21,7 @@ use crate::common::{
     AGENT, Announce, Bencode, Database, Goat, Lab, Process, User, basic, connect_from, connect_from_ipv6, end_by_reset,
     escape, free_port, hex, http_get, info_hash, skip, wait_for, wait_until,
 };
-use crate::say;
+use crate::{alone, beside_others, say};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -41,6 +41,7 @@ const SCALE: usize = if cfg!(debug_assertions) { 10 } else { 1 };
 
 #[test]
 fn members_are_answered_beside_every_abuse() {
+    let _beside = beside_others();
     let mut siege = Siege::start("ABUSE", Database::sqlite(), 0, &[]);
     for transport in TRANSPORTS {
         heads_and_lengths(&mut siege, transport);
@@ -59,6 +60,7 @@ fn members_are_answered_beside_every_abuse() {
 
 #[test]
 fn members_are_answered_though_descriptors_are_used_up() {
+    let _beside = beside_others();
     // goat knows this limit, and keeps some of it for other files than connections.
     let mut siege = Siege::start("300 DESCRIPTORS", Database::sqlite(), 300, &[]);
     for transport in TRANSPORTS {
@@ -109,6 +111,7 @@ fn members_are_answered_though_descriptors_are_used_up() {
 
 #[test]
 fn guessed_passkeys_are_refused_mostly_without_asking_the_database() {
+    let _beside = beside_others();
     let Some(database) = Database::mariadb("guessing passkeys") else {
         return;
     };
@@ -169,7 +172,8 @@ fn guessed_passkeys_are_refused_mostly_without_asking_the_database() {
 }
 
 #[test]
-fn members_wait_no_longer_than_a_second_beside_each_attack_and_any_two_together() {
+fn a_member_waits_no_longer_than_a_second_beside_each_attack_and_any_two_together() {
+    let _alone = alone();
     let more = [More::NewTorrents, More::Status];
     let mut siege = Siege::start("ATTACKS", Database::sqlite(), 0, &more);
     siege.case("nothing", |_| {
@@ -298,6 +302,7 @@ fn hold(to: SocketAddr, net: u8, addresses: usize, each: usize, end: Instant, by
 
 #[test]
 fn a_site_of_ipv6_has_its_share_and_no_more() {
+    let _beside = beside_others();
     Lab::run("a site of IPv6", |_| {
         // Every address of both sites is this machine's.
         std::fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").unwrap();
@@ -372,6 +377,7 @@ fn goat_connections(goat: &Goat) -> u64 {
 
 #[test]
 fn a_libtorrent_with_500_torrents_is_answered_each_time_over_http_and_https_at_100_ms() {
+    let _beside = beside_others();
     const TORRENTS: u32 = 500;
     let python = |arguments: &[&str]| {
         let mut python = Command::new("/usr/bin/python3");

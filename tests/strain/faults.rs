@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::beside_others;
 use crate::common::load::{Rig, compare, lock};
 use crate::common::{Database, Folder, Goat, MariaDb, Random};
 use crate::common::{faketime, free_port, hex, info_hash, skip, tidy, wait_until};
@@ -67,6 +68,7 @@ fn kill_again_and_again(rig: &mut Rig, what: &str, times: u64) {
 
 #[test]
 fn kills_under_load_lose_nothing_that_was_answered_on_sqlite() {
+    let _beside = beside_others();
     let seed = seed();
     head("goat is killed at random moments, on SQLite", seed);
     let mut rig = sqlite(seed);
@@ -76,6 +78,7 @@ fn kills_under_load_lose_nothing_that_was_answered_on_sqlite() {
 
 #[test]
 fn kills_under_load_lose_nothing_that_was_answered_on_mariadb() {
+    let _beside = beside_others();
     let Some(server) = MariaDb::start("kills on MariaDB") else {
         return;
     };
@@ -130,6 +133,7 @@ const LOST: Duration = Duration::from_millis(1500);
 
 #[test]
 fn a_power_cut_loses_at_most_the_last_second() {
+    let _beside = beside_others();
     // In memory, so that a copy takes no time.
     let Some(memory) = Disk::new(400) else {
         return skip("a power cut", "no tmpfs can be mounted");
@@ -237,6 +241,7 @@ fn fill(folder: &Path) -> std::path::PathBuf {
 
 #[test]
 fn faults_of_sqlite_cost_nothing() {
+    let _beside = beside_others();
     let seed = seed();
     head("Faults of SQLite", seed);
     let mut rig = sqlite(seed);
@@ -275,6 +280,7 @@ fn faults_of_sqlite_cost_nothing() {
 
 #[test]
 fn a_full_disk_costs_nothing() {
+    let _beside = beside_others();
     let Some(disk) = Disk::new(12) else {
         return skip("a full disk", "no tmpfs can be mounted");
     };
@@ -296,6 +302,7 @@ fn a_full_disk_costs_nothing() {
 
 #[test]
 fn a_full_disk_of_the_database_costs_nothing_though_goat_ends() {
+    let _beside = beside_others();
     let (Some(disk), Some(other)) = (Disk::new(12), Disk::new(8)) else {
         return skip("a full disk", "no tmpfs can be mounted");
     };
@@ -333,6 +340,7 @@ fn a_full_disk_of_the_database_costs_nothing_though_goat_ends() {
 
 #[test]
 fn a_journal_without_room_is_spoken_of_once_and_costs_nothing() {
+    let _beside = beside_others();
     let Some(disk) = Disk::new(1) else {
         return skip("a full disk of the journal", "no tmpfs can be mounted");
     };
@@ -361,6 +369,7 @@ fn a_journal_without_room_is_spoken_of_once_and_costs_nothing() {
 
 #[test]
 fn a_clock_that_is_set_back_costs_nothing() {
+    let _beside = beside_others();
     let Some(library) = faketime("the clock is set back") else {
         return;
     };
@@ -395,6 +404,7 @@ fn a_clock_that_is_set_back_costs_nothing() {
 
 #[test]
 fn after_five_minutes_goat_says_how_things_are() {
+    let _beside = beside_others();
     let Some(library) = faketime("five minutes pass") else {
         return;
     };
@@ -518,6 +528,7 @@ fn server(rig: &mut Rig) -> &mut MariaDb {
 
 #[test]
 fn faults_of_mariadb_cost_nothing() {
+    let _beside = beside_others();
     let seed = seed();
     let Some((mut rig, proxy)) = mariadb("faults of MariaDB", Folder::new(), seed) else {
         return;
@@ -652,6 +663,7 @@ fn faults_of_mariadb_cost_nothing() {
 
 #[test]
 fn a_credit_whose_commit_is_not_answered_is_an_error_and_is_given_once_or_not_at_all() {
+    let _beside = beside_others();
     let Some(server) = MariaDb::start("a lost answer to COMMIT") else {
         return;
     };
@@ -757,6 +769,7 @@ fn most_memory(id: u32) -> Option<f64> {
 
 #[test]
 fn memory_does_not_double_where_goat_stops_with_100_000_unwritten_sessions() {
+    let _beside = beside_others();
     let Some(mut server) = MariaDb::start("memory at the end") else {
         return;
     };
@@ -794,6 +807,7 @@ fn memory_does_not_double_where_goat_stops_with_100_000_unwritten_sessions() {
 
 #[test]
 fn others_write_while_5_000_announces_a_second_are_written_and_none_waits_in_vain() {
+    let _beside = beside_others();
     let mut databases = vec![Database::sqlite()];
     databases.extend(Database::mariadb("others write meanwhile"));
     for database in databases {
@@ -855,6 +869,7 @@ fn others_write_while_5_000_announces_a_second_are_written_and_none_waits_in_vai
 
 #[test]
 fn a_full_disk_of_mariadb_costs_nothing() {
+    let _beside = beside_others();
     let Some(disk) = Disk::new(160) else {
         return skip("a full disk", "no tmpfs can be mounted");
     };
