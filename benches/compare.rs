@@ -111,6 +111,7 @@ fn main() {
                 // A second that does not count, after which everything is warm.
                 contender.measure(shape, mode, Duration::from_secs(1));
                 let round = contender.measure(shape, mode, Duration::from_secs(seconds));
+                println!("{}, {mode:?}: {:.1} us", contender.name, round.cpu());
                 contender.rounds.push(round);
             }
         }

@@ -140,10 +140,12 @@ impl Generator {
                 } else {
                     self.answers.fail(&of.buffer[..of.filled]);
                 }
-                if !self.keep || !good {
+                let more = to_send > 0 && now < end && self.answers.wrong < 1_000;
+                // One that is done is not to be heard of again, such as that the server closes it.
+                if !self.keep || !good || !more {
                     self.close(slot);
                 }
-                if to_send > 0 && now < end && self.answers.wrong < 1_000 {
+                if more {
                     self.send(slot, requests, order);
                     to_send -= 1;
                 } else {
