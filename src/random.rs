@@ -42,3 +42,23 @@ pub fn secret<const BYTES: usize>() -> Result<String, String> {
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// The bytes of hex digits, if there is nothing else.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some((digit(high)? * 16 + digit(low)?) as u8)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_that_is_none_is_refused() {
+        assert_eq!(unhex("00fFa1"), Some(vec![0, 255, 161]));
+        for broken in ["0", "0g", "+1", "é0"] {
+            assert_eq!(unhex(broken), None);
+        }
+    }
+}

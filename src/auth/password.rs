@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use ring::pbkdf2::{PBKDF2_HMAC_SHA256, derive};
 
-use super::{Failure, unhex};
-use crate::random::{hex, secret};
+use super::Failure;
+use crate::random::{hex, secret, unhex};
 use crate::store::Password;
 
 /// What each guess costs who has stolen the database.

@@ -30,6 +30,7 @@ pub struct Connection {
     pub input: Vec<u8>,
     /// `input` begins with the head of a request whose body lacks so many bytes.
     pub body: Option<usize>,
+    /// That body stays in `input`.
     pub keeps: bool,
     /// There is something to do without reading the socket: it waits only for room to answer.
     pub pending: bool,

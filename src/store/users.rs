@@ -11,7 +11,7 @@ use super::row::rows;
 use super::sql::{Connection, Error, Kind, Value};
 use super::torrents::usual;
 use crate::config::command;
-use crate::random::secret;
+use crate::random::{secret, unhex};
 
 /// A row of `users`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -186,7 +186,10 @@ impl Store {
             WHERE user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)
             GROUP BY SUBSTR(peer_id, 1, 8) ORDER BY MAX(time) DESC";
         let seen: Vec<(u32, String)> = self.rows(sql, &[id.into(); 2])?;
-        Ok(seen.into_iter().map(|(time, hex)| (time, unhex(&hex).escape_ascii().to_string())).collect())
+        Ok(seen
+            .into_iter()
+            .map(|(time, hex)| (time, unhex(&hex).unwrap_or_default().escape_ascii().to_string()))
+            .collect())
     }
 
     /// Shuts a user out. Without a reason the one that was given before stays.
@@ -299,11 +302,6 @@ pub(super) fn insert_user(
 /// To three places; `None` where nothing was downloaded.
 fn ratio(uploaded: u64, downloaded: u64) -> Option<f64> {
     (downloaded > 0).then(|| (uploaded as f64 / downloaded as f64 * 1000.0).round() / 1000.0)
-}
-
-fn unhex(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks(2).filter_map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
-    pairs.collect()
 }
 
 /// Whether somebody can be called so.
