@@ -74,8 +74,9 @@ impl Sample {
             self.refused.saturating_sub(earlier.refused),
             self.seeders,
             self.leechers,
-            self.uploaded.saturating_sub(earlier.uploaded),
-            self.downloaded.saturating_sub(earlier.downloaded),
+            // These may be anything that clients claim.
+            self.uploaded.wrapping_sub(earlier.uploaded),
+            self.downloaded.wrapping_sub(earlier.downloaded),
         ]
     }
 }
@@ -108,9 +109,11 @@ impl History {
     }
 
     /// Adds what happened to the row of this hour, if it is time for that or for the last time.
-    pub(crate) fn save(&self, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
+    pub(crate) fn save(&self, metrics: &Metrics, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
         let saved = *lock(&self.saved);
-        let Some(sample) = lock(&self.samples).back().copied() else { return Ok(()) };
+        let Some(sample) = lock(&self.samples).back().map(|last| last.counted(metrics, store, now)) else {
+            return Ok(());
+        };
         if !at_last && now < saved.time.saturating_add(SAVE) {
             return Ok(());
         }

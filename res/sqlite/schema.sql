@@ -183,16 +183,17 @@ CREATE VIEW IF NOT EXISTS peers AS SELECT file_id, user_id, peer_id,
     FROM (SELECT *, X'0102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F202122232425262728292A2B2C2D2E2F303132333435363738393A3B3C3D3E3F404142434445464748494A4B4C4D4E4F505152535455565758595A5B5C5D5E5F606162636465666768696A6B6C6D6E6F707172737475767778797A7B7C7D7E7F808182838485868788898A8B8C8D8E8F909192939495969798999A9B9C9D9E9FA0A1A2A3A4A5A6A7A8A9AAABACADAEAFB0B1B2B3B4B5B6B7B8B9BABBBCBDBEBFC0C1C2C3C4C5C6C7C8C9CACBCCCDCECFD0D1D2D3D4D5D6D7D8D9DADBDCDDDEDFE0E1E2E3E4E5E6E7E8E9EAEBECEDEEEFF0F1F2F3F4F5F6F7F8F9FAFBFCFDFEFF' AS d FROM sessions);
 
 -- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that
--- moved, "credited_" what of them was credited; seed_time is in seconds. ip, `left` and time are of the last announce.
+-- moved, "credited_" what of them was credited; seed_time is in seconds. (TOTAL
+-- does not fail where numbers are too large for an integer.) ip, `left` and time are of the last announce.
 CREATE VIEW IF NOT EXISTS files_users AS SELECT t.file_id, t.user_id,
     CASE WHEN p.file_id IS NULL THEN t.ip WHEN p.time6 > p.time4 THEN p.ipv6 ELSE p.ipv4 END AS ip,
     COALESCE(SUM(p.active), 0) > 0 AS active, t.completed, t.announced + COALESCE(SUM(p.announced), 0) AS announced,
-    t.uploaded + COALESCE(SUM(p.uploaded), 0) AS uploaded,
-    t.downloaded + COALESCE(SUM(p.downloaded), 0) AS downloaded,
+    CAST(t.uploaded + TOTAL(p.uploaded) AS INTEGER) AS uploaded,
+    CAST(t.downloaded + TOTAL(p.downloaded) AS INTEGER) AS downloaded,
     COALESCE(p.`left`, t.`left`) AS `left`, MAX(COALESCE(p.time, t.time)) AS time,
     t.seed_time + COALESCE(SUM(p.seed_time), 0) AS seed_time,
-    t.credited_uploaded + COALESCE(SUM(p.credited_uploaded), 0) AS credited_uploaded,
-    t.credited_downloaded + COALESCE(SUM(p.credited_downloaded), 0) AS credited_downloaded
+    CAST(t.credited_uploaded + TOTAL(p.credited_uploaded) AS INTEGER) AS credited_uploaded,
+    CAST(t.credited_downloaded + TOTAL(p.credited_downloaded) AS INTEGER) AS credited_downloaded
     FROM totals t LEFT JOIN peers p ON p.file_id = t.file_id AND p.user_id = t.user_id
     GROUP BY t.file_id, t.user_id;
 

@@ -59,11 +59,11 @@ impl Store {
     pub(crate) fn stats(&self, since: u32) -> Result<Stats, Error> {
         let sql = "SELECT members, banned, torrents, pending, size, swarms, seeders, peers - seeders, snatches,
                 uploaded, downloaded, last FROM
-            (SELECT COUNT(*) AS members, COALESCE(SUM(banned), 0) AS banned, COALESCE(SUM(uploaded), 0) AS uploaded,
-                COALESCE(SUM(downloaded), 0) AS downloaded FROM users) u,
+            (SELECT COUNT(*) AS members, COALESCE(SUM(banned), 0) AS banned, COALESCE(SUM(uploaded + 0.0), 0) AS uploaded,
+                COALESCE(SUM(downloaded + 0.0), 0) AS downloaded FROM users) u,
             (SELECT COUNT(CASE WHEN verified = 1 THEN 1 END) AS torrents,
                 COUNT(CASE WHEN verified = 0 AND suggested >= 0 THEN 1 END) AS pending,
-                COALESCE(SUM(CASE WHEN verified = 1 THEN size END), 0) AS size, COALESCE(SUM(completed), 0) AS snatches FROM files) f,
+                COALESCE(SUM(CASE WHEN verified = 1 THEN size + 0.0 END), 0) AS size, COALESCE(SUM(completed), 0) AS snatches FROM files) f,
             (SELECT COUNT(DISTINCT file_id) AS swarms, COUNT(CASE WHEN `left` = 0 THEN 1 END) AS seeders,
                 COUNT(*) AS peers FROM peers WHERE active = 1 AND time >= ?) p,
             (SELECT MAX(value) AS last FROM goat WHERE name = 'written') b";

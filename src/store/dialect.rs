@@ -28,6 +28,11 @@ impl Dialect {
         }
     }
 
+    /// Sets a column in an [`Dialect::upsert`] to the sum, at most the largest number that the database holds.
+    pub fn add(table: &str, column: &str) -> String {
+        format!("{column} = LEAST({table}.{column}, 9223372036854775807 - NEW({column})) + NEW({column})")
+    }
+
     /// Whether a member has a name, whatever the case of its ASCII letters.
     pub fn has_name(&self) -> &'static str {
         match self.driver {

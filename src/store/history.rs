@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::dialect::Dialect;
 use super::pool::Store;
 use super::sql::{Error, big};
 
@@ -22,9 +23,12 @@ impl Store {
     pub(crate) fn add_to_hour(&self, row: &HistoryRow) -> Result<(), Error> {
         let add = self.dialect.upsert(
             "time",
-            "announces = hours.announces + NEW(announces), refused = hours.refused + NEW(refused),
-             seeders = NEW(seeders), leechers = NEW(leechers), uploaded = hours.uploaded + NEW(uploaded),
-             downloaded = hours.downloaded + NEW(downloaded)",
+            &format!(
+                "announces = hours.announces + NEW(announces), refused = hours.refused + NEW(refused),
+                 seeders = NEW(seeders), leechers = NEW(leechers), {}, {}",
+                Dialect::add("hours", "uploaded"),
+                Dialect::add("hours", "downloaded")
+            ),
         );
         let sql = format!(
             "INSERT INTO hours (time, announces, refused, seeders, leechers, uploaded, downloaded)
@@ -32,8 +36,12 @@ impl Store {
         );
         self.transaction(|c| {
             c.execute("DELETE FROM hours WHERE time < ?", &[big(row[0].saturating_sub(KEEP_HOURS))])?;
-            c.execute(&sql, &row.map(big)).map(drop)
-        })
+            c.execute(&sql, &row.map(big))?;
+            // Also where nothing is settled it is known by this that a backup was put in the database's place.
+            self.stamp(c)
+        })?;
+        self.stamped();
+        Ok(())
     }
 
     /// The hours that began after `after` (seconds since 1970), in order.

@@ -110,7 +110,7 @@ pub(super) fn joined(
 
 /// SQL for what was moved by all members or on all torrents, or by or on `one`, by `user_id` or `file_id`; and its
 /// values. `seeding` and `leeching` are torrents of a member or sessions of a torrent; a session is in the swarm if it
-/// has announced since `since`.
+/// has announced since `since`. (Bytes are added as decimals or reals: SQLite fails where integers are too large.)
 fn moved(by: &str, one: Option<u32>, since: u32) -> (String, Vec<Value<'static>>) {
     let (case, counted) = if by == "user_id" { ("DISTINCT CASE", "file_id") } else { ("CASE", "1") };
     let (sessions, totals) = match (one, by) {
@@ -122,8 +122,8 @@ fn moved(by: &str, one: Option<u32>, since: u32) -> (String, Vec<Value<'static>>
     let sql = format!(
         "SELECT {by} AS whose, COUNT({case} WHEN live = 1 AND `left` = 0 THEN {counted} END) AS seeding,
             COUNT({case} WHEN live = 1 AND `left` > 0 THEN {counted} END) AS leeching, SUM(completed) AS snatches,
-            SUM(seed_time) AS seed_time, NULLIF(MAX(time), 0) AS seen, SUM(uploaded) AS moved_up,
-            SUM(downloaded) AS moved_down
+            SUM(seed_time) AS seed_time, NULLIF(MAX(time), 0) AS seen, SUM(uploaded + 0.0) AS moved_up,
+            SUM(downloaded + 0.0) AS moved_down
         FROM (SELECT file_id, user_id, active = 1 AND time >= ? AS live, `left`, 0 AS completed, seed_time, time,
                 uploaded, downloaded FROM peers WHERE {sessions}
             UNION ALL SELECT file_id, user_id, 0, `left`, completed, seed_time, time, uploaded, downloaded

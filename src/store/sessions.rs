@@ -368,13 +368,14 @@ impl Store {
             "FROM sessions WHERE file_id >= ? AND file_id <= ? AND time4 < ? AND time6 < ? ORDER BY {KEY} LIMIT {SWEPT}"
         );
         let view = format!("SELECT {KEY} {old}");
+        let sums = ["uploaded", "downloaded", "credited_uploaded", "credited_downloaded"];
         let fold = self.dialect.upsert(
             "file_id, user_id",
-            "ip = NEW(ip), completed = GREATEST(totals.completed, NEW(completed)), announced = totals.announced + NEW(announced),
-             uploaded = totals.uploaded + NEW(uploaded), downloaded = totals.downloaded + NEW(downloaded),
-             credited_uploaded = totals.credited_uploaded + NEW(credited_uploaded),
-             credited_downloaded = totals.credited_downloaded + NEW(credited_downloaded),
-             `left` = NEW(`left`), time = NEW(time), seed_time = totals.seed_time + NEW(seed_time)",
+            &format!(
+                "ip = NEW(ip), completed = GREATEST(totals.completed, NEW(completed)), announced = totals.announced + NEW(announced),
+                 {}, `left` = NEW(`left`), time = NEW(time), seed_time = totals.seed_time + NEW(seed_time)",
+                sums.map(|column| Dialect::add("totals", column)).join(", ")
+            ),
         );
         let fold = format!("INSERT INTO totals ({TOTALS}) SELECT p.file_id, p.user_id,
             CASE WHEN time6 > time4 THEN ipv6 ELSE ipv4 END, completed, announced, uploaded, downloaded,

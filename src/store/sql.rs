@@ -35,7 +35,11 @@ impl Value<'_> {
     pub(super) fn int(&self) -> i64 {
         match self {
             Value::Int(n) => *n,
-            Value::Text(text) => text.parse().unwrap_or(0), // MySQL's sums are decimals.
+            // MySQL's sums are decimals, of any size.
+            Value::Text(text) => {
+                let whole = text.split('.').next().and_then(|n| n.parse::<i128>().ok());
+                whole.map_or(0, |n| i64::try_from(n).unwrap_or(i64::MAX))
+            }
             _ => 0,
         }
     }

@@ -98,7 +98,8 @@ fn read(mut rows: rusqlite::Rows, columns: usize, row: &mut dyn FnMut(&[Value]))
                 ValueRef::Integer(n) => Value::Int(n),
                 ValueRef::Text(bytes) => std::str::from_utf8(bytes).map_or(Value::Blob(bytes), Value::Text),
                 ValueRef::Blob(bytes) => Value::Blob(bytes),
-                ValueRef::Null | ValueRef::Real(_) => Value::Null,
+                ValueRef::Real(n) => Value::Int(n as i64), // a sum, which may be too large for an integer
+                ValueRef::Null => Value::Null,
             };
         }
         row(values.get(..columns).unwrap_or(&values));

@@ -27,6 +27,7 @@ on_each_database! {
     a_new_user_and_a_new_torrent_are_known_at_once
     what_is_changed_of_a_user_counts_within_5_seconds
     what_is_changed_of_a_torrent_counts_within_5_seconds
+    a_ban_counts_within_5_seconds_while_accounts_cannot_be_written
     what_is_changed_of_the_whitelist_counts_within_5_seconds
     two_thousand_bans_count_within_5_seconds
     a_ban_counts_within_5_seconds_while_200_000_torrents_are_taken_over
@@ -391,8 +392,22 @@ fn what_members_move_is_in_the_database(database: &Database) {
     assert_eq!(sessions, expected);
 }
 
-fn counters_too_large_for_the_database_do_not_keep_others_from_being_written(database: &Database) {
+fn a_ban_counts_within_5_seconds_while_accounts_cannot_be_written(database: &Database) {
     let site = Site::start(database);
+    site.insert_torrent(info_hash(1));
+    let [anna, bert] =
+        [("anna", 1), ("bert", 2)].map(|(name, n)| Announce::new(&site.insert_user(name), info_hash(1), n));
+    anna.accepted(&site.goat);
+    site.settle();
+    site.sql("ALTER TABLE sessions RENAME TO gone");
+    bert.accepted(&site.goat);
+    wait_until("goat to notice", || site.goat.log().contains("cannot be written"));
+    site.sql("UPDATE users SET banned = 1 WHERE username = 'anna'");
+    within_5_seconds("the ban", || anna.refusal(&site.goat) == "Invalid passkey");
+}
+
+fn counters_too_large_for_the_database_do_not_keep_others_from_being_written(database: &Database) {
+    let mut site = Site::start(database);
     site.insert_torrent(info_hash(1));
     let (anna, bert) = (site.insert_user("anna"), site.insert_user("bert"));
     // Two sessions of anna that together are too much, each by itself on the edge.
@@ -411,6 +426,20 @@ fn counters_too_large_for_the_database_do_not_keep_others_from_being_written(dat
     let rows = site.sql("SELECT DISTINCT `left` FROM peers ORDER BY 1");
     assert_eq!(rows.concat(), ["1000000", &most]);
     assert!(!site.goat.log().contains("cannot"), "{}", site.goat.log());
+    // Nor from reading and adding them up, in lists and hours.
+    assert!(site.goat.stop().success());
+    site.goat.launch();
+    announce.uploaded += 1;
+    announce.accepted(&site.goat);
+    assert!(site.goat.stop().success());
+    assert_eq!(site.number("SELECT SUM(announces) FROM hours"), 5);
+    assert_eq!(site.number("SELECT COUNT(*) FROM hours WHERE uploaded > 1235"), 1);
+    for (of, field) in [("user", "rawUploaded"), ("file", "uploaded")] {
+        let moved = &site.goat.json(&[of, "list"])[0][field];
+        assert_eq!(moved.as_u64(), Some(i64::MAX as u64), "{of}: {moved}");
+    }
+    assert_eq!(site.goat.json(&["stats"])["uploaded"].as_u64(), Some(i64::MAX as u64));
+    assert_eq!(site.sql("SELECT COUNT(*) FROM files_users WHERE uploaded > 1235").concat(), ["1"]);
 }
 
 fn tables_imported_by_hand_are_those_that_goat_makes(database: &Database) {

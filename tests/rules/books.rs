@@ -83,6 +83,7 @@ on_each_database! {
     who_is_in_the_swarm_is_active_in_the_books
     an_address_that_a_session_left_or_that_fell_silent_is_not_in_its_row
     old_sessions_are_folded_into_the_totals_of_their_members
+    old_sessions_that_moved_more_than_a_number_holds_are_folded_as_well
     peers_are_words_and_numbers_that_sql_can_read
     announces_that_were_answered_are_counted
     a_peer_id_may_be_any_bytes
@@ -806,6 +807,22 @@ mod rules {
         books.announce(ALICE, client(1).over_v6().stopped());
         books.announce(ALICE, client(1));
         assert_eq!(row(), "10.1.0.1 6881 0 0", "it is where it opened again");
+    }
+
+    pub fn old_sessions_that_moved_more_than_a_number_holds_are_folded_as_well(db: &Database) {
+        let books = Books::open(db);
+        for n in 1..3 {
+            books.announce(ALICE, client(n).moved(i64::MAX as u64, 5));
+            books.announce(ALICE, client(n).stopped().moved(i64::MAX as u64, 5));
+        }
+        books.write();
+        let mut from = Some(0);
+        while let Some(next) = from {
+            from = books.tracker.store.sweep(next, books.now.get() + 1).unwrap().0;
+        }
+        assert_eq!(books.number("SELECT COUNT(*) FROM sessions"), 0);
+        let sums = "SELECT uploaded, downloaded FROM totals";
+        assert_eq!(books.rows(sums), [format!("{} 10", i64::MAX)]);
     }
 
     pub fn old_sessions_are_folded_into_the_totals_of_their_members(db: &Database) {
@@ -2120,7 +2137,7 @@ impl<'a> Books<'a> {
     }
 
     fn try_write(&self) -> Result<(), goat::store::Error> {
-        Writer::new(self.now.get()).write(&self.tracker, self.now.get())
+        Writer::new(self.now.get()).write(&self.tracker, self.now.get(), |_| false)
     }
 
     fn write(&self) {
