@@ -65,8 +65,9 @@ impl Store {
 fn try_a_write(store: &Store, c: &mut dyn Connection) -> Result<(), Error> {
     c.execute(store.dialect.begin(), &[])?;
     // Also what triggers may do is tried.
-    let sql = "INSERT INTO files (info_hash, name) VALUES ('676f617420636865636b7320612077726974652e', 'goat check')";
-    let tried = c.execute(sql, &[]);
+    let hash = crate::random::secret::<20>().map_err(Error::other)?;
+    let sql = "INSERT INTO files (info_hash, name) VALUES (?, 'goat check')";
+    let tried = c.execute(sql, &[hash.as_str().into()]);
     c.execute("ROLLBACK", &[])?;
     tried.map(drop)
 }
