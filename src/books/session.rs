@@ -35,7 +35,7 @@ pub struct SessionKey {
 }
 
 /// The lives of a session are numbered from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Life(pub u32);
 
 impl Life {
@@ -76,7 +76,7 @@ impl Paths {
 }
 
 /// One client of one user on one torrent, apart from its addresses. Kept small: there may be a million.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Session {
     /// The highest counters announced in this life.
     pub top: Moved,
@@ -120,7 +120,7 @@ pub struct Known {
 }
 
 /// How a life began. Memory forgets it once the row has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Birth {
     pub at: u32,
     /// What of the counters is not credited.
@@ -274,18 +274,14 @@ fn unknown(user: u32, a: &Announce, top: Moved, paths: Paths) -> Known {
     let session = Session {
         top,
         left: a.left,
-        seen: [0, 0],
         user,
         life: Life(PROVISIONAL | 1),
-        began: 0,
-        seeds: 0,
         announced: 1,
         peer_id: a.peer_id,
         paths,
-        paused: false,
-        complete: false,
         // One that was leeching somewhere where goat did not hear it.
         snatched: a.event == Event::Completed && a.left == 0 && a.downloaded > 0,
+        ..Session::default()
     };
     Known { session, at: Addresses::NONE, closed: 0 }
 }

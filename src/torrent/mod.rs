@@ -27,7 +27,7 @@ impl Hash for InfoHash {
 }
 
 /// What a client calls itself (BEP 3): any 20 bytes, usually new at each start.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub [u8; 20]);
 
 impl fmt::Display for InfoHash {
