@@ -124,7 +124,7 @@ impl Bench {
 
     fn write(&self) {
         let now = self.tracker.clock.now();
-        Writer::new(now).write(&self.tracker, now).unwrap();
+        Writer::new(now).write(&self.tracker, now, |_| false).unwrap();
     }
 
     /// Announces so many times a second, and returns how long each took, sorted, in microseconds. With `journal` each

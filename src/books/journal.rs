@@ -284,15 +284,16 @@ impl Journal {
 
     /// Sees to it that all that was written is on the disk.
     pub fn sync(&self) -> io::Result<()> {
-        let file = {
-            let mut current = lock(&self.current);
-            let Some(segment) = current.segment.as_mut().filter(|segment| segment.synced < segment.length) else {
-                return Ok(());
-            };
-            segment.synced = segment.length;
-            segment.file.try_clone()?
-        };
-        file.sync_data()
+        let behind = |segment: &&mut Segment| segment.synced < segment.length;
+        let copy = |segment: &mut Segment| segment.file.try_clone().map(|file| (file, segment.number, segment.length));
+        let Some(copied) = lock(&self.current).segment.as_mut().filter(behind).map(copy) else { return Ok(()) };
+        let synced = copied.and_then(|(file, number, length)| file.sync_data().map(|()| (number, length)));
+        let (number, length) = synced.inspect_err(|_| self.failed.store(true, Relaxed))?;
+        let mut current = lock(&self.current);
+        if let Some(segment) = current.segment.as_mut().filter(|segment| segment.number == number) {
+            segment.synced = length;
+        }
+        Ok(())
     }
 
     /// Begins a segment and returns its number: what is in the ledgers from now on is in that or in a later one.
@@ -391,15 +392,7 @@ const STARTED: u8 = 16;
 /// Appends a record. `order` tells which of a session's records is the newest.
 pub fn encode(order: u64, file: u32, state: &State, out: &mut Vec<u8>) {
     let State { known: Known { session: s, at, closed }, birth, seeded, factors } = state;
-    let none = Birth {
-        at: 0,
-        base: Moved::default(),
-        doubt: 0,
-        first: Moved::default(),
-        started: false,
-        path: Paths::default(),
-    };
-    let b = birth.unwrap_or(none);
+    let b = birth.unwrap_or_default();
     let flag = |flag: u8, on: bool| if on { flag } else { 0 };
     let flags = flag(PAUSED, s.paused) | flag(COMPLETE, s.complete) | flag(SNATCHED, s.snatched);
     let start = out.len();

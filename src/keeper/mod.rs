@@ -6,7 +6,7 @@ mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 pub use self::follow::{compare, follow_changes};
@@ -50,82 +50,70 @@ pub struct Keeper {
     hangs: bool,
     /// Announces at the last status line.
     announces: u64,
+    /// Its beginning, in seconds since 1970; and in seconds from then on the last turn, and the last in which the
+    /// database could be used.
+    begun: u32,
+    last: u32,
+    kept: u32,
 }
 
-/// Something done every so many seconds.
-struct Every {
-    seconds: u32,
-    next: u32,
-}
-
-impl Every {
-    fn new(seconds: u32, now: u32) -> Every {
-        Every { seconds, next: now.saturating_add(seconds) }
-    }
-
-    fn due(&mut self, now: u32) -> bool {
-        let due = now >= self.next;
-        if due {
-            self.next = now.saturating_add(self.seconds);
-        }
-        due
-    }
-}
-
-struct Times {
-    changes: Every,
-    compare: Every,
-    silent: Every,
-    certificates: Every,
-    refused: Every,
-    status: Every,
-    forget: Every,
+/// Whether it was time, between two turns, for what is done every so many seconds.
+fn is_due(seconds: u32, last: u32, now: u32) -> bool {
+    now / seconds > last / seconds
 }
 
 impl Keeper {
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
-        let writer = Writer::new(tracker.clock.now());
-        Keeper { tracker, writer, away_since: None, sweep: None, hangs: false, announces: 0 }
+        let begun = tracker.clock.now();
+        let (writer, away_since, sweep, hangs, announces) = (Writer::new(begun), None, None, false, 0);
+        Keeper { tracker, writer, away_since, sweep, hangs, announces, begun, last: 0, kept: 0 }
     }
 
     /// Keeps until something comes through `stop`; calls `refresh` when it is time to look at the certificate. Ends
     /// with an error where the database is not the one any more that it wrote.
     pub fn run(&mut self, stop: &Receiver<()>, refresh: impl Fn()) -> Result<(), String> {
-        let now = self.tracker.clock.now();
-        let every = |seconds| Every::new(seconds, now);
-        let mut times = Times {
-            changes: every(CHANGES),
-            compare: every(COMPARE),
-            silent: every(EXPIRE.min(self.tracker.config.interval)),
-            certificates: every(CERTIFICATES),
-            refused: every(REFUSED),
-            status: every(STATUS),
-            forget: every(FORGET),
+        let (_end, ended) = channel::<()>();
+        let tracker = self.tracker.clone();
+        // By itself: a turn may take longer than answers may be lost for.
+        let sync = move || {
+            while ended.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
+                let _ = tracker.journal.sync(); // which `tend_journal` learns
+            }
         };
-        let mut pause = TURN;
-        while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        std::thread::spawn(sync);
+        let mut pause = Some(TURN);
+        while let Some(wait) = pause
+            && stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
+        {
             let begin = Instant::now();
-            self.turn(&mut times, &refresh)?;
+            let stopped = self.turn(stop, &refresh)?;
             // From begin to begin: where writing takes long, the next must not wait as well.
-            pause = TURN.saturating_sub(begin.elapsed()).max(PAUSE);
+            pause = (!stopped).then(|| TURN.saturating_sub(begin.elapsed()).max(PAUSE));
         }
         Ok(())
     }
 
-    fn turn(&mut self, times: &mut Times, refresh: &impl Fn()) -> Result<(), String> {
+    /// Returns whether something came through `stop` meanwhile.
+    fn turn(&mut self, stop: &Receiver<()>, refresh: &impl Fn()) -> Result<bool, String> {
         if let Some(ahead) = self.tracker.clock.follow(crate::clock::now()) {
             log(format!("the system's clock was set forward by {ahead} seconds: following it"));
         }
         let now = self.tracker.clock.now();
+        let passed = now.saturating_sub(self.begun);
+        let due = |seconds| is_due(seconds, self.last, passed);
         self.tracker.history.tick(&self.tracker.metrics, &self.tracker.swarms, &self.tracker.store, now);
-        if times.silent.due(now) {
+        if due(EXPIRE.min(self.tracker.config.interval)) {
             self.expire(now);
         }
-        if times.certificates.due(now) {
+        if due(CERTIFICATES) {
             refresh();
         }
         self.writer.tend_journal(&self.tracker);
-        let done = self.use_database(times, now);
+        let mut stopped = false;
+        let done = self.use_database(now, stop, &mut stopped);
+        if done.is_ok() {
+            self.kept = passed;
+        }
         self.tracker.metrics.unsaved.store(Writer::waiting(&self.tracker) as u64, Relaxed);
         if let Err(e) = &done
             && e.kind == Kind::Replaced
@@ -133,7 +121,7 @@ impl Keeper {
             return Err(format!("{}: {e}", self.tracker.config.database_name()));
         }
         self.report(done, now);
-        if times.refused.due(now) {
+        if is_due(REFUSED, self.last, passed) {
             let limits = &self.tracker.limits;
             for (what, refused) in [
                 ("connections refused or closed to make room", &limits.refused_connections),
@@ -143,31 +131,47 @@ impl Keeper {
                 refused.report().into_iter().for_each(|report| log(format!("{what}: {report}")));
             }
         }
-        if times.status.due(now) {
+        if is_due(STATUS, self.last, passed) {
             self.status();
         }
-        Ok(())
+        self.last = passed;
+        Ok(stopped)
     }
 
-    /// Everything that may wait for the database.
-    fn use_database(&mut self, times: &mut Times, now: u32) -> Result<(), Error> {
-        let tracker = self.tracker.clone();
+    /// Everything that may wait for the database; the longest lets others in between, and ends where goat is to stop.
+    fn use_database(&mut self, now: u32, stop: &Receiver<()>, stopped: &mut bool) -> Result<(), Error> {
+        let (tracker, begun, kept) = (self.tracker.clone(), self.begun, self.kept);
+        let (mut looked, mut followed) = (kept, Ok(()));
+        let mut follow = || {
+            let passed = tracker.clock.now().saturating_sub(begun);
+            if is_due(CHANGES, looked, passed) {
+                (looked, followed) = (passed, follow_changes(&tracker));
+            }
+        };
+        let due = |seconds| is_due(seconds, kept, now.saturating_sub(begun));
         // While it is away it is asked each time, before anything is prepared for it.
-        let due = times.changes.due(now) || self.away_since.is_some();
-        if due {
+        if due(CHANGES) {
             tracker.store.is_same()?;
         }
+        // First, for the books may be what cannot be written.
+        follow();
         if self.writer.due(&tracker, now) {
-            self.writer.write(&tracker, now)?;
+            let between = |gap| {
+                *stopped |= stop.recv_timeout(gap) != Err(RecvTimeoutError::Timeout);
+                follow();
+                *stopped
+            };
+            self.writer.write(&tracker, now, between)?;
         }
-        if due {
-            follow_changes(&tracker)?;
+        if *stopped {
+            return Ok(());
         }
+        followed?;
         follow::record_suggestions(&tracker)?;
-        if times.compare.due(now) {
+        if due(COMPARE) {
             compare(&tracker)?;
         }
-        if times.forget.due(now) && tracker.clock.is_steady() {
+        if due(FORGET) && tracker.clock.is_steady() {
             self.sweep = self.sweep.or(Some(0));
         }
         let (start, mut more) = (Instant::now(), true);
@@ -234,10 +238,6 @@ impl Keeper {
 
     /// Writes everything for the last time.
     pub fn finish(mut self) -> Result<(), String> {
-        let now = self.tracker.clock.now();
-        if !self.hangs {
-            self.tracker.history.tick(&self.tracker.metrics, &self.tracker.swarms, &self.tracker.store, now);
-        }
         self.writer.finish(&self.tracker, self.hangs)
     }
 }

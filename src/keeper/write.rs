@@ -1,7 +1,6 @@
 //! Writing the books: when ledgers are taken, how they are settled, and what the journal must hold meanwhile.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::books::ledger::Waiting;
@@ -79,8 +78,14 @@ impl Writer {
         Writer::waiting(tracker) < FEW.saturating_mul(passed as usize) || passed >= pace
     }
 
-    /// Settles everything that waits. What cannot be settled waits on.
-    pub fn write(&mut self, tracker: &Tracker, now: u32) -> Result<(), Error> {
+    /// Settles everything that waits. What cannot be settled waits on. Between two transactions others are let in for as
+    /// long as `between` is told; where that returns true, the rest waits on, too.
+    pub fn write(
+        &mut self,
+        tracker: &Tracker,
+        now: u32,
+        mut between: impl FnMut(Duration) -> bool,
+    ) -> Result<(), Error> {
         // First: what is noted from here on is in a later segment than what is settled. A short one goes on, for to
         // settle it again costs little, until nothing happens for a while.
         let idle = Writer::waiting(tracker) == 0 && !tracker.journal.is_empty();
@@ -98,8 +103,9 @@ impl Writer {
                 Writer::put_back(tracker, rest);
                 return Err(e);
             }
-            if !later.is_empty() && self.until.is_none() {
-                sleep(self.gap);
+            if !later.is_empty() && self.until.is_none() && between(self.gap) {
+                Writer::put_back(tracker, later);
+                return Ok(());
             }
             rest = later;
         }
@@ -113,7 +119,7 @@ impl Writer {
         self.took = begin.elapsed().as_secs() as u32;
         tracker.metrics.saved.store(now, Relaxed);
         let at_last = self.until.is_some();
-        let done = tracker.history.save(&tracker.store, now, at_last);
+        let done = tracker.history.save(&tracker.metrics, &tracker.store, now, at_last);
         // A few minutes of a graph are no reason to end with an error.
         if at_last { Ok(()) } else { done }
     }
@@ -144,11 +150,11 @@ impl Writer {
     /// where it cannot.
     pub fn tend_journal(&mut self, tracker: &Tracker) {
         let journal = &tracker.journal;
-        let (synced, failed) = (journal.sync(), journal.failed());
-        if !self.fails && synced.is_ok() && !failed && !is_long(tracker) {
+        let failed = journal.failed();
+        if !self.fails && !failed && !is_long(tracker) {
             return;
         }
-        let renewed = synced.and_then(|()| renew_journal(tracker));
+        let renewed = renew_journal(tracker);
         let path = journal.path().display();
         match (&renewed, std::mem::replace(&mut self.fails, renewed.is_err())) {
             (Ok(()), true) => log(format!("{path} can be written again")),
@@ -170,7 +176,12 @@ impl Writer {
             Err(Error { kind: Kind::Silent, message: "it does not answer".into() })
         } else {
             // Asked before anything is prepared for it.
-            tracker.store.is_same().and_then(|()| self.write(tracker, now))
+            let mut done = tracker.store.is_same().and_then(|()| self.write(tracker, now, |_| false));
+            // Whoever waited for the database was answered meanwhile.
+            while done.is_ok() && Writer::waiting(tracker) > 0 {
+                done = self.write(tracker, now, |_| false);
+            }
+            done
         };
         let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.store.run())) else {
             tracker.journal.settled(u64::MAX);

@@ -106,6 +106,7 @@ impl Store {
         if changes.clients.is_some() {
             changes.clients = Some(self.approved_clients()?);
         }
+        lock(&self.followed).looked = Some(Instant::now());
         Ok(changes)
     }
 
@@ -152,7 +153,7 @@ impl Store {
     /// have had the time.
     fn remove_when_followed(&self, ids: Vec<Value<'static>>) -> Result<(), Error> {
         let now = Instant::now();
-        lock(&self.followed).looked = Some(now);
+        lock(&self.followed).looked.get_or_insert(now);
         lock(&self.followed).there.extend((!ids.is_empty()).then_some((ids, now)));
         let there = !lock(&self.followed).there.is_empty();
         let wait = if there && self.is_alone()? { Duration::ZERO } else { FOLLOWED };

@@ -495,7 +495,7 @@ impl Fuzz {
     fn refill(&mut self) {
         let tracker = self.site.tracker.clone();
         let now = tracker.clock.now();
-        Writer::new(now).write(&tracker, now).unwrap();
+        Writer::new(now).write(&tracker, now, |_| false).unwrap();
         for n in 1..=Fuzz::TORRENTS {
             let hash = InfoHash(info_hash(n));
             tracker.remove_torrent(&hash);

@@ -394,7 +394,7 @@ impl<'a> Books<'a> {
     }
 
     fn write(&self) {
-        Writer::new(self.now).write(&self.tracker, self.now).unwrap();
+        Writer::new(self.now).write(&self.tracker, self.now, |_| false).unwrap();
     }
 
     /// Writes what waits, together with what may happen to a batch.
@@ -657,7 +657,7 @@ fn while_the_database_is_away_memory_and_journal_are_bounded_by_sessions_and_not
         assert!(books.answers(&a));
         model.answered(&a, books.now);
         if session == 0 {
-            assert!(writer.write(&books.tracker, books.now).is_err());
+            assert!(writer.write(&books.tracker, books.now, |_| false).is_err());
             writer.tend_journal(&books.tracker);
             assert!(Writer::waiting(&books.tracker) as u64 <= sessions, "a session is one state");
             journal = journal.max(books.tracker.journal.size() >> 20);
@@ -667,6 +667,9 @@ fn while_the_database_is_away_memory_and_journal_are_bounded_by_sessions_and_not
     crate::say!("{announces} announces of {sessions} sessions: {journal} MB of journal at most");
     assert!(journal < 64 + 4, "{journal} MB of journal");
     database.sql("ALTER TABLE gone RENAME TO sessions");
-    writer.write(&books.tracker, books.now).unwrap();
+    // Where goat is to stop meanwhile, the rest waits on.
+    writer.write(&books.tracker, books.now, |_| true).unwrap();
+    assert!((1..sessions as usize).contains(&Writer::waiting(&books.tracker)));
+    writer.write(&books.tracker, books.now, |_| false).unwrap();
     model.compare(&database, true).demand("after the outage");
 }

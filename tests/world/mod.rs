@@ -501,7 +501,7 @@ impl Site {
     /// Writes the books.
     pub fn save(&self) {
         let now = self.tracker.clock.now();
-        Writer::new(now).write(&self.tracker, now).unwrap();
+        Writer::new(now).write(&self.tracker, now, |_| false).unwrap();
     }
 
     /// Writes the books, ends, and starts anew from the database.
