@@ -292,7 +292,9 @@ impl Store {
                 let sql = "UPDATE files SET name = ?, size = ? WHERE info_hash = ?";
                 c.execute(sql, &[name.as_str().into(), big(size), hash])?;
             }
-            c.execute("UPDATE files SET verified = 1 WHERE info_hash = ? AND verified = 0", &[hash])?;
+            let sql = "UPDATE files SET verified = 1, refusal = '', suggested = CASE WHEN suggested > 0 THEN suggested ELSE 0 END
+                WHERE info_hash = ? AND verified = 0";
+            c.execute(sql, &[hash])?;
             let Some(second) = &second else { return Ok(()) };
             c.execute("DELETE FROM files WHERE info_hash = ?", &[Value::Text(second)])?;
             let sql = "UPDATE files SET info_hash_v2 = ? WHERE info_hash = ?";

@@ -214,6 +214,15 @@ fn torrents_and_clients_are_administered_and_each_deed_is_written_down() {
         assert_eq!(written[7], row("ana", "file revoke", "Best song", "wrong tags"));
         assert_eq!(written[8], row("ana", "file rename", "song", "Best song"));
         assert_eq!(written[9], row("ana", "file free", "song", "download 50 upload 200"));
+        // Who sends the file of one that was refused approves it.
+        let file = torrent("tune", 20);
+        let path = format!("/api/files/{}", sent(&goat, &berta, &file)["id"]);
+        done(&goat, &admin, &format!("{path}/revoke?reason=wrong+tags"));
+        sent(&goat, &admin, &file);
+        assert_eq!(log(&goat, &admin)[0], row("ana", "file add", "tune", ""));
+        let shown = get(&goat, &berta, &path).json();
+        assert_eq!((&shown["verified"], shown.get("refusal")), (&json!(true), None));
+        assert_eq!(database.number("SELECT suggested FROM files WHERE name = 'tune'"), 0);
     }
 }
 

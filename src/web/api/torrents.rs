@@ -6,13 +6,14 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use super::admin::note;
 use super::{Answer, Call};
 use crate::auth::Failure;
 use crate::log::{clean, log};
 use crate::net::http::ReadWrite;
 use crate::net::message::Request;
 use crate::rules::limits::sharer;
-use crate::store::{self, MAX_PENDING_BY_ONE, Suggestion};
+use crate::store::{self, Action, MAX_PENDING_BY_ONE, Suggestion};
 use crate::sync::lock;
 use crate::torrent::metainfo::{File, Metainfo, files};
 use crate::torrent::{self, InfoHash, Torrent};
@@ -76,6 +77,10 @@ impl Call<'_> {
         drop(turn);
         let (row, new) = self.register(&torrent, &kept)?;
         let store::Torrent { id, info_hash, name, size, verified, .. } = row;
+        if self.user.admin {
+            let (who, whom) = (self.user.name.clone(), name.clone());
+            note(self.tracker, &Action { time: self.now, who, what: "file add".into(), whom, ..Action::default() });
+        }
         Answer::json(&Uploaded { id, info_hash, name, size, verified, new, changed })
     }
 
