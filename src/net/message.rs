@@ -62,7 +62,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Whether its body is a password, which is waited for.
     pub fn brings_password(&self) -> bool {
-        let path = split(self.target).0;
+        let path = split(self.target).0.trim_end_matches('/');
         self.method == "POST" && (path == "/api/me/password" || path.starts_with("/api/invite/"))
     }
 

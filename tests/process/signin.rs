@@ -151,24 +151,26 @@ fn a_password_signs_in_and_makes_another_and_opens_nothing_else() {
 fn a_password_that_comes_in_pieces_is_waited_for() {
     let database = Database::sqlite();
     let (goat, _, berta, _) = start(&database);
-    let mut stream = TcpStream::connect(goat.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let length = PASSWORD.len();
-    let head = format!(
-        "POST /api/me/password HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n{}\r\n",
-        sign(&berta)
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let asked = b"HTTP/1.1 100 Continue\r\n\r\n";
-    let mut answer = vec![0; asked.len()];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(answer, asked);
-    for byte in PASSWORD.as_bytes() {
-        stream.write_all(&[*byte]).unwrap();
+    for path in ["/api/me/password", "/api/me/password/"] {
+        let mut stream = TcpStream::connect(goat.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = PASSWORD.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n{}\r\n",
+            sign(&berta)
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let asked = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut answer = vec![0; asked.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, asked);
+        for byte in PASSWORD.as_bytes() {
+            stream.write_all(&[*byte]).unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("{\"password\":true}\n"), "{answer}");
     }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("{\"password\":true}\n"), "{answer}");
     log_in(&goat, &by("berta", PASSWORD));
 }
 
