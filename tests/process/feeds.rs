@@ -113,3 +113,22 @@ fn a_feed_is_for_members_who_are_not_banned_and_passkeys_cannot_be_guessed_by_it
     assert_eq!(ask(&goat, "POST", &known, "", b"").status, 405);
     assert!(!goat.log().contains(&caro.passkey), "{}", goat.log());
 }
+
+#[test]
+fn a_feed_ends_with_the_thousandth_torrent() {
+    let database = Database::sqlite();
+    let (goat, _, berta, _) = start(&database);
+    database.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1050)
+         INSERT INTO files (info_hash, name, verified) SELECT printf('%040x', i), 'song ' || i, 1 FROM n;
+         INSERT INTO torrents (file_id, user_id, files, info) SELECT id, 0, 1, x'6465' FROM files",
+    );
+    for (offset, count, first) in [(0, 100, "song 1050"), (900, 100, "song 150"), (950, 50, "song 100")] {
+        let feed = read(&fetch(&goat, &format!("/{}/torznab?t=search&offset={offset}", berta.passkey)));
+        assert_eq!((titles(&feed).len(), titles(&feed)[0]), (count, first), "{offset}");
+    }
+    for offset in [1_000, u64::MAX] {
+        let feed = read(&fetch(&goat, &format!("/{}/torznab?t=search&offset={offset}", berta.passkey)));
+        assert_eq!(titles(&feed), [""; 0], "{offset}");
+    }
+}

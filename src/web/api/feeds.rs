@@ -12,7 +12,7 @@ use crate::web::query::Query;
 
 /// The most torrents of one answer, and of a list that is paged.
 const MOST: usize = 100;
-const MAX_OFFSET: usize = 900;
+const MOST_PAGED: usize = 1_000;
 /// Torznab's number for what has no category; all has none here.
 const OTHER: u32 = 8000;
 
@@ -75,9 +75,8 @@ impl Call<'_> {
         let mut search = self.tracker.store.search(&self.query.value("q").unwrap_or_default())?;
         (search.verified, search.kept, search.free) = (true, true, self.only_free());
         let offset: usize = self.query.value("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let (offset, limit) = (offset.min(MAX_OFFSET), self.query.limit.min(MOST));
-        let order = Page::named(&FILE_ORDERS, "id");
-        let page = Page { descending: true, limit: offset + limit, ..order };
+        let limit = offset.saturating_add(self.query.limit.min(MOST)).min(MOST_PAGED);
+        let page = Page { descending: true, limit, ..Page::named(&FILE_ORDERS, "id") };
         let ids = self.tracker.store.file_ids(crate::store::Which::Found(&search), &page)?;
         let files = self.read_files(ids.get(offset..).unwrap_or_default())?;
         let items: String = files.iter().map(|file| self.item(file, base)).collect();
