@@ -266,11 +266,16 @@ fn wrong_keys_are_counted_over_all_nodes_and_over_a_restart() {
     };
     let anna = nodes.member("anna");
     let status = |goat: &Goat| super::api::get(goat, &anna, "/api/me").status;
+    let guess = |goat: &Goat, n: u32| super::library::ask(goat, "GET", &format!("/{n:040}/rss"), "", b"").status;
+    for n in 0..20 {
+        assert_eq!(guess(&nodes.goats[0], n), 403);
+    }
     let wrong = User { api_key: "wrong".into(), ..anna.clone() };
     for step in 0..20 {
         assert_eq!(super::api::get(&nodes.goats[step % 2], &wrong, "/api/me").status, 401);
     }
     wait_until("both to shut the address out", || nodes.goats.iter().all(|goat| status(goat) == 429));
+    assert_eq!(guess(&nodes.goats[1], 20), 429, "passkeys that were tried before count as well");
     nodes.goats[0].restart();
     wait_until("that to outlive a restart", || status(&nodes.goats[0]) == 429);
 

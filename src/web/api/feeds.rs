@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::{Answer, Call};
 use crate::auth::{Failure, Proof};
 use crate::net::message::{Request, split};
+use crate::rules::limits;
 use crate::store::{FILE_ORDERS, Page, Torrent};
 use crate::tracker::Tracker;
 use crate::web::query::Query;
@@ -33,7 +34,7 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, passkey: &str, feed:
         return Err(Failure(429, "Too many wrong passkeys from this address: wait a minute".into()));
     }
     let Some(user) = tracker.store.user_by_passkey(passkey)? else {
-        tracker.limits.passkeys.take(Some(from), now);
+        tracker.limits.fail(limits::Failure::Passkey, from, now);
         return Err(Failure(403, "Invalid passkey".into()));
     };
     if user.banned {
