@@ -21,8 +21,8 @@ pub(crate) struct Search {
     pub mine: Option<u32>,
     /// There is more of it than its hash.
     pub kept: bool,
-    /// An operator has approved it, or it is theirs.
-    pub verified: bool,
+    /// SQL for what whoever looks may see, beside what they have sent, which is seen with `mine`; nothing: all.
+    pub seen: &'static str,
 }
 
 /// The most words that are looked for at a time.
@@ -52,12 +52,12 @@ impl Search {
             values.extend([Value::from(user); 2]);
         }
         match self.mine {
-            Some(user) if self.verified => {
-                conditions.push(format!("(verified = 1 OR {GIVEN})"));
+            _ if self.seen.is_empty() => {}
+            Some(user) => {
+                conditions.push(format!("({} OR {GIVEN})", self.seen));
                 values.push(user.into());
             }
-            None if self.verified => conditions.push("verified = 1".into()),
-            _ => {}
+            None => conditions.push(self.seen.into()),
         }
         if self.kept {
             conditions.push("EXISTS (SELECT 1 FROM torrents WHERE file_id = files.id)".into());

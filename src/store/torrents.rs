@@ -368,8 +368,10 @@ impl Torrent {
     }
 }
 
-/// Which torrents wait for approval.
+/// Which torrents wait for approval, which an operator has approved, and which none has refused.
 const PENDING: &str = "verified = 0 AND suggested >= 0";
+pub(crate) const VERIFIED: &str = "verified = 1";
+pub(crate) const NOT_REFUSED: &str = "(verified = 1 OR suggested >= 0)";
 /// The longest name that is kept, in characters.
 pub(super) const MAX_TITLE: usize = 255;
 

@@ -23,7 +23,8 @@ use crate::rules::announce::silence;
 use crate::rules::limits::Full;
 use crate::snapshot::Snapshot;
 use crate::store::{
-    BY_TIME, FILE_ORDERS, FileUser, Invitation, KEY_LIFE, Page, Torrent, USER_ORDERS, User, Which, Who,
+    BY_TIME, FILE_ORDERS, FileUser, Invitation, KEY_LIFE, NOT_REFUSED, Page, Torrent, USER_ORDERS, User, VERIFIED,
+    Which, Who,
 };
 use crate::sys::hostname;
 use crate::tracker::{Tracker, announce_urls};
@@ -257,17 +258,16 @@ impl Call<'_> {
         if self.user.admin { Ok(()) } else { Err(forbidden()) }
     }
 
-    /// Whether the caller sees torrents that are not verified.
-    fn sees_pending(&self) -> bool {
-        self.user.admin || !self.tracker.config.verified
-    }
-
     fn files(&self) -> Result<Answer, Failure> {
         if self.query.pending {
             self.admin()?;
         }
         let mut search = self.tracker.store.search(&self.query.value("q").unwrap_or_default())?;
-        search.verified = !self.sees_pending();
+        search.seen = match self.tracker.config.verified {
+            _ if self.user.admin => "",
+            true => VERIFIED,
+            false => NOT_REFUSED,
+        };
         search.free = self.only_free();
         search.mine = self.query.mine.then_some(self.user.id);
         let which = if self.query.pending { Which::Pending } else { Which::Found(&search) };
@@ -333,8 +333,8 @@ impl Call<'_> {
     fn visible(&self, id: u32) -> Result<Torrent, Failure> {
         let absent = || Failure(404, "There is no file with this ID".into());
         let file = self.read_files(&[id])?.pop().ok_or_else(absent)?;
-        let may = file.verified || self.sees_pending() || self.tracker.store.uploader(id)? == Some(self.user.id);
-        if may { Ok(file) } else { Err(absent()) }
+        let all = self.user.admin || file.verified || !self.tracker.config.verified && !file.refused;
+        if all || self.tracker.store.uploader(id)? == Some(self.user.id) { Ok(file) } else { Err(absent()) }
     }
 
     fn file(&self, id: u32) -> Result<Answer, Failure> {

@@ -278,6 +278,30 @@ fn twenty_torrents_of_one_member_wait_at_a_time_and_others_do_not_notice() {
 }
 
 #[test]
+fn where_no_operator_is_asked_what_one_has_refused_is_seen_by_who_sent_it_alone() {
+    for database in Database::each("refused without approval") {
+        let goat = Goat::start(&database, json!({ "API": true, "Verified": false }));
+        let admin = add_admin(&goat, "ana");
+        let (berta, caro) = (goat.add_user("berta"), goat.add_user("caro"));
+        let id = sent(&goat, &berta, &torrent("refused", 20))["id"].clone();
+        sent(&goat, &berta, &torrent("good", 20));
+        // Since the time when operators were asked.
+        let hash = "ab".repeat(20);
+        database.sql(&format!("INSERT INTO files (info_hash, name, suggested) VALUES ('{hash}', 'waiting', 1)"));
+        let path = format!("/api/files/{id}");
+        assert_eq!(post(&goat, &admin, &format!("{path}/revoke?reason=why"), b"").status, 200);
+        assert_eq!(found(&goat, &caro, ""), ["good", "waiting"]);
+        assert_eq!(found(&goat, &admin, ""), ["refused", "good", "waiting"]);
+        assert_eq!(found(&goat, &berta, "mine=true"), ["refused", "good"]);
+        for path in [&path, &format!("{path}/torrent")] {
+            refused(&get(&goat, &caro, path), 404);
+            assert_eq!(get(&goat, &berta, path).status, 200, "{path}");
+        }
+        assert_eq!(get(&goat, &berta, &path).json()["refusal"], "why");
+    }
+}
+
+#[test]
 fn what_is_no_torrent_of_8_mib_from_a_member_is_refused_before_anything_is_stored() {
     let database = Database::sqlite();
     let (goat, _, berta, _) = start(&database);

@@ -7,7 +7,7 @@ use super::{Answer, Call};
 use crate::auth::{Failure, Proof};
 use crate::net::message::{Request, split};
 use crate::rules::limits;
-use crate::store::{FILE_ORDERS, Page, Torrent};
+use crate::store::{FILE_ORDERS, Page, Torrent, VERIFIED};
 use crate::tracker::Tracker;
 use crate::web::query::Query;
 
@@ -74,7 +74,7 @@ impl Call<'_> {
     /// The newest torrents of those that are asked for.
     fn items(&self, base: &str) -> Result<String, Failure> {
         let mut search = self.tracker.store.search(&self.query.value("q").unwrap_or_default())?;
-        (search.verified, search.kept, search.free) = (true, true, self.only_free());
+        (search.seen, search.kept, search.free) = (VERIFIED, true, self.only_free());
         let offset: usize = self.query.value("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
         let limit = offset.saturating_add(self.query.limit.min(MOST)).min(MOST_PAGED);
         let page = Page { descending: true, limit, ..Page::named(&FILE_ORDERS, "id") };
