@@ -1,10 +1,13 @@
 //! Clients that are let in, and what members' clients suggest for approval: clients and torrents.
 
+use std::sync::Mutex;
+
 use serde::{Deserialize, Serialize};
 
 use super::pool::Store;
 use super::row::rows;
 use super::sql::{Error, Value, big};
+use crate::sync::lock;
 use crate::torrent::InfoHash;
 
 /// A row of `whitelist`.
@@ -39,6 +42,8 @@ pub enum Suggestion {
 pub(crate) const MAX_PENDING: usize = 1000;
 /// The most of them that one member may have.
 pub(crate) const MAX_PENDING_BY_ONE: usize = 20;
+/// Held while they are counted and one is added: several at once would find room for each.
+static SUGGESTING: Mutex<()> = Mutex::new(());
 
 impl Store {
     /// All clients, by prefix.
@@ -82,6 +87,7 @@ impl Store {
     pub fn suggest(&self, suggestions: &[(Suggestion, u32)], now: u32) -> Result<Vec<Suggestion>, Error> {
         let insert = self.dialect.insert_ignore();
         let mut new = Vec::new();
+        let _turn = lock(&SUGGESTING);
         for (suggestion, user) in suggestions {
             let (table, column, unapproved, key) = match suggestion {
                 Suggestion::Client(agent) => ("whitelist", "client", "approved", agent.clone()),

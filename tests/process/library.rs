@@ -275,6 +275,14 @@ fn twenty_torrents_of_one_member_wait_at_a_time_and_others_do_not_notice() {
     sent(&goat, &caro, &torrent("one more", 20));
     goat.cli(&["file", "approve", "offer 7"]);
     sent(&goat, &berta, &torrent("the next", 20));
+    // Nor do more where they come at once.
+    let dora = goat.add_user("dora");
+    let waiting = thread::scope(|scope| {
+        let send = |n| post(&goat, &dora, "/api/files", &torrent(&format!("at once {n}"), 20)).status;
+        let senders: Vec<_> = (0..30).map(|n| scope.spawn(move || send(n))).collect();
+        senders.into_iter().map(|sender| sender.join().unwrap()).filter(|status| *status == 200).count()
+    });
+    assert_eq!(waiting, 20);
 }
 
 #[test]
