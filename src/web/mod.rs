@@ -16,6 +16,7 @@ use crate::net::http::{Pages, ReadWrite};
 use crate::net::message::{HSTS, Request, print, split};
 use crate::tracker::Tracker;
 use crate::web::api::{Answer, admit, methods, respond, serves};
+use crate::web::query::encoded;
 
 /// What the listener calls for all that is neither announce nor scrape.
 pub const PAGES: Pages = Pages { serves, answer_at_once, answer };
@@ -65,7 +66,8 @@ fn succeed(tracker: &Tracker, request: &Request, answer: Answer, out: &mut Vec<u
     let mut headers = headers(answer.media);
     let next = answer.next.map(|query| format!("<?{query}>; rel=\"next\""));
     headers.extend(next.as_deref().map(|link| ("Link", link)));
-    let name = answer.name.as_deref().map(attachment);
+    // Has a browser save it under this name (RFC 6266 and 8187).
+    let name = answer.name.map(|name| format!("attachment; filename*=UTF-8''{}", encoded(&name)));
     headers.extend(name.as_deref().map(|name| ("Content-Disposition", name)));
     if answer.media.starts_with("text/html") {
         headers.push(("Content-Security-Policy", &POLICY));
@@ -85,18 +87,6 @@ fn fail(tracker: &Tracker, request: &Request, Failure(status, why): &Failure, ou
     }
     tracker.metrics.api(*status);
     send(request, *status, &headers, format!("{}\n", serde_json::json!({ "error": why })).into_bytes(), out);
-}
-
-/// Has a browser save an answer under a name (RFC 6266 and 8187).
-fn attachment(name: &str) -> String {
-    let mut header = "attachment; filename*=UTF-8''".to_string();
-    for byte in name.bytes() {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' => header.push(byte.into()),
-            _ => header += &format!("%{byte:02X}"),
-        }
-    }
-    header
 }
 
 /// What all answers say. None may be kept by a cache, for they hold what only one member may see.

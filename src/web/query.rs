@@ -18,42 +18,45 @@ pub(crate) struct Query<'a> {
     all: &'a str,
 }
 
+/// The value of a parameter, still encoded.
+fn find<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    pairs(query).find(|(found, _)| *found == name).map(|(_, value)| value)
+}
+
+/// Text as it may stand in a query or a header (RFC 3986, section 2.1).
+pub(super) fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+    text.bytes().map(|byte| if plain(&byte) { char::from(byte).into() } else { format!("%{byte:02X}") }).collect()
+}
+
 impl<'a> Query<'a> {
     pub(crate) fn read(query: &'a str) -> Result<Query<'a>, Failure> {
-        let (pending, free, mine) = (false, false, false);
-        let mut read = Query { limit: MAX_ROWS, after: None, sort: None, pending, free, mine, all: query };
         let wrong = |what: &str| Failure(400, format!("Invalid {what}"));
-        for (name, value) in pairs(query) {
-            match name {
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| *limit <= MAX_ROWS);
-                    read.limit = limit.ok_or_else(|| wrong("limit: a whole number from 0 to 1000"))?;
-                }
-                "after" => {
-                    let after = value.parse().map_err(|_| wrong("after: the id or time of the last row before"))?;
-                    read.after = Some(after);
-                }
-                "sort" => read.sort = Some(value),
-                "pending" => read.pending = value == "true",
-                "free" => read.free = value == "true",
-                "mine" => read.mine = value == "true",
-                _ => {}
-            }
-        }
-        Ok(read)
+        let flag = |name| find(query, name) == Some("true");
+        let limit = find(query, "limit").map_or(Ok(MAX_ROWS), str::parse).ok().filter(|limit| *limit <= MAX_ROWS);
+        let after = find(query, "after").map(str::parse).transpose();
+        Ok(Query {
+            limit: limit.ok_or_else(|| wrong("limit: a whole number from 0 to 1000"))?,
+            after: after.map_err(|_| wrong("after: the id or time of the last row before"))?,
+            sort: find(query, "sort"),
+            pending: flag("pending"),
+            free: flag("free"),
+            mine: flag("mine"),
+            all: query,
+        })
     }
 
     /// The text of any parameter.
     pub fn value(&self, name: &str) -> Option<String> {
-        let (_, value) = pairs(self.all).find(|(found, _)| *found == name)?;
-        let bytes: Vec<u8> = decoded(value).map(|byte| byte.unwrap_or_else(|percent| percent)).collect();
+        let bytes: Vec<u8> =
+            decoded(find(self.all, name)?).map(|byte| byte.unwrap_or_else(|percent| percent)).collect();
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The query that asks for what follows a row.
     fn next(&self, last: u32) -> String {
         let sort = self.sort.map_or(String::new(), |sort| format!("sort={sort}&"));
-        let q = pairs(self.all).find(|(name, _)| *name == "q").map_or(String::new(), |(_, q)| format!("q={q}&"));
+        let q = self.value("q").map_or(String::new(), |q| format!("q={}&", encoded(&q)));
         let flags = [("pending", self.pending), ("free", self.free), ("mine", self.mine)];
         let flags: String = flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=true&")).collect();
         format!("{sort}{q}{flags}limit={}&after={last}", self.limit)
