@@ -218,3 +218,28 @@ fn what_awaits_approval_is_judged_by_buttons_and_the_lists_say_where_they_end() 
     wait_until("the first part again", || first() == newest && rows() == 50);
     assert_eq!(browser.complaints(), [""; 0]);
 }
+
+#[test]
+fn the_first_part_of_the_members_is_shown_where_the_one_before_another_part_is_gone() {
+    let test = "the_first_part_of_the_members_is_shown_where_the_one_before_another_part_is_gone";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let admin = goat.json(&["user", "add", "ana", "--admin"]);
+    database.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 45)
+         INSERT INTO users (username, passkey) SELECT 'member ' || i, printf('%040x', i) FROM n",
+    );
+    browser.open(&goat);
+    browser.sign_in("ana", admin["apiKey"].as_str().unwrap());
+    browser.wait_for_text("#members", "member");
+    let (first, last) = (browser.text("#members tbody td"), browser.text("#members tbody tr:last-child td"));
+    browser.press("Next members");
+    wait_until("the second part", || browser.text("#members tbody td") != first);
+    database.sql(&format!("DELETE FROM users WHERE username = '{last}'"));
+    browser.run("document.dispatchEvent(new Event('visibilitychange'))");
+    wait_until("the first part again", || browser.text("#members tbody td") == first);
+    assert_eq!(browser.run("return document.getElementById('notice').hidden"), true);
+}
