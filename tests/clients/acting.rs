@@ -220,6 +220,44 @@ fn what_awaits_approval_is_judged_by_buttons_and_the_lists_say_where_they_end() 
 }
 
 #[test]
+fn a_new_key_is_not_lost_whatever_the_page_does_until_it_comes() {
+    let Some(browser) = Browser::start("a_new_key_is_not_lost_whatever_the_page_does_until_it_comes") else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let berta = goat.add_user("berta");
+    browser.open(&goat);
+    browser.sign_in("berta", &berta.api_key);
+    browser.wait_for_text("#who", "berta");
+    browser.click("#to-me");
+    browser.run(
+        "const real = fetch; window.sent = [], window.held = null;
+         window.fetch = (url, options) => new Promise(go => {
+             sent.push(options.headers.Authorization);
+             const ask = () => go(real(url, options));
+             if (url.endsWith('/api/me/key')) held = ask; else ask();
+         });",
+    );
+    browser.press("New API key…");
+    browser.write("#ask-current", &berta.api_key);
+    browser.press("New API key");
+    wait_until("the new key to be on its way", || browser.run("return held !== null") == true);
+    // The page is looked at again, and something is searched for.
+    browser
+        .run("document.dispatchEvent(new Event('visibilitychange')); document.getElementById('find').requestSubmit()");
+    assert_eq!(browser.run("return sent.includes('none')"), false);
+    browser.run("held()");
+    browser.wait_for_text("#dialog", "It is shown only now");
+    let key = browser.text("#secrets code");
+    browser.press("Done");
+    browser.click("#out");
+    browser.sign_in("berta", &key);
+    browser.wait_for_text("#who", "berta");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
 fn the_first_part_of_the_members_is_shown_where_the_one_before_another_part_is_gone() {
     let test = "the_first_part_of_the_members_is_shown_where_the_one_before_another_part_is_gone";
     let Some(browser) = Browser::start(test) else {
