@@ -1,7 +1,7 @@
 //! What is done by the page: members renew what is secret, administrators judge and manage.
 
 use crate::browser::Browser;
-use crate::common::{Announce, Database, Goat, hex, info_hash, wait_until};
+use crate::common::{Announce, Database, Goat, basic, hex, http_post, info_hash, wait_until};
 use crate::page::Community;
 use serde_json::{Value, json};
 
@@ -280,4 +280,25 @@ fn the_first_part_of_the_members_is_shown_where_the_one_before_another_part_is_g
     browser.run("document.dispatchEvent(new Event('visibilitychange'))");
     wait_until("the first part again", || browser.text("#members tbody td") == first);
     assert_eq!(browser.run("return document.getElementById('notice').hidden"), true);
+}
+
+#[test]
+fn who_offers_what_another_offer_waits_as_is_told_so() {
+    let Some(browser) = Browser::start("who_offers_what_another_offer_waits_as_is_told_so") else {
+        return;
+    };
+    let database = Database::sqlite();
+    let goat = Goat::start(&database, json!({ "API": true }));
+    let (berta, caro) = (goat.add_user("berta"), goat.add_user("caro"));
+    let torrent = "d4:infod6:lengthi1e4:name4:song12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaa7:privatei1eee";
+    let own = [("Authorization", &*basic(&caro.name, &caro.api_key))];
+    assert_eq!(http_post(goat.address(), "/api/files", &own, torrent.as_bytes()).unwrap().0, 200);
+    let file = goat.folder.join("song.torrent");
+    std::fs::write(&file, torrent).unwrap();
+    browser.open(&goat);
+    browser.sign_in("berta", &berta.api_key);
+    browser.wait_for_text("#who", "berta");
+    browser.choose("#file", &file);
+    browser.wait_for_text("#uploads", "song is known already and waits for an administrator’s approval");
+    assert_eq!(browser.text("#torrent"), "", "the offer of another is not shown");
 }
