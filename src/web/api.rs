@@ -194,17 +194,6 @@ struct FullUser {
     torrents: Vec<FileUser>,
 }
 
-/// A key to call with, as the original answers it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Login<'a> {
-    user_id: u32,
-    pubkey: &'a str,
-    secret: &'a str,
-    /// Seconds since 1970.
-    expire: u32,
-}
-
 /// The state of the tracker. The first fields are those of the original, in its order and words.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -242,7 +231,7 @@ impl Call<'_> {
         let public = self.tracker.store.add_login(user_id, self.secret()?, self.now)?;
         let secret = self.tracker.auth.secret(&self.tracker.config, &public, user_id)?;
         let expire = self.now.saturating_add(KEY_LIFE);
-        Answer::json(&Login { user_id, pubkey: &public, secret: &secret, expire })
+        Answer::json(&json!({ "userId": user_id, "pubkey": public, "secret": secret, "expire": expire }))
     }
 
     fn log_out(&self) -> Result<Answer, Failure> {

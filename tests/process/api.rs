@@ -431,7 +431,7 @@ pub(super) fn log_in(goat: &Goat, user: &User) -> Key {
     let credentials = basic(&user.name, &user.api_key);
     let answer = ask(goat, "POST", "/api/login", &[("Authorization", &credentials)]);
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(names(answer.text()), ["userId", "pubkey", "secret", "expire"]);
+    assert_eq!(names(answer.text()), ["expire", "pubkey", "secret", "userId"]);
     let key = answer.json();
     assert_eq!(key["userId"], user.id);
     let expire = key["expire"].as_u64().unwrap();
