@@ -1,5 +1,5 @@
-//! How it went: the last half hour in memory, a sample every five seconds, and the last year by the hour in
-//! the database. The keeper fills it, the status page draws it.
+//! How it went: the last half hour in memory, a sample every five seconds, and in the database by the minute, and
+//! the last year by the hour. The keeper fills it, the status page draws it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,8 @@ use crate::sync::lock;
 pub(crate) const STEP: u32 = 5;
 /// Samples kept: half an hour.
 const SAMPLES: usize = 361;
-/// The least seconds between two additions to the current hour's row.
+const HALF_HOUR: u32 = 1_800;
+/// The least seconds between two rows of minutes.
 const SAVE: u32 = 60;
 pub(crate) const HOUR: u32 = 3_600;
 
@@ -83,8 +84,10 @@ impl Sample {
 
 #[derive(Default)]
 pub(crate) struct History {
+    /// The minutes of earlier runs.
+    earlier: Vec<HistoryRow>,
     samples: Mutex<VecDeque<Sample>>,
-    /// Up to here the hours' rows hold what happened.
+    /// Up to here the database holds what happened.
     saved: Mutex<Sample>,
     clients: Mutex<(u32, Arc<Heads>)>,
 }
@@ -96,6 +99,11 @@ const MAX_HEADS: usize = 10_000;
 const WALK: usize = 4_096;
 
 impl History {
+    pub(crate) fn load(store: &Store, now: u32) -> Result<History, Error> {
+        let earlier = store.history("minutes", now.saturating_sub(HALF_HOUR), now)?;
+        Ok(History { earlier, ..History::default() })
+    }
+
     pub(crate) fn tick(&self, metrics: &Metrics, swarms: &Swarms, store: &Store, now: u32) {
         if lock(&self.samples).back().is_some_and(|last| now < last.time.saturating_add(STEP)) {
             return;
@@ -108,7 +116,7 @@ impl History {
         }
     }
 
-    /// Adds what happened to the row of this hour, if it is time for that or for the last time.
+    /// Writes down what happened, if it is time for that or for the last time.
     pub(crate) fn save(&self, metrics: &Metrics, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
         let saved = *lock(&self.saved);
         let Some(sample) = lock(&self.samples).back().map(|last| last.counted(metrics, store, now)) else {
@@ -117,9 +125,7 @@ impl History {
         if !at_last && now < saved.time.saturating_add(SAVE) {
             return Ok(());
         }
-        let mut row = sample.since(&saved);
-        row[0] = (sample.time - sample.time % HOUR).into();
-        let done = store.add_to_hour(&row);
+        let done = store.add_to_history(&sample.since(&saved));
         // What may have been written is not written again: nothing shall count twice.
         if done.as_ref().err().is_none_or(|e| e.kind == Kind::Unsure) {
             *lock(&self.saved) = sample;
@@ -135,11 +141,12 @@ impl History {
         (last.counted(metrics, store, now), before.copied().unwrap_or_default())
     }
 
-    /// What happened in each step that ended after `after`, in order.
+    /// What happened in each minute of earlier runs and in each step that ended after `after`, in order.
     pub(crate) fn rows(&self, after: u32) -> Vec<HistoryRow> {
         let samples = lock(&self.samples);
-        let pairs = samples.iter().zip(samples.iter().skip(1));
-        pairs.filter(|(_, now)| now.time > after).map(|(then, now)| now.since(then)).collect()
+        let since = samples.back().map_or(0, |last| last.time.saturating_sub(HALF_HOUR)).max(after);
+        let steps = samples.iter().zip(samples.iter().skip(1)).map(|(then, now)| now.since(then));
+        self.earlier.iter().copied().chain(steps).filter(|row| row[0] > since.into()).collect()
     }
 
     /// Peers by the beginnings of their ids, counted at most once a minute.

@@ -57,6 +57,7 @@ impl Tracker {
         store.close_sessions(clock.now(), silence).map_err(failed)?;
         let limits = Limits::new(&config, crate::sys::file_limit());
         let tracker = Tracker {
+            history: History::load(&store, clock.now()).map_err(failed)?,
             config,
             access: Access::default(),
             swarms: Swarms::default(),
@@ -64,7 +65,6 @@ impl Tracker {
             journal,
             auth: Auth::default(),
             metrics: Metrics::default(),
-            history: History::default(),
             nodes,
             clock,
             limits,

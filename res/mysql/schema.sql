@@ -213,6 +213,17 @@ CREATE TABLE IF NOT EXISTS hours (
     downloaded BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
+-- The same for the last half hour, a row for about each minute. "time" is its end.
+CREATE TABLE IF NOT EXISTS minutes (
+    time       BIGINT NOT NULL PRIMARY KEY,
+    announces  BIGINT NOT NULL,
+    refused    BIGINT NOT NULL,
+    seeders    BIGINT NOT NULL,
+    leechers   BIGINT NOT NULL,
+    uploaded   BIGINT NOT NULL,
+    downloaded BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+
 -- Clients: an approved row lets in every client whose User-Agent or peer id begins with "client".
 CREATE TABLE IF NOT EXISTS whitelist (
     id       INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,

@@ -209,6 +209,17 @@ CREATE TABLE IF NOT EXISTS hours (
     downloaded INTEGER NOT NULL
 );
 
+-- The same for the last half hour, a row for about each minute. "time" is its end.
+CREATE TABLE IF NOT EXISTS minutes (
+    time       INTEGER PRIMARY KEY,
+    announces  INTEGER NOT NULL,
+    refused    INTEGER NOT NULL,
+    seeders    INTEGER NOT NULL,
+    leechers   INTEGER NOT NULL,
+    uploaded   INTEGER NOT NULL,
+    downloaded INTEGER NOT NULL
+);
+
 -- Clients: an approved row lets in every client whose User-Agent or peer id begins with "client".
 CREATE TABLE IF NOT EXISTS whitelist (
     id       INTEGER PRIMARY KEY,

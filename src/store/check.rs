@@ -1,5 +1,6 @@
 //! What is wrong with the tables of a database, and how to mend it.
 
+use super::history::HISTORY;
 use super::pool::Store;
 use super::schema::version;
 use super::sessions::{SESSION_COLUMNS, TOTALS};
@@ -9,7 +10,7 @@ use super::users::USER_COLUMNS;
 use crate::config::{Config, Driver};
 
 /// The tables, and the columns of them that goat cannot do without.
-const TABLES: [(&str, &str); 19] = [
+const TABLES: [(&str, &str); 20] = [
     ("goat", "name, value"),
     ("users", USER_COLUMNS),
     ("api_keys", "id, user_id, key_hash"),
@@ -25,7 +26,8 @@ const TABLES: [(&str, &str); 19] = [
         "file_id, user_id, ip, active, completed, announced, uploaded, downloaded, `left`, time, seed_time",
     ),
     ("peers", "file_id, user_id, peer_id, ipv4, port4, time4, ipv6, port6, time6, active, paused, `left`, time"),
-    ("hours", "time, announces, refused, seeders, leechers, uploaded, downloaded"),
+    ("minutes", HISTORY),
+    ("hours", HISTORY),
     ("whitelist", "id, client, approved, suggested, suggested_by"),
     ("changes", "id, what, which, batch"),
     ("torrents", "file_id, user_id, files, layers, info"),

@@ -411,12 +411,12 @@ impl Call<'_> {
         })
     }
 
-    /// What happened: the last half hour in steps, and a week by the hour; of both only what is after
-    /// `after`.
+    /// What happened: the last half hour in steps, or minutes before goat's start, and a week by the hour; of both only
+    /// what is after `after`.
     fn history(&self) -> Result<Answer, Failure> {
         let after = self.query.after.unwrap_or(self.now.saturating_sub(HOURS * HOUR));
         let recent = self.tracker.history.rows(self.query.after.unwrap_or(0));
-        let hours = self.tracker.store.hours(after)?;
+        let hours = self.tracker.store.history("hours", after, self.now)?;
         Answer::json(&json!({ "step": STEP, "columns": COLUMNS, "recent": recent, "hours": hours }))
     }
 }

@@ -38,7 +38,7 @@ on_each_database! {
     a_key_to_sign_with_lives_for_a_week_without_use_and_as_long_as_its_api_key
     a_stolen_database_opens_nothing
     lists_are_sorted_cut_and_continued
-    hours_are_written_and_go_on_after_a_restart
+    hours_and_minutes_are_written_and_go_on_after_a_restart
     names_of_every_kind_come_through_json_unharmed
     text_from_outside_is_never_sql
 }
@@ -638,7 +638,7 @@ fn lists_are_sorted_cut_and_continued(database: Database) {
     }
 }
 
-fn hours_are_written_and_go_on_after_a_restart(database: Database) {
+fn hours_and_minutes_are_written_and_go_on_after_a_restart(database: Database) {
     let (mut goat, _, berta, _) = start(&database);
     goat.add_torrent(hex(&info_hash(1)));
     let mut announce = Announce::new(&berta.passkey, info_hash(1), 1);
@@ -667,7 +667,9 @@ fn hours_are_written_and_go_on_after_a_restart(database: Database) {
             json!(["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"])
         );
         let hours = &history["hours"];
-        assert_eq!([1, 2, 5, 6].map(|column| sum(hours, column)), [5 * run, run, 5000 * run, 0]);
+        for rows in [hours, &history["recent"]] {
+            assert_eq!([1, 2, 5, 6].map(|column| sum(rows, column)), [5 * run, run, 5000 * run, 0]);
+        }
         // Peers are not added up.
         assert_eq!(hours.as_array().unwrap().last().unwrap()[4], 1);
         assert_eq!(hours[0][0], hour);
