@@ -64,6 +64,7 @@ pub(crate) fn render(tracker: &Tracker) -> String {
     text.histogram("goat_batch_duration_seconds", "", tracker.metrics.batch_times());
     let version = [(env!("CARGO_PKG_VERSION"), 1)];
     text.family("goat_build_info", "gauge", "The version of goat; always 1.", labelled("version", version));
+    let (open, busy) = (tracker.limits.open(), tracker.limits.busy.held());
     let values: [(&str, &str, &str, &dyn Display); 16] = [
         ("goat_torrents", "gauge", "Torrents known.", &sample.torrents),
         ("goat_torrents_active", "gauge", "Torrents with at least one peer.", &sample.active_torrents),
@@ -72,14 +73,9 @@ pub(crate) fn render(tracker: &Tracker) -> String {
         ("goat_unsaved_rows", "gauge", "Rows that the database does not have yet.", &database.unsaved_rows),
         ("goat_unsaved_age_seconds", "gauge", "Time since nothing was unsaved.", &database.unsaved_age),
         ("goat_batch_rows_total", "counter", "Rows written in batches.", &tracker.metrics.rows.load(Relaxed)),
-        ("goat_connections_open", "gauge", "TCP connections that are open.", &tracker.limits.open()),
+        ("goat_connections_open", "gauge", "TCP connections that are open.", &open),
         ("goat_connections_total", "counter", "TCP connections accepted.", &connections),
-        (
-            "goat_workers_busy",
-            "gauge",
-            "Threads that wait for the database or send a long answer.",
-            &tracker.limits.busy.held(),
-        ),
+        ("goat_workers_busy", "gauge", "Threads that wait for the database or send a long answer.", &busy),
         ("goat_workers_limit", "gauge", "The most such threads.", &tracker.config.workers),
         ("process_resident_memory_bytes", "gauge", "Resident memory.", &process.resident),
         ("process_open_fds", "gauge", "Files and sockets that are open.", &process.descriptors),
