@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::sync::Mutex;
 
-use serde::Serialize;
+use serde_json::json;
 
 use super::admin::note;
 use super::{Answer, Call};
@@ -23,22 +23,6 @@ use crate::tracker::announce_urls;
 const MAX_FILES: usize = 1_000;
 /// Held while a torrent is taken apart, for that may take some 50 MB.
 static READING: Mutex<()> = Mutex::new(());
-
-/// What became of a torrent that a member sent.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Uploaded {
-    id: u32,
-    info_hash: InfoHash,
-    name: String,
-    /// Bytes.
-    size: u64,
-    verified: bool,
-    /// It was not registered before.
-    new: bool,
-    /// It had no private flag, and has got one: its hash is another now, so the member has to fetch a copy.
-    changed: bool,
-}
 
 impl Call<'_> {
     /// The member's own copy of a torrent.
@@ -76,12 +60,15 @@ impl Call<'_> {
         let kept = Metainfo::of(&file).map_err(wrong)?.ok_or_else(large)?;
         drop(turn);
         let (row, new) = self.register(&torrent, &kept)?;
-        let store::Torrent { id, info_hash, name, size, verified, .. } = row;
         if self.user.admin {
-            let (who, whom) = (self.user.name.clone(), name.clone());
+            let (who, whom) = (self.user.name.clone(), row.name.clone());
             note(self.tracker, &Action { time: self.now, who, what: "file add".into(), whom, ..Action::default() });
         }
-        Answer::json(&Uploaded { id, info_hash, name, size, verified, new, changed })
+        // Where it is changed, the member has to fetch a copy: its hash is another now.
+        let store::Torrent { id, info_hash, name, size, verified, .. } = row;
+        Answer::json(&json!({
+            "id": id, "infoHash": info_hash, "name": name, "size": size, "verified": verified, "new": new, "changed": changed
+        }))
     }
 
     /// Registers a torrent, or finds it; returns whether it is new.
