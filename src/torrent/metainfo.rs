@@ -4,9 +4,11 @@ use ring::digest;
 use serde::Serialize;
 
 use crate::torrent::bencode::{self, Value};
-use crate::torrent::{InfoHash, has_attribute, length, with_urls};
+use crate::torrent::{InfoHash, file_size, has_attribute, with_urls};
 
 pub(crate) const MAX_KEPT: usize = 8 << 20;
+/// The most bytes of the paths of a torrent's files: in a file tree (BEP 52) one long folder has many files.
+const MAX_PATHS: usize = 32 << 20;
 
 /// A torrent without what differs from copy to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ impl Metainfo {
 /// The files of an info dictionary that [`super::read`] accepts, in its order, without padding (BEP 47).
 pub(crate) fn files(info: &[u8]) -> Result<Vec<File>, String> {
     let info = bencode::parse(info)?;
-    let mut found = Vec::new();
+    let (mut found, mut room) = (Vec::new(), MAX_PATHS);
     match (info.get(b"files"), info.get(b"file tree")) {
         (Some(Value::List(files)), _) => {
             for file in files {
@@ -62,13 +64,13 @@ pub(crate) fn files(info: &[u8]) -> Result<Vec<File>, String> {
                     Some(Value::List(parts)) => parts.iter().filter_map(Value::as_bytes).map(text).collect(),
                     _ => Vec::new(),
                 };
-                add(&mut found, file, path.join("/"));
+                add(&mut found, &mut room, file, &path.join("/"))?;
             }
         }
-        (_, Some(tree)) if info.get(b"length").is_none() => walk(&mut found, tree, ""),
+        (_, Some(tree)) if info.get(b"length").is_none() => walk(&mut found, &mut room, tree, &mut String::new())?,
         _ => {
             let name = info.get(b"name.utf-8").or(info.get(b"name")).and_then(Value::as_bytes);
-            add(&mut found, &info, text(name.unwrap_or_default()));
+            add(&mut found, &mut room, &info, &text(name.unwrap_or_default()))?;
         }
     }
     Ok(found)
@@ -78,21 +80,27 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace(char::is_control, "\u{fffd}")
 }
 
-fn add(found: &mut Vec<File>, file: &Value, path: String) {
-    let size = length(file).ok().filter(|_| !has_attribute(file, b'p'));
-    found.extend(size.map(|size| File { path, size }));
+fn add(found: &mut Vec<File>, room: &mut usize, file: &Value, path: &str) -> Result<(), String> {
+    *room = room.checked_sub(path.len()).ok_or("not a torrent: the paths of its files are too long")?;
+    let size = file_size(file).ok().filter(|_| !has_attribute(file, b'p'));
+    found.extend(size.map(|size| File { path: path.into(), size }));
+    Ok(())
 }
 
 /// Takes the files of a BEP 52 file tree. Recurses no deeper than the reader lets values nest.
-fn walk(found: &mut Vec<File>, node: &Value, path: &str) {
-    let Value::Dict { entries, .. } = node else { return };
+fn walk(found: &mut Vec<File>, room: &mut usize, node: &Value, path: &mut String) -> Result<(), String> {
+    let (Value::Dict { entries, .. }, folder) = (node, path.len()) else { return Ok(()) };
     for (name, below) in entries {
-        match (name.is_empty(), path.is_empty()) {
-            (true, _) => add(found, below, path.into()),
-            (false, true) => walk(found, below, &text(name)),
-            (false, false) => walk(found, below, &format!("{path}/{}", text(name))),
+        if name.is_empty() {
+            add(found, room, below, path)?;
+            continue;
         }
+        path.push_str(if folder == 0 { "" } else { "/" });
+        path.push_str(&text(name));
+        walk(found, room, below, path)?;
+        path.truncate(folder);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -112,6 +120,20 @@ mod tests {
         assert_eq!(listed(&format!("{many}{tail}")), [("a/b".into(), 1), ("\u{fffd}".into(), 3)]);
         let tree = "d9:file treed1:ad1:bd0:d6:lengthi4eeee1:cd0:d6:lengthi5eeee12:meta versioni2e4:name1:n12:piece lengthi16384ee";
         assert_eq!(listed(tree), [("a/b".into(), 4), ("c".into(), 5)]);
+        let links =
+            "d5:filesld4:attr1:l6:lengthi9e4:pathl1:aeed4:attr1:l4:pathl1:beed4:attr1:p6:lengthi2e4:pathl1:peee";
+        assert_eq!(listed(&format!("{links}{tail}")), [("a".into(), 0), ("b".into(), 0)], "symbolic links");
+    }
+
+    #[test]
+    fn many_files_in_one_folder_with_a_long_name_take_bounded_memory() {
+        let many = |count: usize| {
+            let (folder, file) = ("x".repeat(4 << 20), |n| format!("4:{n:04}d0:d6:lengthi1eee"));
+            let tree = (0..count).map(file).collect::<String>();
+            files(format!("d9:file treed{}:{folder}d{tree}eee", folder.len()).as_bytes()).map(|files| files.len())
+        };
+        assert_eq!(many(7), Ok(7));
+        assert_eq!(many(8), Err("not a torrent: the paths of its files are too long".into()));
     }
 
     #[test]
