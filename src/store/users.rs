@@ -266,8 +266,8 @@ impl Store {
     /// than was there.
     pub(crate) fn credit(&self, id: u32, uploaded: i64, downloaded: i64) -> Result<bool, Error> {
         self.transaction(|c| {
-            let sql = "SELECT uploaded, downloaded FROM users WHERE id = ?";
-            let (up, down) = rows::<(i64, i64)>(c, sql, &[id.into()])?.pop().unwrap_or_default();
+            let sql = format!("SELECT uploaded, downloaded FROM users WHERE id = ?{}", self.dialect.for_update());
+            let (up, down) = rows::<(i64, i64)>(c, &sql, &[id.into()])?.pop().unwrap_or_default();
             let sum = |what: &str, has: i64, more: i64| {
                 let much = || Error::wrong(format!("{what} is {has}: {more} more would exceed {}", i64::MAX));
                 has.checked_add(more).ok_or_else(much)

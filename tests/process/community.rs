@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use crate::common::{
-    Announce, Database, Folder, Goat, Lab, PATIENCE, Process, hex, http_get, info_hash, installed,
+    Announce, Database, Folder, Goat, Lab, Lock, PATIENCE, Process, hex, http_get, info_hash, installed,
     nothing_may_be_skipped, peer_id, skip, wait_for, wait_until,
 };
 use serde_json::{Value, json};
@@ -812,6 +812,22 @@ fn a_restore_keeps_every_former_database_and_leaves_nothing_behind() {
     names.retain(|name| !name.contains("before-restore"));
     names.sort();
     assert_eq!(names, ["books.db", "books.journal"]);
+}
+
+#[test]
+fn what_is_credited_while_somebody_else_credits_is_added_to_that() {
+    let test = "credited at the same time";
+    let Some(database) = Database::mariadb(test) else { return };
+    let Database::MariaDb(server) = &database else { unreachable!() };
+    let goat = Goat::prepare(&database, json!({}));
+    goat.add_user("anna");
+    let other = Lock::after(&database, "UPDATE users SET uploaded = uploaded + 500");
+    let mut credit = goat.command(&["user", "credit", "anna", "--uploaded", "1000"]).spawn().unwrap();
+    let waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+    wait_until("the command to wait", || server.root(waiting) == [["1"]]);
+    other.commit();
+    assert!(credit.wait().unwrap().success());
+    assert_eq!(database.number("SELECT uploaded FROM users"), 1500);
 }
 
 fn a_second_ban_without_a_reason_keeps_the_first(database: &Database) {
