@@ -24,7 +24,8 @@ impl Store {
         })
     }
 
-    /// Says of a torrent what its file says, where only its hash was known.
+    /// Says of a torrent what its file says, where only its hash was known. What was taken for a torrent by the other hash
+    /// of a hybrid is removed, unless it was refused; if it was approved, so is the torrent.
     pub(crate) fn describe_file(
         &self,
         info_hash: &InfoHash,
@@ -35,10 +36,18 @@ impl Store {
         let hash = info_hash.to_string();
         let second = second.map(InfoHash::to_string);
         let name: String = name.chars().take(255).collect();
-        let second = second.as_deref().map_or(Value::Null, Value::Text);
-        let values = [Value::Text(&name), big(size), second, Value::Text(&hash)];
-        let sql = "UPDATE files SET name = ?, size = ?, info_hash_v2 = COALESCE(?, info_hash_v2) WHERE info_hash = ? AND name = ''";
-        self.transaction(|c| c.execute(sql, &values).map(drop))
+        self.transaction(|c| {
+            let hash = Value::Text(&hash);
+            let sql = "UPDATE files SET name = ?, size = ? WHERE info_hash = ? AND name = ''";
+            c.execute(sql, &[Value::Text(&name), big(size), hash])?;
+            let Some(second) = second.as_deref().map(Value::Text) else { return Ok(()) };
+            c.execute("UPDATE files SET info_hash_v2 = ? WHERE info_hash = ?", &[second, hash])?;
+            if c.execute("DELETE FROM files WHERE info_hash = ? AND verified = 1", &[second])? > 0 {
+                let sql = "UPDATE files SET verified = 1, suggested = 0 WHERE info_hash = ? AND verified = 0";
+                c.execute(sql, &[hash])?;
+            }
+            c.execute("DELETE FROM files WHERE info_hash = ? AND suggested >= 0", &[second]).map(drop)
+        })
     }
 
     /// Who gave a torrent that is kept; 0 for an operator.

@@ -9,6 +9,7 @@ use std::thread;
 
 use crate::api::add_admin;
 use crate::common::{Announce, Bencode, Database, Goat, PATIENCE, User, basic, installed, skip, wait_until};
+use goat::torrent::InfoHash;
 use serde_json::{Value, json};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/torrents");
@@ -239,6 +240,38 @@ fn what_a_member_sends_waits_for_approval_and_what_an_administrator_sends_is_the
         // What an operator has refused stays refused.
         goat.cli(&["file", "revoke", "late"]);
         refused(&post(&goat, &caro, "/api/files", &late), 403);
+    }
+}
+
+#[test]
+fn a_hybrid_that_a_member_sends_is_one_torrent_whichever_of_its_hashes_were_announced_before() {
+    let sample = fs::read(format!("{SAMPLES}/libtorrent-hybrid.torrent")).unwrap();
+    let file = goat::torrent::private_copy(&sample).unwrap();
+    let torrent = goat::torrent::read(&file).unwrap();
+    let (first, second) = (torrent.info_hash, torrent.info_hash_v2.unwrap());
+    for database in Database::each("hybrids that are sent") {
+        let (goat, _, berta, _) = start(&database);
+        let announce = |hash: &InfoHash| Announce::new(&berta.passkey, hash.0, 1).refusal(&goat);
+        let pending = || goat.json(&["file", "list", "--pending"]).as_array().unwrap().len();
+        for (announced, approved) in [(vec![first, second], false), (vec![second], false), (vec![first, second], true)]
+        {
+            for hash in &announced {
+                wait_until("no torrent", || announce(hash) == "Unregistered torrent");
+            }
+            wait_until("the hashes to be suggested", || pending() == announced.len());
+            if approved {
+                goat.cli(&["file", "approve", &second.to_string()]);
+            }
+            sent(&goat, &berta, &file);
+            assert_eq!(goat.json(&["file", "list"]).as_array().unwrap().len(), 1);
+            assert_eq!(pending(), usize::from(!approved), "what was approved by one hash is");
+            goat.cli(&["file", "approve", "--all"]);
+            for hash in [first, second] {
+                wait_until("the torrent", || announce(&hash).is_empty());
+            }
+            wait_until("the session", || goat.json(&["stats"])["leechers"] == 1);
+            assert!(goat.cli(&["file", "remove", &torrent.name]).0.success());
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl Call<'_> {
             if new {
                 self.suggest(info_hash)?;
             }
-            let second = second.filter(|second| *second != known);
+            let second = if known == *info_hash { second } else { Some(*info_hash) };
             store.describe_file(&known, second.as_ref(), &torrent.name, torrent.size)?;
             if new && self.tracker.config.verified {
                 let (name, who) = (clean(&torrent.name), clean(&self.user.name));
