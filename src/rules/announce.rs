@@ -385,7 +385,8 @@ fn remove<'a>(
 
 /// What a scrape says of one torrent; `None` where it may not be known.
 pub fn scrape(config: &Config, swarms: &Swarms, info_hash: &InfoHash) -> Option<Scrape> {
-    let first = swarms.shard(info_hash).seconds.get(info_hash).copied();
+    let unknown = Some(swarms.shard(info_hash)).filter(|shard| !shard.torrents.contains_key(info_hash));
+    let first = unknown.and_then(|shard| shard.seconds.get(info_hash).copied());
     let info_hash = first.as_ref().unwrap_or(info_hash);
     let shard = swarms.shard(info_hash);
     let torrent = shard.torrents.get(info_hash).filter(|torrent| is_good(config, torrent))?;

@@ -466,6 +466,16 @@ fn a_scrape_leaves_out_what_is_not_known_or_not_verified() {
 }
 
 #[test]
+fn a_scrape_of_what_was_the_second_hash_of_a_hybrid_and_is_a_torrent_of_its_own_speaks_of_that() {
+    let world = World::new(json!({}));
+    world.swarms.shard(&hash(2)).seconds.insert(hash(2), hash(1));
+    world.announce(BOB, client(2).seeding()).unwrap();
+    assert_eq!(world.counts(2), (1, 0, 0));
+    world.put_torrent(2, true);
+    assert_eq!(world.counts(2), (0, 0, 0));
+}
+
+#[test]
 fn a_scrape_without_an_info_hash_is_a_failure_never_the_whole_list() {
     let site = Site::new(json!({}));
     for query in ["", "?", "?x=y", "?info_hashes=x"] {
