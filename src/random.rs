@@ -40,7 +40,8 @@ pub fn secret<const BYTES: usize>() -> Result<String, String> {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The bytes of hex digits, if there is nothing else.
@@ -57,6 +58,7 @@ mod tests {
     #[test]
     fn hex_that_is_none_is_refused() {
         assert_eq!(unhex("00fFa1"), Some(vec![0, 255, 161]));
+        assert_eq!(hex(&[0, 255, 161]), "00ffa1");
         for broken in ["0", "0g", "+1", "é0"] {
             assert_eq!(unhex(broken), None);
         }

@@ -1,8 +1,7 @@
 //! What is made of what other goats say: of their records, and of what the database knows where some were missed.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
-
-use hashbrown::HashTable;
 
 use crate::books::journal::{RECORD, decode};
 use crate::books::session::LATE;
@@ -18,29 +17,17 @@ use crate::tracker::Tracker;
 /// followed, or in the next announce.
 const LOOKS: usize = 200;
 
-/// The torrents by the numbers that records have, which need no secret to be spread.
-pub struct Torrents(HashTable<(u32, InfoHash)>);
-
-fn spread(id: u32) -> u64 {
-    u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
+/// The torrents by the numbers that records have.
+pub struct Torrents(HashMap<u32, InfoHash>);
 
 impl Torrents {
     /// Those that memory knows.
     pub fn of(tracker: &Tracker) -> Torrents {
-        let mut known = Torrents(HashTable::new());
+        let mut known = HashMap::new();
         for shard in tracker.swarms.each() {
-            shard.torrents.iter().for_each(|(hash, torrent)| known.put(torrent.id, *hash));
+            known.extend(shard.torrents.iter().map(|(hash, torrent)| (torrent.id, *hash)));
         }
-        known
-    }
-
-    fn put(&mut self, id: u32, hash: InfoHash) {
-        self.0.insert_unique(spread(id), (id, hash), |(id, _)| spread(*id));
-    }
-
-    fn get(&self, id: u32) -> Option<InfoHash> {
-        self.0.find(spread(id), |(other, _)| *other == id).map(|(_, hash)| *hash)
+        Torrents(known)
     }
 
     /// Takes over the records of another goat; returns how many there were. A member or torrent that is new to memory
@@ -54,7 +41,8 @@ impl Torrents {
                 looks -= usize::from(may);
                 may
             };
-            let hash = self.get(key.file).or_else(|| if may_look() { self.look_up(tracker, key.file) } else { None });
+            let known = self.0.get(&key.file).copied();
+            let hash = known.or_else(|| if may_look() { self.look_up(tracker, key.file) } else { None });
             if let Some(hash) = hash
                 && !self.merge(tracker, &hash, &key, &state, now)
                 && may_look()
@@ -70,7 +58,7 @@ impl Torrents {
         let changes = tracker.access.changes();
         let file = tracker.store.file_by_id(id).ok()??;
         tracker.learn_torrent(&file, changes);
-        self.put(id, file.info_hash);
+        self.0.insert(id, file.info_hash);
         Some(file.info_hash)
     }
 
@@ -89,8 +77,8 @@ impl Torrents {
             let (file, user, peer_id) = key;
             let known = Known::of(key, &row);
             let state = State { known, birth: None, seeded: (0, 0), factors: Factors::default() };
-            if let Some(hash) = self.get(file) {
-                self.merge(tracker, &hash, &SessionKey { file, user, peer_id }, &state, now);
+            if let Some(hash) = self.0.get(&file) {
+                self.merge(tracker, hash, &SessionKey { file, user, peer_id }, &state, now);
             }
         })
     }

@@ -12,6 +12,7 @@ use ring::digest;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::random::{hex, unhex};
 use crate::torrent::bencode::Value;
 
 /// A torrent's identity, as clients announce it: the SHA-1 of its info dictionary (BEP 3), or the
@@ -32,30 +33,20 @@ pub struct PeerId(pub [u8; 20]);
 
 impl fmt::Display for InfoHash {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        hex(&self.0, f)
+        f.write_str(&hex(&self.0))
     }
 }
 
 impl fmt::Debug for InfoHash {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        hex(&self.0, f)
+        f.write_str(&hex(&self.0))
     }
 }
 
 impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        hex(&self.0, f)
+        f.write_str(&hex(&self.0))
     }
-}
-
-fn hex(bytes: &[u8; 20], f: &mut fmt::Formatter) -> fmt::Result {
-    f.write_str(digits(bytes, &mut [0; 40]))
-}
-
-fn digits<'a>(bytes: &[u8; 20], out: &'a mut [u8; 40]) -> &'a str {
-    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    out.iter_mut().zip(halves).for_each(|(to, half)| *to = if half < 10 { b'0' + half } else { b'a' - 10 + half });
-    str::from_utf8(out).unwrap_or_default()
 }
 
 impl FromStr for InfoHash {
@@ -63,20 +54,17 @@ impl FromStr for InfoHash {
 
     /// Takes 40 hexadecimal digits, or the 64 of a whole BEP 52 hash, of which the first 40 count.
     fn from_str(text: &str) -> Result<InfoHash, String> {
-        if !matches!(text.len(), 40 | 64) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let whole = unhex(text).filter(|bytes| matches!(bytes.len(), 20 | 32));
+        whole.map(|bytes| cut(&bytes)).ok_or_else(|| {
             let start: String = text.chars().take(80).collect();
-            let rule = "40 hexadecimal digits (64 for BitTorrent v2)";
-            return Err(format!("an info_hash is {rule}, not {start:?}"));
-        }
-        let digit = |b: u8| char::from(b).to_digit(16).unwrap_or_default() as u8;
-        let (pairs, _) = text.as_bytes().as_chunks();
-        Ok(cut(pairs.iter().map(|[a, b]| digit(*a) << 4 | digit(*b))))
+            format!("an info_hash is 40 hexadecimal digits (64 for BitTorrent v2), not {start:?}")
+        })
     }
 }
 
 impl Serialize for InfoHash {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(digits(&self.0, &mut [0; 40]))
+        to.serialize_str(&hex(&self.0))
     }
 }
 
@@ -86,10 +74,8 @@ impl<'de> Deserialize<'de> for InfoHash {
     }
 }
 
-fn cut(hash: impl Iterator<Item = u8>) -> InfoHash {
-    let mut start = [0; 20];
-    start.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-    InfoHash(start)
+fn cut(hash: &[u8]) -> InfoHash {
+    InfoHash(hash.first_chunk().copied().unwrap_or_default())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +141,7 @@ fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
         return Err("its v1 and its v2 part differ in size");
     }
 
-    let hash = |algorithm| cut(digest::digest(algorithm, raw).as_ref().iter().copied());
+    let hash = |algorithm| cut(digest::digest(algorithm, raw).as_ref());
     let hash_v1 = || hash(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     let hash_v2 = has_v2.then(|| hash(&digest::SHA256));
     Ok(Torrent {
