@@ -152,7 +152,7 @@ impl Access {
         if self.changes() != changes {
             return false;
         }
-        if !users.by_id.contains_key(&user.id) {
+        if users.by_id.get(&user.id).is_none_or(|known| known.passkey != user.passkey) {
             users.put(user);
         }
         true

@@ -1102,6 +1102,15 @@ fn a_user_and_a_torrent_made_a_moment_ago_are_known_at_once() {
 }
 
 #[test]
+fn a_passkey_that_was_changed_a_moment_ago_is_known_at_once() {
+    let site = Site::new(json!({}));
+    let alice = NewUser { passkey: "f".repeat(40), ..site.alice.clone() };
+    site.database.sql(&format!("UPDATE users SET passkey = '{}' WHERE id = {}", alice.passkey, alice.id));
+    assert_eq!(reason(&site.announce_of(&alice, Query::new(1))), "");
+    assert_eq!(reason(&site.announce(Query::new(1))), "Invalid passkey", "the old one");
+}
+
+#[test]
 fn each_look_up_is_a_turn_of_its_own() {
     let site = Site::new(json!({}));
     let answered = |query: &str, turns: usize, reason_given: &str| {
