@@ -190,7 +190,7 @@ impl Tracker {
                 return false;
             }
             let Some(file) = found.or_else(|| self.register(info_hash, user)) else { return false };
-            if self.learn_torrent(&file, changes) {
+            if self.learn_torrent(&file, Some(changes)) {
                 return true;
             }
         }
@@ -204,15 +204,6 @@ impl Tracker {
         registered.then(|| self.store.file_by_hash(info_hash).ok().flatten())?
     }
 
-    /// Stores a torrent that a look-up has found, unless the keeper took over something since it began.
-    pub fn learn_torrent(&self, file: &Torrent, changes: u64) -> bool {
-        let same = self.access.changes() == changes;
-        if same {
-            self.put_torrent(file);
-        }
-        same
-    }
-
     /// Forgets a torrent and its swarm. What was moved until now is still written.
     pub fn remove_torrent(&self, info_hash: &InfoHash) {
         let mut records = Vec::new();
@@ -223,7 +214,15 @@ impl Tracker {
     }
 
     pub fn put_torrent(&self, file: &Torrent) {
+        self.learn_torrent(file, None);
+    }
+
+    /// Stores a torrent; what a look-up has found, only where the keeper took over nothing since it began at `changes`.
+    pub fn learn_torrent(&self, file: &Torrent, changes: Option<u64>) -> bool {
         let mut shard = self.swarms.shard(&file.info_hash);
+        if changes.is_some_and(|changes| self.access.changes() != changes) {
+            return false;
+        }
         let torrent = shard.torrents.entry(file.info_hash).or_default();
         torrent.id = file.id;
         torrent.snatches = file.completed;
@@ -234,6 +233,7 @@ impl Tracker {
         if let Some(second) = file.second {
             self.swarms.shard(&second).seconds.insert(second, file.info_hash);
         }
+        true
     }
 }
 

@@ -57,7 +57,7 @@ impl Torrents {
     fn look_up(&mut self, tracker: &Tracker, id: u32) -> Option<InfoHash> {
         let changes = tracker.access.changes();
         let file = tracker.store.file_by_id(id).ok()??;
-        tracker.learn_torrent(&file, changes);
+        tracker.learn_torrent(&file, Some(changes));
         self.0.insert(id, file.info_hash);
         Some(file.info_hash)
     }
