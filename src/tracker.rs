@@ -114,21 +114,20 @@ impl Tracker {
     }
 
     fn put_session(&self, info_hash: &InfoHash, key: Key, row: &Row) {
-        let known = Known::of(key, row);
+        let mut known = Known::of(key, row);
         let (file, user, peer_id) = key;
+        let (member, now) = (self.access.by_id(user), self.clock.now());
+        let banned = user != 0 && member.as_ref().is_none_or(|member| member.banned);
+        // Banned while goat was away, the session may still be ended; heard of in the future, it would never be silent.
+        if known.closed == 0 && (banned || known.session.last_seen() > now.saturating_add(silence(&self.config))) {
+            known.closed = now;
+        }
         let mut shard = self.swarms.shard(info_hash);
         if known.closed != 0 {
             shard.closed.insert(SessionKey { file, user, peer_id }, known);
             return;
         }
         let Some(torrent) = shard.torrents.get_mut(info_hash) else { return };
-        let member = self.access.by_id(user);
-        if user != 0 && member.as_ref().is_none_or(|member| member.banned) {
-            // Banned while goat was away: the session may still be ended.
-            let closed = self.clock.now();
-            shard.closed.insert(SessionKey { file, user, peer_id }, Known { closed, ..known });
-            return;
-        }
         let swarm = torrent.swarm.get_or_insert_default();
         if let Some(member) = member.filter(|_| !swarm.has(user, &peer_id)) {
             member.come_back();
