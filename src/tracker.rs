@@ -117,7 +117,7 @@ impl Tracker {
         let mut known = Known::of(key, row);
         let (file, user, peer_id) = key;
         let (member, now) = (self.access.by_id(user), self.clock.now());
-        let banned = user != 0 && member.as_ref().is_none_or(|member| member.banned);
+        let banned = user != 0 && member.as_ref().is_none_or(|member| member.banned());
         // Banned while goat was away, the session may still be ended; heard of in the future, it would never be silent.
         if known.closed == 0 && (banned || known.session.last_seen() > now.saturating_add(silence(&self.config))) {
             known.closed = now;

@@ -2,7 +2,7 @@
 //! keeper from the database; asked by every announce.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::protocol::Refusal;
@@ -17,15 +17,21 @@ pub struct User {
     pub passkey: Box<str>,
     /// The most torrents to be active on at a time; 0 is no limit.
     pub torrent_limit: u32,
-    pub banned: bool,
     pub ban_reason: Box<str>,
-    /// Torrents active on now. Shared by all versions of a user that changes in the database.
+    /// Whether they are banned or removed, and the torrents active on now. Shared by all versions of a user that changes
+    /// in the database.
+    banned: Arc<AtomicBool>,
     active: Arc<AtomicU32>,
 }
 
 impl User {
     pub fn new(id: u32, passkey: &str, torrent_limit: u32, banned: bool) -> User {
-        User { id, passkey: passkey.into(), torrent_limit, banned, ban_reason: "".into(), active: Arc::default() }
+        let banned = Arc::new(banned.into());
+        User { id, passkey: passkey.into(), torrent_limit, ban_reason: "".into(), banned, active: Arc::default() }
+    }
+
+    pub fn banned(&self) -> bool {
+        self.banned.load(Acquire)
     }
 
     /// Counts one more active torrent, or says (how many it would be, how many it may be).
@@ -75,7 +81,8 @@ struct Users {
 impl Users {
     fn put(&mut self, mut user: User) {
         if let Some(old) = self.by_id.get(&user.id).cloned() {
-            user.active = old.active.clone();
+            old.banned.store(user.banned(), Release);
+            (user.banned, user.active) = (old.banned.clone(), old.active.clone());
             self.free_passkey(&old);
         }
         let user = Arc::new(user);
@@ -180,6 +187,7 @@ impl Access {
     pub fn remove_user(&self, id: u32) {
         let mut users = write(&self.users);
         if let Some(old) = users.by_id.remove(&id) {
+            old.banned.store(true, Release);
             users.free_passkey(&old);
         }
     }

@@ -62,21 +62,20 @@ pub fn admit(config: &Config, access: &Access, visitor: &Visitor) -> Result<Admi
         None => Err(Refusal::NoPasskey),
         Some(passkey) => access.user(passkey),
     };
-    let banned = |user: &User| user.banned.then_some(Refusal::Banned);
     let approved = !config.whitelist || access.approves(visitor.agent, visitor.peer_id);
     if !approved && !visitor.stopping {
         // A client that names its member's passkey there would bring that into the log.
         let secret = |agent: &[u8]| visitor.passkey.is_some_and(|key| String::from_utf8_lossy(agent).contains(key));
         // Only members may suggest clients, or anybody could fill the operator's list.
         if let (Some(agent), Ok(user)) = (visitor.agent.filter(|agent| !secret(agent)), user())
-            && !user.banned
+            && !user.banned()
         {
             access.suggest_client(agent, user.id);
         }
         return Err(Refusal::NotWhitelisted);
     }
     let user = user()?;
-    let refusal = if approved { banned(&user) } else { Some(Refusal::NotWhitelisted) };
+    let refusal = if approved { user.banned().then_some(Refusal::Banned) } else { Some(Refusal::NotWhitelisted) };
     match refusal {
         Some(refusal) if !visitor.stopping => Err(refusal),
         refusal => Ok(Admitted { user, refusal }),
@@ -175,16 +174,14 @@ fn may(
     if stopped && known.is_some() {
         return Ok(false);
     }
-    who.refusal.map_or(Ok(()), Err)?;
+    // Of who is banned since they were admitted the sessions may have left this swarm already.
+    who.refusal.or(user.banned().then_some(Refusal::Banned)).map_or(Ok(()), Err)?;
     if !is_good(config, torrent) {
         return Err(Refusal::Unverified);
     }
     if let Some(known) = known.filter(|known| known.closed == 0) {
-        return if too_fast(config, torrent.id, known, a, &mut pace.paths, now) {
-            Err(Refusal::SlowDown)
-        } else {
-            Ok(false)
-        };
+        let soon = too_fast(config, torrent.id, known, a, &mut pace.paths, now);
+        return if soon { Err(Refusal::SlowDown) } else { Ok(false) };
     }
     let mut entered = false;
     if !stopped {

@@ -48,7 +48,7 @@ pub fn take_over(
         closed => closed.saturating_add(LATE) < now,
     };
     let member = access.by_id(key.user);
-    let gone = key.user != 0 && member.as_ref().is_none_or(|member| member.banned);
+    let gone = key.user != 0 && member.as_ref().is_none_or(|member| member.banned());
     if known.is_none() && (over(&next) || gone) || gone && next.closed == 0 {
         return key.user == 0 || member.is_some();
     }

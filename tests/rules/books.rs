@@ -1806,7 +1806,7 @@ mod rules {
     pub fn a_look_up_never_undoes_what_was_learned_meanwhile(db: &Database) {
         let books = Books::open(db);
         let (access, store) = (&books.tracker.access, &books.tracker.store);
-        let banned = || access.by_id(ALICE).unwrap().banned;
+        let banned = || access.by_id(ALICE).unwrap().banned();
         // A look-up has its answer, and before it is taken over somebody is banned.
         let (changes, found) = (access.changes(), store.user_by_passkey(&passkey(ALICE)).unwrap().unwrap());
         db.sql("UPDATE users SET banned = 1 WHERE id = 1");

@@ -367,7 +367,7 @@ impl<'a> Books<'a> {
         let Some(user) = access.by_id(a.user) else {
             return false;
         };
-        let refusal = user.banned.then_some(Refusal::Banned);
+        let refusal = user.banned().then_some(Refusal::Banned);
         let who = Admitted { user, refusal };
         let answer = announce(config, swarms, &who, &understood(a), self.now, &mut self.buffers);
         journal.write(&mut self.buffers.records);

@@ -6,6 +6,7 @@ use crate::common::escape;
 use crate::world::*;
 use goat::protocol::{Announce, Event, MAX_PEERS, Refusal, Scrape, peers_wanted};
 use goat::rules::access::{Access, User};
+use goat::rules::announce::{self, Admitted};
 use goat::store::{NewUser, Suggestion, Torrent};
 use goat::torrent::InfoHash;
 use proptest::prelude::*;
@@ -343,6 +344,22 @@ fn who_was_banned_while_goat_was_away_may_still_end_a_session() {
     site.save();
     let sql = "SELECT uploaded FROM users WHERE username = 'bob'";
     assert_eq!(site.database.sql(sql), [["5"]]);
+}
+
+#[test]
+fn who_is_banned_or_removed_while_they_announce_does_not_come_back_into_the_swarm() {
+    let gone: [&dyn Fn(&World); 2] =
+        [&|world| world.access.put_user(User::new(ALICE, "alice", 0, true)), &|world| world.access.remove_user(ALICE)];
+    for leave in gone {
+        let world = World::new(json!({}));
+        let who = Admitted { user: world.access.by_id(ALICE).unwrap(), refusal: None };
+        leave(&world);
+        world.drop_user(ALICE);
+        let mut buffers = world.buffers.borrow_mut();
+        let answer = announce::announce(&world.config, &world.swarms, &who, &client(1), NOW, &mut buffers);
+        assert_eq!(answer.err(), Some(Refusal::Banned));
+        assert_eq!((world.counts(1), who.user.active()), ((0, 0, 0), 0));
+    }
 }
 
 #[test]

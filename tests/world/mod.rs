@@ -250,7 +250,7 @@ impl World {
     /// What a user's client is told, and which peers it is sent.
     pub fn announce(&self, user: u32, a: Announce) -> Result<(Reply, Vec<SocketAddr>), Refusal> {
         let user = self.access.by_id(user).unwrap_or_else(|| self.access.anonymous());
-        let refusal = user.banned.then_some(Refusal::Banned);
+        let refusal = user.banned().then_some(Refusal::Banned);
         let who = Admitted { user, refusal };
         let mut buffers = self.buffers.borrow_mut();
         let (config, swarms, now) = (&self.config, &self.swarms, self.now.get());
