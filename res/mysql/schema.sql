@@ -24,8 +24,9 @@ INSERT IGNORE INTO goat (name, value) VALUES ('schema', 1), ('changes', 0);
 CREATE TABLE IF NOT EXISTS users (
     id            INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     username      VARCHAR(64) COLLATE utf8mb4_bin NOT NULL CHECK (CHAR_LENGTH(username) >= 1),
-    -- Names are the same that differ in the case of ASCII letters alone: hence the bytes, in lower case.
-    name_key      VARCHAR(256) CHARACTER SET latin1 COLLATE latin1_bin
+    -- Names are the same that differ in the case of ASCII letters alone: hence the bytes, in lower case, to which no
+    -- collation adds spaces.
+    name_key      VARBINARY(256)
                   AS (LOWER(CONVERT(CAST(username AS BINARY) USING latin1))) STORED UNIQUE,
     passkey       VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE
                   CHECK (CHAR_LENGTH(passkey) >= 8),

@@ -1105,6 +1105,7 @@ fn names_are_the_same_that_differ_in_the_case_of_ascii_letters_alone(database: &
     }
     for name in names {
         assert_eq!(goat.json(&["user", "show", name])["name"], name);
+        refused(&goat, &["user", "show", &format!("{name} ")]);
     }
     // A ban hits the one who is named, and nobody else.
     goat.launch();
