@@ -259,6 +259,10 @@ impl Talk {
         if head.sequence <= known {
             return;
         }
+        // Told long ago: what came of it the database knows, and somebody may have told it again.
+        if head.time.abs_diff(milliseconds()) > 2 * KEPT {
+            return self.miss(0);
+        }
         if head.run == *own {
             lag.store(milliseconds().saturating_sub(head.time), Relaxed);
         } else {
@@ -287,9 +291,10 @@ impl Talk {
         if let Some((since, until)) = self.missed.filter(|_| due) {
             let now = Instant::now();
             self.asked = Some(now);
-            self.missed = self.missed.filter(|_| now < until);
             // Where it is away as well, the keeper has said so.
-            let _ = self.torrents.read(&self.tracker, since);
+            if self.torrents.read(&self.tracker, since).is_ok() {
+                self.missed = self.missed.filter(|_| now < until);
+            }
         }
     }
 }

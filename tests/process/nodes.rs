@@ -6,8 +6,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use goat::nodes::entry::{Head, Seal};
+use goat::rules::limits::Failure;
 use serde_json::{Value, json};
 
 use crate::common::redis::Redis;
@@ -619,6 +621,32 @@ fn what_somebody_else_writes_into_redis_is_not_believed_and_takes_little_memory(
         assert!(peak < MUCH, "{peak} bytes");
         goat.process().assert_running();
     }
+}
+
+#[test]
+fn what_goats_told_long_ago_is_not_believed_if_somebody_tells_it_again() {
+    let Some(nodes) = Nodes::start("told again", 2, json!({ "API": true, "SlowDown": 0 })) else {
+        return;
+    };
+    let (anna, hash) = (nodes.member("anna"), nodes.torrent(1));
+    wait_until("the torrent at both", || nodes.peers(&anna, hash).iter().all(|peers| *peers >= 0));
+    let node = &nodes.goats[0];
+    let log = nodes.redis.cli(&["KEYS", "goat:*:log"]);
+    let identity = u64::from_str_radix(log.split(':').nth(1).unwrap(), 16).unwrap();
+    let seal = Seal::new(&goat::config::load(&node.config_path()).unwrap(), identity).unwrap();
+    let tell = |run: u64, age: u64| {
+        let time = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 - age;
+        let failures = vec![(Failure::Login, [127, 0, 0, 1].into()); 20];
+        let entry = seal.seal(&Head { run, sequence: 1, time, failures }, b"").unwrap();
+        assert!(nodes.redis.raw(&[b"XADD", log.as_bytes(), b"*", b"v", b"2", b"d", &entry]).starts_with('$'));
+    };
+    let status = || super::api::get(node, &anna, "/api/me").status;
+    tell(1, 600_000);
+    Announce::new(&anna.passkey, hash, 1).accepted(&nodes.goats[1]);
+    wait_until("what was told after it", || nodes.peers(&anna, hash) == [1, 1]);
+    assert_eq!(status(), 200);
+    tell(2, 0);
+    wait_until("the address to be shut out", || status() == 429);
 }
 
 #[test]
