@@ -35,7 +35,10 @@ impl Connection {
         let mut connection = Connection(if scheme == "rediss" { encrypt(host, tcp)? } else { Box::new(tcp) });
         if let Some((user, password)) = login.split_once(':') {
             let user = (!user.is_empty()).then_some(user);
-            connection.query::<()>(cmd("AUTH").arg(user).arg(password))?;
+            let signed_in = connection.query::<()>(cmd("AUTH").arg(user).arg(password));
+            // One that does not know the command may say with what it was called.
+            let secret = if password.is_empty() { "AUTH" } else { password };
+            signed_in.map_err(|e| io::Error::new(e.kind(), e.to_string().replace(secret, "***")))?;
         }
         connection.query::<()>(cmd("SELECT").arg(database))?;
         connection.query::<()>(&cmd("PING"))?;

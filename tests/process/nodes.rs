@@ -258,6 +258,21 @@ fn a_node_that_starts_without_redis_is_a_tracker_and_one_with_a_wrong_password_e
         let (status, stdout, _) = goat.cli(&["check"]);
         assert_eq!(status.success(), good, "{stdout}");
     }
+
+    // One that does not know the command says with what it was called.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://:s3cret@/:@{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"-ERR unknown command 'AUTH', with args beginning with: 's3cret@/:'\r\n");
+        }
+    });
+    let node = nodes.add(json!({ "Redis": url }));
+    let goat = &mut nodes.goats[node];
+    goat.spawn();
+    wait_until("that to be said", || goat.log().contains("with args beginning with: '***'"));
+    assert!(!goat.log().contains("s3cret"), "{}", goat.log());
 }
 
 #[test]
