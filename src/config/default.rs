@@ -35,6 +35,7 @@ pub fn create(path: &Path) -> Result<(), Problem> {
     new.write(true).create_new(true).mode(0o600);
     fs::create_dir_all(path.parent().unwrap_or(path))
         .and_then(|()| new.open(path))
-        .and_then(|mut file| file.write_all(TEMPLATE.as_bytes()))
+        // Half of it would be taken for the operator's at the next start.
+        .and_then(|mut file| file.write_all(TEMPLATE.as_bytes()).inspect_err(|_| drop(fs::remove_file(path))))
         .map_err(|e| Problem::new(path, 0, "", e, "a new file in a folder that is writable"))
 }

@@ -773,6 +773,17 @@ fn the_first_start_makes_the_configuration_and_the_database() {
 }
 
 #[test]
+fn a_first_configuration_that_cannot_be_written_whole_is_not_left_behind() {
+    let home = Folder::new();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" run", env!("CARGO_BIN_EXE_goat")]);
+    let output = limited.env("HOME", home.path()).env_remove("XDG_CONFIG_HOME").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && stderr.contains("File too large"), "{stderr}");
+    assert!(!home.join(".config/goat/config.json").exists());
+}
+
+#[test]
 fn the_first_start_follows_xdg_config_home() {
     Lab::run("the first start elsewhere", |_| {
         let (home, xdg) = (Folder::new(), Folder::new());
