@@ -408,16 +408,14 @@ fn url(text: &str) -> bool {
 
 /// An IPv6 address is in brackets, so that its colons are not taken for that before the port.
 fn server(text: &str) -> bool {
-    let ipv6 = |text: &str| text.parse::<SocketAddrV6>().is_ok();
+    let ipv6 = |text: &str| text.parse::<SocketAddrV6>().is_ok_and(|address| address.port() > 0);
     let (name, port) = text.split_once(':').unwrap_or((text, "1"));
     let named = host(name) && port.parse().is_ok_and(|port: u16| port > 0);
     named || ipv6(text) || ipv6(&format!("{text}:1")) || text.starts_with('/')
 }
 
 fn redis(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://")) else {
-        return false;
-    };
+    let Some(rest) = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://")) else { return false };
     let (login, rest) = rest.rsplit_once('@').unwrap_or((":", rest));
     let (host, db) = rest.split_once('/').unwrap_or((rest, "0"));
     login.contains(':') && server(host) && db.parse::<u32>().is_ok()
@@ -644,6 +642,7 @@ mod tests {
             ("DB: { Host: 'a:b' }", "DB.Host", "\"a:b\"", server),
             ("DB: { Host: '::1' }", "DB.Host", "\"::1\"", server),
             ("DB: { Host: 'h:0' }", "DB.Host", "\"h:0\"", server),
+            ("DB: { Host: '[::1]:0' }", "DB.Host", "\"[::1]:0\"", server),
             ("DB: { Host: '' }", "DB.Host", "\"\"", server),
             ("Redis: 6379", "Redis", "something else (not shown)", redis),
         ] {
