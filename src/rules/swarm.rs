@@ -165,9 +165,7 @@ impl Swarm {
         if a == b {
             return;
         }
-        let (Some(hash_a), Some(hash_b)) = (self.entry(a), self.entry(b)) else {
-            return;
-        };
+        let (Some(hash_a), Some(hash_b)) = (self.entry(a), self.entry(b)) else { return };
         // The first look-up must be over before the second: both may be on one chain, and after the
         // first write two entries would hold the same slot.
         let parked = u32::MAX;
@@ -190,9 +188,7 @@ impl Swarm {
     /// Adds random peers to `peers`: leechers only where `slot`, the asker, is a seeder; never the asker,
     /// nor anyone at the asker's own address. Takes time in proportion to `want.count`.
     pub fn choose(&self, slot: usize, want: Want, rng: &mut Rng, peers: &mut Peers) {
-        let Some((me, at)) = self.get(slot) else {
-            return;
-        };
+        let Some((me, at)) = self.get(slot) else { return };
         let among = if me.left == 0 { self.seeders..self.len() } else { 0..self.len() };
         let (want4, want6) = (want.v4, want.v6 && !self.v6.is_empty());
         // Where some lack an address of the one family that is wanted.
@@ -226,9 +222,7 @@ impl Swarm {
     pub fn expire(&mut self, deadline: impl Fn(&Session) -> u32) -> Vec<(Session, Addresses)> {
         let mut gone = Vec::new();
         for slot in (0..self.len()).rev() {
-            let Some((session, mut at)) = self.get(slot) else {
-                continue;
-            };
+            let Some((session, mut at)) = self.get(slot) else { continue };
             let deadline = deadline(session);
             if session.last_seen() < deadline {
                 gone.push(self.remove(slot));

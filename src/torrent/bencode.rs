@@ -67,9 +67,7 @@ pub enum Value<'a> {
 impl<'a> Value<'a> {
     /// The value under `key`, if this is a dictionary that has it.
     pub fn get(&self, key: &[u8]) -> Option<&Value<'a>> {
-        let Value::Dict { entries, .. } = self else {
-            return None;
-        };
+        let Value::Dict { entries, .. } = self else { return None };
         let index = entries.binary_search_by_key(&key, |(name, _)| name).ok()?;
         entries.get(index).map(|(_, value)| value)
     }
