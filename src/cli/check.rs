@@ -90,27 +90,20 @@ pub fn check(call: &Call) -> Done {
 }
 
 fn redis(config: &Config, made: bool) -> Option<Finding> {
-    config.redis.as_ref()?;
-    let what = "Redis".to_string();
-    let found = match made {
-        true => Store::open(config).map_err(|e| e.to_string()).and_then(|store| nodes(config, &store)),
-        false => return None,
-    };
-    let secret = secret(config);
-    Some(match (found, secret) {
-        (Err(message), _) | (_, Err(Failure::Failed(message))) => (what, State::Wrong, message),
-        (Ok(nodes), secret) => {
-            let secret = secret.unwrap_or_default();
-            let others: Vec<_> = nodes.iter().filter(|node| node.secret != secret).map(|node| &*node.name).collect();
-            let file = config.file.with_extension("secret");
-            match others.join(", ") {
-                others if others.is_empty() => good(what),
-                others => {
-                    let advice = "copy one of them to all, and start them again";
-                    (what, State::Wrong, format!("{others}: another secret than {}: {advice}", file.display()))
-                }
-            }
+    config.redis.as_ref().filter(|_| made)?;
+    let found = Store::open(config).map_err(|e| e.to_string()).and_then(|store| {
+        let (mut others, secret) = (nodes(config, &store)?, secret(config)?);
+        others.retain(|node| node.secret != secret);
+        Ok(others.into_iter().map(|node| node.name).collect::<Vec<_>>().join(", "))
+    });
+    let (file, advice) = (config.state_file("secret"), "copy one of them to all, and start them again");
+    Some(match found {
+        Ok(others) if others.is_empty() => good("Redis"),
+        Ok(others) => {
+            let message = format!("{others}: another secret than {}: {advice}", file.display());
+            ("Redis".into(), State::Wrong, message)
         }
+        Err(message) => ("Redis".into(), State::Wrong, message),
     })
 }
 

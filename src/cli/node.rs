@@ -10,9 +10,9 @@ use crate::nodes::{Status, fingerprint};
 use crate::store::Store;
 
 /// By which those are known who share this goat's secret; nothing where it has none yet.
-pub fn secret(config: &Config) -> Result<String, Failure> {
-    let made = config.file.with_extension("secret").exists();
-    if made { fingerprint(config).map_err(Failure::Failed) } else { Ok(String::new()) }
+pub fn secret(config: &Config) -> Result<String, String> {
+    let made = config.state_file("secret").exists();
+    if made { fingerprint(config) } else { Ok(String::new()) }
 }
 
 pub fn nodes(config: &Config, store: &Store) -> Result<Vec<Status>, String> {
@@ -29,7 +29,7 @@ pub fn list(call: &Call) -> Done {
         return Err(Failure::Failed(format!("Redis is off in {}: there is this goat alone", config.file.display())));
     }
     let nodes = nodes(&config, &store).map_err(|e| Failure::Failed(format!("Redis: {e}")))?;
-    let secret = secret(&config)?;
+    let secret = secret(&config).map_err(Failure::Failed)?;
     let mut list = List::new(call.json(), "name version silent announcesPerSecond unsavedRows database sameSecret");
     for node in nodes {
         list.row(&json!({

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::common::redis::Redis;
 use crate::common::tls::{Authority, P256};
 use crate::common::{
-    AGENT, Announce, Database, Goat, Lock, MariaDb, PATIENCE, Random, User, faketime, free_port, hex, info_hash,
-    peer_id, scrape, wait_for, wait_until,
+    AGENT, Announce, Database, Folder, Goat, Lock, MariaDb, PATIENCE, Random, User, faketime, free_port, hex,
+    info_hash, peer_id, scrape, wait_for, wait_until,
 };
 
 /// Several nodes of one tracker, and what they share.
@@ -365,13 +365,22 @@ fn nodes_are_listed_and_a_secret_that_differs_is_found() {
         let status = super::api::get(&nodes.goats[0], &anna, "/api/status").json();
         status["redis"] == true && status["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2)
     });
-    let third = nodes.add(json!({}));
-    fs::write(nodes.goats[third].folder.join("config.secret"), SECRET.replace('0', "1")).unwrap();
+    // Where the secret is that counts.
+    let folder = Folder::new();
+    let third = nodes.add(json!({ "State": folder.path() }));
+    fs::remove_file(nodes.goats[third].folder.join("config.secret")).unwrap();
+    fs::write(folder.join("config.secret"), SECRET.replace('0', "1")).unwrap();
     nodes.goats[third].launch();
     nodes.meet();
     let (status, stdout, _) = nodes.goats[0].cli(&["check"]);
     let port = nodes.goats[third].port;
     assert!(!status.success() && stdout.contains(&format!(":{port}: another secret than ")), "{stdout}");
+    let (_, stdout, _) = nodes.goats[third].cli(&["check"]);
+    let line = stdout.lines().find(|line| line.contains("another secret than")).unwrap();
+    assert!(line.contains(folder.path().to_str().unwrap()) && !line.contains(&port.to_string()), "{stdout}");
+    let list = nodes.goats[third].json(&["node", "list"]);
+    let same = list.as_array().unwrap().iter().filter(|node| node["sameSecret"] == true);
+    assert_eq!(same.count(), 1, "{list}");
     assert!(nodes.goats[third].stop().success());
     wait_until("one that ended in good order to be gone", || {
         nodes.goats[0].json(&["node", "list"]).as_array().unwrap().len() == 2
