@@ -1,9 +1,9 @@
 //! `goat check`: what is wrong with this goat's surroundings, and how to mend it.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ fn files(config: &Config, fix: bool) -> Vec<Finding> {
     for folder in BTreeSet::from(folders.map(|file| file.with_file_name(""))) {
         let kept = |name: &str| name.contains(".before-restore");
         let files = fs::read_dir(folder).into_iter().flatten().flatten();
-        let files = files.filter(|file| file.file_name().to_str().is_some_and(kept));
+        let files = files.filter(|file| file.file_name().to_str().is_some_and(kept) && !file.path().is_symlink());
         secrets.extend(files.map(|file| (true, file.path(), "passkeys")));
     }
     let mut findings = Vec::new();
@@ -136,7 +136,7 @@ fn files(config: &Config, fix: bool) -> Vec<Finding> {
             continue;
         }
         let message = format!("everybody on this machine can read it, and it holds {what}: chmod o= FILE, or --fix");
-        let mended = if fix { fs::set_permissions(&file, PermissionsExt::from_mode(mode & !0o007)) } else { Ok(()) };
+        let mended = if fix { keep_from_others(&file) } else { Ok(()) };
         findings.push(match mended {
             Ok(()) if fix => (file, State::Mended, "nobody else can read it now".into()),
             Ok(()) => (file, State::Warning, message),
@@ -146,6 +146,15 @@ fn files(config: &Config, fix: bool) -> Vec<Finding> {
     let unwritable = config.unwritable().into_iter();
     findings.extend(unwritable.map(|message| ("State".into(), State::Warning, message)));
     findings
+}
+
+/// Takes from others the right to a file. A link, which who may write its folder can have put there, is not followed.
+fn keep_from_others(file: &str) -> std::io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(file)?;
+    match file.metadata()? {
+        found if found.is_file() && found.nlink() > 1 => Err(std::io::Error::other("it has another name as well")),
+        found => file.set_permissions(PermissionsExt::from_mode(found.mode() & 0o7770)),
+    }
 }
 
 /// Parts of the journal that cannot be read, which keep goat from starting: `fix` sets them aside.

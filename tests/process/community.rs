@@ -1355,6 +1355,19 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     let away = json!({ "URL": "", "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } });
     let away = Goat::prepare(&database, away);
     let name = "MySQL database goat at 127.0.0.1:1";
+    // Who may write the folder leads it to no other file.
+    let (other, planted) = (goat.folder.join("other"), goat.folder.join("config.secret"));
+    fs::write(&other, "").unwrap();
+    fs::set_permissions(&other, PermissionsExt::from_mode(0o644)).unwrap();
+    for plant in [std::os::unix::fs::symlink::<&Path, &Path>, fs::hard_link] {
+        plant(&other, &planted).unwrap();
+        assert_eq!(state(&goat, &["--fix"], "config.secret"), ok("warning"));
+        assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o644);
+        fs::remove_file(&planted).unwrap();
+    }
+    std::os::unix::fs::symlink(&other, folder.join("goat.db.before-restore-3")).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db.before-restore-3"), ok("good"));
+
     assert_eq!(state(&away, &[], name), (Some(1), "wrong".into()));
     let warning = (Some(1), "warning".to_string());
     assert_eq!(state(&away, &[], "config.json"), warning, "everybody may read a password");
