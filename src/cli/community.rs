@@ -89,9 +89,12 @@ pub fn backup(call: &Call) -> Done {
         return taken("exists, and is not a file");
     }
     let mut start = Vec::new();
-    match File::open(file).and_then(|file| file.take(16).read_to_end(&mut start)) {
+    match File::open(file).and_then(|file| file.take(19).read_to_end(&mut start)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return taken(&format!("cannot be read ({e})")),
-        _ if start.is_empty() || start == *b"SQLite format 3\0" => {}
+        _ if start.is_empty() => {}
+        // By byte 18 (SQLite's "file format write version") a database that a goat has opened has a write-ahead log.
+        #[cfg(feature = "sqlite")]
+        _ if start.get(18) == Some(&1) && crate::store::open_backup(Path::new(file)).is_ok() => {}
         _ => return taken("exists, and is not a backup"),
     }
     let store = store(&config)?;

@@ -45,6 +45,6 @@ pub(crate) use invitations::Invitation;
 pub(crate) use keys::{KEY_LIFE, MAX_CALLS, Password, hash_key};
 pub(crate) use list::{Order, Page};
 #[cfg(feature = "sqlite")]
-pub(crate) use sqlite::restore;
+pub(crate) use sqlite::{open_backup, restore};
 pub(crate) use torrents::{BY_TIME, FILE_ORDERS, FileUser, NOT_REFUSED, SWARM_ORDERS, VERIFIED, Which};
 pub(crate) use users::{USER_ORDERS, Who};

@@ -170,6 +170,20 @@ impl Connection for Sqlite {
 /// The most columns that a query of ours has.
 const MAX_COLUMNS: usize = 24;
 
+/// Opens a backup to read it, if it is one that this goat knows.
+pub fn open_backup(backup: &Path) -> Result<rusqlite::Connection, Error> {
+    // SQLite would take a name such as `file:x` for a URL.
+    let file = std::path::absolute(backup).unwrap_or_else(|_| backup.into());
+    let source = rusqlite::Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let source = source.map_err(|e| Error::other(format!("cannot open {}: {e}", backup.display())))?;
+    let why = match source.query_row("SELECT value FROM goat WHERE name = 'schema'", [], |row| row.get(0)) {
+        Ok(1..=SCHEMA) => return Ok(source),
+        Ok(version) => format!("its tables have version {version}, this goat knows {SCHEMA}"),
+        Err(e) => e.to_string(),
+    };
+    Err(Error::other(format!("{} is not a backup of goat: {why}", backup.display())))
+}
+
 /// Puts a backup in the place of a database that nobody has open, and keeps that one beside it: returns where,
 /// if there was one, and what `before` returned, which is called when the copy is made and nothing is changed yet.
 pub fn restore<T>(
@@ -177,23 +191,13 @@ pub fn restore<T>(
     path: &Path,
     before: impl FnOnce() -> Result<T, Error>,
 ) -> Result<(Option<PathBuf>, T), Error> {
-    // SQLite would take a name such as `file:x` for a URL.
-    let backup = &std::path::absolute(backup).unwrap_or_else(|_| backup.into());
+    let source = open_backup(backup)?;
+    let quick = source.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).unwrap_or_else(|e| e.to_string());
+    if quick != "ok" {
+        return Err(Error::other(format!("{} is damaged: {quick}", backup.display())));
+    }
     // What a symbolic link stands for is replaced, not the link.
     let path = &path.canonicalize().unwrap_or_else(|_| path.into());
-    let not_goat =
-        |e: &dyn std::fmt::Display| Error::other(format!("{} is not a backup of goat: {e}", backup.display()));
-    let source = rusqlite::Connection::open_with_flags(backup, OpenFlags::SQLITE_OPEN_READ_ONLY);
-    let source = source.map_err(|e| Error::other(format!("cannot open {}: {e}", backup.display())))?;
-    let check = |sql: &str| source.query_row(sql, [], |row| row.get::<_, String>(0)).map_err(|e| not_goat(&e));
-    let version = check("SELECT CAST(value AS TEXT) FROM goat WHERE name = 'schema'")?;
-    if !version.parse().is_ok_and(|version| (1..=SCHEMA).contains(&version)) {
-        return Err(not_goat(&format!("its tables have version {version}, this goat knows {}", SCHEMA)));
-    }
-    let quick = check("PRAGMA quick_check(1)")?;
-    if quick != "ok" {
-        return Err(not_goat(&quick));
-    }
     let present = path.exists();
     let held = hold(path)?;
     let new = beside(path, ".restoring");

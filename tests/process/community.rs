@@ -1222,9 +1222,17 @@ fn a_backup_overwrites_nothing_but_a_backup() {
     goat.add_user("anna");
     let path = |name: &str| goat.folder.join(name).to_str().unwrap().to_string();
     fs::write(path("letter"), "Dear Anna").unwrap();
+#[cfg(feature = "sqlite")]
     fs::write(path("empty"), "").unwrap();
     assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
-    for name in ["letter", "pipe", "."] {
+    // Databases: of another goat, and of somebody else.
+    let other = Database::sqlite();
+    let live = Goat::start(&other, json!({}));
+    let Database::Sqlite(folder) = &other else { unreachable!() };
+    let of_another = folder.join("goat.db").to_str().unwrap().to_string();
+    let foreign = rusqlite::Connection::open(path("foreign.db")).unwrap();
+    foreign.execute_batch("CREATE TABLE goat (name TEXT, value INTEGER)").unwrap();
+    for name in ["letter", "pipe", ".", "foreign.db", &of_another] {
         let said = refused(&goat, &["backup", &path(name)]);
         assert!(said.contains("name another file"), "{said}");
     }
@@ -1236,6 +1244,7 @@ fn a_backup_overwrites_nothing_but_a_backup() {
         let start = fs::read(path(name)).unwrap();
         assert!(start.starts_with(b"SQLite format 3\0"), "{name}");
         let mode = fs::metadata(path(name)).unwrap().permissions().mode();
+    assert_eq!(live.json(&["stats"])["members"], 0);
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     assert!(goat.folder.join("link.db").is_symlink());
@@ -1346,15 +1355,6 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     let mut bad = good.clone();
     let middle = bad.len() / 2 / 4096 * 4096;
     bad[middle..middle + 4096].fill(0xff);
-    fs::write(&file, bad).unwrap();
-    assert_eq!(state(&goat, &[], "goat.db"), (Some(1), "wrong".into()));
-    fs::write(&file, good).unwrap();
-    assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
-
-    // A database that is not there does not hide what else is wrong.
-    let away = json!({ "URL": "", "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } });
-    let away = Goat::prepare(&database, away);
-    let name = "MySQL database goat at 127.0.0.1:1";
     // Who may write the folder leads it to no other file.
     let (other, planted) = (goat.folder.join("other"), goat.folder.join("config.secret"));
     fs::write(&other, "").unwrap();
@@ -1368,6 +1368,15 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     std::os::unix::fs::symlink(&other, folder.join("goat.db.before-restore-3")).unwrap();
     assert_eq!(state(&goat, &[], "goat.db.before-restore-3"), ok("good"));
 
+    fs::write(&file, bad).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db"), (Some(1), "wrong".into()));
+    fs::write(&file, good).unwrap();
+    assert_eq!(state(&goat, &[], "goat.db"), ok("good"));
+
+    // A database that is not there does not hide what else is wrong.
+    let away = json!({ "URL": "", "DB": { "Driver": "mysql", "Host": "127.0.0.1:1" } });
+    let away = Goat::prepare(&database, away);
+    let name = "MySQL database goat at 127.0.0.1:1";
     assert_eq!(state(&away, &[], name), (Some(1), "wrong".into()));
     let warning = (Some(1), "warning".to_string());
     assert_eq!(state(&away, &[], "config.json"), warning, "everybody may read a password");
