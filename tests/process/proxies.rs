@@ -93,6 +93,13 @@ fn under_a_path_the_page_its_calls_and_the_announce_urls_work() {
         let me: Value = serde_json::from_slice(&me.stdout).unwrap();
         let urls = json!([format!("{home}/{}/announce", member.passkey)]);
         assert_eq!(me["announce"], urls, "{program}");
+        // Members send torrents as large as goat takes them.
+        let file = proxy.folder.join("large.torrent");
+        std::fs::write(&file, crate::library::torrent("large", (8 << 20) - 200)).unwrap();
+        let mut curl = proxy.curl_url(client, &format!("{home}/api/files"));
+        curl.args(["--header", &format!("Authorization: {key}"), "--data-binary", &format!("@{}", file.display())]);
+        let sent: Value = serde_json::from_slice(&curl.output().unwrap().stdout).unwrap();
+        assert_eq!(sent["name"], "large", "{program}: {sent}");
         let mut announce = site.announce();
         announce.passkey = None;
         let query = announce.target().replace("/announce", "");
