@@ -82,7 +82,7 @@ pub fn check(call: &Call) -> Done {
         let colon = if message.is_empty() { "" } else { ": " };
         match &mut list {
             Some(list) => list.row(&json!({ "what": what, "state": state, "message": message })),
-            None => print(&format!("{}: {state}{colon}{message}\n", clean(&what)))?,
+            None => print(format!("{}: {state}{colon}{message}\n", clean(&what)))?,
         }
     }
     list.map_or(Ok(()), List::end)?;

@@ -287,7 +287,7 @@ pub fn help(call: &Call) -> Done {
     }
     let name = call.words("COMMAND").join(" ");
     match find(&mut goat(), &name) {
-        Some(command) => print(&command.render_help().to_string()),
+        Some(command) => print(command.render_help().to_string()),
         None => Err(Failure::Usage(super::unknown(&name))),
     }
 }

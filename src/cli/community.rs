@@ -67,7 +67,7 @@ fn by_hand(config: &Config, program: &str, options: &str, direction: char, file:
     };
     let user = format!("--user={} --password", quoted(&config.db.username));
     let (database, file) = (quoted(&config.db.database), quoted(file));
-    print(&format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
+    print(format!("{program} {server} {user} {options}{database} {direction} {file}\n"))?;
     let done = "nothing has been done yet: with MySQL and MariaDB, run the command above";
     let journal = journal::path(config);
     let first = format!("; first stop goat and move {} away: it belongs to the former database", journal.display());

@@ -51,7 +51,7 @@ fn run(words: &[String]) -> Done {
     let goat = ["goat".to_string()];
     let mut matches = match commands::goat().try_get_matches_from(goat.iter().chain(words)) {
         Ok(matches) => matches,
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => return output::print(&error.to_string()),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => return output::print(error.to_string()),
         Err(error) => return Err(Failure::Usage(explain(&error, words))),
     };
     if matches.get_flag("version") && matches.subcommand().is_none() {

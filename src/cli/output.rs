@@ -70,7 +70,7 @@ fn row(thing: Option<&Value>, columns: &str) -> String {
 /// with the columns a and b.
 pub fn show(thing: &impl Serialize, keys: &str, json: bool) -> Done {
     if json {
-        return print(&format!("{}\n", serde_json::to_string(thing)?));
+        return print(format!("{}\n", serde_json::to_string(thing)?));
     }
     let thing = serde_json::to_value(thing)?;
     let keys = keys.split_whitespace().map(|key| key.split_once(':').unwrap_or((key, "")));
@@ -86,11 +86,11 @@ pub fn show(thing: &impl Serialize, keys: &str, json: bool) -> Done {
         Value::Array(texts) => texts.iter().map(|text| line(key, &clean(text.as_str().unwrap_or_default()))).collect(),
         _ => line(key, &text(&thing, key)),
     });
-    print(&lines.collect::<String>())
+    print(lines.collect::<String>())
 }
 
 pub fn done(text: &str, thing: &impl Serialize, json: bool) -> Done {
-    if json { show(thing, "", true) } else { print(&format!("{text}\n")) }
+    if json { show(thing, "", true) } else { print(format!("{text}\n")) }
 }
 
 /// Prints things as text under titles, or as one JSON array, an object a line.
@@ -122,12 +122,12 @@ impl<'a> List<'a> {
             false => row(Some(&serde_json::to_value(thing)?), self.columns) + "\n",
         };
         self.rows += 1;
-        if self.text.len() > 1 << 16 { print(&std::mem::take(&mut self.text)) } else { Ok(()) }
+        if self.text.len() > 1 << 16 { print(std::mem::take(&mut self.text)) } else { Ok(()) }
     }
 
     pub fn end(self) -> Done {
         self.result?;
-        print(&(self.text + if self.json { "\n]\n" } else { "" }))
+        print(self.text + if self.json { "\n]\n" } else { "" })
     }
 }
 
@@ -138,9 +138,9 @@ impl From<serde_json::Error> for Failure {
 }
 
 /// Writes to stdout. Who reads our output may stop before its end, as in `goat user list | head`.
-pub fn print(text: &str) -> Done {
+pub fn print(text: impl AsRef<[u8]>) -> Done {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }

@@ -58,7 +58,7 @@ pub fn copy(call: &Call) -> Done {
     let add = command(&format!("file add {}", quoted(source)));
     let advice = format!("{} is not registered yet: {add}\n", torrent.info_hash);
     if let Some(passkey) = to_stdout {
-        io::stdout().write_all(&made(&passkey)?)?;
+        print(made(&passkey)?)?;
         return if registered { Ok(()) } else { Ok(io::stderr().write_all(advice.as_bytes())?) };
     }
     let paths: Vec<String> = copies.iter().map(|(_, path)| path.display().to_string()).collect();

@@ -646,7 +646,11 @@ fn output_that_cannot_be_written_is_no_panic() {
     let goat = Goat::prepare(&database, json!({}));
     goat.add_user("anna");
     let (hash, other) = ("0".repeat(40), "1".repeat(40));
-    let commands: [&[&str]; 13] = [
+    // Without a line end, after which it would be written at once.
+    let torrent = goat.folder.join("a.torrent").to_str().unwrap().to_string();
+    fs::write(&torrent, crate::library::torrent("a", 20)).unwrap();
+    let commands: [&[&str]; 14] = [
+        &["torrent", &torrent, "--for", "anna", "--out", "-"],
         &["help"],
         &["--version"],
         &["check"],
