@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS users (
     name_key      VARBINARY(256)
                   AS (LOWER(CONVERT(CAST(username AS BINARY) USING latin1))) STORED UNIQUE,
     passkey       VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL UNIQUE
-                  CHECK (CHAR_LENGTH(passkey) >= 8),
+                  CHECK (CHAR_LENGTH(passkey) >= 16),
     torrent_limit INT UNSIGNED NOT NULL DEFAULT 0, -- 0: none
     uploaded      BIGINT NOT NULL DEFAULT 0 CHECK (uploaded >= 0),
     downloaded    BIGINT NOT NULL DEFAULT 0 CHECK (downloaded >= 0),

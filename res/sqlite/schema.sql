@@ -19,7 +19,7 @@ INSERT OR IGNORE INTO goat (name, value) VALUES ('schema', 1), ('changes', 0);
 CREATE TABLE IF NOT EXISTS users (
     id            INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 4294967295),
     username      TEXT    NOT NULL UNIQUE COLLATE NOCASE CHECK (length(username) BETWEEN 1 AND 64),
-    passkey       TEXT    NOT NULL UNIQUE CHECK (length(passkey) BETWEEN 8 AND 64),
+    passkey       TEXT    NOT NULL UNIQUE CHECK (length(passkey) BETWEEN 16 AND 64),
     torrent_limit INTEGER NOT NULL DEFAULT 0 CHECK (torrent_limit BETWEEN 0 AND 4294967295), -- 0: none
     uploaded      INTEGER NOT NULL DEFAULT 0 CHECK (uploaded >= 0),
     downloaded    INTEGER NOT NULL DEFAULT 0 CHECK (downloaded >= 0),

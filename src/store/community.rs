@@ -116,8 +116,8 @@ fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, Str
                 return Err(e.message);
             }
             let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-            if !(8..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
-                return Err("a passkey has 8 to 64 letters, digits and -._~".into());
+            if !(16..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
+                return Err("a passkey has 16 to 64 letters, digits and -._~".into());
             }
             let sql = "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit, admin, banned)
                 VALUES (?, ?, ?, ?, ?, ?, ?)";

@@ -700,7 +700,7 @@ fn names_of_every_kind_come_through_json_unharmed(database: Database) {
         database.sql(&format!("INSERT INTO whitelist (client, approved) VALUES ({text}, 0)"));
         let member = format!("{name}{number}").replace(':', ";");
         database.sql(&format!(
-            "INSERT INTO users (username, passkey) VALUES ({}, 'passkey-{number}')",
+            "INSERT INTO users (username, passkey) VALUES ({}, 'passkey-{number:08}')",
             text.replace(&stored, &member.bytes().map(|byte| format!("{byte:02X}")).collect::<String>())
         ));
     }

@@ -861,7 +861,7 @@ fn no_command_but_run_makes_a_database() {
     for database in Database::each("no database") {
         let goat = Goat::configure(&database, json!({}));
         let csv = goat.folder.join("members.csv");
-        fs::write(&csv, "name,passkey\nanna,abcdefgh\n").unwrap();
+        fs::write(&csv, "name,passkey\nanna,abcdefghabcdefgh\n").unwrap();
         for words in COMMANDS {
             let mut command = goat.command(words);
             let output = command.current_dir(goat.folder.path()).output().unwrap();

@@ -615,7 +615,8 @@ fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &D
         path.to_str().unwrap().to_string()
     };
     // The mistakes of the database, too, are named with their lines, and nothing is left behind.
-    let text = "name,passkey,uploaded\nbert,bertbert,1\nANNA,annaanna,2\ncarl,bertbert,3\n\na:b,12345678,4\nd,short,5\ne,12345678,x\n";
+    let text = "name,passkey,uploaded\nbert,bertbertbertbert,1\nANNA,annaannaannaanna,2\ncarl,bertbertbertbert,3\n\n\
+        a:b,1234567812345678,4\nd,123456781234567,5\ne,1234567812345678,x\n";
     let said = refused(&goat, &["import", &write(&goat, text)]);
     let lines: Vec<&str> = said
         .lines()
@@ -626,8 +627,10 @@ fn an_import_is_all_or_nothing_and_its_members_need_no_new_torrents(database: &D
     assert_eq!(goat.json(&["stats"])["members"], 1);
     // Rows are not hidden in a quote, nor control characters in a name.
     let hash = hex(&info_hash(9));
-    for text in ["name,passkey\nbert,\"bertbert\ncarl,carlcarl\n", &format!("info_hash,name\n{hash},\"a\u{1b}[2J\"\n")]
-    {
+    for text in [
+        "name,passkey\nbert,\"bertbertbertbert\ncarl,carlcarlcarlcarl\n",
+        &format!("info_hash,name\n{hash},\"a\u{1b}[2J\"\n"),
+    ] {
         let said = refused(&goat, &["import", &write(&goat, text)]);
         assert!(said.contains("import.csv: line 2: "), "{said}");
     }
@@ -894,7 +897,7 @@ fn members_and_torrents_can_be_renamed_but_nobody_is_called_as_anothers_id(datab
     assert!(said.contains("the id of another member"), "{said}");
     let csv = goat.folder.join("members.csv");
     let id = format!("0{}", anna.id);
-    fs::write(&csv, format!("name,passkey\n{id},abcdefgh\n")).unwrap();
+    fs::write(&csv, format!("name,passkey\n{id},abcdefghabcdefgh\n")).unwrap();
     let said = refused(&goat, &["import", csv.to_str().unwrap()]);
     assert!(said.contains("line 2") && said.contains("the id of another member"), "{said}");
 
@@ -927,7 +930,7 @@ fn whatever_a_command_says_it_says_as_json_too(database: &Database) {
     goat.add_torrent(&hash);
     goat.add_torrent(&other);
     let csv = goat.folder.join("members.csv");
-    fs::write(&csv, "name,passkey\nbert,abcdefgh\n").unwrap();
+    fs::write(&csv, "name,passkey\nbert,abcdefghabcdefgh\n").unwrap();
     let csv = csv.to_str().unwrap();
     for (words, key, value) in [
         (&["user", "limit", "anna", "3"][..], "torrentLimit", json!(3)),
@@ -1219,10 +1222,10 @@ fn a_backup_overwrites_nothing_but_a_backup() {
     use std::os::unix::fs::PermissionsExt;
     let database = Database::sqlite();
     let goat = Goat::prepare(&database, json!({}));
+#[cfg(feature = "sqlite")]
     goat.add_user("anna");
     let path = |name: &str| goat.folder.join(name).to_str().unwrap().to_string();
     fs::write(path("letter"), "Dear Anna").unwrap();
-#[cfg(feature = "sqlite")]
     fs::write(path("empty"), "").unwrap();
     assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
     // Databases: of another goat, and of somebody else.
@@ -1241,10 +1244,10 @@ fn a_backup_overwrites_nothing_but_a_backup() {
     fs::write(path("target.db"), "").unwrap();
     for name in ["empty", "new.db", "new.db", "link.db"] {
         cli(&goat, &["backup", &path(name)]);
+    assert_eq!(live.json(&["stats"])["members"], 0);
         let start = fs::read(path(name)).unwrap();
         assert!(start.starts_with(b"SQLite format 3\0"), "{name}");
         let mode = fs::metadata(path(name)).unwrap().permissions().mode();
-    assert_eq!(live.json(&["stats"])["members"], 0);
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     assert!(goat.folder.join("link.db").is_symlink());
@@ -1348,13 +1351,10 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     }
 
     // A database with a page that is none.
-    let text: String = (0..3000).map(|n| format!("user{n},passkey-{n}\n")).collect();
+    let text: String = (0..3000).map(|n| format!("user{n},passkey-{n:08}\n")).collect();
     fs::write(goat.folder.join("users.csv"), format!("name,passkey\n{text}")).unwrap();
     cli(&goat, &["import", goat.folder.join("users.csv").to_str().unwrap()]);
     let good = fs::read(&file).unwrap();
-    let mut bad = good.clone();
-    let middle = bad.len() / 2 / 4096 * 4096;
-    bad[middle..middle + 4096].fill(0xff);
     // Who may write the folder leads it to no other file.
     let (other, planted) = (goat.folder.join("other"), goat.folder.join("config.secret"));
     fs::write(&other, "").unwrap();
@@ -1368,6 +1368,9 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     std::os::unix::fs::symlink(&other, folder.join("goat.db.before-restore-3")).unwrap();
     assert_eq!(state(&goat, &[], "goat.db.before-restore-3"), ok("good"));
 
+    let mut bad = good.clone();
+    let middle = bad.len() / 2 / 4096 * 4096;
+    bad[middle..middle + 4096].fill(0xff);
     fs::write(&file, bad).unwrap();
     assert_eq!(state(&goat, &[], "goat.db"), (Some(1), "wrong".into()));
     fs::write(&file, good).unwrap();

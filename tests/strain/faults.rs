@@ -851,7 +851,7 @@ fn others_write_while_5_000_announces_a_second_are_written_and_none_waits_in_vai
                 goat.add_user(&format!("new{count}"));
                 slowest = slowest.max(asked.elapsed());
                 database
-                    .sql(&format!("INSERT INTO users (username, passkey) VALUES ('site{count}', 'site-{count:08}')"));
+                    .sql(&format!("INSERT INTO users (username, passkey) VALUES ('site{count}', 'site-{count:011}')"));
                 thread::sleep(Duration::from_millis(100));
             }
             stop.store(true, SeqCst);
