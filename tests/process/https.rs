@@ -370,19 +370,25 @@ fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
     let (_, hook) = include_str!("../../docs/https.md").split_once("```sh\n").unwrap();
     let (hook, _) = hook.split_once("```").unwrap();
     let home = site.goat.folder.path().to_str().unwrap();
-    let hook = hook.replace(" -g goat", "").replace("/etc/goat", home);
-    assert_eq!(hook.matches(home).count(), 2, "{hook}");
+    let site_of_goat = "/etc/letsencrypt/live/tracker.example.org";
+    let hook = hook.replace(" -g goat", "").replace("/etc/goat", home).replace(site_of_goat, live.to_str().unwrap());
+    assert_eq!(hook.matches(home).count(), 3, "{hook}");
+    let run_hook = |lineage: &std::path::Path| {
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", &hook]).env("RENEWED_LINEAGE", lineage);
+        assert!(shell.status().unwrap().success(), "{hook}");
+    };
     let renew = |files: &Certificate| {
         for (name, file) in [("fullchain.pem", &files.certificate), ("privkey.pem", &files.key)] {
             let _ = std::fs::remove_file(live.join(name));
             std::os::unix::fs::symlink(file, live.join(name)).unwrap();
         }
-        let mut shell = Command::new("sh");
-        let shell = shell.args(["-c", &hook]).env("RENEWED_LINEAGE", &live);
-        assert!(shell.status().unwrap().success(), "{hook}");
+        run_hook(&live);
     };
     let [first, second] = ["first", "second"].map(|name| site.authority.issue(name, P256));
     renew(&first);
+    // That of another site is renewed: it is not goat's.
+    run_hook(std::path::Path::new("/nowhere"));
     site.goat.launch();
     site.works();
     let mut kept = site.connect();
