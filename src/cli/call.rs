@@ -232,9 +232,8 @@ pub fn replace_file<E: std::fmt::Display>(path: &Path, fill: impl FnOnce(&Path) 
     let cannot = |e: io::Error| cannot_write(path, &e);
     // SQLite would take a name such as `file:x` for a URL.
     let place = path::absolute(path).map_err(cannot)?;
-    let mut new = place.as_os_str().to_owned();
-    new.push(format!(".{}", std::process::id()));
-    let new = PathBuf::from(new);
+    // The name of the place itself may be as long as names can be.
+    let new = place.with_file_name(format!(".goat-{}", std::process::id()));
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(cannot)?;
     let filled = fill(&new).map_err(|e| cannot_write(path, &e));
     let done = filled.and_then(|()| fs::rename(&new, &place).map_err(cannot));

@@ -1242,7 +1242,7 @@ fn a_backup_overwrites_nothing_but_a_backup() {
     assert_eq!(fs::read_to_string(path("letter")).unwrap(), "Dear Anna");
     std::os::unix::fs::symlink(path("target.db"), path("link.db")).unwrap();
     fs::write(path("target.db"), "").unwrap();
-    for name in ["empty", "new.db", "new.db", "link.db"] {
+    for name in ["empty", "new.db", "new.db", "link.db", &"n".repeat(255)] {
         cli(&goat, &["backup", &path(name)]);
     assert_eq!(live.json(&["stats"])["members"], 0);
         let start = fs::read(path(name)).unwrap();
