@@ -147,14 +147,15 @@ pub fn store(config: &Config) -> Result<Store, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", config.database_name()));
     match Store::existing(config) {
         Ok(Some(store)) => Ok(store),
-        Ok(None) => Err(failed(&no_database())),
+        Ok(None) => Err(failed(&no_database(config))),
         Err(e) => Err(failed(&e)),
     }
 }
 
 /// Of a database that is not there, or has none of goat's tables.
-pub fn no_database() -> String {
-    format!("it has no tables of goat yet: `{}` creates them", config::command("run"))
+pub fn no_database(config: &Config) -> String {
+    let start = if config.is_service() { "systemctl start goat".into() } else { config::command("run") };
+    format!("it has no tables of goat yet: `{start}` creates them")
 }
 
 pub fn now() -> u32 {

@@ -60,7 +60,7 @@ pub fn check(call: &Call) -> Done {
         Ok(wrong)
     });
     let wrong = wrong.unwrap_or_else(|e| vec![e.to_string()]);
-    let none_yet = || (name.clone(), State::Warning, no_database());
+    let none_yet = || (name.clone(), State::Warning, no_database(&config));
     findings.extend(wrong.is_empty().then(|| if made { good(name.as_str()) } else { none_yet() }));
     findings.extend(wrong.into_iter().map(|message| (name.clone(), State::Wrong, message)));
     findings.extend(files(&config, fix));
