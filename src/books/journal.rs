@@ -197,7 +197,12 @@ fn cannot_read(path: &Path, why: &str) -> String {
 
 /// Reads a segment. What a crash cut off is its end; a record that is wrong before others is damage.
 fn read(path: &Path, left: &mut Left) -> Result<(), String> {
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| e.to_string())?);
+    let file = match File::open(path) {
+        // The goat that runs has settled it since it was listed.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(|e| e.to_string())?,
+    };
+    let mut file = BufReader::with_capacity(1 << 16, file);
     let mut fill = |bytes: &mut [u8]| match file.read_exact(bytes) {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
         done => done.map(|()| true).map_err(|e| e.to_string()),
@@ -480,6 +485,13 @@ mod tests {
         let birth = Birth { at: 10, base: moved(2), doubt: 11, first: moved(3), started: true, path: Paths(4) };
         let factors = Factors { upload: 200, download: 0 };
         State { known: Known { session, at, closed: 12 }, birth: Some(birth), seeded: (13, 14), factors }
+    }
+
+    #[test]
+    fn a_segment_that_was_settled_since_it_was_listed_leaves_nothing() {
+        let mut left = Left::new();
+        assert_eq!(read(Path::new("/nowhere/1.log"), &mut left), Ok(()));
+        assert!(left.is_empty());
     }
 
     #[test]
