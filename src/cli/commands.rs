@@ -171,7 +171,7 @@ fn files() -> [Entry; 8] {
         entry("file list", file::list, "list torrents and their swarms", [listed, dead, sorted]),
         entry("file show", file::show_one, "show a torrent: its swarm, factors and totals", [hash()]),
         entry("file approve", file::approve, "approve a torrent that is registered", [or("all"), all]),
-        entry("file rename", file::rename, "give a torrent another name", [hash(), word("NAME", "the new name")]),
+        entry("file rename", file::rename, "give a torrent another name", [hash(), word("NEW", "the new name")]),
         entry("file revoke", file::revoke, "withdraw the approval of a torrent, or refuse it", [hash(), refused]),
         entry(
             "file remove",

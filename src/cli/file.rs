@@ -201,7 +201,7 @@ pub fn revoke(call: &Call) -> Done {
 }
 
 pub fn rename(call: &Call) -> Done {
-    change(call, |store, id| store.rename_file(id, call.argument("NAME")), "is its new name")
+    change(call, |store, id| store.rename_file(id, call.argument("NEW")), "is its new name")
 }
 
 pub fn free(call: &Call) -> Done {

@@ -907,6 +907,11 @@ fn members_and_torrents_can_be_renamed_but_nobody_is_called_as_anothers_id(datab
     assert_eq!(said, format!("{hash}  a new \u{1f431}  is its new name\n"));
     assert_eq!(goat.json(&["file", "show", "a new \u{1f431}"])["infoHash"], hash.as_str());
     refused(&goat, &["file", "rename", &hash, "two\nlines"]);
+    let log = goat.json(&["log"]);
+    for (what, detail) in [("user rename", "NEW Ännchen"), ("file rename", "NEW a new \u{1f431}")] {
+        let written = |action: &Value| action["what"] == what && action["detail"] == detail;
+        assert!(log.as_array().unwrap().iter().any(written), "{what}: {log}");
+    }
 }
 
 fn passkey_and_urls_are_shown_where_they_are_asked_for(database: &Database) {
@@ -1217,12 +1222,12 @@ fn what_an_operator_has_judged_waits_no_more(database: &Database) {
     }
 }
 
+#[cfg(feature = "sqlite")]
 #[test]
 fn a_backup_overwrites_nothing_but_a_backup() {
     use std::os::unix::fs::PermissionsExt;
     let database = Database::sqlite();
     let goat = Goat::prepare(&database, json!({}));
-#[cfg(feature = "sqlite")]
     goat.add_user("anna");
     let path = |name: &str| goat.folder.join(name).to_str().unwrap().to_string();
     fs::write(path("letter"), "Dear Anna").unwrap();
@@ -1239,12 +1244,12 @@ fn a_backup_overwrites_nothing_but_a_backup() {
         let said = refused(&goat, &["backup", &path(name)]);
         assert!(said.contains("name another file"), "{said}");
     }
+    assert_eq!(live.json(&["stats"])["members"], 0);
     assert_eq!(fs::read_to_string(path("letter")).unwrap(), "Dear Anna");
     std::os::unix::fs::symlink(path("target.db"), path("link.db")).unwrap();
     fs::write(path("target.db"), "").unwrap();
     for name in ["empty", "new.db", "new.db", "link.db", &"n".repeat(255)] {
         cli(&goat, &["backup", &path(name)]);
-    assert_eq!(live.json(&["stats"])["members"], 0);
         let start = fs::read(path(name)).unwrap();
         assert!(start.starts_with(b"SQLite format 3\0"), "{name}");
         let mode = fs::metadata(path(name)).unwrap().permissions().mode();
@@ -1350,11 +1355,6 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
         fs::remove_file(file).unwrap();
     }
 
-    // A database with a page that is none.
-    let text: String = (0..3000).map(|n| format!("user{n},passkey-{n:08}\n")).collect();
-    fs::write(goat.folder.join("users.csv"), format!("name,passkey\n{text}")).unwrap();
-    cli(&goat, &["import", goat.folder.join("users.csv").to_str().unwrap()]);
-    let good = fs::read(&file).unwrap();
     // Who may write the folder leads it to no other file.
     let (other, planted) = (goat.folder.join("other"), goat.folder.join("config.secret"));
     fs::write(&other, "").unwrap();
@@ -1368,6 +1368,11 @@ fn check_says_what_is_wrong_and_mends_what_it_can() {
     std::os::unix::fs::symlink(&other, folder.join("goat.db.before-restore-3")).unwrap();
     assert_eq!(state(&goat, &[], "goat.db.before-restore-3"), ok("good"));
 
+    // A database with a page that is none.
+    let text: String = (0..3000).map(|n| format!("user{n},passkey-{n:08}\n")).collect();
+    fs::write(goat.folder.join("users.csv"), format!("name,passkey\n{text}")).unwrap();
+    cli(&goat, &["import", goat.folder.join("users.csv").to_str().unwrap()]);
+    let good = fs::read(&file).unwrap();
     let mut bad = good.clone();
     let middle = bad.len() / 2 / 4096 * 4096;
     bad[middle..middle + 4096].fill(0xff);
