@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -159,14 +159,7 @@ pub fn import(call: &Call) -> Done {
     let mut rows = rows(&text).map_err(wrong)?;
     let store = store(&config)?;
     let keys = call.value("keys").map(|out| new_keys(&mut rows, out)).transpose()?;
-    let on_terminal = io::stderr().is_terminal();
-    let progress = |done: usize| {
-        if on_terminal && (done.is_multiple_of(1000) || done == rows.len()) {
-            let end = if done == rows.len() { "\n" } else { "" };
-            let _ = write!(io::stderr(), "\r{done} of {} rows{end}", rows.len()); // It is only for looking at.
-        }
-    };
-    store.import(&rows, progress).map_err(|e| {
+    store.import(&rows).map_err(|e| {
         // Where it may have been written, these are the only copies.
         if let Some(out) = keys.filter(|_| e.kind != Kind::Unsure) {
             let _ = std::fs::remove_file(out);

@@ -81,17 +81,11 @@ impl Store {
         self.with(|c| c.execute("VACUUM INTO ?", &[file.into()]).map(drop))
     }
 
-    /// Inserts all rows, each of which comes with its line, or none and says what is wrong in which line. Calls
-    /// `progress` with the number of rows done.
-    pub(crate) fn import(
-        &self,
-        rows: &[(usize, Result<Import, String>)],
-        mut progress: impl FnMut(usize),
-    ) -> Result<(), Error> {
+    /// Inserts all rows, each of which comes with its line, or none and says what is wrong in which line.
+    pub(crate) fn import(&self, rows: &[(usize, Result<Import, String>)]) -> Result<(), Error> {
         self.transaction(|c| {
             let mut mistakes = Vec::new();
-            for (done, (line, row)) in rows.iter().enumerate() {
-                progress(done);
+            for (line, row) in rows {
                 match row.as_ref().map_err(String::clone).and_then(|row| insert(c, row)) {
                     Err(message) if mistakes.len() < MISTAKES => mistakes.push(format!("line {line}: {message}")),
                     Err(_) => {
@@ -101,7 +95,6 @@ impl Store {
                     Ok(done) => done?,
                 }
             }
-            progress(rows.len());
             if mistakes.is_empty() { Ok(()) } else { Err(Error::other(mistakes.join("\n"))) }
         })
     }
