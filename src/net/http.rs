@@ -1,6 +1,7 @@
 //! Announce and scrape over HTTP: a request line and headers become plain data, the reply becomes bencode.
 //! Knows no sockets: `net` hands it whole requests and sends what it writes.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -153,12 +154,6 @@ fn scraped(tracker: &Tracker, visitor: &Visitor, query: &str, scratch: &mut Scra
     Ok(())
 }
 
-#[derive(Clone, Copy, Default)]
-struct Bytes20 {
-    bytes: [u8; 20],
-    len: usize,
-}
-
 /// A parameter of a query, if it was there: its first appearance counts, as in the original.
 type Param<T> = Option<Result<T, Refusal>>;
 
@@ -181,24 +176,20 @@ impl Params {
     fn read(query: &str) -> Params {
         let mut params = Params::default();
         for (name, value) in pairs(query) {
-            let (mut name_bytes, mut value_bytes) = (Bytes20::default(), Bytes20::default());
-            // All but these two are short words and numbers.
-            let name = plain(name, &mut name_bytes);
-            let word = if matches!(name, "info_hash" | "peer_id") { "" } else { plain(value, &mut value_bytes) };
-            match name {
+            match &*word(name) {
                 "info_hash" => drop(params.info_hash.get_or_insert_with(|| bytes20("info_hash", value))),
                 "peer_id" => drop(params.peer_id.get_or_insert_with(|| bytes20("peer_id", value))),
-                "port" => drop(params.port.get_or_insert_with(|| integer("port", word))),
-                "uploaded" => drop(params.uploaded.get_or_insert_with(|| integer("uploaded", word))),
-                "downloaded" => drop(params.downloaded.get_or_insert_with(|| integer("downloaded", word))),
-                "left" => drop(params.left.get_or_insert_with(|| integer("left", word))),
+                "port" => drop(params.port.get_or_insert_with(|| integer("port", value))),
+                "uploaded" => drop(params.uploaded.get_or_insert_with(|| integer("uploaded", value))),
+                "downloaded" => drop(params.downloaded.get_or_insert_with(|| integer("downloaded", value))),
+                "left" => drop(params.left.get_or_insert_with(|| integer("left", value))),
                 // As many as the tracker likes.
-                "numwant" if word.is_empty() => drop(params.numwant.get_or_insert(Ok(-1))),
-                "numwant" => drop(params.numwant.get_or_insert_with(|| integer("numwant", word))),
-                "compact" => drop(params.list.get_or_insert(word == "0")),
-                "no_peer_id" => drop(params.no_peer_id.get_or_insert(word == "1")),
+                "numwant" if word(value).is_empty() => drop(params.numwant.get_or_insert(Ok(-1))),
+                "numwant" => drop(params.numwant.get_or_insert_with(|| integer("numwant", value))),
+                "compact" => drop(params.list.get_or_insert_with(|| word(value) == "0")),
+                "no_peer_id" => drop(params.no_peer_id.get_or_insert_with(|| word(value) == "1")),
                 "event" if params.event.is_none() => {
-                    params.event = Some(match word {
+                    params.event = Some(match &*word(value) {
                         "started" => Event::Started,
                         "stopped" => Event::Stopped,
                         "completed" => Event::Completed,
@@ -214,27 +205,22 @@ impl Params {
 
     fn announce(&self, ip: IpAddr) -> Result<Announce, Refusal> {
         // What is missing is said before what is wrong: the order of the rules.
-        let missing = [
-            (self.info_hash.is_none(), "info_hash"),
-            (self.peer_id.is_none(), "peer_id"),
-            (self.port.is_none(), "port"),
-            (self.uploaded.is_none(), "uploaded"),
-            (self.downloaded.is_none(), "downloaded"),
-            (self.left.is_none(), "left"),
-        ];
-        if let Some((_, name)) = missing.into_iter().find(|(missing, _)| *missing) {
-            return Err(Refusal::Missing(name));
-        }
+        let info_hash = self.info_hash.ok_or(Refusal::Missing("info_hash"))?;
+        let peer_id = self.peer_id.ok_or(Refusal::Missing("peer_id"))?;
+        let port = self.port.ok_or(Refusal::Missing("port"))?;
+        let uploaded = self.uploaded.ok_or(Refusal::Missing("uploaded"))?;
+        let downloaded = self.downloaded.ok_or(Refusal::Missing("downloaded"))?;
+        let left = self.left.ok_or(Refusal::Missing("left"))?;
         Ok(Announce {
             udp: false,
-            info_hash: InfoHash(self.info_hash.unwrap_or(Ok([0; 20]))?),
-            peer_id: PeerId(self.peer_id.unwrap_or(Ok([0; 20]))?),
+            info_hash: InfoHash(info_hash?),
+            peer_id: PeerId(peer_id?),
             ip,
             // The rules refuse 0, and so what is no port; who stops needs none.
-            port: u16::try_from(self.port.unwrap_or(Ok(0))?).unwrap_or(0),
-            uploaded: self.uploaded.unwrap_or(Ok(0))?,
-            downloaded: self.downloaded.unwrap_or(Ok(0))?,
-            left: self.left.unwrap_or(Ok(0))?,
+            port: u16::try_from(port?).unwrap_or(0),
+            uploaded: uploaded?,
+            downloaded: downloaded?,
+            left: left?,
             event: self.event.unwrap_or(Event::None),
             want: Want {
                 count: peers_wanted(self.numwant.transpose()?, MAX_PEERS),
@@ -246,54 +232,35 @@ impl Params {
     }
 }
 
-/// What stands for a value that cannot be decoded: no word and no number.
-const NO_WORD: &str = "%";
-
-/// A name or a value as a word: itself, unless something in it is encoded. Longer than any word of ours, it
-/// is none. Spaces behind it do not count: URLs are put together by hand.
-fn plain<'a>(text: &'a str, buffer: &'a mut Bytes20) -> &'a str {
+/// A name or a value as a word: itself, unless something in it is encoded. What cannot be decoded is "%", which is no
+/// word and no number. Spaces behind it do not count: URLs are put together by hand.
+fn word(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
-        return text;
+        return text.into();
     }
-    let Some(decoded) = decode(text) else { return NO_WORD };
-    *buffer = decoded;
-    let word = buffer.bytes.get(..buffer.len).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    word.map_or(NO_WORD, |word| word.trim_end_matches(' '))
+    let bytes: Result<Vec<u8>, u8> = decoded(text).collect();
+    let word = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    word.map_or("%".into(), |word| word.trim_end_matches(' ').to_string().into())
 }
 
-/// Decodes at most 20 bytes, and spaces behind them; a longer value gets a length of 21 and so is none of 20.
-fn decode(value: &str) -> Option<Bytes20> {
-    let mut out = Bytes20::default();
-    for byte in decoded(value) {
-        let byte = byte.ok()?;
-        if let Some(place) = out.bytes.get_mut(out.len) {
-            *place = byte;
-        } else if byte == b' ' {
-            continue;
-        }
-        out.len = (out.len + 1).min(21);
-    }
-    Some(out)
-}
-
+/// Decodes 20 bytes, behind which may be spaces.
 fn bytes20(name: &'static str, value: &str) -> Result<[u8; 20], Refusal> {
-    let decoded = decode(value).filter(|value| value.len == 20);
-    decoded.map(|value| value.bytes).ok_or(Refusal::Parameter(name))
+    let (mut out, mut bytes) = ([0; 20], decoded(value));
+    let filled = out.iter_mut().all(|place| bytes.next().is_some_and(|byte| byte.map(|byte| *place = byte).is_ok()));
+    let whole = filled && bytes.all(|byte| byte == Ok(b' '));
+    whole.then_some(out).ok_or(Refusal::Parameter(name))
 }
 
 fn integer<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T, Refusal> {
-    let digits = Some(value).filter(|value| !value.starts_with('+'));
+    let word = word(value);
+    let digits = Some(&*word).filter(|word| !word.starts_with('+'));
     digits.and_then(|digits| digits.parse().ok()).ok_or(Refusal::Integer(name))
 }
 
 /// The torrents that a scrape asks for, sorted, each once.
 fn scrape_hashes(query: &str) -> Result<Vec<InfoHash>, Refusal> {
     let mut hashes = Vec::new();
-    for (name, value) in pairs(query) {
-        let mut buffer = Bytes20::default();
-        if plain(name, &mut buffer) != "info_hash" {
-            continue;
-        }
+    for (_, value) in pairs(query).filter(|(name, _)| word(name) == "info_hash") {
         if hashes.len() == MAX_SCRAPE {
             return Err(Refusal::TooMany);
         }
