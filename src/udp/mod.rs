@@ -22,7 +22,7 @@ use crate::protocol::{
 };
 use crate::random::Rng;
 use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
-use crate::rules::limits::sharer;
+use crate::rules::limits::{sharer, site};
 use crate::serve::{Call, serve};
 use crate::sync::{join, lock};
 use crate::sys::{BATCH, Datagram, receive, send_all};
@@ -38,8 +38,8 @@ const ERROR: u32 = 3;
 /// The most peers of an IPv6 answer: 1,400 bytes with its headers fit the packets of nearly every network.
 const MAX_PEERS6: usize = 74;
 const LOOK_UP: Duration = Duration::from_millis(500);
-/// The most addresses whose scrapes are answered while passkeys are asked for.
-const MAX_SCRAPERS: usize = 1 << 20;
+/// The most sites whose scrapes are answered while passkeys are asked for.
+const MAX_SCRAPERS: usize = 1 << 17;
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
@@ -193,7 +193,7 @@ pub struct Responder {
     scrapers: Mutex<Scrapers>,
 }
 
-/// When an address announced last, for scrapes: they carry no passkey.
+/// When somebody announced last, for scrapes: they carry no passkey. By [`site`], of which no member has many.
 #[derive(Default)]
 struct Scrapers {
     announced: HashMap<IpAddr, u32>,
@@ -205,14 +205,15 @@ impl Scrapers {
         if now.saturating_sub(self.cleaned) > interval {
             self.cleaned = now;
             self.announced.retain(|_, announced| now.saturating_sub(*announced) <= interval);
+            self.announced.shrink_to_fit();
         }
-        if self.announced.len() < MAX_SCRAPERS || self.announced.contains_key(&ip) {
-            self.announced.insert(ip, now);
+        if self.announced.len() < MAX_SCRAPERS || self.announced.contains_key(&site(ip)) {
+            self.announced.insert(site(ip), now);
         }
     }
 
     fn may_scrape(&self, ip: IpAddr, now: u32, interval: u32) -> bool {
-        self.announced.get(&ip).is_some_and(|&at| now.saturating_sub(at) <= interval)
+        self.announced.get(&site(ip)).is_some_and(|&at| now.saturating_sub(at) <= interval)
     }
 }
 

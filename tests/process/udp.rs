@@ -1148,6 +1148,22 @@ fn with_passkeys_only_addresses_that_announced_may_scrape() {
 }
 
 #[test]
+fn the_networks_of_one_ipv6_site_are_one_address_to_who_may_scrape() {
+    let site = Site::new(json!({}));
+    let user = site.tracker.store.add_user("anna", 0, false).unwrap();
+    let ask = |ip: &str, question: &dyn Fn(u64) -> Vec<u8>| {
+        let ip = ip.parse().unwrap();
+        let id = site.ids.make(ip, site.tracker.clock.now());
+        decode(&site.ask(ip, &question(id)).unwrap()).1
+    };
+    let scrape = |ip| matches!(ask(ip, &|id| scrape_of(id, 1, &[info_hash(1)])), Answer::Scraped(_));
+    let announce = leecher(1).url(format!("/{}/announce", user.passkey));
+    assert!(matches!(ask("2001:db8:1:2::3", &|id| announce.bytes(id, 1)), Answer::Announced(_)));
+    assert!(scrape("2001:db8:1:2::4") && scrape("2001:db8:1:5::6"));
+    assert!(!scrape("2001:db8:7:2::3"));
+}
+
+#[test]
 fn an_address_may_scrape_for_one_interval() {
     let database = Database::sqlite();
     let goat = Goat::start(&database, json!({ "UDP": true, "Interval": 2 }));
