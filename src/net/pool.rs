@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -68,6 +68,8 @@ pub struct Pool {
     processors: usize,
     /// How many threads wait for events, or are about to.
     waiting: AtomicUsize,
+    /// The last thread could not be started, which is said once.
+    starved: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     swept: Mutex<Swept>,
     /// By when everything ends; set by the order to stop.
@@ -120,6 +122,7 @@ impl Pool {
             jobs: Mutex::default(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             waiting: AtomicUsize::new(0),
+            starved: AtomicBool::new(false),
             threads: Mutex::default(),
             swept: Mutex::new(Swept { at: Instant::now(), trimmed: Instant::now(), most: 0 }),
             stopping: OnceLock::new(),
@@ -181,9 +184,10 @@ impl Pool {
         if !self.claim() {
             return true;
         }
-        let Err(e) = self.spawn() else { return true };
-        let others = self.waiting.fetch_sub(1, AcqRel) > 1;
-        if !others {
+        let started = self.spawn();
+        let said = self.starved.swap(started.is_err(), Relaxed);
+        let Err(e) = started else { return true };
+        if !said {
             log(format!("cannot start a thread, so requests have to wait: {e}"));
         }
         others
