@@ -319,7 +319,8 @@ impl Pool {
             return;
         }
         for slot in self.used_slots() {
-            drop(lock(slot).take_if(|c| c.is_over(now) || stopping && c.is_idle()));
+            let ends = |c: &mut Box<Connection>| c.is_over(now) || stopping && c.is_idle() && !c.stream.has_unread();
+            drop(lock(slot).take_if(ends));
         }
         if !stopping {
             // One that found no descriptor was left alone since.

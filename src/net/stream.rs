@@ -154,6 +154,11 @@ impl Stream {
             Ok(sent) if sent == bytes.len() => Ok(()),
             Ok(_) | Err(nix::Error::EAGAIN) => Err(not_read()),
             Err(e) => Err(e.into()),
+    /// Whether bytes are there that nobody has read.
+    pub fn has_unread(&self) -> bool {
+        recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|size| size > 0)
+    }
+
         }
     }
 

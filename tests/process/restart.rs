@@ -263,6 +263,32 @@ fn a_request_in_flight_is_answered_before_goat_stops() {
 }
 
 #[test]
+fn what_has_come_on_kept_connections_before_the_order_to_stop_is_answered() {
+    let (_database, mut goat, passkey) = sqlite();
+    let keep = |_| {
+        let mut stream = TcpStream::connect(goat.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /announce HTTP/1.1\r\n\r\n").unwrap();
+        assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+        stream
+    };
+    let mut kept: Vec<TcpStream> = (0..2_000).map(keep).collect();
+    // All of it is there before goat is told anything.
+    goat.process().signal(libc::SIGSTOP);
+    for (number, stream) in (1..).zip(&mut kept) {
+        stream.write_all(&request(&Announce::new(&passkey, info_hash(1), number))).unwrap();
+    }
+    goat.process().signal(libc::SIGTERM);
+    goat.process().signal(libc::SIGCONT);
+    for (number, mut stream) in (1..).zip(kept) {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{number}: {}", answer.escape_ascii());
+    }
+    assert_eq!(goat.process().wait().code(), Some(0));
+}
+
+#[test]
 fn who_does_not_read_a_long_list_does_not_keep_goat_from_stopping() {
     let database = Database::sqlite();
     let mut goat = prepare(&database);
