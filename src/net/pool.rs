@@ -320,7 +320,10 @@ impl Pool {
         }
         for slot in self.used_slots() {
             let ends = |c: &mut Box<Connection>| c.is_over(now) || stopping && c.is_idle() && !c.stream.has_unread();
-            drop(lock(slot).take_if(ends));
+            let ended = lock(slot).take_if(ends);
+            if let Some(connection) = ended.filter(|connection| connection.pending) {
+                self.tracker.limits.refuse(Reason::Unread, connection.peer);
+            }
         }
         if !stopping {
             // One that found no descriptor was left alone since.

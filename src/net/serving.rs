@@ -252,7 +252,7 @@ impl Pool {
             let sent = (self.pages.answer)(&self.tracker, &request, &mut c.stream.blocking(now + ANSWER));
             match sent {
                 Ok(()) if unread && c.drain(Instant::now()) => self.keep(c),
-                Err(e) if waits(&e) || e.kind() == ErrorKind::TimedOut => {
+                Err(e) if waits(&e) || matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WriteZero) => {
                     self.tracker.limits.refuse(Reason::Unread, c.peer);
                 }
                 _ => {}

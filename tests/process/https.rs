@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::common::tls::{Authority, Certificate, ED25519, NAME, P256, P384, RSA, TlsClient, get, openssl};
 use crate::common::{
-    AGENT, Announce, Bencode, Database, Folder, Goat, Host, Lab, PATIENCE, Process, User, escape, free_port, hex,
-    http_get, installed, skip, wait_for, wait_until,
+    AGENT, Announce, Bencode, Database, Folder, Goat, Host, Lab, PATIENCE, Process, User, basic, connect_from, escape,
+    free_port, hex, http_get, installed, skip, wait_for, wait_until,
 };
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ClientConfig};
@@ -358,6 +358,41 @@ fn a_request_in_flight_over_tls_is_answered_before_goat_stops() {
 }
 
 // Certificates that change.
+
+#[test]
+fn who_does_not_read_a_long_answer_over_tls_is_counted() {
+    let Some(mut site) = Site::prepare("a long answer over TLS", json!({ "API": true })) else {
+        return;
+    };
+    let bert = site.goat.add_user("bert");
+    site.database.add_long_list();
+    site.goat.launch();
+    let mut deaf = site.connect();
+    let key = basic("bert", &bert.api_key);
+    deaf.send(format!("GET /api/files HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: {key}\r\n\r\n"));
+    wait_until("goat to close and count it", || site.refused("unread") == 1);
+}
+
+#[test]
+fn what_tls_keeps_room_for_is_counted_also_where_nearly_nothing_is_in_it() {
+    let Some(site) = Site::start("records that are large", json!({ "API": true })) else {
+        return;
+    };
+    // Room for 16 KiB each, beyond which an address may have 512 KiB.
+    let body = "b".repeat(15_000);
+    let request = format!("GET /announce HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 15000\r\n\r\n{body}");
+    let clients = (0..64).map(|_| {
+        let socket = connect_from(Ipv4Addr::new(127, 0, 0, 2), site.goat.tls_address(), 0, PATIENCE).unwrap();
+        let mut client = TlsClient::over(socket, &site.trust).unwrap();
+        // Behind the request, the first byte of another record.
+        client.send_and(&request, &[23]);
+        assert_eq!(client.answer().0, 200);
+        client
+    });
+    let clients: Vec<TlsClient> = clients.collect();
+    wait_until("goat to refuse some", || site.refused("bytes") > 0);
+    drop(clients);
+}
 
 #[test]
 fn a_renewed_certificate_is_in_use_without_a_restart_or_a_lost_request() {
@@ -808,6 +843,14 @@ impl Site {
 
     fn scrape(&self) -> String {
         format!("/{}/scrape?info_hash={}", self.passkey, escape(&HASH))
+    }
+
+    /// How many connections goat has refused or closed for a reason.
+    fn refused(&self, reason: &str) -> u64 {
+        let (_, _, text) = http_get(self.goat.address(), "/metrics", &[]);
+        let name = format!("goat_connections_refused_total{{reason=\"{reason}\"}} ");
+        let text = String::from_utf8(text).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
     }
 
     fn connect(&self) -> TlsClient {

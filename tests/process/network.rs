@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::common::{
-    AGENT, Announce, Bencode, Database, Folder, Goat, HttpAnswer, PATIENCE, Process, escape, info_hash, scrape,
+    AGENT, Announce, Bencode, Database, Goat, HttpAnswer, PATIENCE, Process, basic, escape, info_hash, scrape,
     wait_until,
 };
 use serde_json::{Value, json};
@@ -176,14 +176,8 @@ fn what_is_refused_is_counted_by_reason_and_said_once_for_all() {
     let greedy = Ipv4Addr::new(127, 0, 0, 2);
     let many: Vec<Option<Client>> = (0..140).map(|_| site.try_idle(greedy)).collect();
     assert_eq!(many.iter().flatten().count(), 128);
-    let (status, _, text) = crate::common::http_get(site.goat.address(), "/metrics", &[]);
-    let text = String::from_utf8(text).unwrap();
-    assert_eq!(status, 200, "{text}");
-    let refused = |reason: &str| format!("goat_connections_refused_total{{reason=\"{reason}\"}} ");
-    assert!(text.contains(&format!("{}12\n", refused("address"))), "{text}");
-    for reason in ["network", "full", "handshakes", "bytes", "descriptors", "evicted", "unread"] {
-        assert!(text.contains(&format!("{}0\n", refused(reason))), "{reason}: {text}");
-    }
+    let counts = ["address", "network", "full", "handshakes", "bytes", "descriptors", "evicted", "unread"];
+    assert_eq!(counts.map(|reason| site.refused(reason)), [12, 0, 0, 0, 0, 0, 0, 0]);
     let line = "connections refused or closed to make room: 12, of 127.0.0.2\n";
     wait_until("the log to say so", || site.goat.log().contains(line));
     assert_eq!(site.goat.log().matches("connections refused").count(), 1);
@@ -646,17 +640,7 @@ fn running_out_of_descriptors_stops_nothing() {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     for limit in [200, 11 + processors + 11] {
         let site = Site::prepare(json!({ "Workers": 4 }));
-        let folder = Folder::new();
-        let goat = site.goat.command(&["run"]);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -n $0 && exec \"$@\"", &limit.to_string()]);
-        shell.arg(goat.get_program()).args(goat.get_args());
-        shell.envs(goat.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let mut process = Process::start("goat", &mut shell, folder.join("goat.log"));
-        wait_until("goat to listen", || {
-            process.assert_running();
-            TcpStream::connect(site.goat.address()).is_ok()
-        });
+        let mut process = site.run_with_descriptors(limit);
         site.works();
 
         let mut open = Vec::new();
@@ -736,8 +720,8 @@ fn announces_are_answered_beside_500_idle_connections() {
 
 #[test]
 fn a_client_that_never_reads_its_answers_blocks_nobody() {
-    let site = Site::start(json!({}));
-    let requests = get("/", "").repeat(10_000);
+    let site = Site::start(json!({ "API": true }));
+    let requests = get("/announce", "").repeat(10_000);
     let mut deaf: Vec<Client> = Vec::new();
     for i in 0..8 {
         let source = Ipv4Addr::new(127, 0, 0, 2 + i % 2);
@@ -782,6 +766,7 @@ fn a_client_that_reads_late_gets_every_answer_in_order() {
         wait_until("goat to take no more", || {
             let now = sent.load(Relaxed);
             now == REQUESTS || (now > 0 && std::mem::replace(&mut before, now) == now)
+    wait_until("goat to close and count them", || site.refused("unread") == 8);
         });
         for i in 0..REQUESTS {
             let (status, _, body) = reading.answer().unwrap_or_else(|| panic!("answer {i}"));
@@ -845,6 +830,31 @@ impl Site {
         let mut goodbye = self.announce(9_999);
         goodbye.event = "stopped";
         goodbye.accepted(&self.goat);
+    }
+
+    /// Runs its goat with so many descriptors.
+    fn run_with_descriptors(&self, limit: usize) -> Process {
+        let goat = self.goat.command(&["run"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n $0 && exec \"$@\"", &limit.to_string()]);
+        shell.arg(goat.get_program()).args(goat.get_args());
+        shell.envs(goat.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let mut process = Process::start("goat", &mut shell, self.goat.folder.join("goat.log"));
+        wait_until("goat to listen", || {
+            process.assert_running();
+            TcpStream::connect(self.goat.address()).is_ok()
+        });
+        process
+    }
+
+    /// How many connections goat has refused or closed for a reason.
+    fn refused(&self, reason: &str) -> u64 {
+        let (status, _, text) = crate::common::http_get(self.goat.address(), "/metrics", &[]);
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(status, 200, "{text}");
+        let name = format!("goat_connections_refused_total{{reason=\"{reason}\"}} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&name));
+        count.unwrap_or_else(|| panic!("{reason}: {text}")).parse().unwrap()
     }
 
     /// A connection from `source` that has been answered and stays open.
