@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::message;
 use crate::net::stream::Stream;
-use crate::rules::limits::{FREE_BYTES, Full, Limits, Permit};
+use crate::rules::limits::{FREE_BYTES, Limits, Permit, Reason};
 
 /// A request must be whole this long after its first byte, the TLS handshake before it included.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -75,22 +75,14 @@ impl Connection {
     }
 
     /// Counts what it holds against its share. An error where there is no room for that.
-    pub fn account(&mut self, limits: &Limits) -> Result<(), Full> {
+    pub fn account(&mut self, limits: &Limits) -> Result<(), Reason> {
         if self.handshake.is_some() && !self.stream.is_handshaking() {
             self.handshake = None;
             self.bytes = None;
         }
         let held = self.input.capacity().saturating_add(self.stream.held()).saturating_sub(FREE_BYTES);
-        match &mut self.bytes {
-            Some(bytes) => bytes.resize(held),
-            None if held == 0 => Ok(()),
-            None => {
-                let handshake = self.handshake.is_some();
-                let shares = if handshake { &limits.handshake_bytes } else { &limits.request_bytes };
-                self.bytes = Some(shares.acquire(self.who, held)?);
-                Ok(())
-            }
-        }
+        let shares = if self.handshake.is_some() { &limits.handshake_bytes } else { &limits.request_bytes };
+        self.bytes.get_or_insert_with(|| shares.nothing(self.who)).resize(held).map_err(|_| Reason::Bytes)
     }
 
     /// Notes that a request was answered, of which `rest` came after it.

@@ -1,6 +1,6 @@
 //! What waits for a thread that may wait: by address, so that each address has its turn however much others ask for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ use crate::rules::limits::{Limits, Permit};
 /// How soon it is looked again where nothing might be done, but for a job that came or ended.
 pub const AGAIN: Duration = Duration::from_millis(20);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Lookup,
+    /// A look-up for a datagram.
+    Datagram,
     Long,
 }
 
@@ -25,33 +27,38 @@ pub struct Job<T> {
 
 type Key = (Option<IpAddr>, Kind);
 
-/// The jobs that wait. There is room for all, for each has a permit already: of its connection or as a datagram.
+/// The jobs that wait. There is room for all, for each has a permit already: of those that are queued, or as a datagram.
 pub struct Jobs<T> {
-    by_key: HashMap<Key, VecDeque<Job<T>>>,
-    turns: VecDeque<Key>,
+    /// Of each address and kind. None is empty, and the first has its turn.
+    queues: VecDeque<(Key, VecDeque<Job<T>>)>,
     /// Until when nothing can be done unless something changes.
     stuck: Option<Instant>,
 }
 
 impl<T> Default for Jobs<T> {
     fn default() -> Self {
-        Jobs { by_key: HashMap::new(), turns: VecDeque::new(), stuck: None }
+        Jobs { queues: VecDeque::new(), stuck: None }
     }
 }
 
 impl<T> Jobs<T> {
     pub fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.queues.is_empty()
     }
 
     pub fn push(&mut self, job: Job<T>) {
         let key = (job.who.map(network), job.kind);
-        let queue = self.by_key.entry(key).or_default();
-        if queue.is_empty() {
-            self.turns.push_back(key);
+        match self.queues.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, queue)) => queue.push_back(job),
+            None => self.queues.push_back((key, [job].into())),
         }
-        queue.push_back(job);
         self.stuck = None;
+    }
+
+    /// Takes the newest job of whom most wait for, those of datagrams apart; `None` where nobody has two.
+    pub fn evict(&mut self) -> Option<Job<T>> {
+        let queues = self.queues.iter_mut().filter(|((_, kind), queue)| *kind != Kind::Datagram && queue.len() > 1);
+        queues.max_by_key(|(_, queue)| queue.len())?.1.pop_back()
     }
 
     pub fn changed(&mut self) {
@@ -63,15 +70,12 @@ impl<T> Jobs<T> {
         if self.stuck.is_some_and(|until| now < until) {
             return None;
         }
-        for _ in 0..self.turns.len() {
-            let key = self.turns.pop_front()?;
-            let queue = self.by_key.get_mut(&key)?;
+        for _ in 0..self.queues.len() {
+            let (key, mut queue) = self.queues.pop_front()?;
             let permits = queue.front().and_then(|job| permits(limits, job));
             let job = permits.and_then(|permits| Some((queue.pop_front()?, permits)));
-            if queue.is_empty() {
-                self.by_key.remove(&key);
-            } else {
-                self.turns.push_back(key);
+            if !queue.is_empty() {
+                self.queues.push_back((key, queue));
             }
             if job.is_some() {
                 return job;
@@ -84,7 +88,7 @@ impl<T> Jobs<T> {
 
 fn permits<T>(limits: &Limits, job: &Job<T>) -> Option<[Option<Permit>; 2]> {
     let long = match job.kind {
-        Kind::Lookup => None,
+        Kind::Lookup | Kind::Datagram => None,
         Kind::Long => Some(limits.long.acquire(job.who, 1).ok()?),
     };
     let busy = limits.busy.acquire(job.who, 1).ok()?;
@@ -118,5 +122,19 @@ mod tests {
         let of_one = begun.iter().filter(|who| **who == Ipv4Addr::LOCALHOST).count();
         assert!(of_one <= 5 * tenths, "{of_one} of one address");
         assert!(!jobs.is_empty(), "the others wait");
+    }
+
+    #[test]
+    fn who_has_most_requests_waiting_loses_the_newest_and_who_has_one_keeps_it() {
+        let [few, many, one] = [1, 2, 3].map(|host| Some(IpAddr::from([192, 0, 2, host])));
+        let mut jobs = Jobs::default();
+        for (work, who) in [few, many, many, one, few, many].into_iter().enumerate() {
+            jobs.push(Job { who, kind: Kind::Long, work });
+        }
+        (6..16).for_each(|work| jobs.push(Job { who: one, kind: Kind::Datagram, work }));
+        let mut evicted: Vec<usize> = std::iter::from_fn(|| jobs.evict()).map(|job| job.work).collect();
+        assert_eq!(evicted[0], 5);
+        evicted.sort();
+        assert_eq!(evicted, [2, 4, 5], "nor does a datagram make room");
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -190,7 +190,7 @@ impl Pool {
         if !said {
             log(format!("cannot start a thread, so requests have to wait: {e}"));
         }
-        others
+        self.waiting.fetch_sub(1, AcqRel) > 1
     }
 
     /// What a thread does, which begins with a place among those that wait.
@@ -271,6 +271,13 @@ impl Pool {
         !found.is_empty()
     }
 
+    /// Closes a connection whose request waits for a thread, of whom has most of them. Returns whether there was one.
+    pub(super) fn evict_queued(&self) -> bool {
+        let evicted = lock(&self.jobs).evict();
+        let whose = evicted.as_ref().map(|job| job.who.unwrap_or(Ipv4Addr::LOCALHOST.into()));
+        whose.inspect(|ip| self.tracker.limits.refuse(Reason::Evicted, *ip)).is_some()
+    }
+
     fn used_slots(&self) -> &[Mutex<Option<Box<Connection>>>] {
         self.slots.get(..=self.highest.load(Relaxed)).unwrap_or(&self.slots)
     }
@@ -281,8 +288,8 @@ impl Pool {
         let Some(slot) = self.slots.get(descriptor) else {
             return self.tracker.limits.refuse(Reason::Descriptors, connection.peer);
         };
-        if connection.account(&self.tracker.limits).is_err() {
-            return self.tracker.limits.refuse(Reason::Bytes, connection.peer);
+        if let Err(reason) = connection.account(&self.tracker.limits) {
+            return self.tracker.limits.refuse(reason, connection.peer);
         }
         let interest = if connection.pending { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
         let mut event = once(interest, descriptor as u64);

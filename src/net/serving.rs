@@ -16,7 +16,7 @@ use crate::net::jobs::Kind;
 use crate::net::message::{self, MAX_HEAD, MAX_HEADERS, Request, parse};
 use crate::net::pool::{CALL, LISTENERS, Pool, Worker};
 use crate::net::stream::{Stream, waits};
-use crate::rules::limits::{Full, Permit, Reason, Shares, sharer};
+use crate::rules::limits::{Permit, Reason, Shares, sharer};
 use crate::sync::lock;
 
 /// How long a client may take for an answer, which may be a list of many torrents.
@@ -96,30 +96,13 @@ impl Pool {
     ) -> Result<Connection, Reason> {
         let limits = &self.tracker.limits;
         let places = if who.is_some() { &limits.connections } else { &limits.trusted };
-        let place = self.acquire(places, who, |c| c.who.is_some() == who.is_some()).map_err(|full| match full {
-            Full::Address => Reason::Address,
-            Full::Network => Reason::Network,
-            Full::All => Reason::Full,
-        })?;
+        let place = acquire(places, who, || self.evict(Reason::Evicted, |c| c.who.is_some() == who.is_some()))?;
         let certificate = self.certificates.as_ref().filter(|_| tls).map(|certificates| certificates.in_use());
-        let handshaking = |c: &Connection| c.stream.is_handshaking();
-        let handshake = certificate.as_ref().map(|_| self.acquire(&limits.handshakes, who, handshaking));
+        let make_room = || self.evict(Reason::Evicted, |c| c.stream.is_handshaking());
+        let handshake = certificate.as_ref().map(|_| acquire(&limits.handshakes, who, make_room));
         let handshake = handshake.transpose().map_err(|_| Reason::Handshakes)?;
         let stream = Stream::new(socket, certificate).map_err(|_| Reason::Handshakes)?;
         Ok(Connection::new(stream, ip, who, place, handshake, now))
-    }
-
-    /// Takes one of what is shared; where nothing is left, connections that `which` says yes to are closed for it.
-    fn acquire(
-        &self,
-        shares: &Arc<Shares>,
-        who: Option<IpAddr>,
-        which: impl Fn(&Connection) -> bool,
-    ) -> Result<Permit, Full> {
-        match shares.acquire(who, 1) {
-            Err(Full::All) if self.evict(Reason::Evicted, which) => shares.acquire(who, 1),
-            done => done,
-        }
     }
 
     fn turn(&self, mut connection: Box<Connection>, now: Instant, worker: &mut Worker) {
@@ -129,12 +112,20 @@ impl Pool {
         self.follow(connection, next, worker);
     }
 
-    fn follow(&self, connection: Box<Connection>, next: Next, worker: &mut Worker) {
+    fn follow(&self, mut connection: Box<Connection>, next: Next, worker: &mut Worker) {
         match next {
             Next::Wait => self.keep(connection),
             Next::Send(size, stays) => worker.answered.push((connection, size, stays)),
             Next::Work(who, kind) => {
-                self.submit(who, kind, move |pool, worker| pool.answer_waiting(connection, kind, worker));
+                let limits = &self.tracker.limits;
+                let counted = connection.account(limits);
+                match counted.and_then(|()| acquire(&limits.queued, who, || self.evict_queued())) {
+                    Ok(place) => self.submit(who, kind, move |pool, worker| {
+                        drop(place);
+                        pool.answer_waiting(connection, kind, worker);
+                    }),
+                    Err(reason) => limits.refuse(reason, connection.peer),
+                }
             }
             Next::Close => {}
         }
@@ -277,5 +268,13 @@ impl Pool {
         }
         worker.out.clear();
         worker.out.shrink_to(MAX_OUT);
+    }
+}
+
+/// Takes one of what is shared; where nothing is left, after `make_room` if that closes a connection.
+fn acquire(shares: &Arc<Shares>, who: Option<IpAddr>, make_room: impl FnOnce() -> bool) -> Result<Permit, Reason> {
+    match shares.acquire(who, 1) {
+        Err(Reason::Full) if make_room() => shares.acquire(who, 1),
+        done => done,
     }
 }

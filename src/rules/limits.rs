@@ -43,6 +43,8 @@ pub const FREE_BYTES: usize = 2 * KIB;
 const BUSY: Bound = bound(16, 32, 0);
 /// Threads that send an answer which may be long; of these in all half of `Workers`.
 const LONG: Bound = bound(4, 8, 0);
+/// Requests that wait for such a thread; in all half of the connections, so that others can be closed for new ones.
+const QUEUED: Bound = bound(128, 256, 0);
 /// Passwords that are tried or made, of which one is in work.
 const PASSWORDS: Bound = bound(2, 4, 8);
 /// Wrong passwords for a name, a minute.
@@ -58,13 +60,6 @@ const LOGINS: Bound = bound(20, 80, 8_192);
 const MINUTE: u32 = 60;
 /// Descriptors that are not connections: databases, certificates, the log.
 const OTHER_FILES: usize = 128;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    Address,
-    Network,
-    All,
-}
 
 #[derive(Default)]
 struct Held {
@@ -88,17 +83,17 @@ fn holders(who: IpAddr) -> impl Iterator<Item = (IpAddr, u8)> {
 }
 
 impl Held {
-    fn room(&self, bound: &Bound, who: Option<IpAddr>, amount: usize) -> Result<(), Full> {
-        let parts = [(bound.address, Full::Address), (bound.network, Full::Network)];
+    fn room(&self, bound: &Bound, who: Option<IpAddr>, amount: usize) -> Result<(), Reason> {
+        let parts = [(bound.address, Reason::Address), (bound.network, Reason::Network)];
         for (holder, (most, full)) in who.into_iter().flat_map(holders).zip(parts) {
             if self.by.get(&holder).copied().unwrap_or(0).saturating_add(amount) > most {
                 return Err(full);
             }
         }
-        if self.all.saturating_add(amount) > bound.all { Err(Full::All) } else { Ok(()) }
+        if self.all.saturating_add(amount) > bound.all { Err(Reason::Full) } else { Ok(()) }
     }
 
-    fn take(&mut self, bound: &Bound, who: Option<IpAddr>, amount: usize) -> Result<(), Full> {
+    fn take(&mut self, bound: &Bound, who: Option<IpAddr>, amount: usize) -> Result<(), Reason> {
         self.room(bound, who, amount)?;
         self.all = self.all.saturating_add(amount);
         for holder in who.into_iter().flat_map(holders) {
@@ -140,11 +135,15 @@ impl Shares {
         Arc::new(Shares { bound, held: Mutex::default() })
     }
 
-    pub fn acquire(self: &Arc<Shares>, who: Option<IpAddr>, amount: usize) -> Result<Permit, Full> {
-        if amount > 0 {
-            lock(&self.held).take(&self.bound, who, amount)?;
-        }
-        Ok(Permit { shares: self.clone(), who, amount })
+    pub fn acquire(self: &Arc<Shares>, who: Option<IpAddr>, amount: usize) -> Result<Permit, Reason> {
+        let mut permit = self.nothing(who);
+        permit.resize(amount)?;
+        Ok(permit)
+    }
+
+    /// A permit for nothing yet.
+    pub fn nothing(self: &Arc<Shares>, who: Option<IpAddr>) -> Permit {
+        Permit { shares: self.clone(), who, amount: 0 }
     }
 
     pub fn held(&self) -> usize {
@@ -153,7 +152,7 @@ impl Shares {
 }
 
 impl Permit {
-    pub fn resize(&mut self, amount: usize) -> Result<(), Full> {
+    pub fn resize(&mut self, amount: usize) -> Result<(), Reason> {
         if amount != self.amount {
             let mut held = lock(&self.shares.held);
             held.give(self.who, std::mem::take(&mut self.amount));
@@ -189,7 +188,7 @@ impl Rate {
         self.with(now, |held| held.take(&self.bound, who, 1)).is_ok()
     }
 
-    pub fn room(&self, who: Option<IpAddr>, now: u32) -> Result<(), Full> {
+    pub fn room(&self, who: Option<IpAddr>, now: u32) -> Result<(), Reason> {
         self.with(now, |held| held.room(&self.bound, who, 1))
     }
 
@@ -230,7 +229,7 @@ impl Refused {
 pub enum Reason {
     Address,
     Network,
-    /// There are enough in all, and none could be closed for it.
+    /// There are enough in all.
     Full,
     Handshakes,
     Bytes,
@@ -260,6 +259,7 @@ pub struct Limits {
     pub request_bytes: Arc<Shares>,
     pub busy: Arc<Shares>,
     pub long: Arc<Shares>,
+    pub queued: Arc<Shares>,
     pub passwords: Arc<Shares>,
     guesses: Mutex<Quota<String>>,
     pub uploads: Arc<Shares>,
@@ -278,19 +278,17 @@ pub struct Limits {
 
 impl Limits {
     pub fn new(config: &Config, files: usize) -> Limits {
-        let sockets = |bound: Bound| {
-            let all = files.saturating_sub(OTHER_FILES).max(16).min(bound.all);
-            Shares::new(Bound { all, ..bound })
-        };
-        let threads = |bound: Bound, all| Shares::new(Bound { all, ..bound });
+        let sockets = files.saturating_sub(OTHER_FILES).max(16);
+        let of = |bound: Bound, all| Shares::new(Bound { all, ..bound });
         Limits {
-            connections: sockets(CONNECTIONS),
-            trusted: sockets(TRUSTED),
+            connections: of(CONNECTIONS, CONNECTIONS.all.min(sockets)),
+            trusted: of(TRUSTED, TRUSTED.all.min(sockets)),
             handshakes: Shares::new(HANDSHAKES),
             handshake_bytes: Shares::new(HANDSHAKE_BYTES),
             request_bytes: Shares::new(REQUEST_BYTES),
-            busy: threads(BUSY, config.workers),
-            long: threads(LONG, config.workers.div_ceil(2)),
+            busy: of(BUSY, config.workers),
+            long: of(LONG, config.workers.div_ceil(2)),
+            queued: of(QUEUED, CONNECTIONS.all.min(sockets) / 2),
             passwords: Shares::new(PASSWORDS),
             guesses: Mutex::default(),
             uploads: Shares::new(UPLOADS),
@@ -412,11 +410,11 @@ mod tests {
         let take = |text| shares.acquire(ip(text), 1);
         let first = take("2001:db8:0:1::1");
         let _second = take("2001:db8:0:1:ffff::2").unwrap();
-        assert_eq!(take("2001:db8:0:1::3").err(), Some(Full::Address), "a /64 is one address");
+        assert_eq!(take("2001:db8:0:1::3").err(), Some(Reason::Address), "a /64 is one address");
         let _third = take("2001:db8:0:2::1").unwrap();
-        assert_eq!(take("2001:db8:0:3::1").err(), Some(Full::Network));
+        assert_eq!(take("2001:db8:0:3::1").err(), Some(Reason::Network));
         let _fourth = take("192.0.2.1").unwrap();
-        assert_eq!(take("192.0.2.2").err(), Some(Full::All));
+        assert_eq!(take("192.0.2.2").err(), Some(Reason::Full));
         drop(first);
         assert!(take("2001:db8:0:1::3").is_ok());
         assert_eq!(shares.held(), 3);
@@ -427,7 +425,7 @@ mod tests {
         let shares = Shares::new(bound(10, 10, 10));
         let mut permit = shares.acquire(ip("2001:db8::1"), 3).unwrap();
         permit.resize(10).unwrap();
-        assert_eq!(permit.resize(11), Err(Full::Address));
+        assert_eq!(permit.resize(11), Err(Reason::Address));
         assert_eq!(shares.held(), 0, "what is refused more than it may is given nothing");
         permit.resize(2).unwrap();
         drop(permit);
@@ -439,7 +437,7 @@ mod tests {
         let rate = Rate::new(bound(20, 80, 100), 60);
         assert!((0..20).all(|i| rate.take(ip("192.0.2.1"), 1_000 + i)));
         assert!(!rate.take(ip("192.0.2.1"), 1_059));
-        assert_eq!(rate.room(ip("192.0.2.1"), 1_059), Err(Full::Address));
+        assert_eq!(rate.room(ip("192.0.2.1"), 1_059), Err(Reason::Address));
         assert!(rate.take(ip("192.0.2.2"), 1_059), "somebody else");
         assert!(rate.take(ip("192.0.2.1"), 1_060));
     }

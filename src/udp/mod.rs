@@ -376,7 +376,7 @@ impl Server {
         let Ok(permit) = tracker.limits.datagrams.acquire(who, 1) else {
             return tracker.metrics.datagram(metrics::Datagram::Dropped);
         };
-        pool.submit(who, Kind::Lookup, move |pool, worker| {
+        pool.submit(who, Kind::Datagram, move |pool, worker| {
             let buffers = &mut worker.scratch.buffers;
             let mut answer = Datagram { path: datagram.path, bytes: Vec::new() };
             match server.responder.answer(&datagram.bytes, ip, true, buffers, &mut answer.bytes) {

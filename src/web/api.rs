@@ -20,7 +20,7 @@ use crate::net::http::ReadWrite;
 use crate::net::message::{Request, split};
 use crate::protocol::Free;
 use crate::rules::announce::silence;
-use crate::rules::limits::Full;
+use crate::rules::limits::Reason;
 use crate::snapshot::Snapshot;
 use crate::store::{
     BY_TIME, FILE_ORDERS, FileUser, Invitation, KEY_LIFE, NOT_REFUSED, Page, Torrent, USER_ORDERS, User, VERIFIED,
@@ -70,7 +70,7 @@ pub(crate) fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Crede
     let from = request.client(tracker);
     let room = tracker.limits.logins.room(Some(from), tracker.clock.now());
     // Where too many failed in all to be remembered, the others are not shut out.
-    if matches!(room, Err(Full::Address | Full::Network)) {
+    if matches!(room, Err(Reason::Address | Reason::Network)) {
         tracker.limits.refused_logins.note(from);
         return Err(Failure(429, "Too many failures from this address: wait a minute".into()));
     }

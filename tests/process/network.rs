@@ -664,6 +664,31 @@ fn running_out_of_descriptors_stops_nothing() {
 }
 
 #[test]
+fn requests_that_wait_for_a_thread_leave_room_for_other_connections() {
+    // Of 400 descriptors 272 are for connections. Both threads that may send lists send some that nobody reads.
+    let site = Site::prepare(json!({ "API": true, "Workers": 4 }));
+    let bert = site.goat.add_user("bert");
+    site.database.add_long_list();
+    let mut process = site.run_with_descriptors(400);
+    let key = basic("bert", &bert.api_key);
+    let mut deaf = Vec::new();
+    for (host, padding) in [(2, 7_500), (3, 0), (4, 0)] {
+        let request = get("/api/files", &format!("Authorization: {key}\r\nX: {}\r\n", "x".repeat(padding)));
+        for _ in 0..100 {
+            let source = Ipv4Addr::new(127, 0, 0, host);
+            let mut client = Client::connect_from(source, site.goat.address(), 4096).unwrap();
+            client.send(&request);
+            deaf.push(client);
+        }
+    }
+    let _member = site.idle(Ipv4Addr::new(127, 0, 0, 5));
+    drop(deaf);
+    assert!(site.refused("evicted") > 0, "who has most requests waiting makes room");
+    assert!(site.refused("bytes") > 0, "what waits is counted");
+    assert!(process.terminate().success(), "{}", process.output());
+}
+
+#[test]
 fn of_requests_that_come_together_each_is_answered_on_its_connection() {
     let mut site = Site::start(json!({}));
     // Kept connections that wait, and in between new ones that end with their answer.
@@ -741,6 +766,7 @@ fn a_client_that_never_reads_its_answers_blocks_nobody() {
     for number in 1..=20 {
         site.announce(number).accepted(&site.goat);
     }
+    wait_until("goat to close and count them", || site.refused("unread") == 8);
 }
 
 #[test]
@@ -766,7 +792,6 @@ fn a_client_that_reads_late_gets_every_answer_in_order() {
         wait_until("goat to take no more", || {
             let now = sent.load(Relaxed);
             now == REQUESTS || (now > 0 && std::mem::replace(&mut before, now) == now)
-    wait_until("goat to close and count them", || site.refused("unread") == 8);
         });
         for i in 0..REQUESTS {
             let (status, _, body) = reading.answer().unwrap_or_else(|| panic!("answer {i}"));
@@ -807,31 +832,6 @@ impl Site {
         Site { goat, database, passkey }
     }
 
-    fn at(&self, ip: impl Into<IpAddr>) -> SocketAddr {
-        SocketAddr::new(ip.into(), self.goat.port)
-    }
-
-    fn connect(&self) -> Client {
-        Client::connect(self.goat.address())
-    }
-
-    fn announce(&self, number: u16) -> Announce {
-        Announce::new(&self.passkey, HASH, number)
-    }
-
-    /// The target of a scrape of the torrent.
-    fn scrape(&self) -> String {
-        format!("/{}/scrape?info_hash={}", self.passkey, escape(&HASH))
-    }
-
-    /// Fails the test unless an announce is answered.
-    fn works(&self) {
-        self.announce(9_999).accepted(&self.goat);
-        let mut goodbye = self.announce(9_999);
-        goodbye.event = "stopped";
-        goodbye.accepted(&self.goat);
-    }
-
     /// Runs its goat with so many descriptors.
     fn run_with_descriptors(&self, limit: usize) -> Process {
         let goat = self.goat.command(&["run"]);
@@ -855,6 +855,31 @@ impl Site {
         let name = format!("goat_connections_refused_total{{reason=\"{reason}\"}} ");
         let count = text.lines().find_map(|line| line.strip_prefix(&name));
         count.unwrap_or_else(|| panic!("{reason}: {text}")).parse().unwrap()
+    }
+
+    fn at(&self, ip: impl Into<IpAddr>) -> SocketAddr {
+        SocketAddr::new(ip.into(), self.goat.port)
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(self.goat.address())
+    }
+
+    fn announce(&self, number: u16) -> Announce {
+        Announce::new(&self.passkey, HASH, number)
+    }
+
+    /// The target of a scrape of the torrent.
+    fn scrape(&self) -> String {
+        format!("/{}/scrape?info_hash={}", self.passkey, escape(&HASH))
+    }
+
+    /// Fails the test unless an announce is answered.
+    fn works(&self) {
+        self.announce(9_999).accepted(&self.goat);
+        let mut goodbye = self.announce(9_999);
+        goodbye.event = "stopped";
+        goodbye.accepted(&self.goat);
     }
 
     /// A connection from `source` that has been answered and stays open.
