@@ -15,6 +15,8 @@ use rustls::{ServerConfig, ServerConnection};
 const MAX_READS: usize = 16;
 /// The most bytes of a handshake: those of browsers and BitTorrent clients have some KiB.
 const MAX_HANDSHAKE: usize = 16 * 1024;
+/// What rustls has room for where nothing came that waits for the rest of its record.
+const LEAST_ROOM: usize = 4 * 1024;
 /// How long a slow reader may take nothing at all.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,16 @@ struct Tls {
 
 /// A socket that waits until a deadline, or not at all.
 struct Socket<'a>(&'a TcpStream, Option<Instant>);
+
+/// Reads nothing, but learns how much room there is to read.
+struct Probe(usize);
+
+impl Read for Probe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0 = buffer.len();
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
 
 /// How long one read or write may take.
 fn left(deadline: Instant) -> io::Result<Option<Duration>> {
@@ -142,6 +154,11 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| tls.plain > 0)
     }
 
+    /// Whether bytes are there that nobody has read.
+    pub fn has_unread(&self) -> bool {
+        recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|size| size > 0)
+    }
+
     /// Hands all of an answer to the kernel, or fails. The `last` one before the stream is closed waits for that, and
     /// travels in one segment with the end: that is one packet less of the five or so of a short connection.
     pub fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
@@ -154,17 +171,16 @@ impl Stream {
             Ok(sent) if sent == bytes.len() => Ok(()),
             Ok(_) | Err(nix::Error::EAGAIN) => Err(not_read()),
             Err(e) => Err(e.into()),
-    /// Whether bytes are there that nobody has read.
-    pub fn has_unread(&self) -> bool {
-        recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|size| size > 0)
-    }
-
         }
     }
 
-    /// How many bytes TLS may hold of what came.
-    pub fn held(&self) -> usize {
-        self.tls.as_ref().map_or(0, |tls| tls.fed.saturating_add(tls.plain))
+    /// How many bytes TLS may hold of what came, or keeps room for since then.
+    pub fn held(&mut self) -> usize {
+        let Some(tls) = &mut self.tls else { return 0 };
+        let mut probe = Probe(0);
+        // With this, rustls also gives back the room for a large record of which nothing is left.
+        let _ = tls.session.read_tls(&mut probe);
+        tls.fed.saturating_add(tls.plain).saturating_add(probe.0.saturating_sub(LEAST_ROOM))
     }
 
     pub fn is_tls(&self) -> bool {

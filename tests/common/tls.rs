@@ -123,9 +123,12 @@ pub struct TlsClient {
 impl TlsClient {
     /// Connects, and checks that the certificate is one for [`NAME`] by somebody who is trusted.
     pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsClient> {
+        TlsClient::over(TcpStream::connect(address)?, config)
+    }
+
+    pub fn over(socket: TcpStream, config: &Arc<ClientConfig>) -> io::Result<TlsClient> {
         let name = ServerName::try_from(NAME).unwrap();
         let connection = ClientConnection::new(config.clone(), name).unwrap();
-        let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut stream = StreamOwned::new(connection, socket);
@@ -145,6 +148,17 @@ impl TlsClient {
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self.stream.flush().unwrap();
+    }
+
+    /// Sends one record, and behind it at once bytes that are in none.
+    pub fn send_and(&mut self, bytes: impl AsRef<[u8]>, raw: &[u8]) {
+        self.stream.conn.writer().write_all(bytes.as_ref()).unwrap();
+        let mut all = Vec::new();
+        while self.stream.conn.wants_write() {
+            self.stream.conn.write_tls(&mut all).unwrap();
+        }
+        all.extend(raw);
+        self.stream.sock.write_all(&all).unwrap();
     }
 
     /// The next answer, to anything but HEAD.

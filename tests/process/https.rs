@@ -2,7 +2,7 @@
 //! it does when they change, break or go.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -378,15 +378,15 @@ fn what_tls_keeps_room_for_is_counted_also_where_nearly_nothing_is_in_it() {
     let Some(site) = Site::start("records that are large", json!({ "API": true })) else {
         return;
     };
-    // Room for 16 KiB each, beyond which an address may have 512 KiB.
     let body = "b".repeat(15_000);
     let request = format!("GET /announce HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 15000\r\n\r\n{body}");
-    let clients = (0..64).map(|_| {
+    // Each keeps room for about 13 KiB that count, of which an address may have 512 KiB. The last are not waited for.
+    let clients = (0..48).map(|n| {
         let socket = connect_from(Ipv4Addr::new(127, 0, 0, 2), site.goat.tls_address(), 0, PATIENCE).unwrap();
         let mut client = TlsClient::over(socket, &site.trust).unwrap();
         // Behind the request, the first byte of another record.
         client.send_and(&request, &[23]);
-        assert_eq!(client.answer().0, 200);
+        assert!(n >= 32 || client.answer().0 == 200);
         client
     });
     let clients: Vec<TlsClient> = clients.collect();
