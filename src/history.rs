@@ -16,7 +16,7 @@ pub(crate) const STEP: u32 = 5;
 /// Samples kept: half an hour.
 const SAMPLES: usize = 361;
 const HALF_HOUR: u32 = 1_800;
-/// The least seconds between two rows of minutes.
+/// How often it is written down, in seconds: in each minute once, so that the rows of several goats add up.
 const SAVE: u32 = 60;
 pub(crate) const HOUR: u32 = 3_600;
 
@@ -122,7 +122,7 @@ impl History {
         let Some(sample) = lock(&self.samples).back().map(|last| last.counted(metrics, store, now)) else {
             return Ok(());
         };
-        if !at_last && now < saved.time.saturating_add(SAVE) {
+        if !at_last && now / SAVE == saved.time / SAVE {
             return Ok(());
         }
         let done = store.add_to_history(&sample.since(&saved));

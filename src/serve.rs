@@ -2,6 +2,7 @@
 //! know, and counted.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::metrics::{Asked, Transport};
@@ -44,11 +45,14 @@ pub fn serve(
     Some(done)
 }
 
-/// What memory does not know and the database may be asked about.
+/// What memory does not know and the database may be asked about: while it is away that would only take long, and nobody
+/// may try many passkeys.
 fn to_look_up(tracker: &Tracker, call: &Call, done: &Result<(), Refusal>, now: u32) -> Option<Refusal> {
     let unknown = done.err().filter(|refusal| matches!(refusal, Refusal::UnknownPasskey | Refusal::Unregistered))?;
-    let may = tracker.may_look_up(&unknown, call.from, now);
-    if !may && unknown == Refusal::UnknownPasskey {
+    let passkey = unknown == Refusal::UnknownPasskey;
+    let room = !passkey || tracker.limits.passkeys.room(Some(call.from), now).is_ok();
+    let may = tracker.metrics.database_up.load(Relaxed) && room;
+    if passkey && !may {
         tracker.limits.refused_passkeys.note(call.from);
     }
     may.then_some(unknown)

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::auth::Auth;
 use crate::books::journal::encode;
@@ -133,13 +132,6 @@ impl Tracker {
             member.come_back();
         }
         swarm.put(swarm.find(user, &peer_id), known.session, known.at);
-    }
-
-    /// Whether the database may be asked about somebody or something unknown: while it is away that would only take
-    /// long, and nobody may try many passkeys.
-    pub fn may_look_up(&self, unknown: &Refusal, from: IpAddr, now: u32) -> bool {
-        let passkey = *unknown == Refusal::UnknownPasskey;
-        self.metrics.database_up.load(Relaxed) && (!passkey || self.limits.passkeys.room(Some(from), now).is_ok())
     }
 
     /// Asks the database about what memory did not know: a user or a torrent may have been made a moment ago.

@@ -214,7 +214,7 @@ CREATE TABLE IF NOT EXISTS hours (
     downloaded BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
--- The same for the last half hour, a row for about each minute. "time" is its end.
+-- The same for each minute of the last half hour. "time" is its end.
 CREATE TABLE IF NOT EXISTS minutes (
     time       BIGINT NOT NULL PRIMARY KEY,
     announces  BIGINT NOT NULL,

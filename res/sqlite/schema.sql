@@ -209,7 +209,7 @@ CREATE TABLE IF NOT EXISTS hours (
     downloaded INTEGER NOT NULL
 );
 
--- The same for the last half hour, a row for about each minute. "time" is its end.
+-- The same for each minute of the last half hour. "time" is its end.
 CREATE TABLE IF NOT EXISTS minutes (
     time       INTEGER PRIMARY KEY,
     announces  INTEGER NOT NULL,

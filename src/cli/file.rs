@@ -97,11 +97,6 @@ fn new(call: &Call, what: &str) -> Result<New, Failure> {
     }
 }
 
-fn second_of(store: &Store, info_hash: &InfoHash) -> Result<Option<(InfoHash, String)>, Failure> {
-    let found = store.file_by_either_hash(info_hash)?.filter(|file| file.info_hash != *info_hash);
-    Ok(found.map(|file| (file.info_hash, file.name)))
-}
-
 pub fn add(call: &Call) -> Done {
     if call.words(WHAT).len() > 1 && call.value("private").is_some() {
         return Err(call.wrong("--private is for one torrent at a time"));
@@ -112,7 +107,8 @@ pub fn add(call: &Call) -> Done {
     for New { info_hash, .. } in &new {
         let here = new.iter().find(|hybrid| hybrid.second == Some(*info_hash));
         let here = here.map(|hybrid| (hybrid.info_hash, hybrid.name.clone()));
-        if let Some((hash, name)) = here.or(second_of(&store, info_hash)?) {
+        let there = store.file_by_either_hash(info_hash)?.filter(|file| file.info_hash != *info_hash);
+        if let Some((hash, name)) = here.or(there.map(|file| (file.info_hash, file.name))) {
             return Err(Failure::Failed(format!(
                 "{info_hash} is the second hash of the hybrid torrent {name}, which is tracked as {hash}"
             )));

@@ -195,7 +195,13 @@ impl Keeper {
         self.tracker.metrics.database_up.store(done.is_ok(), Relaxed);
         self.hangs = matches!(&done, Err(e) if e.kind == Kind::Silent);
         match done {
-            Ok(()) => self.came_back(now),
+            Ok(()) => {
+                if let Some(since) = self.away_since.take() {
+                    let name = self.tracker.config.database_name();
+                    let (seconds, rows) = (now.saturating_sub(since), self.writer.caught_up);
+                    log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were written late"));
+                }
+            }
             Err(e) if self.away_since.is_none() => {
                 self.away_since = Some(now);
                 self.writer.caught_up = 0;
@@ -206,14 +212,6 @@ impl Keeper {
                 ));
             }
             Err(_) => {}
-        }
-    }
-
-    fn came_back(&mut self, now: u32) {
-        if let Some(since) = self.away_since.take() {
-            let name = self.tracker.config.database_name();
-            let (seconds, rows) = (now.saturating_sub(since), self.writer.caught_up);
-            log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were written late"));
         }
     }
 

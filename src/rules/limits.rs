@@ -309,12 +309,9 @@ impl Limits {
         self.connections.held() + self.trusted.held()
     }
 
-    fn tenths(&self) -> u32 {
-        u32::try_from(self.start.elapsed().as_millis() / 100).unwrap_or(u32::MAX)
-    }
-
     pub fn look_up(&self, who: Option<IpAddr>) -> bool {
-        self.lookups.take(who, self.tenths())
+        let tenths = u32::try_from(self.start.elapsed().as_millis() / 100);
+        self.lookups.take(who, tenths.unwrap_or(u32::MAX))
     }
 
     /// Counts one more try of a name's password, if there may be one.

@@ -7,6 +7,8 @@
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "sqlite")]
+mod restore;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 mod actions;
@@ -45,6 +47,6 @@ pub(crate) use invitations::Invitation;
 pub(crate) use keys::{KEY_LIFE, MAX_CALLS, Password, hash_key};
 pub(crate) use list::{Order, Page};
 #[cfg(feature = "sqlite")]
-pub(crate) use sqlite::{open_backup, restore};
+pub(crate) use restore::{open_backup, restore};
 pub(crate) use torrents::{BY_TIME, FILE_ORDERS, FileUser, NOT_REFUSED, SWARM_ORDERS, VERIFIED, Which};
 pub(crate) use users::{USER_ORDERS, Who};
