@@ -706,7 +706,7 @@ fn triggers_of_a_user_who_is_gone_are_made_anew() {
     let site = Site::start(&database);
     import(&database, insert);
     site.insert_torrent(info_hash(1));
-    Announce::new("12345678", info_hash(1), 1).accepted(&site.goat);
+    Announce::new("1234567812345678", info_hash(1), 1).accepted(&site.goat);
     let definers = "SELECT DISTINCT definer FROM information_schema.triggers WHERE trigger_schema = 'goat'";
     assert_eq!(server.root(definers).concat(), ["goat@localhost"]);
     let (status, stdout, _) = site.goat.cli(&["check"]);
