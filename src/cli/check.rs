@@ -94,17 +94,12 @@ fn redis(config: &Config, made: bool) -> Option<Finding> {
     let found = Store::open(config).map_err(|e| e.to_string()).and_then(|store| {
         let (mut others, secret) = (nodes(config, &store)?, secret(config)?);
         others.retain(|node| node.secret != secret);
-        Ok(others.into_iter().map(|node| node.name).collect::<Vec<_>>().join(", "))
+        let names = others.into_iter().map(|node| node.name).collect::<Vec<_>>().join(", ");
+        let (file, advice) = (config.state_file("secret"), "copy one of them to all, and start them again");
+        let message = format!("{names}: another secret than {}: {advice}", file.display());
+        if names.is_empty() { Ok(()) } else { Err(message) }
     });
-    let (file, advice) = (config.state_file("secret"), "copy one of them to all, and start them again");
-    Some(match found {
-        Ok(others) if others.is_empty() => good("Redis"),
-        Ok(others) => {
-            let message = format!("{others}: another secret than {}: {advice}", file.display());
-            ("Redis".into(), State::Wrong, message)
-        }
-        Err(message) => ("Redis".into(), State::Wrong, message),
-    })
+    Some(found.map_or_else(|message| ("Redis".into(), State::Wrong, message), |()| good("Redis")))
 }
 
 /// Files with secrets that everybody on the machine may read, and folders that cannot be written.
