@@ -23,11 +23,12 @@ fn shown(key: &str) -> (Kind, usize, bool) {
     match key {
         "size" | "uploaded" | "downloaded" | "rawUploaded" | "rawDownloaded" => (Kind::Bytes, 10, true),
         "ratio" => (Kind::Ratio, 7, true),
-        "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" => (Kind::Time, 20, false),
+        "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" | "time" => (Kind::Time, 20, false),
         "seedTime" | "silent" => (Kind::Seconds, 9, true),
         "admin" | "banned" | "verified" | "approved" => (Kind::Plain, 3, false),
         "name" | "client" | "suggestedBy" | "banReason" | "ip" | "peerId" => (Kind::Plain, 20, false),
-        "infoHash" => (Kind::Plain, 40, false),
+        "who" | "what" | "whom" => (Kind::Plain, 16, false),
+        "infoHash" | "detail" => (Kind::Plain, 40, false),
         _ => (Kind::Plain, 5, true),
     }
 }

@@ -912,6 +912,11 @@ fn members_and_torrents_can_be_renamed_but_nobody_is_called_as_anothers_id(datab
         let written = |action: &Value| action["what"] == what && action["detail"] == detail;
         assert!(log.as_array().unwrap().iter().any(written), "{what}: {log}");
     }
+    // A time for people, and each word under its title.
+    let log = cli(&goat, &["log"]);
+    let lines: Vec<&str> = log.lines().collect();
+    let at = lines[0].find("what").unwrap();
+    assert!(lines[1].starts_with("20") && lines[1][at..].starts_with("user add"), "{log}");
 }
 
 fn passkey_and_urls_are_shown_where_they_are_asked_for(database: &Database) {
