@@ -826,8 +826,8 @@ fn what_is_credited_while_somebody_else_credits_is_added_to_that() {
     goat.add_user("anna");
     let other = Lock::after(&database, "UPDATE users SET uploaded = uploaded + 500");
     let mut credit = goat.command(&["user", "credit", "anna", "--uploaded", "1000"]).spawn().unwrap();
-    let waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
-    wait_until("the command to wait", || server.root(waiting) == [["1"]]);
+    let waiting = "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'";
+    wait_until("the command to wait", || server.root(waiting)[0][1] == "1");
     other.commit();
     assert!(credit.wait().unwrap().success());
     assert_eq!(database.number("SELECT uploaded FROM users"), 1500);
