@@ -115,11 +115,10 @@ impl Tracker {
     fn put_session(&self, info_hash: &InfoHash, key: Key, row: &Row) {
         let mut known = Known::of(key, row);
         let (file, user, peer_id) = key;
-        let (member, now) = (self.access.by_id(user), self.clock.now());
-        let banned = user != 0 && member.as_ref().is_none_or(|member| member.banned());
-        // Banned while goat was away, the session may still be ended; heard of in the future, it would never be silent.
-        if known.closed == 0 && (banned || known.session.last_seen() > now.saturating_add(silence(&self.config))) {
-            known.closed = now;
+        let member = self.access.by_id(user);
+        // Banned while goat was away: the session may still be ended.
+        if known.closed == 0 && user != 0 && member.as_ref().is_none_or(|member| member.banned()) {
+            known.closed = self.clock.now();
         }
         let mut shard = self.swarms.shard(info_hash);
         if known.closed != 0 {

@@ -506,15 +506,6 @@ fn after_a_restart_the_first_announce_gets_peers() {
 }
 
 #[test]
-fn after_a_restart_those_who_were_heard_of_by_a_clock_that_was_ahead_are_not_there() {
-    let site = Site::new(json!({}));
-    site.announce(Query::new(1));
-    site.save();
-    site.database.sql("UPDATE sessions SET time4 = time4 + 86400");
-    assert_eq!(site.restart().announce(Query::new(2)).integer("incomplete"), 1);
-}
-
-#[test]
 fn a_restart_frees_no_slots_and_lets_nobody_announce_sooner() {
     let site = Site::new(json!({}));
     let member = site.add_user("member", 1);
