@@ -80,7 +80,7 @@ impl Keeper {
                 let _ = tracker.journal.sync(); // which `tend_journal` learns
             }
         };
-        std::thread::spawn(sync);
+        std::thread::Builder::new().spawn(sync).map_err(|e| format!("cannot start a thread: {e}"))?;
         let mut pause = Some(TURN);
         while let Some(wait) = pause
             && stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
