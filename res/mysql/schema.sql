@@ -175,6 +175,7 @@ CREATE TABLE IF NOT EXISTS totals (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 -- Sessions in words; a port of 0 means no address of that family. "active": it is in the swarm.
+-- (FORCE INDEX: a server that believes the table to be empty still would join by reading all of it each time.)
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW peers AS SELECT file_id, user_id, peer_id,
     CONVERT(IF(LEFT(state, 6) = X'000000000000', '', INET6_NTOA(CAST(LEFT(state, 4) AS BINARY(4)))) USING ascii) AS ipv4,
     CAST(CONV(HEX(SUBSTR(state, 5, 2)), 16, 10) AS UNSIGNED) AS port4, time4,
@@ -184,7 +185,7 @@ CREATE OR REPLACE SQL SECURITY INVOKER VIEW peers AS SELECT file_id, user_id, pe
     uploaded + COALESCE(CAST(SUBSTRING_INDEX(bonus, ',', 1) AS SIGNED), 0) AS credited_uploaded,
     downloaded + COALESCE(CAST(SUBSTRING_INDEX(bonus, ',', -1) AS SIGNED), 0) AS credited_downloaded,
     `left`, flags >> 16 AS announced, seed_time, GREATEST(time4, time6) AS time
-    FROM sessions;
+    FROM sessions FORCE INDEX (PRIMARY);
 
 -- What each member moved of each torrent, from the first day on: "uploaded" and "downloaded" are the bytes that
 -- moved, "credited_" what of them was credited; seed_time is in seconds. ip, `left` and time are of the last announce.

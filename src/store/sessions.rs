@@ -123,7 +123,7 @@ fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Resul
         let places = vec![format!("({places})"); rows].join(", ");
         // SQLite would make a table of a list of one.
         let which = if rows == 1 { format!("({columns}) = {places}") } else { format!("({columns}) IN ({places})") };
-        format!("SELECT {SESSION_COLUMNS} FROM sessions WHERE {which}{}", dialect.for_update())
+        format!("SELECT {SESSION_COLUMNS} FROM sessions{} WHERE {which}{}", dialect.by_key(), dialect.for_update())
     };
     let mut rows = Vec::with_capacity(keys.len());
     let mut query = |sql: &str, values: &[Value]| c.query(sql, values, &mut |row| rows.extend(read(row)));
