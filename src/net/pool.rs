@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{Builder, JoinHandle, sleep};
@@ -284,7 +284,7 @@ impl Pool {
 
     /// Lets a connection wait for what comes next; where there is no room for it, it ends.
     pub(super) fn keep(&self, mut connection: Box<Connection>) {
-        let descriptor = connection.stream.as_fd().as_raw_fd() as usize;
+        let descriptor = connection.stream.socket().as_raw_fd() as usize;
         let Some(slot) = self.slots.get(descriptor) else {
             return self.tracker.limits.refuse(Reason::Descriptors, connection.peer);
         };
@@ -297,8 +297,8 @@ impl Pool {
         // Whom the event wakes finds the connection in its place.
         let mut slot = lock(slot);
         let armed = match std::mem::replace(&mut connection.registered, true) {
-            true => self.epoll.modify(&connection.stream, &mut event),
-            false => self.epoll.add(&connection.stream, event),
+            true => self.epoll.modify(connection.stream.socket(), &mut event),
+            false => self.epoll.add(connection.stream.socket(), event),
         };
         *slot = armed.is_ok().then_some(connection);
     }

@@ -1,7 +1,7 @@
 //! What a thread of the pool does with the connections that are ready: accepts them, reads requests, has them answered
 //! and sends the answers.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -240,7 +240,9 @@ impl Pool {
             let request = Request { keep_alive: false, secure: c.stream.is_tls(), ..request };
             // Who does not read their answer does not get it.
             let unread = request.length > request.begun.len();
-            let sent = (self.pages.answer)(&self.tracker, &request, &mut c.stream.blocking(now + ANSWER));
+            c.stream.wait_until(Some(now + ANSWER));
+            let sent = (self.pages.answer)(&self.tracker, &request, &mut c.stream);
+            c.stream.wait_until(None);
             match sent {
                 Ok(()) if unread && c.drain(Instant::now()) => self.keep(c),
                 Err(e) if waits(&e) || matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WriteZero) => {

@@ -1,9 +1,8 @@
-//! A client's connection as its two ends see it, whether it is TCP alone or TLS over TCP. The socket itself
-//! blocks: whoever may not wait says so with each call.
+//! A client's connection as its two ends see it, whether it is TCP alone or TLS over TCP.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ const LEAST_ROOM: usize = 4 * 1024;
 const STALLED: Duration = Duration::from_secs(10);
 
 pub struct Stream {
-    socket: TcpStream,
+    socket: Socket,
     tls: Option<Box<Tls>>,
 }
 
@@ -29,11 +28,14 @@ struct Tls {
     session: ServerConnection,
     /// Bytes that came, of which nothing could be made yet, or at most so many.
     fed: usize,
-    plain: usize,
 }
 
-/// A socket that waits until a deadline, or not at all.
-struct Socket<'a>(&'a TcpStream, Option<Instant>);
+/// A socket whose reads and writes wait for the client, all of them together until the deadline; without one, not at
+/// all.
+struct Socket {
+    tcp: TcpStream,
+    deadline: Option<Instant>,
+}
 
 /// Reads nothing, but learns how much room there is to read.
 struct Probe(usize);
@@ -51,21 +53,23 @@ fn left(deadline: Instant) -> io::Result<Option<Duration>> {
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
 }
 
-impl Read for Socket<'_> {
+impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(deadline) = self.1 else { return Ok(recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?) };
-        self.0.set_read_timeout(left(deadline)?)?;
-        self.0.read(buffer).map_err(|e| if waits(&e) { ErrorKind::TimedOut.into() } else { e })
+        let Some(deadline) = self.deadline else {
+            return Ok(recv(self.tcp.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?);
+        };
+        self.tcp.set_read_timeout(left(deadline)?)?;
+        self.tcp.read(buffer).map_err(|e| if waits(&e) { ErrorKind::TimedOut.into() } else { e })
     }
 }
 
-impl Write for Socket<'_> {
+impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(deadline) = self.1 else {
-            return Ok(send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?);
+        let Some(deadline) = self.deadline else {
+            return Ok(send(self.tcp.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?);
         };
-        self.0.set_write_timeout(left(deadline)?)?;
-        self.0.write(bytes)
+        self.tcp.set_write_timeout(left(deadline)?)?;
+        self.tcp.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -73,15 +77,11 @@ impl Write for Socket<'_> {
     }
 }
 
-/// The kernel has no room for an answer: its client does not read.
-fn not_read() -> io::Error {
-    ErrorKind::WriteZero.into()
-}
-
 impl Tls {
     fn flush(&mut self, socket: &mut Socket) -> io::Result<()> {
         while self.session.wants_write() {
-            self.session.write_tls(socket).map_err(|e| if waits(&e) { not_read() } else { e })?;
+            // Without room in the kernel: the client does not read.
+            self.session.write_tls(socket).map_err(|e| if waits(&e) { ErrorKind::WriteZero.into() } else { e })?;
         }
         Ok(())
     }
@@ -99,16 +99,18 @@ impl Tls {
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8], mut socket: Socket) -> io::Result<usize> {
+    /// How many bytes were decrypted that nobody has read.
+    fn plain(&mut self) -> usize {
+        self.session.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
+    }
+
+    fn read(&mut self, buffer: &mut [u8], socket: &mut Socket) -> io::Result<usize> {
         for _ in 0..MAX_READS {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                done => {
-                    self.plain = self.plain.saturating_sub(*done.as_ref().unwrap_or(&0));
-                    return done;
-                }
+                done => return done,
             }
-            let came = match self.session.read_tls(&mut socket)? {
+            let came = match self.session.read_tls(socket)? {
                 0 => return Ok(0),
                 came => came,
             };
@@ -116,9 +118,9 @@ impl Tls {
             let handshaking = self.session.is_handshaking();
             let made = self.session.process_new_packets();
             // Also the alert that tells the client why.
-            self.flush(&mut socket)?;
-            self.plain = made.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?.plaintext_bytes_to_read();
-            if self.plain > 0 || handshaking && !self.session.is_handshaking() {
+            self.flush(socket)?;
+            let made = made.map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
+            if made.plaintext_bytes_to_read() > 0 || handshaking && !self.session.is_handshaking() {
                 // Of what came before, the rest was used.
                 self.fed = came;
             }
@@ -126,50 +128,49 @@ impl Tls {
                 return Err(ErrorKind::InvalidData.into());
             }
         }
-        Err(ErrorKind::WouldBlock.into())
+        // Who waits tries this again at once, as `read_to_end` does.
+        Err(ErrorKind::Interrupted.into())
     }
 }
 
 impl Stream {
     pub fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> Result<Stream, rustls::Error> {
         let session = tls.map(ServerConnection::new).transpose()?;
-        Ok(Stream { socket, tls: session.map(|session| Box::new(Tls { session, fed: 0, plain: 0 })) })
+        let socket = Socket { tcp: socket, deadline: None };
+        Ok(Stream { socket, tls: session.map(|session| Box::new(Tls { session, fed: 0 })) })
     }
 
-    /// Reads what the client says, if anything is there. Handshakes are answered on the way.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_until(buffer, None)
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket.tcp
     }
 
-    fn read_until(&mut self, buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
-        let mut socket = Socket(&self.socket, deadline);
-        match &mut self.tls {
-            None => socket.read(buffer),
-            Some(tls) => tls.read(buffer, socket),
-        }
+    /// Has reads and writes wait for the client until a deadline; without one they take what is there.
+    pub fn wait_until(&mut self, deadline: Option<Instant>) {
+        self.socket.deadline = deadline;
     }
 
-    /// Whether something was decrypted that no [`Stream::read`] has returned: no event will tell of it.
-    pub fn has_more(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.plain > 0)
+    /// Whether something was decrypted that nobody has read: no event will tell of it.
+    pub fn has_more(&mut self) -> bool {
+        self.tls.as_mut().is_some_and(|tls| tls.plain() > 0)
     }
 
     /// Whether bytes are there that nobody has read.
     pub fn has_unread(&self) -> bool {
-        recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|size| size > 0)
+        recv(self.socket().as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
+            .is_ok_and(|size| size > 0)
     }
 
     /// Hands all of an answer to the kernel, or fails. The `last` one before the stream is closed waits for that, and
     /// travels in one segment with the end: that is one packet less of the five or so of a short connection.
     pub fn send(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
-            return tls.send(bytes, last, &mut Socket(&self.socket, None));
+            return tls.send(bytes, last, &mut self.socket);
         }
         let more = if last { MsgFlags::from_bits_retain(libc::MSG_MORE) } else { MsgFlags::empty() };
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | more;
-        match send(self.socket.as_raw_fd(), bytes, flags) {
+        match send(self.socket().as_raw_fd(), bytes, flags) {
             Ok(sent) if sent == bytes.len() => Ok(()),
-            Ok(_) | Err(nix::Error::EAGAIN) => Err(not_read()),
+            Ok(_) | Err(nix::Error::EAGAIN) => Err(ErrorKind::WriteZero.into()),
             Err(e) => Err(e.into()),
         }
     }
@@ -180,7 +181,7 @@ impl Stream {
         let mut probe = Probe(0);
         // With this, rustls also gives back the room for a large record of which nothing is left.
         let _ = tls.session.read_tls(&mut probe);
-        tls.fed.saturating_add(tls.plain).saturating_add(probe.0.saturating_sub(LEAST_ROOM))
+        tls.fed.saturating_add(tls.plain()).saturating_add(probe.0.saturating_sub(LEAST_ROOM))
     }
 
     pub fn is_tls(&self) -> bool {
@@ -193,20 +194,15 @@ impl Stream {
 
     pub fn finish(&mut self) -> io::Result<()> {
         self.close_notify();
-        self.socket.shutdown(Shutdown::Write)
+        self.socket().shutdown(Shutdown::Write)
     }
 
     /// Tells the client that this is the end, and that nobody else cut the connection.
     fn close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.session.send_close_notify();
-            let _ = tls.flush(&mut Socket(&self.socket, None));
+            let _ = tls.flush(&mut self.socket);
         }
-    }
-
-    /// Reads and writes wait for the client, all of them together until `deadline`.
-    pub fn blocking(&mut self, deadline: Instant) -> Blocking<'_> {
-        Blocking { stream: self, deadline }
     }
 }
 
@@ -216,35 +212,21 @@ impl Drop for Stream {
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-pub struct Blocking<'a> {
-    stream: &'a mut Stream,
-    deadline: Instant,
-}
-
-impl Read for Blocking<'_> {
+impl Read for Stream {
+    /// Reads what the client says. Handshakes are answered on the way.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let done = self.stream.read_until(buffer, Some(self.deadline));
-            // TLS may have said something that holds nothing.
-            if !matches!(&done, Err(e) if waits(e)) {
-                return done;
-            }
+        match &mut self.tls {
+            None => self.socket.read(buffer),
+            Some(tls) => tls.read(buffer, &mut self.socket),
         }
     }
 }
 
-impl Write for Blocking<'_> {
+impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut socket = Socket(&self.stream.socket, Some(self.deadline));
-        match &mut self.stream.tls {
-            None => socket.write(bytes),
-            Some(tls) => tls.send(bytes, false, &mut socket).map(|()| bytes.len()),
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => tls.send(bytes, false, &mut self.socket).map(|()| bytes.len()),
         }
     }
 
