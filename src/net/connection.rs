@@ -26,12 +26,8 @@ pub struct Connection {
     pub stream: Stream,
     pub peer: IpAddr,
     pub who: Option<IpAddr>,
-    /// What was read and not answered, without the bodies of requests, but for one that is a password.
+    /// What was read and not answered.
     pub input: Vec<u8>,
-    /// `input` begins with the head of a request whose body lacks so many bytes.
-    pub body: Option<usize>,
-    /// That body stays in `input`.
-    pub keeps: bool,
     /// There is something to do without reading the socket: it waits only for room to answer.
     pub pending: bool,
     pub state: State,
@@ -58,8 +54,6 @@ impl Connection {
             peer,
             who,
             input: Vec::new(),
-            body: None,
-            keeps: false,
             pending: false,
             deadline: now + DEADLINE,
             registered: false,
@@ -76,8 +70,7 @@ impl Connection {
 
     /// Counts what it holds against its share. An error where there is no room for that.
     pub fn account(&mut self, limits: &Limits) -> Result<(), Reason> {
-        if self.handshake.is_some() && !self.stream.is_handshaking() {
-            self.handshake = None;
+        if self.handshake.take_if(|_| !self.stream.is_handshaking()).is_some() {
             self.bytes = None;
         }
         let held = self.input.capacity().saturating_add(self.stream.held()).saturating_sub(FREE_BYTES);
@@ -85,9 +78,14 @@ impl Connection {
         self.bytes.get_or_insert_with(|| shares.nothing(self.who)).resize(held).map_err(|_| Reason::Bytes)
     }
 
+    /// Keeps the beginning of a request of which more is to come.
+    pub fn wait_for_more(&mut self, begun: &[u8]) {
+        self.input = begun.to_vec();
+        self.pending = self.stream.has_more();
+    }
+
     /// Notes that a request was answered, of which `rest` came after it.
     pub fn answered(&mut self, rest: &[u8], now: Instant) {
-        self.body = None;
         self.input = rest.to_vec();
         self.pending = !rest.is_empty() || self.stream.has_more();
         self.state = if self.pending { State::Reading } else { State::Idle };

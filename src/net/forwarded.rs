@@ -1,10 +1,11 @@
 //! Where a client is: at the address of its connection, or where a trusted proxy says.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Once;
 
 use crate::log::log;
-use crate::net::message::Request;
+use crate::net::message::{Request, values};
 use crate::tracker::Tracker;
 
 impl Request<'_> {
@@ -16,8 +17,8 @@ impl Request<'_> {
         if !config.trusts(client) {
             return client;
         }
-        let headers = self.headers.iter().rev().filter(|h| h.name.eq_ignore_ascii_case("x-forwarded-for"));
-        let entries = headers.flat_map(|header| header.value.rsplit(|&byte| byte == b','));
+        let headers = values(self.headers, "X-Forwarded-For").rev();
+        let entries = headers.flat_map(|value| value.rsplit(|&byte| byte == b','));
         for entry in entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()) {
             let Some(ip) = forwarded(entry) else {
                 say_once(client, entry);
@@ -35,22 +36,14 @@ impl Request<'_> {
 /// The address in an entry of `X-Forwarded-For`: alone or in brackets, perhaps with a zone, perhaps with a port.
 fn forwarded(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
-    let (ip, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (ip, port) = rest.split_once(']')?;
-            (ip, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
-        }
-        // Without brackets the colons of an IPv6 address begin no port.
-        None => match text.split_once(':') {
-            Some((ip, port)) if !port.contains(':') => (ip, Some(port)),
-            _ => (text, None),
-        },
+    let text = match text.split_once('%') {
+        None => Cow::Borrowed(text),
+        // What follows the zone is the bracket and the port.
+        Some((ip, rest)) => format!("{ip}{}", rest.find(']').map_or("", |at| rest.split_at(at).1)).into(),
     };
-    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return None;
-    }
-    let ip = ip.split_once('%').map_or(ip, |(ip, _zone)| ip);
-    ip.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);
+    let ip = bare.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()));
+    ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
 /// Says that a proxy sends what cannot be understood: once, for it does so with every request.

@@ -60,13 +60,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Whether its body is a password, which is waited for.
-    pub fn brings_password(&self) -> bool {
-        let path = split(self.target).0.trim_end_matches('/');
-        self.method == "POST" && (path == "/api/me/password" || path.starts_with("/api/invite/"))
-    }
-
-    /// Whether its body is for whoever answers it to read; that of any other is waited for and thrown away.
+    /// Whether its body is for whoever answers it to read; that of any other is waited for.
     pub fn uploads(&self) -> bool {
         (self.method, split(self.target).0) == UPLOAD
     }
@@ -91,42 +85,17 @@ impl Request<'_> {
     }
 
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+        values(self.headers, name).next()
     }
+}
+
+/// What all headers of a name say.
+pub fn values<'a>(headers: &'a [httparse::Header], name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 /// What is no request that can be answered: a status, and what is wrong.
 pub type Bad = (u16, &'static str);
-
-#[derive(Default)]
-struct Framing {
-    /// Bytes.
-    body: Option<usize>,
-    close: bool,
-    keep_alive: bool,
-}
-
-impl Framing {
-    fn read(headers: &[httparse::Header]) -> Result<Framing, Bad> {
-        let mut framing = Framing::default();
-        for header in headers {
-            if header.name.eq_ignore_ascii_case("Content-Length") {
-                if framing.body.is_some() {
-                    return Err((400, "There may be only one Content-Length"));
-                }
-                framing.body = Some(content_length(header.value)?);
-            } else if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
-                return Err((501, "Transfer-Encoding is not supported: send a Content-Length"));
-            } else if header.name.eq_ignore_ascii_case("Connection") {
-                for token in header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                    framing.close |= token.eq_ignore_ascii_case(b"close");
-                    framing.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
-                }
-            }
-        }
-        Ok(framing)
-    }
-}
 
 fn content_length(value: &[u8]) -> Result<usize, Bad> {
     let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -164,40 +133,50 @@ pub fn parse<'a>(
     let (Some(method), Some(target), Some(version)) = (parser.method, parser.path, parser.version) else {
         return Err((400, "This is not an HTTP/1.1 request"));
     };
-    let framing = Framing::read(parser.headers)?;
-    allowed(method, split(target).0)?;
-    let length = framing.body.unwrap_or(0);
+    let path = split(target).0;
+    let all = |name| values(parser.headers, name);
+    if all("Transfer-Encoding").next().is_some() {
+        return Err((501, "Transfer-Encoding is not supported: send a Content-Length"));
+    }
+    let length = all("Content-Length").next().map_or(Ok(0), content_length)?;
+    if all("Content-Length").nth(1).is_some() {
+        return Err((400, "There may be only one Content-Length"));
+    }
+    let says = |word: &[u8]| {
+        let mut tokens = all("Connection").flat_map(|value| value.split(|&byte| byte == b','));
+        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(word))
+    };
+    let keep_alive = !says(b"close") && (version == 1 || says(b"keep-alive"));
+    allowed(method, path)?;
     let rest = data.get(head..).unwrap_or_default();
     let request = Request {
         method,
         target,
         headers: parser.headers,
         peer,
-        keep_alive: (version == 1 || framing.keep_alive) && !framing.close,
+        keep_alive,
         old: version == 0,
         secure: false,
         length,
         begun: rest.get(..length).unwrap_or(rest),
     };
-    match request.uploads() {
-        false if length > MAX_PASSWORD && request.brings_password() => {
-            Err((413, "A password may have at most 1,024 bytes"))
-        }
-        true if length > MAX_UPLOAD => Err((413, "A torrent may have at most 8 MiB")),
-        false if length > MAX_BODY => Err((413, "The body of a request may have at most 64 KiB")),
-        _ => Ok(Some((request, head))),
-    }
+    let path = path.trim_end_matches('/');
+    let is_password = method == "POST" && (path == "/api/me/password" || path.starts_with("/api/invite/"));
+    let (most, why) = match request.uploads() {
+        true => (MAX_UPLOAD, "A torrent may have at most 8 MiB"),
+        false if is_password => (MAX_PASSWORD, "A password may have at most 1,024 bytes"),
+        false => (MAX_BODY, "The body of a request may have at most 64 KiB"),
+    };
+    if length > most { Err((413, why)) } else { Ok(Some((request, head))) }
 }
 
 /// The response to what is no request that can be answered, the beginning of which is `question`. The
 /// connection is closed after it.
 pub fn error(question: &[u8], status: u16, message: &str, secure: bool) -> Vec<u8> {
     let mut response = Response::from_string(format!("{message}\n")).with_status_code(StatusCode(status));
-    if let (true, Ok(header)) = (secure, Header::from_bytes(HSTS.0, HSTS.1)) {
-        response.add_header(header);
-    }
-    if let (405, Ok(allow)) = (status, Header::from_bytes("Allow", "GET, HEAD")) {
-        response.add_header(allow);
+    let allow = (status == 405).then_some(("Allow", "GET, HEAD"));
+    for (name, value) in secure.then_some(HSTS).into_iter().chain(allow) {
+        Header::from_bytes(name, value).into_iter().for_each(|header| response.add_header(header));
     }
     print(response, question.starts_with(b"HEAD "), "close")
 }

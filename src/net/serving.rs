@@ -133,16 +133,15 @@ impl Pool {
 
     /// Answers at most one request, of what was read before or is there now.
     fn advance(&self, c: &mut Connection, buffer: &mut [u8], now: Instant, worker: &mut Worker) -> Next {
-        if std::mem::take(&mut c.pending) && !c.input.is_empty() && c.body.is_none() {
+        if std::mem::take(&mut c.pending) && !c.input.is_empty() {
             let input = std::mem::take(&mut c.input);
             let next = self.answer(c, &input, false, now, worker);
             // It may be the beginning of a request of which TLS has more.
-            if !matches!(next, Next::Wait) || c.state != State::Reading || c.body.is_some() || !c.stream.has_more() {
+            if !matches!(next, Next::Wait) || !c.pending {
                 return next;
             }
         }
-        let room = c.body.unwrap_or_else(|| MAX_HEAD.saturating_sub(c.input.len())).min(MAX_HEAD);
-        let data = match c.stream.read(buffer.get_mut(..room).unwrap_or_default()) {
+        let data = match c.stream.read(buffer) {
             Ok(0) => return Next::Close,
             Ok(read) => buffer.get(..read).unwrap_or_default(),
             Err(e) if waits(&e) => return Next::Wait,
@@ -154,24 +153,12 @@ impl Pool {
             State::Reading => {}
         }
         c.state = State::Reading;
-        if let Some(lacking) = c.body.map(|lacking| lacking.saturating_sub(data.len())) {
-            c.body = Some(lacking);
-            c.pending = c.stream.has_more();
-            if c.keeps {
-                c.input.extend_from_slice(data);
-            }
-            if lacking > 0 {
-                return Next::Wait;
-            }
-        }
         // Most requests come in one piece, and are answered from where they were read.
         let mut input = std::mem::take(&mut c.input);
         if input.is_empty() {
             return self.answer(c, data, false, now, worker);
         }
-        if c.body.is_none() {
-            input.extend_from_slice(data);
-        }
+        input.extend_from_slice(data);
         self.answer(c, &input, false, now, worker)
     }
 
@@ -182,8 +169,7 @@ impl Pool {
         let (request, head) = match parse(data, c.peer, &mut headers) {
             Ok(Some(whole)) => whole,
             Ok(None) => {
-                c.input = data.to_vec();
-                c.pending = c.stream.has_more();
+                c.wait_for_more(data);
                 return Next::Wait;
             }
             Err((status, why)) => {
@@ -191,14 +177,10 @@ impl Pool {
                 return if c.fail(&why, now) { Next::Wait } else { Next::Close };
             }
         };
-        let lacking = request.length.saturating_sub(request.begun.len());
-        let unread = lacking > 0 && request.uploads();
-        if c.body.is_none() && lacking > 0 && !unread {
-            c.body = Some(lacking);
-            c.keeps = request.brings_password();
-            c.input = data.get(..if c.keeps { data.len() } else { head }).unwrap_or_default().to_vec();
-            c.pending = c.stream.has_more();
-            let asked = request.expects_to_continue();
+        let unread = request.length > request.begun.len();
+        if unread && !request.uploads() {
+            c.wait_for_more(data);
+            let asked = request.begun.is_empty() && request.expects_to_continue();
             let told = if asked { c.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", false) } else { Ok(()) };
             return if told.is_ok() { Next::Wait } else { Next::Close };
         }
