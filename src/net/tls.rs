@@ -1,10 +1,11 @@
 //! Certificates: read from their files, and read again when those are replaced.
 
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ProducesTickets;
@@ -30,11 +31,13 @@ pub struct Certificates {
     in_use: Mutex<Arc<ServerConfig>>,
     /// The files as they were seen last, whether they could be used or not.
     seen: Mutex<Option<Files>>,
-    /// Outlives the certificates, so that clients can resume their sessions after a change.
-    tickets: Arc<dyn ProducesTickets>,
 }
 
 type Files = (Vec<u8>, Vec<u8>);
+
+fn defect(key: &'static str, path: &Path, what: impl Display) -> Defect {
+    Defect { key, found: format!("{}: {what}", path.display()) }
+}
 
 fn read(files: &Ssl) -> Result<Files, Defect> {
     let read = |key, path: &Path| {
@@ -43,17 +46,15 @@ fn read(files: &Ssl) -> Result<Files, Defect> {
             Ok(found) if !found.is_file() && !found.is_dir() => Err(io::Error::other("is not a file")),
             _ => read_file(path, MAX_FILE),
         };
-        read.map_err(|e| Defect { key, found: format!("{}: {e}", path.display()) })
+        read.map_err(|e| defect(key, path, e))
     };
     Ok((read("SSL.Certificate", &files.certificate)?, read("SSL.Key", &files.key)?))
 }
 
-fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect> {
-    let bad_certificate = |what: &str| {
-        let found = format!("{}: {what}", files.certificate.display());
-        Defect { key: "SSL.Certificate", found }
-    };
-    let bad_key = |what: &str| Defect { key: "SSL.Key", found: format!("{}: {what}", files.key.display()) };
+fn build(files: &Ssl, found: &Files, tickets: Arc<dyn ProducesTickets>) -> Result<Arc<ServerConfig>, Defect> {
+    let (certificate, key) = found;
+    let bad_certificate = |what: &str| defect("SSL.Certificate", &files.certificate, what);
+    let bad_key = |what: &str| defect("SSL.Key", &files.key, what);
     let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(certificate)
         .collect::<Result<_, _>>()
         .map_err(|_| bad_certificate("is broken: no whole PEM blocks"))?;
@@ -62,20 +63,17 @@ fn build(files: &Ssl, (certificate, key): &Files) -> Result<ServerConfig, Defect
     }
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_| bad_key("holds no private key in PEM form, or one that is protected by a password"))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad_key(&e.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|e| match e {
-            Error::InconsistentKeys(_) => {
-                bad_key(&format!("is not the key of the first certificate in {}", files.certificate.display()))
-            }
-            Error::InvalidCertificate(_) => bad_certificate("its first certificate is broken"),
-            _ => bad_key("is not a usable RSA, ECDSA (P-256, P-384) or Ed25519 key"),
-        })?;
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    let mut config = config.map_err(|e| match e {
+        Error::InconsistentKeys(_) => {
+            bad_key(&format!("is not the key of the first certificate in {}", files.certificate.display()))
+        }
+        Error::InvalidCertificate(_) => bad_certificate("its first certificate is broken"),
+        _ => bad_key("is not a usable RSA, ECDSA (P-256, P-384) or Ed25519 key"),
+    })?;
+    config.ticketer = tickets;
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-    Ok(config)
+    Ok(Arc::new(config))
 }
 
 impl Certificates {
@@ -83,10 +81,8 @@ impl Certificates {
         let found = read(files)?;
         let tickets = Ticketer::new();
         let tickets = tickets.map_err(|_| Defect { key: "HTTPS", found: "no random numbers available".into() })?;
-        let mut config = build(files, &found)?;
-        config.ticketer = tickets.clone();
-        let in_use = Mutex::new(Arc::new(config));
-        Ok(Certificates { files: files.clone(), in_use, seen: Mutex::new(Some(found)), tickets })
+        let in_use = Mutex::new(build(files, &found, tickets)?);
+        Ok(Certificates { files: files.clone(), in_use, seen: Mutex::new(Some(found)) })
     }
 
     pub fn in_use(&self) -> Arc<ServerConfig> {
@@ -100,10 +96,11 @@ impl Certificates {
         if before.as_ref() == found.as_ref().ok() {
             return;
         }
-        match found.and_then(|found| build(&self.files, &found)) {
-            Ok(mut config) => {
-                config.ticketer = self.tickets.clone();
-                *lock(&self.in_use) = Arc::new(config);
+        // With the keys of the tickets before, so that clients can resume their sessions.
+        let tickets = self.in_use().ticketer.clone();
+        match found.and_then(|found| build(&self.files, &found, tickets)) {
+            Ok(config) => {
+                *lock(&self.in_use) = config;
                 log(format!("{} was replaced: new connections get the new one", self.files.certificate.display()));
             }
             Err(defect) => log(format!("{}; the previous certificate stays in use", defect.found)),
