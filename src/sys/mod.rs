@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBuf, SndBuf};
+use nix::unistd::{Uid, User, geteuid};
 
 pub use self::datagram::Datagram;
 pub use self::raw::{BATCH, clock_is_kept, defer_accept, give_memory_back, receive, send_all, share_one_heap};
@@ -56,16 +57,13 @@ pub fn lock_file(file: File) -> Result<Flock<File>, (File, io::Error)> {
 
 /// The name of the user whose a file is, or of what hides it, if that is not this process's own user, nor is that root.
 pub fn stranger(path: &Path) -> Option<String> {
-    let own = fs::metadata("/proc/self").ok()?.uid();
-    let owner = path.ancestors().find_map(|part| fs::metadata(part).ok())?.uid();
-    let of = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == owner.to_string()).then(|| name.to_string())
+    let own = geteuid();
+    let owner = Uid::from_raw(path.ancestors().find_map(|part| fs::metadata(part).ok())?.uid());
+    let name = || match User::from_uid(owner) {
+        Ok(Some(user)) => format!("the user {}", user.name),
+        _ => format!("user {owner}"),
     };
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    (own != 0 && own != owner)
-        .then(|| users.lines().find_map(of).map_or(format!("user {owner}"), |name| format!("the user {name}")))
+    (!own.is_root() && own != owner).then(name)
 }
 
 /// How many files this process may have open.
