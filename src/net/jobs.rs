@@ -87,12 +87,10 @@ impl<T> Jobs<T> {
 }
 
 fn permits<T>(limits: &Limits, job: &Job<T>) -> Option<[Option<Permit>; 2]> {
-    let long = match job.kind {
-        Kind::Lookup | Kind::Datagram => None,
-        Kind::Long => Some(limits.long.acquire(job.who, 1).ok()?),
-    };
+    let is_long = job.kind == Kind::Long;
+    let long = if is_long { Some(limits.long.acquire(job.who, 1).ok()?) } else { None };
     let busy = limits.busy.acquire(job.who, 1).ok()?;
-    (job.kind == Kind::Long || limits.look_up(job.who)).then_some([Some(busy), long])
+    (is_long || limits.look_up(job.who)).then_some([Some(busy), long])
 }
 
 #[cfg(test)]
