@@ -111,17 +111,16 @@ pub fn run(config: Config) -> Result<(), String> {
     log(format!("goat {} with {}", env!("CARGO_PKG_VERSION"), config.file.display()));
     crate::sys::share_one_heap();
     crate::sys::raise_file_limit().map_err(|e| format!("cannot raise the limit on open files: {e}"))?;
-    // First the ports, so that a second goat stops before it touches the database.
-    let mut listeners = Vec::new();
-    for (on, port, tls) in [(config.http, config.port, false), (config.https, config.ssl.port, true)] {
-        if on {
-            listeners.push(Listener { socket: listen(&config.host, port, SockType::Stream)?, tls });
-        }
-    }
-    let udp: Option<UdpSocket> =
-        config.udp.then(|| listen(&config.host, config.port, SockType::Datagram)).transpose()?;
     let certificates = config.https.then(|| Certificates::load(&config.ssl)).transpose().map_err(|d| d.found)?;
     let certificates = certificates.map(Arc::new);
+    // First the ports, so that a second goat stops before it touches the database.
+    let http = config.http.then_some((config.port, None));
+    let https = certificates.clone().map(|certificates| (config.ssl.port, Some(certificates)));
+    let listen_at =
+        |(port, certificates)| Ok(Listener { socket: listen(&config.host, port, SockType::Stream)?, certificates });
+    let listeners = http.into_iter().chain(https).map(listen_at).collect::<Result<Vec<_>, String>>()?;
+    let udp: Option<UdpSocket> =
+        config.udp.then(|| listen(&config.host, config.port, SockType::Datagram)).transpose()?;
     let tracker = Arc::new(Tracker::load(config)?);
     log(format!("{}: {}", tracker.config.database_name(), Snapshot::take(&tracker).counts()));
     tracker.config.unwritable().iter().for_each(log);
@@ -132,20 +131,19 @@ pub fn run(config: Config) -> Result<(), String> {
     let link = tracker.config.redis.is_some().then(|| Link::start(&tracker)).transpose()?;
     first_user(&tracker)?;
     let failed = |e: io::Error| format!("cannot start to listen: {e}");
-    let at = |listener: &Listener| Ok((if listener.tls { "HTTPS" } else { "HTTP" }, listener.socket.local_addr()?));
+    let what = |listener: &Listener| if listener.certificates.is_some() { "HTTPS" } else { "HTTP" };
+    let at = |listener: &Listener| Ok((what(listener), listener.socket.local_addr()?));
     let listening = listeners.iter().map(at).collect::<io::Result<Vec<_>>>().map_err(failed)?;
-    let pool = Pool::start(&tracker, PAGES, listeners, certificates.clone()).map_err(failed)?;
+    let pool = Pool::start(&tracker, PAGES, listeners).map_err(failed)?;
     listening.iter().for_each(|(what, at)| log(format!("listening for {what} on {}", shown(*at))));
-    let mut datagrams = None;
     if let Some(socket) = udp {
         let at = socket.local_addr().map_err(failed)?;
-        datagrams = Some(udp::Listener::start(&tracker, &pool, socket).map_err(failed)?);
+        udp::start(&tracker, &pool, socket).map_err(failed)?;
         log(format!("listening for UDP on {}", shown(at)));
     }
     let mut keeper = Keeper::new(tracker.clone());
     let kept = keeper.run(&stop, || certificates.iter().for_each(|files| files.refresh()));
     log("stopping");
-    datagrams.into_iter().for_each(udp::Listener::stop);
     pool.stop();
     #[cfg(feature = "redis")]
     link.into_iter().for_each(Link::stop);

@@ -33,36 +33,13 @@ pub struct Connection {
     pub state: State,
     pub deadline: Instant,
     pub registered: bool,
-    handshake: Option<Permit>,
-    bytes: Option<Permit>,
-    _permit: Permit,
+    /// Until that is done.
+    pub handshake: Option<Permit>,
+    pub bytes: Option<Permit>,
+    pub _place: Permit,
 }
 
 impl Connection {
-    /// A connection that says its first word now. With TLS the handshake counts into its first request.
-    pub fn new(
-        stream: Stream,
-        peer: IpAddr,
-        who: Option<IpAddr>,
-        permit: Permit,
-        handshake: Option<Permit>,
-        now: Instant,
-    ) -> Connection {
-        Connection {
-            state: if stream.is_tls() { State::Reading } else { State::Idle },
-            stream,
-            peer,
-            who,
-            input: Vec::new(),
-            pending: false,
-            deadline: now + DEADLINE,
-            registered: false,
-            handshake,
-            bytes: None,
-            _permit: permit,
-        }
-    }
-
     /// Whether nothing is lost if it ends now.
     pub fn is_idle(&self) -> bool {
         self.state != State::Reading

@@ -26,7 +26,8 @@ use crate::tracker::Tracker;
 
 /// How long open connections are served after the order to stop.
 const STOP: Duration = Duration::from_secs(2);
-/// How long then those are waited for who have an answer to send, but no connection.
+/// How long then those are waited for who have an answer to send, but no connection; longer than a thread of datagrams
+/// waits for one.
 const EXTRA: Duration = Duration::from_millis(500);
 /// Seconds after which the kernel hands over a connection that says nothing.
 const DEFER: i32 = 5;
@@ -48,7 +49,8 @@ pub(super) const LISTENERS: u64 = 1 << 40;
 
 pub struct Listener {
     pub socket: TcpListener,
-    pub tls: bool,
+    /// Those of HTTPS.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 type Work = Box<dyn FnOnce(&Arc<Pool>, &mut Worker) + Send>;
@@ -56,7 +58,6 @@ type Work = Box<dyn FnOnce(&Arc<Pool>, &mut Worker) + Send>;
 pub struct Pool {
     pub(super) tracker: Arc<Tracker>,
     pub(super) pages: Pages,
-    pub(super) certificates: Option<Arc<Certificates>>,
     pub(super) listeners: Vec<Listener>,
     epoll: Epoll,
     call: EventFd,
@@ -73,7 +74,7 @@ pub struct Pool {
     threads: Mutex<Vec<JoinHandle<()>>>,
     swept: Mutex<Swept>,
     /// By when everything ends; set by the order to stop.
-    pub(super) stopping: OnceLock<Instant>,
+    stopping: OnceLock<Instant>,
 }
 
 struct Swept {
@@ -83,21 +84,16 @@ struct Swept {
     most: usize,
 }
 
+#[derive(Default)]
 pub struct Worker {
     pub scratch: Scratch,
-    pub(super) buffer: Vec<u8>,
     /// The answers of this round: so many bytes for each of these, and whether its connection stays open.
     pub(super) out: Vec<u8>,
     pub(super) answered: Vec<(Box<Connection>, usize, bool)>,
 }
 
 impl Pool {
-    pub fn start(
-        tracker: &Arc<Tracker>,
-        pages: Pages,
-        listeners: Vec<Listener>,
-        certificates: Option<Arc<Certificates>>,
-    ) -> io::Result<Arc<Pool>> {
+    pub fn start(tracker: &Arc<Tracker>, pages: Pages, listeners: Vec<Listener>) -> io::Result<Arc<Pool>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let call = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         // Each write to it wakes one thread, though nobody reads it.
@@ -113,7 +109,6 @@ impl Pool {
         let pool = Arc::new(Pool {
             tracker: tracker.clone(),
             pages,
-            certificates,
             listeners,
             epoll,
             call,
@@ -141,12 +136,9 @@ impl Pool {
             let _ = self.epoll.delete(&listener.socket);
         }
         self.call();
-        while begin.elapsed() < STOP + EXTRA {
-            let ended = lock(&self.threads).iter().all(JoinHandle::is_finished);
-            let nobody = self.tracker.limits.open() == 0 && begin.elapsed() > EXTRA;
-            if ended || nobody {
-                break;
-            }
+        let ended = || lock(&self.threads).iter().all(JoinHandle::is_finished);
+        let patience = || if self.tracker.limits.open() == 0 { EXTRA } else { STOP + EXTRA };
+        while !ended() && begin.elapsed() < patience() {
             sleep(AGAIN);
         }
         let threads = std::mem::take(&mut *lock(&self.threads));
@@ -173,10 +165,19 @@ impl Pool {
 
     fn spawn(self: &Arc<Pool>) -> io::Result<()> {
         let pool = self.clone();
+        self.start_thread("http", move || pool.work())
+    }
+
+    /// Starts a thread that ends after the order to stop, which is waited for.
+    pub fn start_thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
-        threads.push(Builder::new().name("http".into()).stack_size(STACK).spawn(move || pool.work())?);
+        threads.push(Builder::new().name(name.into()).stack_size(STACK).spawn(work)?);
         Ok(())
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get().is_some()
     }
 
     /// Sees to it that another thread waits while this one cannot. Returns false where none can be had.
@@ -195,14 +196,13 @@ impl Pool {
 
     /// What a thread does, which begins with a place among those that wait.
     fn work(self: &Arc<Pool>) {
-        let mut worker =
-            Worker { scratch: Scratch::default(), buffer: vec![0; MAX_HEAD], out: Vec::new(), answered: Vec::new() };
+        let (mut worker, mut buffer) = (Worker::default(), vec![0; MAX_HEAD]);
         let mut events = [EpollEvent::empty(); ROUND];
         loop {
             let count = self.epoll.wait(&mut events, self.timeout()).unwrap_or(0);
             self.waiting.fetch_sub(1, AcqRel);
             let now = Instant::now();
-            self.round(events.get(..count).unwrap_or_default(), now, &mut worker);
+            self.round(events.get(..count).unwrap_or_default(), &mut buffer, now, &mut worker);
             self.sweep(now);
             while let Some((work, permits)) = self.next_job() {
                 work(self, &mut worker);
@@ -222,7 +222,7 @@ impl Pool {
 
     /// How long a thread waits for events, in milliseconds.
     fn timeout(&self) -> u16 {
-        if self.stopping.get().is_some() || !lock(&self.jobs).is_empty() {
+        if self.is_stopping() || !lock(&self.jobs).is_empty() {
             return AGAIN.as_millis() as u16;
         }
         if self.tracker.limits.open() == 0 { IDLE_WAIT } else { SWEEP }
@@ -321,7 +321,7 @@ impl Pool {
     }
 
     fn sweep(&self, now: Instant) {
-        let stopping = self.stopping.get().is_some();
+        let stopping = self.is_stopping();
         if !self.sweep_is_due(now) && !stopping {
             return;
         }

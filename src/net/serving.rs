@@ -13,8 +13,8 @@ use nix::sys::epoll::EpollEvent;
 use crate::net::connection::{Connection, DEADLINE, State};
 use crate::net::http::{self, Answer};
 use crate::net::jobs::Kind;
-use crate::net::message::{self, MAX_HEAD, MAX_HEADERS, Request, parse};
-use crate::net::pool::{CALL, LISTENERS, Pool, Worker};
+use crate::net::message::{self, MAX_HEADERS, Request, parse};
+use crate::net::pool::{CALL, LISTENERS, Listener, Pool, Worker};
 use crate::net::stream::{Stream, waits};
 use crate::rules::limits::{Permit, Reason, Shares, sharer};
 use crate::sync::lock;
@@ -36,16 +36,16 @@ enum Next {
 
 impl Pool {
     /// Serves what is ready, each once, and answers from memory.
-    pub(super) fn round(&self, events: &[EpollEvent], now: Instant, worker: &mut Worker) {
+    pub(super) fn round(&self, events: &[EpollEvent], buffer: &mut [u8], now: Instant, worker: &mut Worker) {
         for event in events {
             match event.data() {
                 CALL => {}
-                token @ LISTENERS.. => self.accept((token - LISTENERS) as usize, events.len(), now, worker),
+                token @ LISTENERS.. => self.accept((token - LISTENERS) as usize, events.len(), buffer, now, worker),
                 descriptor => {
                     let slot = self.slots.get(descriptor as usize);
                     // It may be gone, or be another by now, for which there is nothing to do.
                     if let Some(connection) = slot.and_then(|slot| lock(slot).take()) {
-                        self.turn(connection, now, worker);
+                        self.turn(connection, buffer, now, worker);
                     }
                 }
             }
@@ -54,7 +54,7 @@ impl Pool {
     }
 
     /// Accepts as many connections as others have their turn in this round.
-    fn accept(&self, number: usize, most: usize, now: Instant, worker: &mut Worker) {
+    fn accept(&self, number: usize, most: usize, buffer: &mut [u8], now: Instant, worker: &mut Worker) {
         let Some(listener) = self.listeners.get(number) else { return };
         let mut accepted = Vec::new();
         while accepted.len() < most {
@@ -75,40 +75,44 @@ impl Pool {
         // While this thread serves these, another may accept.
         self.listen(number);
         for (socket, ip) in accepted {
-            let who = sharer(&self.tracker.config, ip);
-            match self.admit(socket, ip, who, listener.tls, now) {
+            match self.admit(listener, socket, ip, now) {
                 Ok(connection) => {
                     self.tracker.metrics.connections.fetch_add(1, Relaxed);
-                    self.turn(Box::new(connection), now, worker);
+                    self.turn(Box::new(connection), buffer, now, worker);
                 }
                 Err(reason) => self.tracker.limits.refuse(reason, ip),
             }
         }
     }
 
-    fn admit(
-        &self,
-        socket: TcpStream,
-        ip: IpAddr,
-        who: Option<IpAddr>,
-        tls: bool,
-        now: Instant,
-    ) -> Result<Connection, Reason> {
+    fn admit(&self, listener: &Listener, socket: TcpStream, peer: IpAddr, now: Instant) -> Result<Connection, Reason> {
         let limits = &self.tracker.limits;
+        let who = sharer(&self.tracker.config, peer);
         let places = if who.is_some() { &limits.connections } else { &limits.trusted };
         let place = acquire(places, who, || self.evict(Reason::Evicted, |c| c.who.is_some() == who.is_some()))?;
-        let certificate = self.certificates.as_ref().filter(|_| tls).map(|certificates| certificates.in_use());
+        let certificate = listener.certificates.as_ref().map(|certificates| certificates.in_use());
         let make_room = || self.evict(Reason::Evicted, |c| c.stream.is_handshaking());
         let handshake = certificate.as_ref().map(|_| acquire(&limits.handshakes, who, make_room));
         let handshake = handshake.transpose().map_err(|_| Reason::Handshakes)?;
         let stream = Stream::new(socket, certificate).map_err(|_| Reason::Handshakes)?;
-        Ok(Connection::new(stream, ip, who, place, handshake, now))
+        Ok(Connection {
+            // With TLS the handshake counts into the first request.
+            state: if stream.is_tls() { State::Reading } else { State::Idle },
+            stream,
+            peer,
+            who,
+            input: Vec::new(),
+            pending: false,
+            deadline: now + DEADLINE,
+            registered: false,
+            handshake,
+            bytes: None,
+            _place: place,
+        })
     }
 
-    fn turn(&self, mut connection: Box<Connection>, now: Instant, worker: &mut Worker) {
-        let mut buffer = std::mem::take(&mut worker.buffer);
-        let next = self.advance(&mut connection, &mut buffer, now, worker);
-        worker.buffer = buffer;
+    fn turn(&self, mut connection: Box<Connection>, buffer: &mut [u8], now: Instant, worker: &mut Worker) {
+        let next = self.advance(&mut connection, buffer, now, worker);
         self.follow(connection, next, worker);
     }
 
@@ -185,7 +189,7 @@ impl Pool {
             return if told.is_ok() { Next::Wait } else { Next::Close };
         }
         let used = head.saturating_add(request.begun.len());
-        let keep_alive = request.keep_alive && !unread && self.stopping.get().is_none();
+        let keep_alive = request.keep_alive && !unread && !self.is_stopping();
         let request = Request { keep_alive, secure: c.stream.is_tls(), ..request };
         let tracker = &self.tracker;
         let before = worker.out.len();

@@ -5,15 +5,12 @@
 pub mod connection_id;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use std::{io, thread};
 
 use crate::auth::derived_key;
-use crate::log::log;
 use crate::metrics::{self, Asked, Transport};
 use crate::net::jobs::Kind;
 use crate::net::pool::Pool;
@@ -24,7 +21,7 @@ use crate::random::Rng;
 use crate::rules::announce::{Buffers, Visitor, admit, announce, scrape};
 use crate::rules::limits::{sharer, site};
 use crate::serve::{Call, serve};
-use crate::sync::{join, lock};
+use crate::sync::lock;
 use crate::sys::{BATCH, Datagram, receive, send_all};
 use crate::torrent::{InfoHash, PeerId};
 use crate::tracker::Tracker;
@@ -37,7 +34,8 @@ const SCRAPE: u32 = 2;
 const ERROR: u32 = 3;
 /// The most peers of an IPv6 answer: 1,400 bytes with its headers fit the packets of nearly every network.
 const MAX_PEERS6: usize = 74;
-const LOOK_UP: Duration = Duration::from_millis(500);
+/// How often it is looked whether this is the end.
+const LOOK_UP: Duration = Duration::from_millis(400);
 /// The most sites whose scrapes are answered while passkeys are asked for.
 const MAX_SCRAPERS: usize = 1 << 17;
 
@@ -226,8 +224,9 @@ impl Responder {
     /// database.
     pub fn answer(&self, datagram: &[u8], ip: IpAddr, wait: bool, buffers: &mut Buffers, out: &mut Vec<u8>) -> Outcome {
         let start = Instant::now();
-        let now = self.tracker.clock.at(start);
-        let metrics = &self.tracker.metrics;
+        let tracker = &*self.tracker;
+        let Tracker { config, metrics, .. } = tracker;
+        let now = tracker.clock.at(start);
         let Some(Packet { connection, transaction, action }) = read(datagram, ip) else {
             metrics.datagram(metrics::Datagram::Ignored);
             return Outcome::Silence;
@@ -248,21 +247,26 @@ impl Responder {
                 return Outcome::Answer;
             }
             Action::Announce(a, options) => {
-                if self.tracker.config.passkey {
+                if config.passkey {
                     passkey = self::passkey(url_data(options, &mut url));
                 }
                 call.asked = Asked::Announce(a.event);
                 call.passkey = passkey.unwrap_or(None);
                 call.info_hash = Some(a.info_hash);
-                serve(&self.tracker, &call, wait, |now| self.announce(transaction, a, passkey?, now, buffers, out))
+                serve(tracker, &call, wait, |now| self.announce(transaction, a, passkey?, now, buffers, out))
             }
-            Action::Scrape(hashes) => {
-                serve(&self.tracker, &call, wait, |now| self.scrape(transaction, hashes, ip, now, out))
-            }
+            Action::Scrape(hashes) => serve(tracker, &call, wait, |now| {
+                if config.passkey && !lock(&self.scrapers).may_scrape(ip, now, config.interval) {
+                    return Err(Refusal::NoPasskey);
+                }
+                let counts = |hash: &[u8; 20]| scrape(config, &tracker.swarms, &InfoHash(*hash)).unwrap_or_default();
+                write_scrape(out, transaction, hashes.iter().map(counts));
+                Ok(())
+            }),
         };
         let Some(done) = done else { return Outcome::Slow };
         if let Err(refusal) = &done {
-            write_error(out, transaction, &self.tracker.access.words(refusal, call.passkey));
+            write_error(out, transaction, &tracker.access.words(refusal, call.passkey));
         }
         metrics.datagram(if done.is_ok() { metrics::Datagram::Answered } else { metrics::Datagram::Refused });
         Outcome::Answer
@@ -287,60 +291,24 @@ impl Responder {
         }
         Ok(())
     }
-
-    fn scrape(
-        &self,
-        transaction: u32,
-        hashes: &[[u8; 20]],
-        ip: IpAddr,
-        now: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        let tracker = &self.tracker;
-        let config = &tracker.config;
-        if config.passkey && !lock(&self.scrapers).may_scrape(ip, now, config.interval) {
-            return Err(Refusal::NoPasskey);
-        }
-        let counts = |hash: &[u8; 20]| scrape(&tracker.config, &tracker.swarms, &InfoHash(*hash)).unwrap_or_default();
-        write_scrape(out, transaction, hashes.iter().map(counts));
-        Ok(())
-    }
-}
-
-pub struct Listener {
-    thread: JoinHandle<()>,
-    server: Arc<Server>,
-}
-
-impl Listener {
-    /// Starts the thread that serves `socket`; what must wait for the database `pool` does.
-    pub fn start(tracker: &Arc<Tracker>, pool: &Arc<Pool>, socket: UdpSocket) -> io::Result<Listener> {
-        crate::sys::tune_udp(&socket)?;
-        socket.set_read_timeout(Some(LOOK_UP))?;
-        let ids = match &tracker.config.redis {
-            None => ConnectionIds::new(),
-            Some(_) => derived_key(&tracker.config, "UDP connection ids").map(|key| ConnectionIds::shared(&key)),
-        };
-        let ids = Arc::new(ids.map_err(io::Error::other)?);
-        let responder = Responder::new(tracker.clone(), ids);
-        let server = Arc::new(Server { responder, socket, stopping: AtomicBool::new(false) });
-        let (own, pool) = (server.clone(), pool.clone());
-        let thread = thread::Builder::new().name("udp".into()).spawn(move || own.run(&pool))?;
-        Ok(Listener { thread, server })
-    }
-
-    pub fn stop(self) {
-        self.server.stopping.store(true, Relaxed);
-        if join([self.thread], Instant::now() + LOOK_UP * 2) > 0 {
-            log("the thread of the UDP listener ended because of a bug in goat: please report it");
-        }
-    }
 }
 
 struct Server {
     responder: Responder,
     socket: UdpSocket,
-    stopping: AtomicBool,
+}
+
+/// Starts the thread that serves `socket`, one of `pool`; what must wait for the database others of it do.
+pub fn start(tracker: &Arc<Tracker>, pool: &Arc<Pool>, socket: UdpSocket) -> io::Result<()> {
+    crate::sys::tune_udp(&socket)?;
+    socket.set_read_timeout(Some(LOOK_UP))?;
+    let ids = match &tracker.config.redis {
+        None => ConnectionIds::new(),
+        Some(_) => derived_key(&tracker.config, "UDP connection ids").map(|key| ConnectionIds::shared(&key)),
+    };
+    let responder = Responder::new(tracker.clone(), Arc::new(ids.map_err(io::Error::other)?));
+    let (server, own) = (Arc::new(Server { responder, socket }), pool.clone());
+    pool.start_thread("udp", move || server.run(&own))
 }
 
 impl Server {
@@ -348,7 +316,7 @@ impl Server {
         let tracker = &self.responder.tracker;
         let mut buffers = Buffers::new(Rng::from_system());
         let (mut asked, mut answers) = (vec![Datagram::empty(); BATCH], vec![Datagram::empty(); BATCH]);
-        while !self.stopping.load(Relaxed) {
+        while !pool.is_stopping() {
             // An error is a timeout, or news of an earlier answer that could not be delivered: the next one.
             let Ok(received) = receive(&self.socket, &mut asked) else { continue };
             let mut answered = 0;
