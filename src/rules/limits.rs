@@ -95,22 +95,21 @@ impl Held {
 
     fn take(&mut self, bound: &Bound, who: Option<IpAddr>, amount: usize) -> Result<(), Reason> {
         self.room(bound, who, amount)?;
-        self.all = self.all.saturating_add(amount);
-        for holder in who.into_iter().flat_map(holders) {
-            let held = self.by.entry(holder).or_default();
-            *held = held.saturating_add(amount);
-        }
+        self.change(who, |held| held.saturating_add(amount));
         Ok(())
     }
 
     fn give(&mut self, who: Option<IpAddr>, amount: usize) {
-        self.all = self.all.saturating_sub(amount);
+        self.change(who, |held| held.saturating_sub(amount));
+    }
+
+    fn change(&mut self, who: Option<IpAddr>, to: impl Fn(usize) -> usize) {
+        self.all = to(self.all);
         for holder in who.into_iter().flat_map(holders) {
-            if let Some(held) = self.by.get_mut(&holder) {
-                *held = held.saturating_sub(amount);
-                if *held == 0 {
-                    self.by.remove(&holder);
-                }
+            let held = self.by.entry(holder).or_default();
+            *held = to(*held);
+            if *held == 0 {
+                self.by.remove(&holder);
             }
         }
     }
