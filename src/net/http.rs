@@ -2,6 +2,7 @@
 //! Knows no sockets: `net` hands it whole requests and sends what it writes.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -69,14 +70,15 @@ pub fn answer(
     let call = Call {
         transport: if request.secure { Transport::Https } else { Transport::Http },
         asked: match route {
-            Some((_, Action::Announce)) if agent.is_some() => Asked::Announce(params.event.unwrap_or(Event::None)),
+            Some((_, Action::Announce)) if agent.is_some() => Asked::Announce(params.event()),
             Some((_, Action::Scrape)) if agent.is_some() => Asked::Scrape,
             _ => Asked::Unknown,
         },
         from,
         start,
         passkey: route.and_then(|(passkey, _)| passkey),
-        info_hash: params.info_hash.and_then(Result::ok).map(InfoHash),
+        // For a look-up.
+        info_hash: params.info_hash.filter(|_| wait).and_then(|hash| bytes20("info_hash", hash).ok()).map(InfoHash),
     };
     let done = serve(tracker, &call, wait, |now| {
         scratch.body.clear();
@@ -133,15 +135,15 @@ fn announced(
     now: u32,
     scratch: &mut Scratch,
 ) -> Result<(), Refusal> {
-    let peer_id = params.peer_id.and_then(Result::ok);
+    let peer_id = params.peer_id.filter(|_| tracker.config.whitelist).and_then(|id| bytes20("peer_id", id).ok());
     let peer_id = peer_id.as_ref().map(<[u8; 20]>::as_slice);
-    let visitor = Visitor { peer_id, stopping: params.event == Some(Event::Stopped), ..visitor };
+    let visitor = Visitor { peer_id, stopping: params.event() == Event::Stopped, ..visitor };
     let who = admit(&tracker.config, &tracker.access, &visitor)?;
     let a = params.announce(from)?;
     let reply = announce(&tracker.config, &tracker.swarms, &who, &a, now, &mut scratch.buffers)?;
     // What strangers may know of a client must not let them speak for it: the sessions of anonymous ones are
     // told apart by peer id and address. Clients that are given no peer id do not compare it (BEP 23 has none).
-    let no_peer_id = params.no_peer_id == Some(true) || !tracker.config.passkey;
+    let no_peer_id = !tracker.config.passkey || params.no_peer_id.is_some_and(|value| word(value) == "1");
     write_reply(&mut scratch.body, &reply, &a, &scratch.buffers.peers, no_peer_id);
     Ok(())
 }
@@ -154,53 +156,51 @@ fn scraped(tracker: &Tracker, visitor: &Visitor, query: &str, scratch: &mut Scra
     Ok(())
 }
 
-/// A parameter of a query, if it was there: its first appearance counts, as in the original.
-type Param<T> = Option<Result<T, Refusal>>;
-
-/// The parameters of an announce (BEP 3, 7, 23), as they were sent.
+/// The parameters of an announce (BEP 3, 7, 23), as they were sent: of each its first appearance, as in the original.
 #[derive(Default)]
-struct Params {
-    info_hash: Param<[u8; 20]>,
-    peer_id: Param<[u8; 20]>,
-    port: Param<u64>,
-    uploaded: Param<u64>,
-    downloaded: Param<u64>,
-    left: Param<u64>,
-    numwant: Param<i64>,
-    event: Option<Event>,
-    list: Option<bool>,
-    no_peer_id: Option<bool>,
+struct Params<'a> {
+    info_hash: Option<&'a str>,
+    peer_id: Option<&'a str>,
+    port: Option<&'a str>,
+    uploaded: Option<&'a str>,
+    downloaded: Option<&'a str>,
+    left: Option<&'a str>,
+    numwant: Option<&'a str>,
+    event: Option<&'a str>,
+    compact: Option<&'a str>,
+    no_peer_id: Option<&'a str>,
 }
 
-impl Params {
-    fn read(query: &str) -> Params {
+impl<'a> Params<'a> {
+    fn read(query: &'a str) -> Params<'a> {
         let mut params = Params::default();
         for (name, value) in pairs(query) {
-            match &*word(name) {
-                "info_hash" => drop(params.info_hash.get_or_insert_with(|| bytes20("info_hash", value))),
-                "peer_id" => drop(params.peer_id.get_or_insert_with(|| bytes20("peer_id", value))),
-                "port" => drop(params.port.get_or_insert_with(|| integer("port", value))),
-                "uploaded" => drop(params.uploaded.get_or_insert_with(|| integer("uploaded", value))),
-                "downloaded" => drop(params.downloaded.get_or_insert_with(|| integer("downloaded", value))),
-                "left" => drop(params.left.get_or_insert_with(|| integer("left", value))),
-                // As many as the tracker likes.
-                "numwant" if word(value).is_empty() => drop(params.numwant.get_or_insert(Ok(-1))),
-                "numwant" => drop(params.numwant.get_or_insert_with(|| integer("numwant", value))),
-                "compact" => drop(params.list.get_or_insert_with(|| word(value) == "0")),
-                "no_peer_id" => drop(params.no_peer_id.get_or_insert_with(|| word(value) == "1")),
-                "event" if params.event.is_none() => {
-                    params.event = Some(match &*word(value) {
-                        "started" => Event::Started,
-                        "stopped" => Event::Stopped,
-                        "completed" => Event::Completed,
-                        "paused" => Event::Paused,
-                        _ => Event::None,
-                    });
-                }
-                _ => {}
-            }
+            let place = match &*word(name) {
+                "info_hash" => &mut params.info_hash,
+                "peer_id" => &mut params.peer_id,
+                "port" => &mut params.port,
+                "uploaded" => &mut params.uploaded,
+                "downloaded" => &mut params.downloaded,
+                "left" => &mut params.left,
+                "numwant" => &mut params.numwant,
+                "event" => &mut params.event,
+                "compact" => &mut params.compact,
+                "no_peer_id" => &mut params.no_peer_id,
+                _ => continue,
+            };
+            place.get_or_insert(value);
         }
         params
+    }
+
+    fn event(&self) -> Event {
+        match self.event.map(word).as_deref() {
+            Some("started") => Event::Started,
+            Some("stopped") => Event::Stopped,
+            Some("completed") => Event::Completed,
+            Some("paused") => Event::Paused,
+            _ => Event::None,
+        }
     }
 
     fn announce(&self, ip: IpAddr) -> Result<Announce, Refusal> {
@@ -211,22 +211,24 @@ impl Params {
         let uploaded = self.uploaded.ok_or(Refusal::Missing("uploaded"))?;
         let downloaded = self.downloaded.ok_or(Refusal::Missing("downloaded"))?;
         let left = self.left.ok_or(Refusal::Missing("left"))?;
+        // An empty one is as many as the tracker likes.
+        let numwant = self.numwant.filter(|numwant| !word(numwant).is_empty());
         Ok(Announce {
             udp: false,
-            info_hash: InfoHash(info_hash?),
-            peer_id: PeerId(peer_id?),
+            info_hash: InfoHash(bytes20("info_hash", info_hash)?),
+            peer_id: PeerId(bytes20("peer_id", peer_id)?),
             ip,
             // The rules refuse 0, and so what is no port; who stops needs none.
-            port: u16::try_from(port?).unwrap_or(0),
-            uploaded: uploaded?,
-            downloaded: downloaded?,
-            left: left?,
-            event: self.event.unwrap_or(Event::None),
+            port: u16::try_from(integer::<u64>("port", port)?).unwrap_or(0),
+            uploaded: integer("uploaded", uploaded)?,
+            downloaded: integer("downloaded", downloaded)?,
+            left: integer("left", left)?,
+            event: self.event(),
             want: Want {
-                count: peers_wanted(self.numwant.transpose()?, MAX_PEERS),
+                count: peers_wanted(numwant.map(|numwant| integer("numwant", numwant)).transpose()?, MAX_PEERS),
                 v4: true,
                 v6: true,
-                list: self.list == Some(true),
+                list: self.compact.is_some_and(|compact| word(compact) == "0"),
             },
         })
     }
@@ -258,20 +260,14 @@ fn integer<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T, R
 }
 
 /// The torrents that a scrape asks for, sorted, each once.
-fn scrape_hashes(query: &str) -> Result<Vec<InfoHash>, Refusal> {
-    let mut hashes = Vec::new();
-    for (_, value) in pairs(query).filter(|(name, _)| word(name) == "info_hash") {
-        if hashes.len() == MAX_SCRAPE {
-            return Err(Refusal::TooMany);
-        }
-        hashes.push(InfoHash(bytes20("info_hash", value)?));
+fn scrape_hashes(query: &str) -> Result<BTreeSet<InfoHash>, Refusal> {
+    let values = pairs(query).filter(|(name, _)| word(name) == "info_hash").map(|(_, value)| value);
+    let hashes = values.map(|value| Ok(InfoHash(bytes20("info_hash", value)?))).collect::<Result<Vec<_>, _>>()?;
+    match hashes.len() {
+        0 => Err(Refusal::Missing("info_hash")),
+        1..=MAX_SCRAPE => Ok(hashes.into_iter().collect()),
+        _ => Err(Refusal::TooMany),
     }
-    if hashes.is_empty() {
-        return Err(Refusal::Missing("info_hash"));
-    }
-    hashes.sort_unstable();
-    hashes.dedup();
-    Ok(hashes)
 }
 
 /// Bencodes the answer to an announce, keys sorted (BEP 3, 7, 23, 24).
@@ -337,12 +333,10 @@ fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, words: &str, interval: u3
     bencode::bytes(out, words.as_bytes());
     bencode::entry(out, "interval", u64::from(interval));
     bencode::entry(out, "min interval", u64::from(interval));
+    bencode::bytes(out, b"retry in");
     match refusal.retry_in() {
-        Some(minutes) => bencode::entry(out, "retry in", u64::from(minutes)),
-        None => {
-            bencode::bytes(out, b"retry in");
-            bencode::bytes(out, b"never");
-        }
+        Some(minutes) => bencode::int(out, minutes.into()),
+        None => bencode::bytes(out, b"never"),
     }
     out.push(b'e');
 }
