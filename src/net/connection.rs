@@ -18,6 +18,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub enum State {
     Idle,
     Reading,
+    /// There is something to do without reading the socket: it waits only for room to answer.
+    Pending,
     /// The end: everything was said, and what still comes is thrown away.
     Draining,
 }
@@ -28,8 +30,6 @@ pub struct Connection {
     pub who: Option<IpAddr>,
     /// What was read and not answered.
     pub input: Vec<u8>,
-    /// There is something to do without reading the socket: it waits only for room to answer.
-    pub pending: bool,
     pub state: State,
     pub deadline: Instant,
     pub registered: bool,
@@ -42,7 +42,7 @@ pub struct Connection {
 impl Connection {
     /// Whether nothing is lost if it ends now.
     pub fn is_idle(&self) -> bool {
-        self.state != State::Reading
+        matches!(self.state, State::Idle | State::Draining)
     }
 
     /// Counts what it holds against its share. An error where there is no room for that.
@@ -58,15 +58,15 @@ impl Connection {
     /// Keeps the beginning of a request of which more is to come.
     pub fn wait_for_more(&mut self, begun: &[u8]) {
         self.input = begun.to_vec();
-        self.pending = self.stream.has_more();
+        self.state = if self.stream.has_more() { State::Pending } else { State::Reading };
     }
 
     /// Notes that a request was answered, of which `rest` came after it.
     pub fn answered(&mut self, rest: &[u8], now: Instant) {
         self.input = rest.to_vec();
-        self.pending = !rest.is_empty() || self.stream.has_more();
-        self.state = if self.pending { State::Reading } else { State::Idle };
-        self.deadline = now + if self.pending { DEADLINE } else { KEEP_ALIVE };
+        let pending = !rest.is_empty() || self.stream.has_more();
+        (self.state, self.deadline) =
+            if pending { (State::Pending, now + DEADLINE) } else { (State::Idle, now + KEEP_ALIVE) };
     }
 
     /// Says why nothing more is answered, and only reads from then on. Returns whether the client may still hear it.
@@ -77,7 +77,6 @@ impl Connection {
     /// Only reads from now on, as all is said. Returns whether the client may still hear it.
     pub fn drain(&mut self, now: Instant) -> bool {
         self.input = Vec::new();
-        self.pending = false;
         self.state = State::Draining;
         self.deadline = now + DRAIN;
         self.stream.finish().is_ok()
@@ -88,7 +87,7 @@ impl Connection {
         if now < self.deadline {
             return false;
         }
-        if self.is_idle() || self.pending || self.stream.is_handshaking() {
+        if self.is_idle() || self.state == State::Pending || self.stream.is_handshaking() {
             return true;
         }
         let late = "The request was not complete after 10 seconds";

@@ -15,7 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{setsockopt, sockopt::TcpNoDelay};
 
 use crate::log::log;
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, State};
 use crate::net::http::{Pages, Scratch};
 use crate::net::jobs::{AGAIN, Job, Jobs, Kind};
 use crate::net::message::MAX_HEAD;
@@ -291,7 +291,7 @@ impl Pool {
         if let Err(reason) = connection.account(&self.tracker.limits) {
             return self.tracker.limits.refuse(reason, connection.peer);
         }
-        let interest = if connection.pending { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+        let interest = if connection.state == State::Pending { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
         let mut event = once(interest, descriptor as u64);
         self.highest.fetch_max(descriptor, Relaxed);
         // Whom the event wakes finds the connection in its place.
@@ -303,11 +303,12 @@ impl Pool {
         *slot = armed.is_ok().then_some(connection);
     }
 
-    /// Whether nobody swept lately. Gives memory back where many connections have ended.
-    fn sweep_is_due(&self, now: Instant) -> bool {
-        let Ok(mut swept) = self.swept.try_lock() else { return false };
-        if now.saturating_duration_since(swept.at) < Duration::from_millis(SWEEP.into()) {
-            return false;
+    /// Ends the connections whose time is up, unless somebody did so lately. Gives memory back where many have ended.
+    fn sweep(&self, now: Instant) {
+        let stopping = self.is_stopping();
+        let Ok(mut swept) = self.swept.try_lock() else { return };
+        if !stopping && now.saturating_duration_since(swept.at) < Duration::from_millis(SWEEP.into()) {
+            return;
         }
         swept.at = now;
         let open = self.tracker.limits.open();
@@ -317,18 +318,10 @@ impl Pool {
             swept.trimmed = now;
             swept.most = open;
         }
-        true
-    }
-
-    fn sweep(&self, now: Instant) {
-        let stopping = self.is_stopping();
-        if !self.sweep_is_due(now) && !stopping {
-            return;
-        }
         for slot in self.used_slots() {
             let ends = |c: &mut Box<Connection>| c.is_over(now) || stopping && c.is_idle() && !c.stream.has_unread();
             let ended = lock(slot).take_if(ends);
-            if let Some(connection) = ended.filter(|connection| connection.pending) {
+            if let Some(connection) = ended.filter(|connection| connection.state == State::Pending) {
                 self.tracker.limits.refuse(Reason::Unread, connection.peer);
             }
         }

@@ -26,14 +26,6 @@ const MAX_OUT: usize = 64 * 1024;
 /// What the kernel says where it has no descriptor, or no memory for one.
 const LACKING: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
 
-enum Next {
-    Wait,
-    /// It gets so many bytes of the answers, and stays open or not.
-    Send(usize, bool),
-    Work(Option<IpAddr>, Kind),
-    Close,
-}
-
 impl Pool {
     /// Serves what is ready, each once, and answers from memory.
     pub(super) fn round(&self, events: &[EpollEvent], buffer: &mut [u8], now: Instant, worker: &mut Worker) {
@@ -102,7 +94,6 @@ impl Pool {
             peer,
             who,
             input: Vec::new(),
-            pending: false,
             deadline: now + DEADLINE,
             registered: false,
             handshake,
@@ -111,50 +102,22 @@ impl Pool {
         })
     }
 
-    fn turn(&self, mut connection: Box<Connection>, buffer: &mut [u8], now: Instant, worker: &mut Worker) {
-        let next = self.advance(&mut connection, buffer, now, worker);
-        self.follow(connection, next, worker);
-    }
-
-    fn follow(&self, mut connection: Box<Connection>, next: Next, worker: &mut Worker) {
-        match next {
-            Next::Wait => self.keep(connection),
-            Next::Send(size, stays) => worker.answered.push((connection, size, stays)),
-            Next::Work(who, kind) => {
-                let limits = &self.tracker.limits;
-                let counted = connection.account(limits);
-                match counted.and_then(|()| acquire(&limits.queued, who, || self.evict_queued())) {
-                    Ok(place) => self.submit(who, kind, move |pool, worker| {
-                        drop(place);
-                        pool.answer_waiting(connection, kind, worker);
-                    }),
-                    Err(reason) => limits.refuse(reason, connection.peer),
-                }
-            }
-            Next::Close => {}
-        }
-    }
-
     /// Answers at most one request, of what was read before or is there now.
-    fn advance(&self, c: &mut Connection, buffer: &mut [u8], now: Instant, worker: &mut Worker) -> Next {
-        if std::mem::take(&mut c.pending) && !c.input.is_empty() {
+    fn turn(&self, mut c: Box<Connection>, buffer: &mut [u8], now: Instant, worker: &mut Worker) {
+        if c.state == State::Pending && !c.input.is_empty() && !c.stream.has_more() {
             let input = std::mem::take(&mut c.input);
-            let next = self.answer(c, &input, false, now, worker);
-            // It may be the beginning of a request of which TLS has more.
-            if !matches!(next, Next::Wait) || !c.pending {
-                return next;
-            }
+            return self.answer(c, &input, false, now, worker);
         }
         let data = match c.stream.read(buffer) {
-            Ok(0) => return Next::Close,
+            Ok(0) => return,
             Ok(read) => buffer.get(..read).unwrap_or_default(),
-            Err(e) if waits(&e) => return Next::Wait,
-            Err(_) => return Next::Close,
+            Err(e) if waits(&e) => return self.keep(c),
+            Err(_) => return,
         };
         match c.state {
-            State::Draining => return Next::Wait,
+            State::Draining => return self.keep(c),
             State::Idle => c.deadline = now + DEADLINE,
-            State::Reading => {}
+            State::Reading | State::Pending => {}
         }
         c.state = State::Reading;
         // Most requests come in one piece, and are answered from where they were read.
@@ -163,30 +126,32 @@ impl Pool {
             return self.answer(c, data, false, now, worker);
         }
         input.extend_from_slice(data);
-        self.answer(c, &input, false, now, worker)
+        self.answer(c, &input, false, now, worker);
     }
 
     /// Answers the request that `data` begins with, if that is whole and, unless this thread may `wait`, if memory
     /// knows the answer.
-    fn answer(&self, c: &mut Connection, data: &[u8], wait: bool, now: Instant, worker: &mut Worker) -> Next {
+    fn answer(&self, mut c: Box<Connection>, data: &[u8], wait: bool, now: Instant, worker: &mut Worker) {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let (request, head) = match parse(data, c.peer, &mut headers) {
-            Ok(Some(whole)) => whole,
+            Ok(Some(found)) => found,
             Ok(None) => {
                 c.wait_for_more(data);
-                return Next::Wait;
+                return self.keep(c);
             }
             Err((status, why)) => {
                 let why = message::error(data, status, why, c.stream.is_tls());
-                return if c.fail(&why, now) { Next::Wait } else { Next::Close };
+                return self.fail(c, &why, now);
             }
         };
         let unread = request.length > request.begun.len();
         if unread && !request.uploads() {
             c.wait_for_more(data);
             let asked = request.begun.is_empty() && request.expects_to_continue();
-            let told = if asked { c.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", false) } else { Ok(()) };
-            return if told.is_ok() { Next::Wait } else { Next::Close };
+            if !asked || c.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", false).is_ok() {
+                self.keep(c);
+            }
+            return;
         }
         let used = head.saturating_add(request.begun.len());
         let keep_alive = request.keep_alive && !unread && !self.is_stopping();
@@ -195,30 +160,46 @@ impl Pool {
         let before = worker.out.len();
         match http::answer(tracker, &self.pages, &request, wait, &mut worker.scratch, &mut worker.out) {
             // Nobody may send this.
-            Answer::Written if unread => {
-                let why = worker.out.split_off(before);
-                if c.fail(&why, now) { Next::Wait } else { Next::Close }
-            }
+            Answer::Written if unread => self.fail(c, &worker.out.split_off(before), now),
             Answer::Written => {
                 c.answered(data.get(used..).unwrap_or_default(), now);
-                Next::Send(worker.out.len().saturating_sub(before), keep_alive)
+                worker.answered.push((c, worker.out.len().saturating_sub(before), keep_alive));
             }
             Answer::Slow => {
                 c.input = data.to_vec();
                 let kind = if (self.pages.serves)(tracker, request.target) { Kind::Long } else { Kind::Lookup };
-                Next::Work(sharer(&tracker.config, request.client(tracker)), kind)
+                self.queue(c, sharer(&tracker.config, request.client(tracker)), kind);
             }
+        }
+    }
+
+    /// Says why nothing more is answered.
+    fn fail(&self, mut c: Box<Connection>, why: &[u8], now: Instant) {
+        if c.fail(why, now) {
+            self.keep(c);
+        }
+    }
+
+    /// Lets a request wait for a thread that may wait.
+    fn queue(&self, mut c: Box<Connection>, who: Option<IpAddr>, kind: Kind) {
+        let limits = &self.tracker.limits;
+        let counted = c.account(limits);
+        match counted.and_then(|()| acquire(&limits.queued, who, || self.evict_queued())) {
+            Ok(place) => self.submit(who, kind, move |pool, worker| {
+                drop(place);
+                pool.answer_waiting(c, kind, worker);
+            }),
+            Err(reason) => limits.refuse(reason, c.peer),
         }
     }
 
     /// Answers a request on a thread that may wait: one that memory does not know the answer to, or one whose answer
     /// may be long, after which the connection is closed.
-    pub(super) fn answer_waiting(&self, mut c: Box<Connection>, kind: Kind, worker: &mut Worker) {
+    fn answer_waiting(&self, mut c: Box<Connection>, kind: Kind, worker: &mut Worker) {
         let now = Instant::now();
         let input = std::mem::take(&mut c.input);
         if kind == Kind::Lookup {
-            let next = self.answer(&mut c, &input, true, now, worker);
-            self.follow(c, next, worker);
+            self.answer(c, &input, true, now, worker);
             return self.send_answers(worker);
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
