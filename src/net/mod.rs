@@ -10,14 +10,12 @@
 //!
 //! **How it works here.** The kernel is the queue: one epoll has all connections, each for one event
 //! (EPOLLONESHOT), and the [`pool::Pool`] of threads waits for it. Whichever thread wakes owns that connection until it
-//! puts it back. It reads what is there, and answers at most one request, mostly from memory; a request that is not
-//! whole stays with its connection as bytes. What must wait for the database, or may be a long answer, is done by a
-//! thread that first sees to it that another waits: as many wait as there are processors, others exist only while some
-//! are held up. A small answer is given to the kernel in one write; if that does not take it, the client does not
-//! read, and is closed. A client that sends more requests gets its next turn when the kernel has room for another
-//! answer. A connection that sends its request at once is answered and closed without ever being registered: that is
-//! accept, read, write, close, the same calls as a bare responder makes. Of connections that are open already, all
-//! requests that one wake-up brings are answered before the answers are sent.
+//! puts it back: it answers at most one request, mostly from memory; one that is not whole stays with its connection as
+//! bytes. What must wait for the database, or may be a long answer, is done by a thread that first sees to it that
+//! another waits: as many wait as there are processors, others exist only while some are held up. A small answer is
+//! given to the kernel in one write; if that does not take it, the client does not read, and is closed. A connection
+//! that sends its request at once is answered and closed without ever being registered: that is accept, read, write,
+//! close, the same calls as a bare responder makes.
 
 mod connection;
 mod forwarded;
