@@ -44,13 +44,13 @@ impl ConnectionIds {
 
     /// The id for an address (never an IPv4-mapped one) at a time in seconds since 1970.
     pub fn make(&self, ip: IpAddr, now: u32) -> u64 {
-        let ip = match ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        let mut message = [0; 20];
-        message[..16].copy_from_slice(&ip.octets());
-        message[16..].copy_from_slice(&now.to_be_bytes());
+        let mut message = [0; 21];
+        match ip {
+            IpAddr::V4(ip) => message[..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => message[..16].copy_from_slice(&ip.octets()),
+        }
+        message[16] = u8::from(ip.is_ipv6());
+        message[17..].copy_from_slice(&now.to_be_bytes());
         let tag = hmac::sign(&self.key, &message);
         let mac = tag.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         u64::from(now as u16) << 48 | mac >> 16
