@@ -140,15 +140,16 @@ fn fields<'a>(rest: &mut &'a [u8], mut room: usize) -> Result<Vec<(Entry<'a>, Va
     Ok(fields)
 }
 
-/// Appends a dictionary whose values are bencode already; sorts the keys.
-pub fn dict(out: &mut Vec<u8>, mut entries: Vec<Entry>) {
+/// A dictionary whose values are bencode already, with its keys in order.
+pub fn dict(mut entries: Vec<Entry>) -> Vec<u8> {
     entries.sort_unstable();
-    out.push(b'd');
+    let mut out = b"d".to_vec();
     for (key, value) in entries {
-        bytes(out, key);
+        bytes(&mut out, key);
         out.extend_from_slice(value);
     }
     out.push(b'e');
+    out
 }
 
 /// Takes a value from the start of `rest`; it stands within `depth` lists and dictionaries, and may have

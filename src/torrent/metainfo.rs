@@ -4,7 +4,7 @@ use ring::digest;
 use serde::Serialize;
 
 use crate::torrent::bencode::{self, Value};
-use crate::torrent::{InfoHash, file_size, has_attribute, with_urls};
+use crate::torrent::{InfoHash, file_size, has_attribute, name, text, walk, with_urls};
 
 pub(crate) const MAX_KEPT: usize = 8 << 20;
 /// The most bytes of the paths of a torrent's files: in a file tree (BEP 52) one long folder has many files.
@@ -57,50 +57,27 @@ impl Metainfo {
 pub(crate) fn files(info: &[u8]) -> Result<Vec<File>, String> {
     let info = bencode::parse(info)?;
     let (mut found, mut room) = (Vec::new(), MAX_PATHS);
+    let mut add = |path: &[&[u8]], file: &Value| {
+        let path = path.iter().map(|part| text(part)).collect::<Vec<_>>().join("/");
+        room = room.checked_sub(path.len()).ok_or("not a torrent: the paths of its files are too long")?;
+        let size = file_size(file).ok().filter(|_| !has_attribute(file, b'p'));
+        found.extend(size.map(|size| File { path, size }));
+        Ok(())
+    };
     match (info.get(b"files"), info.get(b"file tree")) {
         (Some(Value::List(files)), _) => {
             for file in files {
-                let path = match file.get(b"path.utf-8").or(file.get(b"path")) {
-                    Some(Value::List(parts)) => parts.iter().filter_map(Value::as_bytes).map(text).collect(),
-                    _ => Vec::new(),
+                let parts = match file.get(b"path.utf-8").or(file.get(b"path")) {
+                    Some(Value::List(parts)) => &parts[..],
+                    _ => &[],
                 };
-                add(&mut found, &mut room, file, &path.join("/"))?;
+                add(&parts.iter().filter_map(Value::as_bytes).collect::<Vec<_>>(), file)?;
             }
         }
-        (_, Some(tree)) if info.get(b"length").is_none() => walk(&mut found, &mut room, tree, &mut String::new())?,
-        _ => {
-            let name = info.get(b"name.utf-8").or(info.get(b"name")).and_then(Value::as_bytes);
-            add(&mut found, &mut room, &info, &text(name.unwrap_or_default()))?;
-        }
+        (_, Some(tree)) if info.get(b"length").is_none() => walk(tree, &mut Vec::new(), &mut add)?,
+        _ => add(&[name(&info).unwrap_or_default()], &info)?,
     }
     Ok(found)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace(char::is_control, "\u{fffd}")
-}
-
-fn add(found: &mut Vec<File>, room: &mut usize, file: &Value, path: &str) -> Result<(), String> {
-    *room = room.checked_sub(path.len()).ok_or("not a torrent: the paths of its files are too long")?;
-    let size = file_size(file).ok().filter(|_| !has_attribute(file, b'p'));
-    found.extend(size.map(|size| File { path: path.into(), size }));
-    Ok(())
-}
-
-/// Takes the files of a BEP 52 file tree. Recurses no deeper than the reader lets values nest.
-fn walk(found: &mut Vec<File>, room: &mut usize, node: &Value, path: &mut String) -> Result<(), String> {
-    let (Value::Dict { entries, .. }, folder) = (node, path.len()) else { return Ok(()) };
-    for (name, below) in entries {
-        if name.is_empty() {
-            add(found, room, below, path)?;
-            continue;
-        }
-        path.push_str(if folder == 0 { "" } else { "/" });
-        path.push_str(&text(name));
-        walk(found, room, below, path)?;
-        path.truncate(folder);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -123,13 +123,8 @@ fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
     let v1_keys: [&[u8]; 3] = [b"pieces", b"length", b"files"];
     let has_v1 = !has_v2 || v1_keys.iter().any(|key| info.get(key).is_some());
 
-    // Old torrents whose name is in another encoding often carry a second one.
-    let text = |key| info.get(key).and_then(Value::as_bytes);
-    let name = text(b"name.utf-8").or(text(b"name"));
-    let name = name.ok_or("it has no name")?;
-
-    let piece = info.get(b"piece length").and_then(Value::as_int);
-    let piece = piece.filter(|bytes| *bytes > 0);
+    let name = name(info).ok_or("it has no name")?;
+    let piece = info.get(b"piece length").and_then(Value::as_int).filter(|bytes| *bytes > 0);
     let piece = piece.ok_or("its piece length is missing or not above 0")?;
     if has_v2 && (piece < 16 * 1024 || piece.count_ones() != 1) {
         return Err("its piece length is not a power of two from 16 KiB upwards");
@@ -147,11 +142,22 @@ fn describe<'a>(root: &Value<'a>) -> Result<Torrent<'a>, &'static str> {
     Ok(Torrent {
         info_hash: hash_v2.filter(|_| !has_v1).unwrap_or_else(hash_v1),
         info_hash_v2: hash_v2,
-        name: String::from_utf8_lossy(name).replace(char::is_control, "\u{fffd}"),
+        name: text(name),
         size: size_v1.or(size_v2).unwrap_or_default(),
         private: info.get(b"private") == Some(&Value::Int(1)),
         info: raw,
     })
+}
+
+fn name<'a>(info: &Value<'a>) -> Option<&'a [u8]> {
+    let text = |key| info.get(key).and_then(Value::as_bytes);
+    // Old torrents whose name is in another encoding often carry a second one.
+    text(b"name.utf-8").or(text(b"name"))
+}
+
+/// A name for display.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace(char::is_control, "\u{fffd}")
 }
 
 /// Keys beside the info dictionary that name other trackers, DHT nodes (BEP 5) and web seeds (BEP 17 and 19).
@@ -167,37 +173,29 @@ pub fn copy_for(file: &[u8], urls: &[String]) -> Result<Vec<u8>, String> {
 }
 
 fn with_urls(entries: Vec<bencode::Entry>, urls: &[String]) -> Vec<u8> {
-    let (mut announce, mut tiers) = (Vec::new(), b"l".to_vec());
-    bencode::bytes(&mut announce, urls.first().map_or("", |url| url).as_bytes());
-    for url in urls {
-        tiers.push(b'l');
-        bencode::bytes(&mut tiers, url.as_bytes());
-        tiers.push(b'e');
-    }
-    tiers.push(b'e');
+    let string = |url: &String| format!("{}:{url}", url.len());
+    let announce = urls.first().map_or("0:".into(), string);
+    let tiers: String = urls.iter().map(|url| format!("l{}e", string(url))).collect();
+    let tiers = format!("l{tiers}e");
     let mut entries = entries; // Of a shorter life.
-    entries.push((b"announce", &announce));
+    entries.push((b"announce", announce.as_bytes()));
     if urls.len() > 1 {
-        entries.push((b"announce-list", &tiers));
+        entries.push((b"announce-list", tiers.as_bytes()));
     }
-    let mut copy = Vec::new();
-    bencode::dict(&mut copy, entries);
-    copy
+    bencode::dict(entries)
 }
 
 /// A copy of a torrent that [`read`] accepts with the private flag (BEP 27). It is another torrent: its
 /// info_hash is new.
 pub fn private_copy(file: &[u8]) -> Result<Vec<u8>, String> {
     let mut root = bencode::entries(file)?;
-    let (mut info, mut copy) = (Vec::new(), Vec::with_capacity(file.len()));
     let found = root.iter().position(|(key, _)| *key == b"info").map(|at| root.swap_remove(at));
-    let mut entries = bencode::entries(found.map_or(b"", |(_, info)| info))?;
-    entries.retain(|(key, _)| *key != b"private");
-    entries.push((b"private", b"i1e"));
-    bencode::dict(&mut info, entries);
+    let mut info = bencode::entries(found.map_or(b"", |(_, info)| info))?;
+    info.retain(|(key, _)| *key != b"private");
+    info.push((b"private", b"i1e"));
+    let info = bencode::dict(info);
     root.push((b"info", &info));
-    bencode::dict(&mut copy, root);
-    Ok(copy)
+    Ok(bencode::dict(root))
 }
 
 /// Bytes in the files of the v1 part (BEP 3), whose pieces have so many bytes each.
@@ -223,25 +221,35 @@ fn size_v1(info: &Value, piece: i64) -> Result<u64, &'static str> {
 
 fn size_v2(info: &Value) -> Result<u64, &'static str> {
     let tree = info.get(b"file tree").ok_or("it has no file tree")?;
-    match tree.get(b"") {
-        None => tree_size(tree),
-        Some(_) => Err("its file tree is itself a file"),
+    if tree.get(b"").is_some() {
+        return Err("its file tree is itself a file");
     }
+    let mut size = 0;
+    walk(tree, &mut Vec::new(), &mut |_, file| {
+        size = add([Ok(size), file_size(file)].into_iter())?;
+        Ok(())
+    })?;
+    Ok(size)
 }
 
-/// Bytes in a file or directory of a BEP 52 file tree. What it says of itself is under the empty
-/// name, and only a file has a length there, or is a symbolic link. Recurses no deeper than the reader lets values nest.
-fn tree_size(node: &Value) -> Result<u64, &'static str> {
+/// What is done with a file and its path.
+type Each<'a> = dyn FnMut(&[&[u8]], &Value) -> Result<(), &'static str> + 'a;
+
+/// Calls `each` for every file of a BEP 52 file tree, with its path. What a node says of itself is under the empty name,
+/// and only a file has a length there, or is a symbolic link. Recurses no deeper than the reader lets values nest.
+fn walk<'a>(node: &Value<'a>, path: &mut Vec<&'a [u8]>, each: &mut Each) -> Result<(), &'static str> {
     let Value::Dict { entries, .. } = node else {
         return Err("its file tree is not made of dictionaries");
     };
     match node.get(b"").filter(|this| this.get(b"length").is_some() || has_attribute(this, b'l')) {
-        Some(file) if entries.len() == 1 => file_size(file),
+        Some(file) if entries.len() == 1 => each(path, file),
         Some(_) => Err("its file tree has a file with files inside"),
-        None => {
-            let named = entries.iter().filter(|(name, _)| !name.is_empty());
-            add(named.map(|(_, node)| tree_size(node)))
-        }
+        None => entries.iter().filter(|(name, _)| !name.is_empty()).try_for_each(|(name, below)| {
+            path.push(name);
+            walk(below, path, each)?;
+            path.pop();
+            Ok(())
+        }),
     }
 }
 
