@@ -6,9 +6,8 @@ use crate::clock::now;
 
 /// Writes one line. Control characters, which may come from the network, are escaped.
 pub fn log(message: impl AsRef<str>) {
-    let seconds = now();
     // Where the log cannot be written, for the disk is full or its reader gone, goat goes on.
-    let _ = writeln!(std::io::stderr(), "{} {}", timestamp(seconds), words(message.as_ref()));
+    let _ = writeln!(std::io::stderr(), "{} {}", timestamp(now()), words(message.as_ref()));
 }
 
 /// A message fit for a person: in one line, and without the numbers that Rust puts behind the system's own words.
@@ -19,11 +18,10 @@ pub fn words(message: &str) -> String {
     clean(&kept.fold(first, |text, part| text + part))
 }
 
-/// Text with its control characters escaped, so that it stays one line and moves no cursor.
+/// Text in which nothing ends the line, moves the cursor or turns the direction of writing: such characters are escaped.
 pub fn clean(text: &str) -> String {
-    let escape = |c: char| {
-        if c.is_control() { c.escape_default().collect() } else { String::from(c) }
-    };
+    let harmful = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escape = |c: char| if harmful(c) { c.escape_default().collect() } else { String::from(c) };
     text.chars().map(escape).collect()
 }
 

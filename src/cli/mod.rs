@@ -23,7 +23,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use call::{Call, Done, Failure};
 
-use crate::config::{self, Problem};
+use crate::config::{Problem, nearest};
 use crate::log::words;
 
 pub fn main(given: impl Iterator<Item = OsString>) -> u8 {
@@ -31,17 +31,15 @@ pub fn main(given: impl Iterator<Item = OsString>) -> u8 {
     let given = given.map(|word| word.into_string().map_err(wrong)).collect::<Result<Vec<_>, _>>();
     match given.and_then(|given| run(&given)) {
         Ok(()) => 0,
-        Err(Failure::Failed(message)) => {
-            complain(&message.lines().map(|line| format!("goat: {line}")).collect::<Vec<_>>(), 1)
-        }
-        Err(Failure::Usage(message)) => complain(&[format!("goat: {message}")], 2),
-        Err(Failure::Config(problems)) => complain(&problems.iter().map(Problem::to_string).collect::<Vec<_>>(), 2),
+        Err(Failure::Failed(message)) => complain(message.lines().map(|line| format!("goat: {line}")), 1),
+        Err(Failure::Usage(message)) => complain([format!("goat: {message}")], 2),
+        Err(Failure::Config(problems)) => complain(problems.iter().map(Problem::to_string), 2),
     }
 }
 
-fn complain(lines: &[String], status: u8) -> u8 {
+fn complain(lines: impl IntoIterator<Item = String>, status: u8) -> u8 {
     for line in lines {
-        let _ = writeln!(io::stderr(), "{}", words(line)); // There is no place left to complain about that.
+        let _ = writeln!(io::stderr(), "{}", words(&line)); // There is no place left to complain about that.
     }
     status
 }
@@ -58,17 +56,12 @@ fn run(words: &[String]) -> Done {
         return output::print(concat!("goat ", env!("GOAT_VERSION"), "\n"));
     }
     // The option may stand behind any word of the command.
-    let mut configs = Vec::new();
+    let mut configs = Vec::from_iter(matches.remove_one::<String>("config"));
     let mut name = String::new();
-    loop {
+    while let Some((word, inner)) = matches.remove_subcommand() {
+        name = format!("{name} {word}");
+        matches = inner;
         configs.extend(matches.remove_one::<String>("config"));
-        match matches.remove_subcommand() {
-            Some((word, inner)) => {
-                name = format!("{name} {word}");
-                matches = inner;
-            }
-            None => break,
-        }
     }
     let name = name.trim_start();
     if configs.len() > 1 {
@@ -80,10 +73,9 @@ fn run(words: &[String]) -> Done {
 }
 
 fn hint(name: &str) -> String {
-    if name.is_empty() {
-        "(`goat help` lists the commands)".into()
-    } else {
-        format!("(`goat help {name}` explains it)")
+    match name {
+        "" => "(`goat help` lists the commands)".into(),
+        _ => format!("(`goat help {name}` explains it)"),
     }
 }
 
@@ -108,15 +100,14 @@ fn explain(error: &clap::Error, words: &[String]) -> String {
         }
     }
     if let Some(word) = unknown_word {
-        let mut rest = words.iter().skip_while(|other| *other != word).take(2).filter(|word| !word.starts_with('-'));
-        let (first, second) = (rest.next().map_or("", String::as_str), rest.next().map_or("", String::as_str));
-        return unknown(&format!("{name} {first} {second}"));
+        let rest = words.iter().skip_while(|other| *other != word).take(2).filter(|word| !word.starts_with('-'));
+        return unknown(&rest.fold(name, |said, word| said + " " + word));
     }
     let text = error.to_string();
     let mut paragraphs = text.split("\n\n").map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
     let mut said = paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_string();
-    for tip in paragraphs.filter(|paragraph| paragraph.starts_with("tip: ")) {
-        said = format!("{said}: {}", tip.trim_start_matches("tip: "));
+    for paragraph in paragraphs {
+        said += &paragraph.strip_prefix("tip: ").map_or(String::new(), |tip| format!(": {tip}"));
     }
     usage(&said, &name)
 }
@@ -134,8 +125,8 @@ fn unknown(words: &str) -> String {
     let lacking: Vec<String> = lacking.map(|name| format!("goat {name}")).collect();
     let advice = if !lacking.is_empty() {
         format!("; usage: {}", lacking.join(", "))
-    } else if let Some(near) = nearest(&all, first, second, !members.is_empty()) {
-        format!(": did you mean `goat {near}`?")
+    } else if let Some(meant) = meant(&all, first, second) {
+        format!(": did you mean `goat {meant}`?")
     } else if !members.is_empty() {
         format!("; the commands of {first} are {}", members.join(", "))
     } else {
@@ -145,23 +136,16 @@ fn unknown(words: &str) -> String {
     format!("there is no command `{}`{advice} (`goat help` lists the commands)", name.trim_end())
 }
 
-/// The command or family that was meant, if it is one that does no harm. Where the first word is a family, its
-/// commands alone are meant.
-fn nearest<'a>(all: &[&'a str], first: &str, second: &str, known: bool) -> Option<&'a str> {
-    let near = |word: &str, wanted: &str| {
-        let difference = config::difference(word, wanted);
-        (difference * 2 <= word.len()).then_some(difference)
-    };
-    let harmless = all.iter().filter(|name| !DESTRUCTIVE.contains(&name.rsplit(' ').next().unwrap_or(name)));
-    let guesses = harmless.flat_map(|name| match name.split_once(' ') {
-        Some((family, last)) => {
-            let whole = near(family, first).zip(near(last, second)).map(|(family, last)| family + last);
-            let alone = if known { [None, None] } else { [near(last, first), near(family, first).map(|n| n + 1)] };
-            vec![(whole, *name), (alone[0], *name), (alone[1], family)]
-        }
-        None if known => vec![],
-        None => vec![(near(name, first), *name)],
-    });
-    let guesses = guesses.filter_map(|(difference, name)| Some((difference?, name)));
-    guesses.min_by_key(|(difference, _)| *difference).map(|(_, name)| name)
+/// The command or family that was meant, if it is one that does no harm.
+fn meant(all: &[&str], first: &str, second: &str) -> Option<String> {
+    let harmless = |word: &&str| !DESTRUCTIVE.contains(word);
+    let pairs: Vec<(&str, &str)> = all.iter().filter_map(|name| name.split_once(' ')).collect();
+    if let Some(near) = nearest(first, all.iter().filter_map(|name| name.split(' ').next())).filter(harmless) {
+        let members = pairs.iter().filter(|(family, _)| *family == near);
+        let member = nearest(second, members.map(|(_, last)| *last)).filter(harmless);
+        let alone = (near != first).then(|| near.to_string());
+        return member.map(|member| format!("{near} {member}")).or(alone);
+    }
+    let last = nearest(first, pairs.iter().map(|(_, last)| *last)).filter(harmless)?;
+    pairs.iter().find(|(_, word)| *word == last).map(|(family, _)| format!("{family} {last}"))
 }

@@ -9,7 +9,7 @@ mod proxies;
 mod state;
 
 use std::collections::HashMap;
-use std::fmt::{self, Debug, Display, Formatter, Write as _};
+use std::fmt::{self, Debug, Display, Formatter};
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddrV6};
@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 pub use crate::config::default::{SERVICE, create, default_in, default_path};
 pub use crate::config::hints::{command, name_in_hints, quoted};
 use crate::config::proxies::{BLOCKS, blocks, first_wrong};
+use crate::log::clean;
 use crate::sys::read_text;
 
 /// The configuration that goat ships with: every key, explained.
@@ -85,38 +86,32 @@ const KEYS: [Key; 28] = [
     ("DB.Path",         "'goat.db'",        |v| is(name, v), NAME),
 ];
 
-/// What the operator wants: every value is within its range, every path absolute.
+/// What the operator wants, as `config.json5` explains it: every value is within its range, every path absolute.
 #[derive(Clone, PartialEq, Deserialize)]
 pub struct Config {
     #[serde(skip)]
     pub file: PathBuf,
-    /// Address to listen on: an IP address or a host name; "" is every one, IPv4 and IPv6.
     pub host: String,
     pub port: u16,
-    /// How members reach this tracker: `http(s)://host[:port][/path]`; "" is at `host` and the ports.
     pub url: String,
     pub passkey: bool,
     pub whitelist: bool,
     pub verified: bool,
-    /// Seconds between two announces of a client, about.
+    /// Seconds.
     pub interval: u32,
-    /// Percent of the minimum interval that a client must let pass; 0 never refuses.
+    /// Percent.
     #[serde(rename = "slowdown")]
     pub slow_down: u32,
-    /// The most clients of one member on one torrent at a time; twice as many may begin within an Interval
-    /// (where passkeys are off, at one address).
     pub clients: u32,
     pub http: bool,
     pub https: bool,
     pub api: bool,
     pub udp: bool,
-    /// URL of the Redis server, if one is used: `redis://[[user]:password@]host[:port][/db]`, with TLS `rediss://`.
+    /// The URL of the server, if one is used.
     pub redis: Option<String>,
-    /// Whose `X-Forwarded-For` is believed.
     #[serde(skip)]
     pub trusted_proxies: Vec<IpNet>,
     pub workers: usize,
-    /// The folder of what goat writes by itself, apart from the database.
     pub state: PathBuf,
     pub ssl: Ssl,
     pub db: Db,
@@ -136,7 +131,6 @@ pub struct Db {
     pub database: String,
     pub username: String,
     pub password: String,
-    /// `host`, `host:port`, `[IPv6 address]:port` or the absolute path of a socket.
     pub host: String,
     pub path: PathBuf,
 }
@@ -280,46 +274,29 @@ impl Problem {
 /// `FILE:LINE: KEY: found X; allowed: Y`, in one line.
 impl Display for Problem {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let file = self.file.display();
-        let place = match (self.line, self.key.as_str()) {
-            (0, "") => format!("{file}:"),
-            (0, key) => format!("{file}: {key}:"),
-            (line, "") => format!("{file}:{line}:"),
-            (line, key) => format!("{file}:{line}: {key}:"),
-        };
-        for c in format!("{place} found {}; allowed: {}", self.found, self.allowed).chars() {
-            // Nothing that ends the line, moves the cursor or turns the direction of writing.
-            let harmful = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if harmful || c.is_control() {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                f.write_char(c)?;
-            }
-        }
-        Ok(())
+        let Problem { file, line, key, found, allowed } = self;
+        let line = if *line == 0 { String::new() } else { format!(":{line}") };
+        let key = if key.is_empty() { String::new() } else { format!(": {key}") };
+        f.write_str(&clean(&format!("{}{line}{key}: found {found}; allowed: {allowed}", file.display())))
     }
 }
 
 /// Finds what is wrong though each value is right by itself. `complain` takes the key, the key in
 /// whose line the problem is if that one is left out, what was found and what is allowed.
 fn conflicts(config: &Config, mut complain: impl FnMut(&str, &str, String, &str)) {
-    let http = config.http;
-    let https = config.https;
-    let ssl = &config.ssl;
+    let Config { http, https, udp, port, ssl, .. } = config;
     let testing = env::var_os("GOAT_TEST_INTERVAL").is_some_and(|value| value == "1");
     if config.interval < 600 && !testing {
         complain("Interval", "", config.interval.to_string(), INTERVAL);
     }
-    if !(http || https || config.udp) {
-        let found = "HTTP, HTTPS and UDP all false".to_string();
-        complain("HTTP", "", found, "at least one of them true");
+    if !(*http || *https || *udp) {
+        complain("HTTP", "", "HTTP, HTTPS and UDP all false".into(), "at least one of them true");
     }
-    if http && https && config.port == ssl.port {
-        let found = format!("the Port of HTTP, {}", ssl.port);
-        complain("SSL.Port", "Port", found, "another port");
+    if *http && *https && *port == ssl.port {
+        complain("SSL.Port", "Port", format!("the Port of HTTP, {port}"), "another port");
     }
     for (key, path) in [("SSL.Certificate", &ssl.certificate), ("SSL.Key", &ssl.key)] {
-        if https && let Err(e) = File::open(path).and_then(|mut file| file.read(&mut [0])) {
+        if *https && let Err(e) = File::open(path).and_then(|mut file| file.read(&mut [0])) {
             complain(key, "HTTPS", format!("{}: {e}", path.display()), PEM);
         }
     }
@@ -328,8 +305,12 @@ fn conflicts(config: &Config, mut complain: impl FnMut(&str, &str, String, &str)
         Driver::Sqlite => ("sqlite", cfg!(feature = "sqlite")),
     };
     if !built {
-        let found = format!("{driver}, but this goat was built without {driver}");
-        complain("DB.Driver", "DB", found, "a driver that was built in");
+        complain(
+            "DB.Driver",
+            "DB",
+            format!("{driver}, but this goat was built without {driver}"),
+            "a driver that was built in",
+        );
     }
 }
 
@@ -433,14 +414,20 @@ fn shown(key: &str, value: &Value) -> String {
 
 fn advice(key: &str) -> String {
     let known = KEYS.map(|(known, ..)| known);
-    match known.iter().min_by_key(|known| difference(known, key)) {
-        Some(near) if difference(near, key) * 2 <= near.len() => format!("did you mean {near}?"),
-        _ => format!("one of {}", known.join(", ")),
+    match nearest(key, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("one of {}", known.join(", ")),
     }
 }
 
-/// How many letters of the longer key are neither in the common beginning nor the common end.
-pub fn difference(a: &str, b: &str) -> usize {
+/// The known word that was meant, unless the nearest one differs in more than half its letters.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().min_by_key(|known| difference(known, word))?;
+    (difference(near, word) * 2 <= near.len()).then_some(near)
+}
+
+/// How many letters of the longer word are neither in the common beginning nor the common end.
+fn difference(a: &str, b: &str) -> usize {
     let same = |(x, y): &(u8, u8)| x.eq_ignore_ascii_case(y);
     let begins = a.bytes().zip(b.bytes());
     let ends = a.bytes().rev().zip(b.bytes().rev());
