@@ -28,16 +28,13 @@ BYTES may have a unit: 10GiB, 1.5TB. `--` ends the options: what follows may beg
 
 Exit status: 0: success. 1: failure. 2: wrong usage or an invalid configuration; nothing was opened.";
 
-/// A command that says nothing that a program could want.
-fn plain(name: &'static str, run: Run, about: &'static str, arguments: impl IntoIterator<Item = Arg>) -> Entry {
-    let word = name.rsplit(' ').next().unwrap_or(name);
-    Entry { name, run, command: Command::new(word).about(about).args(arguments) }
-}
+/// Commands that say nothing that a program could want.
+const PLAIN: [&str; 3] = ["run", "backup", "help"];
 
-/// Any other command.
 fn entry(name: &'static str, run: Run, about: &'static str, arguments: impl IntoIterator<Item = Arg>) -> Entry {
-    let Entry { command, .. } = plain(name, run, about, arguments);
-    Entry { name, run, command: command.arg(flag("json", "print one JSON document")) }
+    let json = flag("json", "print one JSON document");
+    let command = Command::new(name.rsplit(' ').next().unwrap_or(name)).about(about).args(arguments);
+    Entry { name, run, command: command.args((!PLAIN.contains(&name)).then_some(json)) }
 }
 
 /// An argument without a name of its own, which may begin with a hyphen, as peer ids do.
@@ -100,35 +97,29 @@ pub fn all() -> impl Iterator<Item = Entry> {
 }
 
 fn users_and_tracker() -> [Entry; 16] {
-    let limit = || value_parser!(u32);
-    let at_most = option("torrent-limit", "N", "active on at most N torrents at a time; 0: any number");
+    let number = || value_parser!(u32);
     let bytes = |name, help| option(name, "BYTES", help).value_parser(output::bytes);
-    let uploaded = bytes("uploaded", "what to add to uploads, such as 10GiB; negative to take away");
-    let reason = option("reason", "TEXT", "what the member is told").value_parser(text(0, 255));
-    let sorted = sort(&["id", "name", "uploaded", "downloaded", "ratio"]);
     let fix = flag("fix", "fix what goat can fix: permissions of files, a damaged journal");
-    let secrets = flag("secrets", "passkey and announce URLs as well");
     let added = [
         word("NAME", "the new member's name"),
-        at_most.value_parser(limit()),
+        option("torrent-limit", "N", "active on at most N torrents at a time; 0: any number").value_parser(number()),
         flag("admin", "make them an administrator, who may see everything through the API"),
     ];
+    let listed = [sort(&["id", "name", "uploaded", "downloaded", "ratio"]), flag("banned", "only banned members")];
+    let secrets = flag("secrets", "passkey and announce URLs as well");
+    let reason = option("reason", "TEXT", "what the member is told").value_parser(text(0, 255));
     let on_off = word("on|off", "whether they are one").value_parser(["on", "off"]);
+    let count = word("N", "how many torrents").value_parser(number());
+    let invited = word("N", "how many, beside those who are invited already").value_parser(value_parser!(u16));
+    let uploaded = bytes("uploaded", "what to add to uploads, such as 10GiB; negative to take away");
     let credited =
         [member(), uploaded.required_unless_present("downloaded"), bytes("downloaded", "the same for downloads")];
-    let invited = word("N", "how many, beside those who are invited already").value_parser(value_parser!(u16));
-    let count = word("N", "how many torrents").value_parser(limit());
     [
-        plain("run", community::run, "run the tracker; so does goat without a command", []),
+        entry("run", community::run, "run the tracker; so does goat without a command", []),
         entry("check", check::check, "check configuration, database, certificate, ports, clock and permissions", [fix]),
         entry("stats", community::stats, "show the community at a glance", []),
         entry("user add", user::add, "add a member, and show their passkey, API key and a link to sign in with", added),
-        entry(
-            "user list",
-            user::list,
-            "list members, with totals and current activity",
-            [sorted, flag("banned", "only banned members")],
-        ),
+        entry("user list", user::list, "list members, with totals and current activity", listed),
         entry("user show", user::show_one, "show a member: totals, clients and addresses", [member(), secrets]),
         entry("user ban", user::ban, "ban a member from all swarms", [member(), reason]),
         entry("user admin", user::admin, "make a member an administrator, or no longer one", [member(), on_off]),
@@ -144,61 +135,54 @@ fn users_and_tracker() -> [Entry; 16] {
 }
 
 fn files() -> [Entry; 8] {
-    let pending = |help| flag("pending", help);
-    let all = flag("all", "all torrents that await approval").conflicts_with("HASH");
-    let all_pending = pending("all torrents that await approval").conflicts_with("HASH");
+    const PENDING: &str = "all torrents that await approval";
     let or = |option| hash().required(false).required_unless_present(option);
-    let by = option("by", "NAME", "only those that this member announced first").requires("pending");
-    let listed = pending("only those awaiting approval").conflicts_with("dead");
-    let dead = flag("dead", "only those without seeders");
-    let sorted = sort(&["id", "name", "size", "seeders", "leechers", "completed|snatches", "last-active|activity"]);
     let percent = |name, help| option(name, "PERCENT", help).value_parser(value_parser!(u16).range(0..=1000));
-    let download = percent("download", "of downloads; default 0");
-    let upload = percent("upload", "of uploads; default 100");
-    let free_all = option("all", "HOURS", "all torrents, for so many hours; 0 ends that").conflicts_with("HASH");
-    let free_all = free_all.value_parser(value_parser!(u32));
     let private = option("private", "OUT.torrent", "write a copy with the private flag, and register that copy");
-    let public = flag("public", "register it even without the private flag").conflicts_with("private");
-    let refused = option("reason", "TEXT", "for the member who sent it").value_parser(text(0, 255));
     let added = [
         path("FILE.torrent|HASH", "torrents, or their info hashes").num_args(1..).allow_hyphen_values(false),
         private.value_hint(ValueHint::FilePath),
-        public,
+        flag("public", "register it even without the private flag").conflicts_with("private"),
         force().requires("private"),
+    ];
+    let listed = [
+        flag("pending", "only those awaiting approval").conflicts_with("dead"),
+        flag("dead", "only those without seeders"),
+        sort(&["id", "name", "size", "seeders", "leechers", "completed|snatches", "last-active|activity"]),
+    ];
+    let approved = [or("all"), flag("all", PENDING).conflicts_with("HASH")];
+    let refused = option("reason", "TEXT", "for the member who sent it").value_parser(text(0, 255));
+    let removed = [
+        or("pending"),
+        flag("pending", PENDING).conflicts_with("HASH"),
+        option("by", "NAME", "only those that this member announced first").requires("pending"),
+    ];
+    let hours = option("all", "HOURS", "all torrents, for so many hours; 0 ends that").value_parser(value_parser!(u32));
+    let freed = [
+        or("all"),
+        hours.conflicts_with("HASH"),
+        percent("download", "of downloads; default 0"),
+        percent("upload", "of uploads; default 100"),
     ];
     [
         entry("file add", file::add, "register and verify torrents", added),
-        entry("file list", file::list, "list torrents and their swarms", [listed, dead, sorted]),
+        entry("file list", file::list, "list torrents and their swarms", listed),
         entry("file show", file::show_one, "show a torrent: its swarm, factors and totals", [hash()]),
-        entry("file approve", file::approve, "approve a torrent that is registered", [or("all"), all]),
+        entry("file approve", file::approve, "approve a torrent that is registered", approved),
         entry("file rename", file::rename, "give a torrent another name", [hash(), word("NEW", "the new name")]),
         entry("file revoke", file::revoke, "withdraw the approval of a torrent, or refuse it", [hash(), refused]),
-        entry(
-            "file remove",
-            file::remove,
-            "remove a torrent; members keep their totals",
-            [or("pending"), all_pending, by],
-        ),
-        entry(
-            "file free",
-            file::free,
-            "set the percentages credited from now on; freeleech by default",
-            [or("all"), free_all, download, upload],
-        ),
+        entry("file remove", file::remove, "remove a torrent; members keep their totals", removed),
+        entry("file free", file::free, "set the percentages credited from now on; freeleech by default", freed),
     ]
 }
 
 fn clients() -> [Entry; 4] {
     let prefix = || word("PREFIX", "the beginning of a User-Agent or peer id").value_parser(text(1, 128));
     let pending = flag("pending", "only those awaiting approval");
+    let allow = "allow clients whose User-Agent or peer id begins with PREFIX";
     [
         entry("client list", client::list, "list clients, by the beginning of their User-Agent or peer id", [pending]),
-        entry(
-            "client approve",
-            client::approve,
-            "allow clients whose User-Agent or peer id begins with PREFIX",
-            [prefix()],
-        ),
+        entry("client approve", client::approve, allow, [prefix()]),
         entry("client deny", client::deny, "withdraw the approval of clients", [prefix()]),
         entry("client remove", client::remove, "forget a client, so that it can be suggested again", [prefix()]),
     ]
@@ -215,8 +199,9 @@ fn community() -> [Entry; 7] {
         force(),
     ];
     let backup = || path("FILE", "the backup");
-    let table = path("FILE.csv", "a table whose first line names the columns");
     let keys = option("keys", "OUT.csv", "make API keys for the members, and write them into this new file");
+    let imported =
+        [path("FILE.csv", "a table whose first line names the columns"), keys.value_hint(ValueHint::FilePath)];
     let explained = [
         Arg::new("COMMAND").num_args(0..).help("the command"),
         flag("man", "print the manual page"),
@@ -229,15 +214,10 @@ fn community() -> [Entry; 7] {
         entry("node list", node::list, "list the goats that are one tracker by Redis, and what they do", []),
         entry("torrent", torrent::copy, "write a member's copy of a torrent, with their announce URLs", copied),
         entry("log", community::log, "list what administrators did", []),
-        plain("backup", community::backup, "copy the database into a file; the tracker may be running", [backup()]),
+        entry("backup", community::backup, "copy the database into a file; the tracker may be running", [backup()]),
         entry("restore", community::restore, replace, [backup()]),
-        entry(
-            "import",
-            community::import,
-            "import members with passkeys, or torrents, from another tracker",
-            [table, keys.value_hint(ValueHint::FilePath)],
-        ),
-        plain("help", help, "explain goat, or one command", explained),
+        entry("import", community::import, "import members with passkeys, or torrents, from another tracker", imported),
+        entry("help", help, "explain goat, or one command", explained),
     ]
 }
 
@@ -250,9 +230,7 @@ pub fn goat() -> Command {
         let family = Command::new(name).about(about).arg(config()).disable_help_subcommand(true);
         goat = goat.subcommand(family.subcommand_required(true).subcommand_value_name("COMMAND"));
     }
-    let mut listed = Vec::new();
     for Entry { name, command, .. } in all() {
-        listed.push((name, command.get_about().map(ToString::to_string).unwrap_or_default()));
         let command = command.arg(config());
         goat = match name.split_once(' ') {
             Some((family, _)) => goat.mut_subcommand(family, |family| family.subcommand(command)),
@@ -261,11 +239,12 @@ pub fn goat() -> Command {
     }
     let mut goat = goat.disable_help_subcommand(true).subcommand_value_name("COMMAND");
     goat.build();
-    for (name, about) in &mut listed {
-        let usage = find(&mut goat, name).map(|command| command.render_usage().to_string()).unwrap_or_default();
-        *about = format!("{:<38}  {about}\n", usage.replace("Usage:", " ").replace(" [OPTIONS]", ""));
-    }
-    let list: String = listed.into_iter().map(|(_, line)| line).collect();
+    let line = |entry: Entry| {
+        let command = find(&mut goat, entry.name)?;
+        let usage = command.render_usage().to_string().replace("Usage:", " ").replace(" [OPTIONS]", "");
+        Some(format!("{usage:<38}  {}\n", command.get_about()?))
+    };
+    let list: String = all().filter_map(line).collect();
     goat.help_template(format!(
         "goat, {{about}}\n\n{{usage-heading}} {{usage}}\n\nCommands:\n{list}\nOptions:\n{{options}}{{after-help}}"
     ))
