@@ -172,15 +172,12 @@ fn damage(config: &Config, fix: bool) -> Vec<Finding> {
 }
 
 fn ports(config: &Config) -> Vec<Finding> {
-    let free = |port, kind| listen::<OwnedFd>(&config.host, port, kind).map(drop);
     let wanted =
         [(config.http, "TCP", config.port), (config.https, "TCP", config.ssl.port), (config.udp, "UDP", config.port)];
     let check = |(_, protocol, port): (bool, &str, u16)| {
         let what = format!("{protocol} port {port}");
         let kind = if protocol == "UDP" { SockType::Datagram } else { SockType::Stream };
-        let Err(message) = free(port, kind) else {
-            return good(what);
-        };
+        let Err(message) = listen::<OwnedFd>(&config.host, port, kind) else { return good(what) };
         let sockets = sockets(&protocol.to_lowercase(), port);
         let owners = owners(&sockets);
         if let Some(id) = own(config, &sockets, &owners) {
@@ -206,20 +203,14 @@ type Socket = (String, u32);
 fn sockets(protocol: &str, port: u16) -> Vec<Socket> {
     let end = format!(":{port:04X}");
     let state = if protocol == "tcp" { "0A" } else { "07" };
-    let mut sockets = Vec::new();
-    for table in [format!("/proc/self/net/{protocol}"), format!("/proc/self/net/{protocol}6")] {
-        for line in fs::read_to_string(table).unwrap_or_default().lines() {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            if let [_, local, _, found, _, _, _, user, _, inode, ..] = fields[..]
-                && local.ends_with(&end)
-                && found == state
-                && let Ok(user) = user.parse()
-            {
-                sockets.push((format!("socket:[{inode}]"), user));
-            }
+    let table = |family| fs::read_to_string(format!("/proc/self/net/{protocol}{family}")).unwrap_or_default();
+    let socket = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [_, local, _, found, _, _, _, user, _, inode, ..] if local.ends_with(&end) && found == state => {
+            Some((format!("socket:[{inode}]"), user.parse().ok()?))
         }
-    }
-    sockets
+        _ => None,
+    };
+    (table("") + &table("6")).lines().filter_map(socket).collect()
 }
 
 /// The processes that have some of these sockets, as far as they may be known.
