@@ -1,5 +1,6 @@
 //! The words of a command, what it may open, and how it may end: what all commands share.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use super::running;
 use crate::config::{self, Config, Problem, SERVICE};
 use crate::log::{log, words};
 use crate::store::{Action, Order, Page, Store};
-use crate::sys::read_file;
+use crate::sys::{read_file, write_new_file};
 
 /// Arguments that name what a command is about, or how it speaks.
 const UNSAID: [&str; 6] = ["NAME", "HASH", "PREFIX", "FILE.torrent|HASH", "FILE.csv", "json"];
@@ -28,15 +29,9 @@ pub enum Failure {
     Config(Vec<Problem>),
 }
 
-impl From<crate::store::Error> for Failure {
-    fn from(error: crate::store::Error) -> Failure {
+impl<E: Display> From<E> for Failure {
+    fn from(error: E) -> Failure {
         Failure::Failed(error.to_string())
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Failed(format!("cannot write: {error}"))
     }
 }
 
@@ -108,17 +103,17 @@ impl Call {
                 path.into()
             }
             None => {
-                let path = own_or(config::default_path(), Path::new(SERVICE));
-                let path = path.map_err(|problem| Failure::Config(vec![problem]))?;
-                if !path.exists() && !["", "run"].contains(&self.name.as_str()) {
-                    let advice = "`goat run` creates one, --config FILE names another";
-                    let hints: String = running::hints().iter().map(|hint| format!("; {hint}")).collect();
-                    let path = path.display();
-                    return Err(Failure::Usage(format!("there is no configuration {path}: {advice}{hints}")));
-                }
+                let wrong = |problem| Failure::Config(vec![problem]);
+                let path = own_or(config::default_path(), Path::new(SERVICE)).map_err(wrong)?;
+                let shown = path.display();
                 if !path.exists() {
-                    config::create(&path).map_err(|problem| Failure::Config(vec![problem]))?;
-                    log(format!("made the configuration {}", path.display()));
+                    if !["", "run"].contains(&self.name.as_str()) {
+                        let advice = "`goat run` creates one, --config FILE names another";
+                        let hints: String = running::hints().iter().map(|hint| format!("; {hint}")).collect();
+                        return Err(Failure::Usage(format!("there is no configuration {shown}: {advice}{hints}")));
+                    }
+                    config::create(&path).map_err(wrong)?;
+                    log(format!("made the configuration {shown}"));
                 }
                 path
             }
@@ -144,12 +139,9 @@ fn own_or(own: Result<PathBuf, Problem>, service: &Path) -> Result<PathBuf, Prob
 }
 
 pub fn store(config: &Config) -> Result<Store, Failure> {
-    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", config.database_name()));
-    match Store::existing(config) {
-        Ok(Some(store)) => Ok(store),
-        Ok(None) => Err(failed(&no_database(config))),
-        Err(e) => Err(failed(&e)),
-    }
+    let name = config.database_name();
+    let found = Store::existing(config).map_err(|e| format!("{name}: {e}"))?;
+    Ok(found.ok_or_else(|| format!("{name}: {}", no_database(config)))?)
 }
 
 /// Of a database that is not there, or has none of goat's tables.
@@ -172,19 +164,23 @@ pub fn live_since(config: &Config) -> u32 {
 pub fn standing(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => Err(occupied(path, "is a symbolic link")),
-        Ok(found) if found.is_dir() => Err(cannot_write(path, &"it is a folder")),
+        Ok(found) if found.is_dir() => Err(cannot_write(path, "it is a folder")),
         Ok(found) if found.is_file() => {
             read_file(path, MAX_TORRENT).map(Some).map_err(|e| occupied(path, &format!("cannot be read ({e})")))
         }
         // Such as a pipe.
         Ok(_) => Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(cannot_write(path, &e)),
+        Err(e) => Err(cannot_write(path, e)),
     }
 }
 
 pub fn occupied(path: &Path, why: &str) -> Failure {
-    Failure::Failed(format!("{} {why}: name another file, or replace it with --force", path.display()))
+    format!("{} {why}: name another file, or replace it with --force", path.display()).into()
+}
+
+pub fn is_same(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// Writes a file for its owner's eyes only, whole or not at all, in the place of what is there; into what is no file,
@@ -192,9 +188,8 @@ pub fn occupied(path: &Path, why: &str) -> Failure {
 pub fn write_file(path: &Path, bytes: &[u8]) -> Done {
     let found = fs::symlink_metadata(path).map(|found| found.file_type());
     if found.is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
-        let mut options = fs::OpenOptions::new();
-        let file = options.write(true).custom_flags(libc::O_NOFOLLOW).open(path);
-        return file.and_then(|mut file| file.write_all(bytes)).map_err(|e| cannot_write(path, &e));
+        let file = fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        return file.and_then(|mut file| file.write_all(bytes)).map_err(|e| cannot_write(path, e));
     }
     replace_file(path, |new| fs::write(new, bytes))
 }
@@ -214,29 +209,19 @@ pub fn load_torrent(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn cannot_write(path: &Path, e: &dyn std::fmt::Display) -> Failure {
-    Failure::Failed(format!("cannot write {}: {e}", path.display()))
-}
-
-/// Writes a file for its owner's eyes only, where there is none.
-pub fn write_new_file(path: &Path, bytes: &[u8]) -> Done {
-    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = made.map_err(|e| cannot_write(path, &e))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| {
-        let _ = fs::remove_file(path); // Half of it is of no use.
-        cannot_write(path, &e)
-    })
+pub fn cannot_write(path: &Path, why: impl Display) -> Failure {
+    format!("cannot write {}: {why}", path.display()).into()
 }
 
 /// Makes an empty file beside `path` for its owner's eyes only, has it filled, and puts it in the place.
-pub fn replace_file<E: std::fmt::Display>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Done {
-    let cannot = |e: io::Error| cannot_write(path, &e);
+pub fn replace_file<E: Display>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Done {
+    let cannot = |e: io::Error| cannot_write(path, e);
     // SQLite would take a name such as `file:x` for a URL.
     let place = path::absolute(path).map_err(cannot)?;
     // The name of the place itself may be as long as names can be.
     let new = place.with_file_name(format!(".goat-{}", std::process::id()));
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(cannot)?;
-    let filled = fill(&new).map_err(|e| cannot_write(path, &e));
+    write_new_file(&new, b"").map_err(cannot)?;
+    let filled = fill(&new).map_err(|e| cannot_write(path, e));
     let done = filled.and_then(|()| fs::rename(&new, &place).map_err(cannot));
     if done.is_err() {
         let _ = fs::remove_file(&new); // What went wrong is said already.

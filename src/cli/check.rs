@@ -15,9 +15,9 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error, RootCertStore};
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, no_database, now};
+use super::call::{Call, Done, no_database, now};
 use super::node::{nodes, secret};
-use super::output::{List, print};
+use super::output::{print, show_all};
 use crate::books::journal;
 use crate::config::{Config, Driver, PEM, command};
 use crate::log::{clean, timestamp, words};
@@ -76,17 +76,20 @@ pub fn check(call: &Call) -> Done {
         findings.push(("URL".into(), State::Warning, advice.into()));
     }
     let wrong = findings.iter().filter(|(_, state, _)| *state == State::Wrong).count();
-    let mut list = call.json().then(|| List::new(true, ""));
+    let mut objects = Vec::new();
     for (what, state, message) in findings {
         let (state, message) = (format!("{state:?}").to_lowercase(), words(&message));
         let colon = if message.is_empty() { "" } else { ": " };
-        match &mut list {
-            Some(list) => list.row(&json!({ "what": what, "state": state, "message": message })),
-            None => print(format!("{}: {state}{colon}{message}\n", clean(&what)))?,
+        if call.json() {
+            objects.push(json!({ "what": what, "state": state, "message": message }));
+        } else {
+            print(format!("{}: {state}{colon}{message}\n", clean(&what)))?;
         }
     }
-    list.map_or(Ok(()), List::end)?;
-    if wrong == 0 { Ok(()) } else { Err(Failure::Failed(format!("{wrong} of these must be fixed"))) }
+    if call.json() {
+        show_all(&objects, "", true)?;
+    }
+    if wrong == 0 { Ok(()) } else { Err(format!("{wrong} of these must be fixed").into()) }
 }
 
 fn redis(config: &Config, made: bool) -> Option<Finding> {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::call::{Call, Done, Failure};
-use super::output::{List, done};
+use super::output::{done, show_all};
 use crate::config::command;
 use crate::log::clean;
 use crate::store::Store;
@@ -12,14 +12,16 @@ pub fn list(call: &Call) -> Done {
     let (_, store) = call.open()?;
     let pending = call.on("pending");
     let columns = if pending { "approved suggested suggestedBy client" } else { "approved client" };
-    let mut list = List::new(call.json(), columns);
-    let clients = store.clients()?;
-    clients.iter().filter(|client| client.pending || !pending).for_each(|client| list.row(client));
-    list.end()
+    let mut clients = store.clients()?;
+    clients.retain(|client| client.pending || !pending);
+    show_all(&clients, columns, call.json())
 }
 
-fn prefix(call: &Call) -> Result<(&str, Store), Failure> {
-    Ok((call.argument("PREFIX"), call.open()?.1))
+fn decide(call: &Call, approved: bool) -> Result<Store, Failure> {
+    let (_, store) = call.open()?;
+    store.set_client(call.argument("PREFIX"), approved)?;
+    call.note(&store, call.argument("PREFIX"));
+    Ok(store)
 }
 
 fn said(call: &Call, text: &str, approved: bool) -> Done {
@@ -29,18 +31,14 @@ fn said(call: &Call, text: &str, approved: bool) -> Done {
 }
 
 pub fn approve(call: &Call) -> Done {
-    let (prefix, store) = prefix(call)?;
-    store.set_client(prefix, true)?;
-    call.note(&store, prefix);
+    decide(call, true)?;
     said(call, "is allowed", true)
 }
 
 pub fn deny(call: &Call) -> Done {
-    let (prefix, store) = prefix(call)?;
-    store.set_client(prefix, false)?;
-    call.note(&store, prefix);
+    let clients = decide(call, false)?.clients()?;
     // Approval is by any prefix, so this one may not matter.
-    let clients = store.clients()?;
+    let prefix = call.argument("PREFIX");
     match clients.iter().find(|client| client.approved && prefix.starts_with(&client.client)) {
         None => said(call, "is not allowed", false),
         Some(shorter) => {
@@ -51,10 +49,11 @@ pub fn deny(call: &Call) -> Done {
 }
 
 pub fn remove(call: &Call) -> Done {
-    let (prefix, store) = prefix(call)?;
+    let (_, store) = call.open()?;
+    let prefix = call.argument("PREFIX");
     if !store.remove_client(prefix)? {
-        let message = format!("there is no client {prefix}: `{}` shows what there is", command("client list"));
-        return Err(Failure::Failed(message));
+        let list = command("client list");
+        return Err(format!("there is no client {prefix}: `{list}` shows what there is").into());
     }
     call.note(&store, prefix);
     said(call, "is forgotten", false)

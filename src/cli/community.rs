@@ -1,6 +1,5 @@
 //! The community as a whole: running the tracker, statistics, backup, restore, and moving in.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -8,8 +7,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, live_since, replace_file, store, write_new_file};
-use super::output::{List, bytes, count, done, print, show};
+use super::call::{Call, Done, Failure, cannot_write, is_same, live_since, replace_file, store};
+use super::output::{bytes, count, done, print, show, show_all};
 #[cfg(feature = "sqlite")]
 use crate::books::Journal;
 use crate::books::journal;
@@ -19,7 +18,7 @@ use crate::random::secret;
 #[cfg(feature = "sqlite")]
 use crate::store::Error;
 use crate::store::{FILE_ORDERS, Import, Kind, Page, USER_ORDERS, Which, Who};
-use crate::sys::read_text;
+use crate::sys::{read_text, write_new_file};
 
 pub fn run(call: &Call) -> Done {
     let config = call.config()?;
@@ -27,7 +26,7 @@ pub fn run(call: &Call) -> Done {
     // Who works on it without naming it is one of its group.
     if config.is_service() && (call.config.is_none() || is_root()) {
         let message = "is the configuration of the service, which systemd runs: `systemctl start goat`";
-        return Err(Failure::Failed(format!("{} {message}", config.file.display())));
+        return Err(format!("{} {message}", config.file.display()).into());
     }
     // Other commands do their work whether the certificate is good or not.
     if config.https
@@ -36,7 +35,7 @@ pub fn run(call: &Call) -> Done {
         let (file, key, allowed) = (config.file, key.into(), PEM.into());
         return Err(Failure::Config(vec![Problem { file, line: 0, key, found, allowed }]));
     }
-    crate::server::run(config).map_err(Failure::Failed)
+    Ok(crate::server::run(config)?)
 }
 
 const TOP: usize = 5;
@@ -45,12 +44,12 @@ pub fn stats(call: &Call) -> Done {
     let (config, store) = call.open()?;
     let since = live_since(&config);
     let (mut members, mut torrents) = (Vec::new(), Vec::new());
-    let top = |page: Page| Page { limit: TOP, ..page };
-    store.users(Who::Everybody, &top(Page::named(&USER_ORDERS, "uploaded")), None, |user| members.push(user))?;
-    let most = top(Page::named(&FILE_ORDERS, "completed"));
-    store.files(Which::All, &most, Some(since), |file| torrents.push(file))?;
+    let most_uploaded = Page { limit: TOP, ..Page::named(&USER_ORDERS, "uploaded") };
+    store.users(Who::Everybody, &most_uploaded, None, |user| members.push(user))?;
+    let most_completed = Page { limit: TOP, ..Page::named(&FILE_ORDERS, "completed") };
+    store.files(Which::All, &most_completed, Some(since), |file| torrents.push(file))?;
     let mut shown = serde_json::to_value(store.stats(since)?)?;
-    shown["unsaved"] = journal::left(&config).map_err(Failure::Failed)?.into();
+    shown["unsaved"] = journal::left(&config)?.into();
     shown["topMembers"] = serde_json::to_value(members)?;
     shown["topTorrents"] = serde_json::to_value(torrents)?;
     let keys = "members banned torrents pending size swarms seeders leechers snatches uploaded downloaded lastWritten \
@@ -73,7 +72,7 @@ fn by_hand(config: &Config, program: &str, options: &str, direction: char, file:
     let done = "nothing has been done yet: with MySQL and MariaDB, run the command above";
     let journal = journal::path(config);
     let first = format!("; first stop goat and move {} away: it belongs to the former database", journal.display());
-    Err(Failure::Failed(format!("{done}{}", if direction == '<' { &first } else { "" })))
+    Err(format!("{done}{}", if direction == '<' { &first } else { "" }).into())
 }
 
 pub fn backup(call: &Call) -> Done {
@@ -86,7 +85,7 @@ pub fn backup(call: &Call) -> Done {
         return by_hand(&config, "mariadb-dump", options, '>', file);
     }
     not_itself(&config, file)?;
-    let taken = |why: &str| Err(Failure::Failed(format!("{file} {why}: name another file")));
+    let taken = |why: &str| Err(format!("{file} {why}: name another file").into());
     if fs::metadata(file).is_ok_and(|found| !found.is_file()) {
         return taken("exists, and is not a file");
     }
@@ -106,12 +105,10 @@ pub fn backup(call: &Call) -> Done {
 }
 
 fn not_itself(config: &Config, file: &str) -> Done {
-    match (Path::new(file).canonicalize(), config.db.path.canonicalize()) {
-        (Ok(file), Ok(path)) if file == path => {
-            Err(Failure::Failed(format!("{} is the database itself: name another file", file.display())))
-        }
-        _ => Ok(()),
+    if is_same(Path::new(file), &config.db.path) {
+        return Err(format!("{} is the database itself: name another file", config.db.path.display()).into());
     }
+    Ok(())
 }
 
 pub fn restore(call: &Call) -> Done {
@@ -147,14 +144,14 @@ const MAX_IMPORT: u64 = 256 << 20;
 
 pub fn log(call: &Call) -> Done {
     let (_, store) = call.open()?;
-    let mut list = List::new(call.json(), "time who what whom detail");
-    store.actions(&Page::ALL, |action| list.row(&action))?;
-    list.end()
+    let mut actions = Vec::new();
+    store.actions(&Page::ALL, |action| actions.push(action))?;
+    show_all(&actions, "time who what whom detail", call.json())
 }
 
 pub fn import(call: &Call) -> Done {
     let (config, file) = (call.config()?, call.argument("FILE.csv"));
-    let wrong = |e: String| Failure::Failed(e.lines().map(|line| format!("{file}: {line}\n")).collect());
+    let wrong = |e: String| e.lines().map(|line| format!("{file}: {line}\n")).collect::<String>();
     let text = read_text(Path::new(file), MAX_IMPORT).map_err(|e| wrong(e.to_string()))?;
     let mut rows = rows(&text).map_err(wrong)?;
     let store = store(&config)?;
@@ -162,7 +159,7 @@ pub fn import(call: &Call) -> Done {
     store.import(&rows).map_err(|e| {
         // Where it may have been written, these are the only copies.
         if let Some(out) = keys.filter(|_| e.kind != Kind::Unsure) {
-            let _ = std::fs::remove_file(out);
+            let _ = fs::remove_file(out);
         }
         wrong(e.to_string())
     })?;
@@ -181,38 +178,37 @@ fn new_keys<'a>(rows: &mut [Row], out: &'a str) -> Result<&'a str, Failure> {
     for (_, row) in rows {
         match row {
             Ok(Import::User { name, api_key, .. }) => {
-                let key = secret::<20>().map_err(Failure::Failed)?;
+                let key = secret::<20>()?;
                 table += &format!("\"{}\",{key}\n", name.replace('"', "\"\""));
                 *api_key = Some(key);
             }
-            Ok(Import::Torrent { .. }) => {
-                return Err(Failure::Failed("--keys is for members, not for torrents".into()));
-            }
+            Ok(Import::Torrent { .. }) => return Err("--keys is for members, not for torrents".into()),
             Err(_) => {} // It is said by the import, which then does nothing.
         }
     }
-    write_new_file(Path::new(out), table.as_bytes())?;
-    Ok(out)
+    let written = write_new_file(Path::new(out), table.as_bytes());
+    written.map(|()| out).map_err(|e| cannot_write(Path::new(out), e))
 }
 
 /// A row to import with the number of its line, or what is wrong with it.
 type Row = (usize, Result<Import, String>);
 
-/// Where the columns are that a header names, and whether they are those of torrents.
-fn columns(header: &[String]) -> Result<(HashMap<String, usize>, bool), String> {
+/// Whether a header names the columns of torrents, or else those of members.
+fn of_torrents(header: &[String]) -> Result<bool, String> {
     const USERS: [&str; 7] = ["name", "passkey", "uploaded", "downloaded", "torrent_limit", "admin", "banned"];
     const TORRENTS: [&str; 3] = ["info_hash", "name", "size"];
-    let named = header.iter().zip(0..).map(|(name, at)| (name.trim().to_lowercase(), at));
-    let columns: HashMap<String, usize> = named.collect();
-    let of_torrents = columns.contains_key("info_hash");
+    let has = |column: &str| header.iter().any(|name| name == column);
+    let of_torrents = has("info_hash");
     let (known, required) = if of_torrents { (&TORRENTS[..], 1) } else { (&USERS[..], 2) };
-    let unknown = header.iter().find(|name| !known.contains(&name.trim().to_lowercase().as_str()));
-    let missing = known.iter().take(required).find(|name| !columns.contains_key(**name));
+    let unknown = header.iter().find(|name| !known.contains(&name.as_str()));
+    let missing = known.iter().take(required).find(|column| !has(column));
     let wrong = match (unknown, missing) {
-        (Some(unknown), _) => format!("unknown column {:?}", unknown.trim()),
+        (Some(unknown), _) => format!("unknown column {unknown:?}"),
         (None, Some(missing)) => format!("no column {missing}"),
-        (None, None) if columns.len() != header.len() => "a column is named twice".into(),
-        (None, None) => return Ok((columns, of_torrents)),
+        (None, None) if header.len() != known.iter().filter(|column| has(column)).count() => {
+            "a column is named twice".into()
+        }
+        (None, None) => return Ok(of_torrents),
     };
     let (users, torrents) = (USERS.join(", "), TORRENTS.join(", "));
     Err(format!(
@@ -224,40 +220,44 @@ fn columns(header: &[String]) -> Result<(HashMap<String, usize>, bool), String> 
 fn rows(text: &str) -> Result<Vec<Row>, String> {
     let mut records = records(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
     let (_, header) = records.next().unwrap_or_default();
-    let (columns, of_torrents) = columns(&header)?;
+    let header: Vec<String> = header.iter().map(|name| name.trim().to_lowercase()).collect();
+    let of_torrents = of_torrents(&header)?;
     let row = |record: Vec<String>| {
-        let field = |name: &str| columns.get(name).and_then(|at| record.get(*at)).map_or("", |text| text.as_str());
-        let wrong = |name: &str, allowed: &str| format!("{name} is {:?}, but must be {allowed}", field(name));
-        let size = |name: &str| match field(name).trim() {
-            "" => Ok(0),
-            text => {
-                let size = bytes(text).ok().and_then(|size| u64::try_from(size).ok());
-                size.ok_or_else(|| {
-                    wrong(name, "a number of bytes from 0 to 2^63 - 1, perhaps with a unit, such as 10GiB")
-                })
-            }
+        if record.len() != header.len() {
+            return Err(format!("{} fields instead of {}", record.len(), header.len()));
+        }
+        let field = |name: &str| {
+            let mut fields = header.iter().zip(&record);
+            fields.find(|(column, _)| *column == name).map_or("", |(_, text)| text)
         };
-        let flag = |name: &str| match field(name).trim().to_lowercase().as_str() {
+        let wrong = |name, allowed: &str| format!("{name} is {:?}, but must be {allowed}", field(name));
+        let size = |name| match field(name).trim() {
+            "" => Ok(0),
+            text => bytes(text)
+                .ok()
+                .and_then(|size| u64::try_from(size).ok())
+                .ok_or_else(|| wrong(name, "a number of bytes from 0 to 2^63 - 1, perhaps with a unit, such as 10GiB")),
+        };
+        let flag = |name| match field(name).trim().to_lowercase().as_str() {
             "1" | "yes" | "true" => Ok(true),
             "" | "0" | "no" | "false" => Ok(false),
             _ => Err(wrong(name, "yes or no")),
         };
-        if record.len() != header.len() {
-            return Err(format!("{} fields instead of {}", record.len(), header.len()));
-        }
         let name = field("name").to_string();
         if of_torrents {
             let info_hash = field("info_hash").trim().parse()?;
             return Ok(Import::Torrent { info_hash, name, size: size("size")? });
         }
-        let limit = field("torrent_limit").trim();
-        let limit = if limit.is_empty() { "0" } else { limit };
+        let torrent_limit = match field("torrent_limit").trim() {
+            "" => 0,
+            limit => limit.parse().map_err(|_| wrong("torrent_limit", &format!("0 to {}", u32::MAX)))?,
+        };
         Ok(Import::User {
             name,
             passkey: field("passkey").into(),
             uploaded: size("uploaded")?,
             downloaded: size("downloaded")?,
-            torrent_limit: limit.parse().map_err(|_| wrong("torrent_limit", &format!("0 to {}", u32::MAX)))?,
+            torrent_limit,
             admin: flag("admin")?,
             banned: flag("banned")?,
             api_key: None,

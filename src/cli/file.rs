@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::call::{Call, Done, Failure, live_since, load_torrent, now, occupied, standing, write_file};
-use super::output::{List, count, done, print, show};
+use super::output::{count, done, print, show, show_all};
 use crate::config::{Config, command};
 use crate::log::{clean, timestamp};
 use crate::protocol::{Factors, Free};
@@ -16,10 +16,10 @@ use crate::torrent::{self, InfoHash};
 const TOO_LARGE: &str = "It is larger than 8 MiB, so it is not kept: `goat torrent` needs its file.\n";
 const WHAT: &str = "FILE.torrent|HASH";
 
-fn read(config: &Config, store: &Store, id: u32) -> Result<Torrent, Failure> {
+fn read(config: &Config, store: &Store, id: u32) -> Result<Option<Torrent>, Error> {
     let mut found = None;
     store.files(Which::Ids(&[id]), &Page::ALL, Some(live_since(config)), |file| found = Some(file))?;
-    found.ok_or_else(|| Failure::Failed("the torrent was removed meanwhile".into()))
+    Ok(found)
 }
 
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failure> {
@@ -27,22 +27,24 @@ pub fn find(config: &Config, store: &Store, text: &str) -> Result<Torrent, Failu
         Ok(hash) => store.file_by_either_hash(&hash)?.into_iter().collect(),
         Err(_) => store.find_files(text)?,
     };
-    match (found.pop(), found.is_empty()) {
-        (Some(file), true) => read(config, store, file.id),
-        (Some(_), false) => {
-            let list = command("file list");
-            Err(Failure::Failed(format!(
-                "{text} matches several torrents: give more digits of the hash, which `{list}` shows"
-            )))
-        }
-        (None, _) => {
-            let (add, list) = (command("file add"), command("file list"));
-            let advice = format!("`{add}` registers torrents, `{list}` shows those that are");
-            Err(Failure::Failed(format!("{text} is not registered: {advice}")))
-        }
+    let file = found.pop().map(|file| read(config, store, file.id)).transpose()?.flatten();
+    let (add, list) = (command("file add"), command("file list"));
+    if !found.is_empty() {
+        let advice = format!("give more digits of the hash, which `{list}` shows");
+        return Err(format!("{text} matches several torrents: {advice}").into());
     }
+    let advice = format!("`{add}` registers torrents, `{list}` shows those that are");
+    Ok(file.ok_or_else(|| format!("{text} is not registered: {advice}"))?)
 }
 
+/// Opens the database, and finds the torrent that a command names.
+fn named(call: &Call) -> Result<(Config, Store, Torrent), Failure> {
+    let (config, store) = call.open()?;
+    let file = find(&config, &store, call.argument("HASH"))?;
+    Ok((config, store, file))
+}
+
+#[derive(Default)]
 struct New {
     info_hash: InfoHash,
     second: Option<InfoHash>,
@@ -52,49 +54,39 @@ struct New {
     kept: Option<Metainfo>,
 }
 
-impl New {
-    fn read(bytes: &[u8]) -> Result<New, String> {
-        let torrent::Torrent { info_hash, info_hash_v2, name, size, .. } = torrent::read(bytes)?;
-        let second = info_hash_v2.filter(|hash| *hash != info_hash);
-        Ok(New { info_hash, second, name, size, kept: Metainfo::of(bytes)? })
-    }
-}
-
 fn new(call: &Call, what: &str) -> Result<New, Failure> {
+    let copied_to = call.value("private").map(Path::new);
     if let Ok(info_hash) = what.parse() {
-        if call.value("private").is_some() {
-            return Err(call.wrong("--private is for a torrent file, not for a hash"));
-        }
-        return Ok(New { info_hash, second: None, name: String::new(), size: 0, kept: None });
+        return match copied_to {
+            Some(_) => Err(call.wrong("--private is for a torrent file, not for a hash")),
+            None => Ok(New { info_hash, ..New::default() }),
+        };
     }
-    let bytes = load_torrent(Path::new(what)).map_err(|e| {
-        let message = "is neither an info hash (40 or 64 hex digits) nor a readable file";
-        Failure::Failed(format!("{what} {message}: {e}"))
-    })?;
-    let wrong = |e: String| Failure::Failed(format!("{what}: {e}"));
-    let torrent = torrent::read(&bytes).map_err(wrong)?;
-    match call.value("private") {
-        Some(_) if torrent.private => Err(wrong("it already has the private flag: register it as it is".into())),
-        Some(out) => {
-            let copy = torrent::private_copy(&bytes).map_err(wrong)?;
-            let new = New::read(&copy).map_err(wrong)?;
-            let out = Path::new(out);
-            if !call.on("force")
-                && let Some(found) = standing(out)?
-                && torrent::read(&found).ok().map(|found| found.info_hash) != Some(new.info_hash)
-            {
-                return Err(occupied(out, "exists, and is not goat's copy of this torrent"));
-            }
-            write_file(out, &copy)?;
-            Ok(new)
-        }
-        None if torrent.private || call.on("public") => New::read(&bytes).map_err(wrong),
-        None => {
+    let message = "is neither an info hash (40 or 64 hex digits) nor a readable file";
+    let mut bytes = load_torrent(Path::new(what)).map_err(|e| format!("{what} {message}: {e}"))?;
+    let wrong = |e: String| format!("{what}: {e}");
+    match (torrent::read(&bytes).map_err(wrong)?.private, copied_to) {
+        (true, Some(_)) => return Err(wrong("it already has the private flag: register it as it is".into()).into()),
+        (false, Some(_)) => bytes = torrent::private_copy(&bytes).map_err(wrong)?,
+        (false, None) if !call.on("public") => {
             let reason = "it has no private flag, so clients would find strangers through DHT and peer exchange";
             let advice = "--private OUT.torrent registers a copy with the flag, --public this one as it is";
-            Err(wrong(format!("{reason}: {advice}")))
+            return Err(wrong(format!("{reason}: {advice}")).into());
         }
+        (_, None) => {}
     }
+    let torrent::Torrent { info_hash, info_hash_v2, name, size, .. } = torrent::read(&bytes).map_err(wrong)?;
+    if let Some(out) = copied_to {
+        if !call.on("force")
+            && let Some(found) = standing(out)?
+            && torrent::read(&found).ok().map(|found| found.info_hash) != Some(info_hash)
+        {
+            return Err(occupied(out, "exists, and is not goat's copy of this torrent"));
+        }
+        write_file(out, &bytes)?;
+    }
+    let second = info_hash_v2.filter(|hash| *hash != info_hash);
+    Ok(New { info_hash, second, name, size, kept: Metainfo::of(&bytes).map_err(wrong)? })
 }
 
 pub fn add(call: &Call) -> Done {
@@ -109,26 +101,27 @@ pub fn add(call: &Call) -> Done {
         let here = here.map(|hybrid| (hybrid.info_hash, hybrid.name.clone()));
         let there = store.file_by_either_hash(info_hash)?.filter(|file| file.info_hash != *info_hash);
         if let Some((hash, name)) = here.or(there.map(|file| (file.info_hash, file.name))) {
-            return Err(Failure::Failed(format!(
-                "{info_hash} is the second hash of the hybrid torrent {name}, which is tracked as {hash}"
-            )));
+            let whose = format!("the hybrid torrent {name}, which is tracked as {hash}");
+            return Err(format!("{info_hash} is the second hash of {whose}").into());
         }
     }
-    let mut list = List::new(true, "");
+    let mut added = Vec::new();
     for New { info_hash, second, name, size, kept } in &new {
         let id = store.add_file(info_hash, second.as_ref(), name, *size)?.id;
         kept.as_ref().map(|kept| store.keep_metainfo(info_hash, 0, kept)).transpose()?;
-        let file = read(&config, &store, id)?;
+        let file = read(&config, &store, id)?.ok_or("the torrent was removed meanwhile")?;
         call.note(&store, &label(&file));
-        let large = if kept.is_none() && !name.is_empty() { TOO_LARGE } else { "" };
-        let text = format!("{info_hash}  {}  registered and verified\n{large}", clean(&file.name));
-        match (call.json(), new.len()) {
-            (false, _) => print(&text)?,
-            (true, 1) => return show(&file, "", true),
-            (true, _) => list.row(&file),
+        if !call.json() {
+            let large = if kept.is_none() && !name.is_empty() { TOO_LARGE } else { "" };
+            print(format!("{info_hash}  {}  registered and verified\n{large}", clean(&file.name)))?;
         }
+        added.push(file);
     }
-    if call.json() { list.end() } else { Ok(()) }
+    match &added[..] {
+        _ if !call.json() => Ok(()),
+        [file] => show(file, "", true),
+        files => show_all(files, "", true),
+    }
 }
 
 pub fn list(call: &Call) -> Done {
@@ -142,33 +135,31 @@ pub fn list(call: &Call) -> Done {
         Which::Pending => "id infoHash size suggested suggestedBy name",
         _ => "id infoHash verified size seeders leechers completed downloadPercent lastActive createTime name",
     };
-    let mut list = List::new(call.json(), columns);
     let page = call.page(FILE_ORDERS.iter().chain(&SWARM_ORDERS));
     let free = Free::unpack(store.free()?, now());
+    let mut files = Vec::new();
     store.files(which, &page, Some(live_since(&config)), |mut file| {
         file.improve(free);
-        list.row(&file);
+        files.push(file);
     })?;
-    list.end()
+    show_all(&files, columns, call.json())
 }
 
 pub fn show_one(call: &Call) -> Done {
-    let (config, store) = call.open()?;
-    let file = find(&config, &store, call.argument("HASH"))?;
+    let (_, _, file) = named(call)?;
     let keys = "id infoHash verified size seeders leechers completed uploadPercent downloadPercent lastActive createTime \
         suggested suggestedBy name uploaded downloaded seedTime";
     show(&file, keys, call.json())
 }
 
 pub fn approve(call: &Call) -> Done {
-    let all = call.on("all");
-    let (config, store) = call.open()?;
-    let approved = if all {
+    let approved = if call.on("all") {
+        let (_, store) = call.open()?;
         let approved = store.approve_pending()?;
         call.note(&store, &count(approved, "torrent"));
         approved
     } else {
-        let file = find(&config, &store, call.argument("HASH"))?;
+        let (_, store, file) = named(call)?;
         store.set_verified(file.id, true, "")?;
         call.note(&store, &label(&file));
         u64::from(!file.verified)
@@ -180,20 +171,18 @@ fn label(file: &Torrent) -> String {
     if file.name.is_empty() { file.info_hash.to_string() } else { file.name.clone() }
 }
 
-/// Does something to the torrent that a command names, and says what it is then: after its name, `said`.
+/// Does something to the torrent that a command names, and says what it is then, or was if it is gone: after its name,
+/// `said`.
 fn change(call: &Call, change: impl FnOnce(&Store, u32) -> Result<(), Error>, said: &str) -> Done {
-    let (config, store) = call.open()?;
-    let file = find(&config, &store, call.argument("HASH"))?;
-    let id = file.id;
-    change(&store, id)?;
-    call.note(&store, &label(&file));
-    let file = read(&config, &store, id)?;
+    let (config, store, before) = named(call)?;
+    change(&store, before.id)?;
+    call.note(&store, &label(&before));
+    let file = read(&config, &store, before.id)?.unwrap_or(before);
     done(&format!("{}  {}  {said}", file.info_hash, clean(&file.name)), &file, call.json())
 }
 
 pub fn revoke(call: &Call) -> Done {
-    let reason = call.value("reason").unwrap_or_default();
-    change(call, |store, id| store.set_verified(id, false, reason), "is no longer verified")
+    change(call, |store, id| store.set_verified(id, false, call.argument("reason")), "is no longer verified")
 }
 
 pub fn rename(call: &Call) -> Done {
@@ -210,12 +199,10 @@ pub fn free(call: &Call) -> Done {
         let free = Free { factors: Factors { upload, download }, until };
         store.set_free(free)?;
         call.note(&store, "all torrents");
+        let end = timestamp(until.into());
         let text = match hours {
             0 => "Each torrent is credited as it says itself".into(),
-            _ => format!(
-                "Until {} every torrent {said}, if it does not credit better itself",
-                timestamp(free.until.into())
-            ),
+            _ => format!("Until {end} every torrent {said}, if it does not credit better itself"),
         };
         return done(&text, &free, call.json());
     }
@@ -223,17 +210,13 @@ pub fn free(call: &Call) -> Done {
 }
 
 pub fn remove(call: &Call) -> Done {
-    let (pending, by) = (call.on("pending"), call.value("by"));
-    let (config, store) = call.open()?;
-    if pending {
-        let by = by.map(|name| super::user::find(&config, &store, name)).transpose()?;
-        let removed = store.remove_pending(by.map(|user| user.id))?;
-        let text = format!("{} removed", count(removed, "torrent"));
-        call.note(&store, &count(removed, "torrent"));
-        return done(&text, &json!({ "removed": removed }), call.json());
+    if !call.on("pending") {
+        return change(call, Store::remove_file, "is removed");
     }
-    let file = find(&config, &store, call.argument("HASH"))?;
-    store.remove_file(file.id)?;
-    call.note(&store, &label(&file));
-    done(&format!("{}  {}  is removed", file.info_hash, clean(&file.name)), &file, call.json())
+    let (config, store) = call.open()?;
+    let by = call.value("by").map(|name| super::user::find(&config, &store, name)).transpose()?;
+    let removed = store.remove_pending(by.map(|user| user.id))?;
+    let what = count(removed, "torrent");
+    call.note(&store, &what);
+    done(&format!("{what} removed"), &json!({ "removed": removed }), call.json())
 }

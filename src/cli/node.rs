@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure};
-use super::output::List;
-use crate::clock::now;
+use super::call::{Call, Done, now};
+use super::output::show_all;
 use crate::config::Config;
 use crate::nodes::{Status, fingerprint};
 use crate::store::Store;
@@ -26,23 +25,23 @@ pub fn nodes(config: &Config, store: &Store) -> Result<Vec<Status>, String> {
 pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
     if config.redis.is_none() {
-        return Err(Failure::Failed(format!("Redis is off in {}: there is this goat alone", config.file.display())));
+        return Err(format!("Redis is off in {}: there is this goat alone", config.file.display()).into());
     }
-    let nodes = nodes(&config, &store).map_err(|e| Failure::Failed(format!("Redis: {e}")))?;
-    let secret = secret(&config).map_err(Failure::Failed)?;
-    let mut list = List::new(call.json(), "name version silent announcesPerSecond unsavedRows database sameSecret");
-    for node in nodes {
-        list.row(&json!({
+    let nodes = nodes(&config, &store).map_err(|e| format!("Redis: {e}"))?;
+    let secret = secret(&config)?;
+    let shown = nodes.into_iter().map(|node| {
+        json!({
             "name": node.name,
             "version": node.version,
             // By the clocks of both; a node says something each second.
-            "silent": u32::try_from(now()).unwrap_or(u32::MAX).saturating_sub(node.time),
+            "silent": now().saturating_sub(node.time),
             "announcesPerSecond": node.announces_per_second,
             "announces": node.announces,
             "unsavedRows": node.unsaved_rows,
             "database": node.database,
             "sameSecret": node.secret == secret,
-        }));
-    }
-    list.end()
+        })
+    });
+    let columns = "name version silent announcesPerSecond unsavedRows database sameSecret";
+    show_all(&shown.collect::<Vec<_>>(), columns, call.json())
 }

@@ -5,47 +5,35 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::call::{Done, Failure};
+use super::call::Done;
 use crate::log::{clean, timestamp};
 
-enum Kind {
-    Plain,
-    Bytes,
-    Ratio,
-    /// Seconds since 1970.
-    Time,
-    Seconds,
-}
+const PLAIN: fn(u64) -> String = |number| number.to_string();
 
-/// How a field is shown to people, by its name in JSON: what it means, how wide a column of these is, and whether its text
-/// stands on the right.
-fn shown(key: &str) -> (Kind, usize, bool) {
+/// How a field is shown to people, by its name in JSON: a number of it, how wide a column of these is, and whether its
+/// text stands on the right.
+fn shown(key: &str) -> (fn(u64) -> String, usize, bool) {
     match key {
-        "size" | "uploaded" | "downloaded" | "rawUploaded" | "rawDownloaded" => (Kind::Bytes, 10, true),
-        "ratio" => (Kind::Ratio, 7, true),
-        "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" | "time" => (Kind::Time, 20, false),
-        "seedTime" | "silent" => (Kind::Seconds, 9, true),
-        "admin" | "banned" | "verified" | "approved" => (Kind::Plain, 3, false),
-        "name" | "client" | "suggestedBy" | "banReason" | "ip" | "peerId" => (Kind::Plain, 20, false),
-        "who" | "what" | "whom" => (Kind::Plain, 16, false),
-        "infoHash" | "detail" => (Kind::Plain, 40, false),
-        _ => (Kind::Plain, 5, true),
+        "size" | "uploaded" | "downloaded" | "rawUploaded" | "rawDownloaded" => (size, 10, true),
+        "ratio" => (PLAIN, 7, true),
+        "lastSeen" | "lastActive" | "createTime" | "suggested" | "lastWritten" | "time" => (timestamp, 20, false),
+        "seedTime" | "silent" => (duration, 9, true),
+        "admin" | "banned" | "verified" | "approved" => (PLAIN, 3, false),
+        "name" | "client" | "suggestedBy" | "banReason" | "ip" | "peerId" => (PLAIN, 20, false),
+        "who" | "what" | "whom" => (PLAIN, 16, false),
+        "infoHash" | "detail" => (PLAIN, 40, false),
+        _ => (PLAIN, 5, true),
     }
 }
 
 fn text(thing: &Value, key: &str) -> String {
-    let value = &thing[key];
-    let number = value.as_u64().unwrap_or(0);
-    match (shown(key).0, value) {
-        (Kind::Ratio, Value::Null) if thing["uploaded"].as_u64() > Some(0) => "inf".into(),
-        (_, Value::Null) => "-".into(),
-        (_, Value::Bool(on)) => if *on { "yes" } else { "no" }.into(),
-        (_, Value::String(text)) => clean(text),
-        (Kind::Bytes, _) => size(number),
-        (Kind::Time, _) => timestamp(number),
-        (Kind::Seconds, _) => duration(number),
-        (Kind::Ratio, _) => format!("{:.2}", value.as_f64().unwrap_or(0.0)),
-        (Kind::Plain, _) => value.to_string(),
+    match &thing[key] {
+        Value::Null if key == "ratio" && thing["uploaded"].as_u64() > Some(0) => "inf".into(),
+        Value::Null => "-".into(),
+        Value::Bool(on) => if *on { "yes" } else { "no" }.into(),
+        Value::String(text) => clean(text),
+        ratio if key == "ratio" => format!("{:.2}", ratio.as_f64().unwrap_or(0.0)),
+        value => value.as_u64().map_or_else(|| value.to_string(), shown(key).0),
     }
 }
 
@@ -94,48 +82,18 @@ pub fn done(text: &str, thing: &impl Serialize, json: bool) -> Done {
     if json { show(thing, "", true) } else { print(format!("{text}\n")) }
 }
 
-/// Prints things as text under titles, or as one JSON array, an object a line.
-pub struct List<'a> {
-    text: String,
-    json: bool,
-    columns: &'a str,
-    rows: usize,
-    result: Done,
-}
-
-impl<'a> List<'a> {
-    /// An empty list; as text it has only these columns.
-    pub fn new(json: bool, columns: &'a str) -> List<'a> {
-        let text = if json { "[".into() } else { row(None, columns) + "\n" };
-        List { text, json, columns, rows: 0, result: Ok(()) }
+/// Prints things as text with these columns under titles, or as one JSON array, an object a line.
+pub fn show_all(things: &[impl Serialize], columns: &str, json: bool) -> Done {
+    if json {
+        let object = |thing| serde_json::to_string(thing).map(|object| format!("\n{object}"));
+        let objects: Vec<String> = things.iter().map(object).collect::<Result<_, _>>()?;
+        return print(format!("[{}\n]\n", objects.join(",")));
     }
-
-    pub fn row(&mut self, thing: &impl Serialize) {
-        if self.result.is_ok() {
-            self.result = self.add(thing);
-        }
+    let mut text = row(None, columns) + "\n";
+    for thing in things {
+        text += &(row(Some(&serde_json::to_value(thing)?), columns) + "\n");
     }
-
-    fn add(&mut self, thing: &impl Serialize) -> Done {
-        let comma = if self.rows > 0 { "," } else { "" };
-        self.text += &match self.json {
-            true => format!("{comma}\n{}", serde_json::to_string(thing)?),
-            false => row(Some(&serde_json::to_value(thing)?), self.columns) + "\n",
-        };
-        self.rows += 1;
-        if self.text.len() > 1 << 16 { print(std::mem::take(&mut self.text)) } else { Ok(()) }
-    }
-
-    pub fn end(self) -> Done {
-        self.result?;
-        print(self.text + if self.json { "\n]\n" } else { "" })
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Failure {
-        Failure::Failed(format!("cannot be said in JSON: {error}"))
-    }
+    print(text)
 }
 
 /// Writes to stdout. Who reads our output may stop before its end, as in `goat user list | head`.
@@ -143,7 +101,7 @@ pub fn print(text: impl AsRef<[u8]>) -> Done {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
+        done => Ok(done.map_err(|e| format!("cannot write: {e}"))?),
     }
 }
 
@@ -166,41 +124,37 @@ fn size(bytes: u64) -> String {
 
 /// `3d 4h`: the two largest units.
 fn duration(seconds: u64) -> String {
-    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
-    let parts = units.iter().scan(seconds, |rest, (name, unit)| {
-        let count = *rest / unit;
-        *rest %= unit;
-        Some((count, name))
-    });
-    let shown: Vec<String> = parts.skip_while(|(n, _)| *n == 0).take(2).map(|(n, name)| format!("{n}{name}")).collect();
-    if shown.is_empty() { "0s".into() } else { shown.join(" ") }
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m {}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h {minutes}m"),
+        (days, hours, _) => format!("{days}d {hours}h"),
+    }
 }
 
 /// Reads `10GiB`, `1.5 TB`, `10G` (1024s), `-300` (bytes) or the like, exactly; a fraction of a byte is cut off.
-pub fn bytes(text: &str) -> Result<i64, String> {
-    let wrong = || {
-        "must be a number of bytes, perhaps with a unit: KiB, MiB, GiB ... or K, M, G ... are 1024s, KB, MB, GB ... 1000s"
-            .to_string()
-    };
+pub fn bytes(text: &str) -> Result<i64, &'static str> {
+    exactly(text).ok_or(
+        "must be a number of bytes, perhaps with a unit: KiB, MiB, GiB ... or K, M, G ... are 1024s, KB, MB, GB ... 1000s",
+    )
+}
+
+fn exactly(text: &str) -> Option<i64> {
     let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-    let (number, unit) = rest.split_at_checked(end).ok_or_else(wrong)?;
+    let (number, unit) = rest.split_at_checked(end)?;
     let unit = unit.trim_start().to_ascii_lowercase();
     let letters = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
     let base = if unit.len() == letters.len() + 1 { 1000_i128 } else { 1024 };
     let power = match letters {
         "" if unit != "ib" => 0,
-        letter => 1 + "kmgtpe".find(letter).filter(|_| letter.len() == 1).ok_or_else(wrong)?,
+        letter => 1 + "kmgtpe".find(letter).filter(|_| letter.len() == 1)?,
     };
+    let scale = |digits: &str| digits.parse::<i128>().ok()?.checked_mul(base.pow(power as u32));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |text: &str| if text.len() <= 18 { text.parse::<i128>().ok() } else { None };
-    let (Some(whole), Some(part)) = (digits(whole).or(whole.parse().ok()), digits(fraction)) else {
-        return Err(wrong());
-    };
-    let unit = base.pow(power as u32);
-    let scaled = whole.checked_mul(unit).zip(part.checked_mul(unit)).ok_or_else(wrong)?;
-    let sum = scaled.0.checked_add(scaled.1 / 10_i128.pow(fraction.len() as u32)).ok_or_else(wrong)?;
-    i64::try_from(sign * sum).map_err(|_| wrong())
+    // More digits behind the point would not fit.
+    let part = scale(fraction).filter(|_| fraction.len() <= 18)? / 10_i128.pow(fraction.len() as u32);
+    i64::try_from(sign * scale(whole)?.checked_add(part)?).ok()
 }
 
 #[cfg(test)]

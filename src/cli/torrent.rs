@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::call::{Call, Done, Failure, load_torrent, occupied, standing, write_file};
+use super::call::{Call, Done, Failure, is_same, load_torrent, occupied, standing, write_file};
 use super::output::{print, show};
 use super::user;
 use crate::config::{Config, command, quoted};
@@ -23,7 +23,7 @@ pub fn copy(call: &Call) -> Done {
         return Err(call.wrong("--out - and --json cannot be combined"));
     }
     let source = call.argument("FILE.torrent|HASH");
-    let wrong = |e: String| Failure::Failed(format!("{source}: {e}"));
+    let wrong = |e: String| format!("{source}: {e}");
     let path = Path::new(source);
     let file = path.exists().then(|| load_torrent(path)).transpose().map_err(|e| wrong(e.to_string()))?;
     file.as_deref().map(torrent::read).transpose().map_err(wrong)?;
@@ -32,10 +32,10 @@ pub fn copy(call: &Call) -> Done {
     let torrent = torrent::read(&bytes).map_err(wrong)?;
     let made = |passkey: &str| torrent::copy_for(&bytes, &announce_urls(&config, passkey)).map_err(wrong);
     let mut copies: Vec<Copy> = Vec::new();
-    let mut to_stdout = None;
+    let to_stdout = out == Some("-");
     if let Some(folder) = call.value("for-all") {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|e| Failure::Failed(format!("cannot make the folder {folder}: {e}")))?;
+        made.map_err(|e| format!("cannot make the folder {folder}: {e}"))?;
         store.users(Who::Everybody, &Page::ALL, None, |user| {
             if !user.banned {
                 copies.push((user.passkey, Path::new(folder).join(file_name(&torrent, user.id, &user.name))));
@@ -44,56 +44,52 @@ pub fn copy(call: &Call) -> Done {
     } else {
         let user = user::find(&config, &store, call.value("for").unwrap_or_default())?;
         let path = out.map_or_else(|| file_name(&torrent, user.id, &user.name).into(), PathBuf::from);
-        if out == Some("-") { to_stdout = Some(user.passkey) } else { copies.push((user.passkey, path)) }
+        copies.push((user.passkey, path));
     }
     // All are checked before the first is written.
-    for (_, path) in copies.iter().filter(|_| !call.on("force")) {
+    for (_, path) in copies.iter().filter(|_| !to_stdout && !call.on("force")) {
         // A name that goat has made up may be that of another torrent, too.
         may_replace(&config, Path::new(source), path, out.is_none().then_some(torrent.info_hash))?;
     }
     for (passkey, path) in &copies {
-        write_file(path, &made(passkey)?)?;
+        if to_stdout { print(made(passkey)?)? } else { write_file(path, &made(passkey)?)? }
     }
     let registered = store.file_by_hash(&torrent.info_hash)?.is_some();
     let add = command(&format!("file add {}", quoted(source)));
     let advice = format!("{} is not registered yet: {add}\n", torrent.info_hash);
-    if let Some(passkey) = to_stdout {
-        print(made(&passkey)?)?;
-        return if registered { Ok(()) } else { Ok(io::stderr().write_all(advice.as_bytes())?) };
+    let advice = if registered { "" } else { &advice };
+    if to_stdout {
+        return Ok(io::stderr().write_all(advice.as_bytes())?);
     }
     let paths: Vec<String> = copies.iter().map(|(_, path)| path.display().to_string()).collect();
     if call.json() {
         let shown = json!({ "infoHash": torrent.info_hash, "registered": registered, "copies": paths });
         return show(&shown, "", true);
     }
-    let mut said = match (call.value("for-all"), out) {
+    let said = match (call.value("for-all"), out) {
         (Some(folder), _) if paths.len() == 1 => format!("1 copy in {folder}\n"),
         (Some(folder), _) => format!("{} copies in {folder}\n", paths.len()),
         (None, None) => format!("{}\n", paths.concat()),
         (None, Some(_)) => String::new(),
     };
-    if !registered {
-        said += &advice;
-    }
-    print(&said)
+    print(said + advice)
 }
 
 fn kept(config: &Config, store: &Store, name: &str) -> Result<Vec<u8>, Failure> {
     let file = super::file::find(config, store, name).map_err(|e| match e {
-        Failure::Failed(why) => Failure::Failed(format!("there is no file {name}, and {why}")),
+        Failure::Failed(why) => format!("there is no file {name}, and {why}").into(),
         other => other,
     })?;
     let advice = "of this torrent goat has the hash alone: name its file, or register that with `goat file add`";
-    let kept = store.metainfo(file.id)?.ok_or_else(|| Failure::Failed(format!("{name}: {advice}")))?;
+    let kept = store.metainfo(file.id)?.ok_or_else(|| format!("{name}: {advice}"))?;
     Ok(kept.copy_for(&[]))
 }
 
 /// Refuses to write over what goat cannot have written.
 fn may_replace(config: &Config, source: &Path, path: &Path, only: Option<InfoHash>) -> Done {
     let Some(found) = standing(path)? else { return Ok(()) };
-    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
     match copy_of(config, &found) {
-        _ if same(source, path) => Err(occupied(path, "is the torrent to be copied")),
+        _ if is_same(source, path) => Err(occupied(path, "is the torrent to be copied")),
         None => Err(occupied(path, "exists, and is not a copy that goat has made")),
         Some(hash) if only.is_some_and(|only| only != hash) => Err(occupied(path, "is a copy of another torrent")),
         Some(_) => Ok(()),

@@ -3,24 +3,29 @@
 use serde_json::{Value, json};
 
 use super::call::{Call, Done, Failure, live_since, now};
-use super::output::{List, count, done, print, show};
+use super::output::{count, done, print, show, show_all};
 use crate::config::{Config, command};
 use crate::log::clean;
 use crate::store::{Error, NewUser, Page, Store, USER_ORDERS, User, Who};
 use crate::tracker::{announce_urls, invitation_url};
 
 pub fn find(config: &Config, store: &Store, text: &str) -> Result<User, Failure> {
-    let absent = || {
-        let list = command("user list");
-        Failure::Failed(format!("there is no user {text}: `{list}` shows who there is"))
-    };
-    read(config, store, store.find_user(text)?.ok_or_else(absent)?)
+    let found = store.find_user(text)?.map(|id| read(config, store, id)).transpose()?.flatten();
+    let absent = || format!("there is no user {text}: `{}` shows who there is", command("user list"));
+    Ok(found.ok_or_else(absent)?)
 }
 
-fn read(config: &Config, store: &Store, id: u32) -> Result<User, Failure> {
+fn read(config: &Config, store: &Store, id: u32) -> Result<Option<User>, Error> {
     let mut found = None;
     store.users(Who::Id(id), &Page::ALL, Some(live_since(config)), |user| found = Some(user))?;
-    found.ok_or_else(|| Failure::Failed("the member was removed meanwhile".into()))
+    Ok(found)
+}
+
+/// Opens the database, and finds the member that a command names.
+fn named(call: &Call) -> Result<(Config, Store, User), Failure> {
+    let (config, store) = call.open()?;
+    let user = find(&config, &store, call.argument("NAME"))?;
+    Ok((config, store, user))
 }
 
 /// What is shown once of a member who was made or has got something new.
@@ -50,16 +55,14 @@ pub fn add(call: &Call) -> Done {
 }
 
 pub fn passkey(call: &Call) -> Done {
-    let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
+    let (config, store, user) = named(call)?;
     let passkey = store.new_passkey(user.id)?;
     call.note(&store, &user.name);
     secrets(&config, &NewUser { id: user.id, passkey, api_key: String::new() }, &user.name, None, call.json())
 }
 
 pub fn key(call: &Call) -> Done {
-    let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
+    let (config, store, user) = named(call)?;
     let api_key = store.new_api_key(user.id)?;
     call.note(&store, &user.name);
     secrets(&config, &NewUser { id: user.id, passkey: user.passkey, api_key }, &user.name, None, call.json())
@@ -67,21 +70,18 @@ pub fn key(call: &Call) -> Done {
 
 pub fn list(call: &Call) -> Done {
     let (config, store) = call.open()?;
+    let everybody = "id uploaded downloaded ratio seeding leeching seedTime lastSeen createTime admin banned name";
     let (who, columns) = match call.on("banned") {
         true => (Who::Banned, "id uploaded downloaded ratio name banReason"),
-        false => (
-            Who::Everybody,
-            "id uploaded downloaded ratio seeding leeching seedTime lastSeen createTime admin banned name",
-        ),
+        false => (Who::Everybody, everybody),
     };
-    let mut list = List::new(call.json(), columns);
-    store.users(who, &call.page(&USER_ORDERS), Some(live_since(&config)), |user| list.row(&user))?;
-    list.end()
+    let mut users = Vec::new();
+    store.users(who, &call.page(&USER_ORDERS), Some(live_since(&config)), |user| users.push(user))?;
+    show_all(&users, columns, call.json())
 }
 
 pub fn show_one(call: &Call) -> Done {
-    let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
+    let (config, store, user) = named(call)?;
     let mut shown = serde_json::to_value(&user)?;
     let seen = |key: &str, list: Vec<(u32, String)>| -> Value {
         list.into_iter().map(|(time, what)| json!({ "lastSeen": time, key: what })).collect()
@@ -97,17 +97,17 @@ pub fn show_one(call: &Call) -> Done {
     show(&shown, keys, call.json())
 }
 
-/// Does something to the member that a command names, and says what they are then: after their name, `said`.
+/// Does something to the member that a command names, and says what they are then, or were if they are gone: after their
+/// name, `said`.
 fn change(
     call: &Call,
     change: impl FnOnce(&Store, u32) -> Result<(), Error>,
     said: impl FnOnce(&User) -> String,
 ) -> Done {
-    let (config, store) = call.open()?;
-    let User { id, name, .. } = find(&config, &store, call.argument("NAME"))?;
-    change(&store, id)?;
-    call.note(&store, &name);
-    let user = read(&config, &store, id)?;
+    let (config, store, before) = named(call)?;
+    change(&store, before.id)?;
+    call.note(&store, &before.name);
+    let user = read(&config, &store, before.id)?.unwrap_or(before);
     done(&format!("{} {}", clean(&user.name), said(&user)), &user, call.json())
 }
 
@@ -140,7 +140,7 @@ pub fn limit(call: &Call) -> Done {
 pub fn invitations(call: &Call) -> Done {
     let n = call.get("N").unwrap_or(0);
     let set = |store: &Store, id| store.set_invitations(id, n, now());
-    change(call, set, |_| format!("may invite {}", if n == 1 { "1 member".into() } else { format!("{n} members") }))
+    change(call, set, |_| format!("may invite {}", count(n.into(), "member")))
 }
 
 pub fn credit(call: &Call) -> Done {
@@ -155,9 +155,5 @@ pub fn credit(call: &Call) -> Done {
 }
 
 pub fn remove(call: &Call) -> Done {
-    let (config, store) = call.open()?;
-    let user = find(&config, &store, call.argument("NAME"))?;
-    store.remove_user(user.id)?;
-    call.note(&store, &user.name);
-    done(&format!("{} is removed", clean(&user.name)), &user, call.json())
+    change(call, Store::remove_user, |_| "is removed".into())
 }

@@ -2,12 +2,11 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Problem, TEMPLATE};
+use crate::sys::write_new_file;
 
 const FILE: &str = "goat/config.json";
 
@@ -31,11 +30,7 @@ pub fn default_in(variable: impl Fn(&'static str) -> Option<OsString>) -> Option
 
 /// Writes [`TEMPLATE`] to `path`, for its owner's eyes only; never over a file that exists.
 pub fn create(path: &Path) -> Result<(), Problem> {
-    let mut new = OpenOptions::new();
-    new.write(true).create_new(true).mode(0o600);
     fs::create_dir_all(path.parent().unwrap_or(path))
-        .and_then(|()| new.open(path))
-        // Half of it would be taken for the operator's at the next start.
-        .and_then(|mut file| file.write_all(TEMPLATE.as_bytes()).inspect_err(|_| drop(fs::remove_file(path))))
+        .and_then(|()| write_new_file(path, TEMPLATE.as_bytes()))
         .map_err(|e| Problem::new(path, 0, "", e, "a new file in a folder that is writable"))
 }

@@ -5,9 +5,9 @@ mod datagram;
 mod raw;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, UdpSocket};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -48,6 +48,13 @@ pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read_file(path, most)?).map_err(|_| io::Error::other("stream did not contain valid UTF-8"))
+}
+
+/// Writes a file for its owner's eyes only, where there is none.
+pub fn write_new_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    // Half of it is of no use, and might be taken for the whole.
+    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Locks a file for this process alone, until that is dropped; an error if another has it.
