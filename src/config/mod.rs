@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 pub use crate::config::default::{SERVICE, create, default_in, default_path};
 pub use crate::config::hints::{command, name_in_hints, quoted};
-use crate::config::proxies::{BLOCKS, blocks, first_wrong};
+use crate::config::proxies::{BLOCKS, blocks};
 use crate::log::clean;
 use crate::sys::read_text;
 
@@ -70,7 +70,7 @@ const KEYS: [Key; 28] = [
     ("API",             "true",             Value::is_boolean, FLAG),
     ("UDP",             "false",            Value::is_boolean, FLAG),
     ("Redis",           "false",            |v| v.is_boolean() || is(redis, v), REDIS),
-    ("TrustedProxies",  "[]",               |v| blocks(v).is_some(), BLOCKS),
+    ("TrustedProxies",  "[]",               |v| blocks(v).is_ok(), BLOCKS),
     ("Workers",         "256",              |v| is_number(v, 1, 4096), "a whole number, 1 to 4096"),
     ("State",           "''",               |v| v == "" || is(name, v), "\"\" or a folder"),
     ("SSL",             "{}",               Value::is_object, OBJECT),
@@ -404,7 +404,7 @@ fn redis(text: &str) -> bool {
 
 /// How a wrong value appears in a [`Problem`]. Before an @, too, there may be a password.
 fn shown(key: &str, value: &Value) -> String {
-    let wrong = first_wrong(value).filter(|_| key == "TrustedProxies");
+    let wrong = if key == "TrustedProxies" { blocks(value).err() } else { None };
     let mut text = wrong.unwrap_or(value).to_string();
     if SECRETS.contains(&key) && !value.is_boolean() || text.contains('@') {
         text = "something else (not shown)".to_string();

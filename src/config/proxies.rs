@@ -35,12 +35,9 @@ fn block(text: &str) -> Option<IpNet> {
 
 pub const BLOCKS: &str = r#"a list such as ["192.0.2.7", "10.0.0.0/8", "2001:db8::/32"]"#;
 
-pub fn blocks(list: &Value) -> Option<Vec<IpNet>> {
-    list.as_array()?.iter().map(|text| block(text.as_str()?)).collect()
-}
-
-pub fn first_wrong(list: &Value) -> Option<&Value> {
-    list.as_array()?.iter().find(|item| item.as_str().and_then(block).is_none())
+/// The blocks of a list, or what is none.
+pub fn blocks(list: &Value) -> Result<Vec<IpNet>, &Value> {
+    list.as_array().ok_or(list)?.iter().map(|item| item.as_str().and_then(block).ok_or(item)).collect()
 }
 
 #[cfg(test)]

@@ -16,20 +16,16 @@ impl Config {
     /// Which of them cannot be written, and what that means.
     pub fn unwritable(&self) -> Vec<String> {
         let (secret, journal) = (self.state_file("secret"), self.state_file("journal"));
-        let wanted = [
-            // It is written once.
-            (self.api && !secret.exists(), &self.state, "nobody can log in for signed calls of the API"),
-            (
-                self.db.driver == Driver::Mysql,
-                if journal.exists() { &journal } else { &self.state },
-                "there is no journal, so a kill loses what is not yet in the database",
-            ),
-        ];
-        let message = |(wanted, folder, effect): (bool, &PathBuf, &str)| {
-            let e = access(folder, AccessFlags::W_OK | AccessFlags::X_OK).err().filter(|_| wanted)?;
-            let folder = folder.display();
-            Some(format!("{folder} cannot be written ({}): {effect}. `State` may name another folder", e.desc()))
+        let folder = if journal.exists() { &journal } else { &self.state };
+        let unsaved = (folder, "there is no journal, so a kill loses what is not yet in the database");
+        let unsigned = (&self.state, "nobody can log in for signed calls of the API");
+        // The secret is written once.
+        let wanted = (self.api && !secret.exists()).then_some(unsigned);
+        let wanted = wanted.into_iter().chain((self.db.driver == Driver::Mysql).then_some(unsaved));
+        let message = |(folder, effect): (&PathBuf, &str)| {
+            let e = access(folder, AccessFlags::W_OK | AccessFlags::X_OK).err()?.desc();
+            Some(format!("{} cannot be written ({e}): {effect}. `State` may name another folder", folder.display()))
         };
-        wanted.into_iter().filter_map(message).collect()
+        wanted.filter_map(message).collect()
     }
 }
