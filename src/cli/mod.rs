@@ -132,7 +132,8 @@ fn unknown(words: &str) -> String {
     } else {
         String::new()
     };
-    let name = if members.is_empty() { first.into() } else { format!("{first} {second}") };
+    let is_known = all.contains(&first) || !members.is_empty();
+    let name = if is_known { format!("{first} {second}") } else { first.into() };
     format!("there is no command `{}`{advice} (`goat help` lists the commands)", name.trim_end())
 }
 

@@ -553,6 +553,7 @@ fn a_wrong_command_is_answered_with_the_nearest_one_that_destroys_nothing() {
         (&["users", "list"], "did you mean `goat user list`?"),
         (&["stat"], "did you mean `goat stats`?"),
         (&["help", "stat"], "did you mean `goat stats`?"),
+        (&["help", "run", "x"], "there is no command `run x` (`goat help` lists the commands)"),
         (&["user"], "`user`; the commands of user are add, list"),
         (&["user", "nonsense"], "`user nonsense`; the commands of user are add, list"),
         // A word that lacks its family: what there is.
