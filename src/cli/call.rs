@@ -84,7 +84,7 @@ impl Call {
         let detail: Vec<String> =
             self.matches.ids().filter(given).filter(|id| !UNSAID.contains(&id.as_str())).map(option).collect();
         let (what, whom, detail) = (self.name.clone(), whom.to_string(), detail.join(" "));
-        let action = Action { id: 0, time: now(), who: String::new(), what, whom, detail };
+        let action = Action { time: now(), what, whom, detail, ..Action::default() };
         if let Err(e) = store.note(&action) {
             let e = words(&e.to_string());
             let _ = writeln!(io::stderr(), "goat: this was done, but is missing in `{}`: {e}", config::command("log"));

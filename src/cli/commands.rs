@@ -17,8 +17,6 @@ pub struct Entry {
     command: Command,
 }
 
-const TITLE: &str = "a BitTorrent tracker for small private communities";
-
 const NOTES: &str = "\
 Without a command goat runs the tracker. All other commands work on its database, whether it is running or not;
 a running tracker picks up their changes within 5 seconds.
@@ -223,7 +221,8 @@ fn community() -> [Entry; 7] {
 
 pub fn goat() -> Command {
     let version = flag("version", "print the version").short('V');
-    let mut goat = Command::new("goat").about(TITLE).after_help(NOTES).args([config(), version]);
+    let goat = Command::new("goat").about("a BitTorrent tracker for small private communities");
+    let mut goat = goat.after_help(NOTES).args([config(), version]);
     let families =
         [("user", "members"), ("file", "torrents"), ("client", "clients that are allowed"), ("node", "goats")];
     for (name, about) in families {

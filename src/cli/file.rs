@@ -125,15 +125,12 @@ pub fn add(call: &Call) -> Done {
 }
 
 pub fn list(call: &Call) -> Done {
-    let which = match (call.on("pending"), call.on("dead")) {
-        (true, _) => Which::Pending,
-        (false, true) => Which::Dead,
-        (false, false) => Which::All,
-    };
     let (config, store) = call.open()?;
-    let columns = match which {
-        Which::Pending => "id infoHash size suggested suggestedBy name",
-        _ => "id infoHash verified size seeders leechers completed downloadPercent lastActive createTime name",
+    let usual = "id infoHash verified size seeders leechers completed downloadPercent lastActive createTime name";
+    let (which, columns) = match (call.on("pending"), call.on("dead")) {
+        (true, _) => (Which::Pending, "id infoHash size suggested suggestedBy name"),
+        (_, true) => (Which::Dead, usual),
+        _ => (Which::All, usual),
     };
     let page = call.page(FILE_ORDERS.iter().chain(&SWARM_ORDERS));
     let free = Free::unpack(store.free()?, now());

@@ -1,7 +1,5 @@
 //! `goat node`: the goats on this database, as they tell each other through Redis.
 
-use serde_json::json;
-
 use super::call::{Call, Done, now};
 use super::output::show_all;
 use crate::config::Config;
@@ -27,21 +25,14 @@ pub fn list(call: &Call) -> Done {
     if config.redis.is_none() {
         return Err(format!("Redis is off in {}: there is this goat alone", config.file.display()).into());
     }
-    let nodes = nodes(&config, &store).map_err(|e| format!("Redis: {e}"))?;
     let secret = secret(&config)?;
-    let shown = nodes.into_iter().map(|node| {
-        json!({
-            "name": node.name,
-            "version": node.version,
-            // By the clocks of both; a node says something each second.
-            "silent": now().saturating_sub(node.time),
-            "announcesPerSecond": node.announces_per_second,
-            "announces": node.announces,
-            "unsavedRows": node.unsaved_rows,
-            "database": node.database,
-            "sameSecret": node.secret == secret,
-        })
-    });
-    let columns = "name version silent announcesPerSecond unsavedRows database sameSecret";
-    show_all(&shown.collect::<Vec<_>>(), columns, call.json())
+    let mut shown = Vec::new();
+    for node in nodes(&config, &store).map_err(|e| format!("Redis: {e}"))? {
+        let mut one = serde_json::to_value(&node)?;
+        // By the clocks of both; a node says something each second.
+        one["silent"] = now().saturating_sub(node.time).into();
+        one["sameSecret"] = (node.secret == secret).into();
+        shown.push(one);
+    }
+    show_all(&shown, "name version silent announcesPerSecond unsavedRows database sameSecret", call.json())
 }

@@ -14,9 +14,6 @@ use crate::store::{Page, Store, Who};
 use crate::torrent::{self, InfoHash, Torrent};
 use crate::tracker::announce_urls;
 
-/// A copy to make: the member's passkey, and where it goes.
-type Copy = (String, PathBuf);
-
 pub fn copy(call: &Call) -> Done {
     let out = call.value("out");
     if out == Some("-") && call.json() {
@@ -31,7 +28,8 @@ pub fn copy(call: &Call) -> Done {
     let bytes = file.map_or_else(|| kept(&config, &store, source), Ok)?;
     let torrent = torrent::read(&bytes).map_err(wrong)?;
     let made = |passkey: &str| torrent::copy_for(&bytes, &announce_urls(&config, passkey)).map_err(wrong);
-    let mut copies: Vec<Copy> = Vec::new();
+    // The member's passkey, and where it goes.
+    let mut copies: Vec<(String, PathBuf)> = Vec::new();
     let to_stdout = out == Some("-");
     if let Some(folder) = call.value("for-all") {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);

@@ -73,17 +73,11 @@ impl<'a> Value<'a> {
     }
 
     pub fn as_int(&self) -> Option<i64> {
-        match self {
-            Value::Int(n) => Some(*n),
-            _ => None,
-        }
+        if let Value::Int(n) = self { Some(*n) } else { None }
     }
 
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        match self {
-            Value::Bytes(text) => Some(text),
-            _ => None,
-        }
+        if let Value::Bytes(text) = self { Some(text) } else { None }
     }
 }
 
