@@ -43,14 +43,12 @@ pub(crate) struct Sample {
     pub udp: u64,
 }
 
-pub(crate) const COLUMNS: [&str; 7] = ["time", "announces", "refused", "seeders", "leechers", "uploaded", "downloaded"];
-
 impl Sample {
     /// What was counted, with the torrents and peers of another sample.
     fn counted(self, metrics: &Metrics, store: &Store, time: u32) -> Sample {
         let (announces, refused) = metrics.announces();
         let [uploaded, downloaded] = store.moved();
-        let (http, udp) = metrics.requests();
+        let (http, udp) = metrics.totals();
         Sample { time, announces, refused, uploaded, downloaded, http, udp, ..self }
     }
 
@@ -119,12 +117,9 @@ impl History {
     /// Writes down what happened, if it is time for that or for the last time.
     pub(crate) fn save(&self, metrics: &Metrics, store: &Store, now: u32, at_last: bool) -> Result<(), Error> {
         let saved = *lock(&self.saved);
-        let Some(sample) = lock(&self.samples).back().map(|last| last.counted(metrics, store, now)) else {
-            return Ok(());
-        };
-        if !at_last && now / SAVE == saved.time / SAVE {
-            return Ok(());
-        }
+        let last = lock(&self.samples).back().copied().filter(|_| at_last || now / SAVE != saved.time / SAVE);
+        let Some(last) = last else { return Ok(()) };
+        let sample = last.counted(metrics, store, now);
         let done = store.add_to_history(&sample.since(&saved));
         // What may have been written is not written again: nothing shall count twice.
         if done.as_ref().err().is_none_or(|e| e.kind == Kind::Unsure) {
@@ -170,15 +165,13 @@ fn heads(swarms: &Swarms) -> Heads {
     for hash in hashes {
         for from in (0..).step_by(WALK) {
             let shard = swarms.shard(&hash);
-            let Some(swarm) = shard.torrents.get(&hash).and_then(|torrent| torrent.swarm.as_deref()) else { break };
+            let swarm = shard.torrents.get(&hash).and_then(|torrent| torrent.swarm.as_deref());
+            let Some(swarm) = swarm.filter(|swarm| from < swarm.len()) else { break };
             for (session, _) in (from..swarm.len().min(from + WALK)).filter_map(|slot| swarm.get(slot)) {
                 let head = session.peer_id.0.first_chunk().copied().unwrap_or_default();
                 if heads.len() < MAX_HEADS || heads.contains_key(&head) {
                     *heads.entry(head).or_default() += 1;
                 }
-            }
-            if from + WALK >= swarm.len() {
-                break;
             }
         }
     }

@@ -3,7 +3,6 @@
 //! Counting must cost an announce next to nothing: each thread adds to a slot of its own, so that no two
 //! processors write the same cache line, and who reads adds the slots up.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -30,7 +29,7 @@ pub enum Asked {
 }
 
 /// The words for what was [`Asked`]: the [`Event`]s in their order, and the others.
-pub(crate) const EVENTS: [&str; 7] = ["none", "started", "stopped", "completed", "paused", "unknown", "scrape"];
+const EVENTS: [&str; 7] = ["none", "started", "stopped", "completed", "paused", "unknown", "scrape"];
 
 impl Asked {
     fn event(self) -> usize {
@@ -43,7 +42,7 @@ impl Asked {
 }
 
 /// The words for what became of it: an answer, or why there was none.
-pub(crate) const RESULTS: [&str; 11] = [
+const RESULTS: [&str; 11] = [
     "answered",
     "malformed",
     "no_user_agent",
@@ -85,79 +84,57 @@ pub(crate) enum Datagram {
     Dropped,
 }
 
-pub(crate) const DATAGRAMS: [&str; 6] = ["connect", "answered", "refused", "invalid_id", "ignored", "dropped"];
+const DATAGRAMS: [&str; 6] = ["connect", "answered", "refused", "invalid_id", "ignored", "dropped"];
 
-/// How long something took: how often at most so many nanoseconds, and the sum.
-struct Histogram {
-    counts: [AtomicU64; BOUNDS.len() + 1],
-    nanos: AtomicU64,
-}
-
-/// How long something may take to be counted in each place, in nanoseconds; what takes longer is in one more.
-pub(crate) const BOUNDS: [u64; 14] = [
-    10_000,
-    25_000,
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    100_000_000,
-    1_000_000_000,
-    10_000_000_000,
-];
-
-impl Histogram {
-    const fn new() -> Histogram {
-        Histogram { counts: [const { AtomicU64::new(0) }; BOUNDS.len() + 1], nanos: AtomicU64::new(0) }
-    }
-
-    fn add(&self, took: Duration) {
-        let nanos = took.as_nanos() as u64;
-        let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
-        count(&self.counts, bucket);
-        self.nanos.fetch_add(nanos, Relaxed);
-    }
-}
-
-fn count(counters: &[AtomicU64], at: usize) {
-    if let Some(counter) = counters.get(at) {
-        counter.fetch_add(1, Relaxed);
-    }
-}
+/// How long something may take to be counted in each place, in microseconds; what takes longer is in one more.
+pub(crate) const BOUNDS: [u64; 14] =
+    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 1_000_000, 10_000_000];
 
 /// So many threads can count without sharing a slot; more share.
 const SLOTS: usize = 8;
+
+// Where what is counted stands in a slot: requests by listener, event and result, then datagrams by result, then the
+// histograms of the listeners and that of batches, each with its places by [`BOUNDS`] and nanoseconds in all.
 const PER_LISTENER: usize = EVENTS.len() * RESULTS.len();
+const FIRST_DATAGRAM: usize = LISTENERS.len() * PER_LISTENER;
+const FIRST_TIME: usize = FIRST_DATAGRAM + DATAGRAMS.len();
+const PER_HISTOGRAM: usize = BOUNDS.len() + 2;
+const COUNTERS: usize = FIRST_TIME + (LISTENERS.len() + 1) * PER_HISTOGRAM;
+
+/// The histogram after those of the listeners: how long it takes to write a batch.
+pub(crate) const BATCHES: usize = LISTENERS.len();
 
 /// The counters of one thread. Aligned so that no other slot is in its cache lines, nor in those that a
 /// processor fetches along with them.
 #[repr(align(128))]
-struct Slot {
-    requests: [AtomicU64; LISTENERS.len() * PER_LISTENER],
-    times: [Histogram; LISTENERS.len()],
-    datagrams: [AtomicU64; DATAGRAMS.len()],
-}
+struct Slot([AtomicU64; COUNTERS]);
 
-impl Slot {
-    const fn new() -> Slot {
-        Slot {
-            requests: [const { AtomicU64::new(0) }; LISTENERS.len() * PER_LISTENER],
-            times: [const { Histogram::new() }; LISTENERS.len()],
-            datagrams: [const { AtomicU64::new(0) }; DATAGRAMS.len()],
-        }
+impl Default for Slot {
+    fn default() -> Slot {
+        Slot([const { AtomicU64::new(0) }; COUNTERS])
     }
 }
 
+impl Slot {
+    fn add(&self, at: usize, amount: u64) {
+        if let Some(counter) = self.0.get(at) {
+            counter.fetch_add(amount, Relaxed);
+        }
+    }
+
+    fn took(&self, histogram: usize, took: Duration) {
+        let (first, nanos) = (FIRST_TIME + histogram * PER_HISTOGRAM, took.as_nanos() as u64);
+        let place = BOUNDS.iter().position(|bound| nanos <= *bound * 1_000).unwrap_or(BOUNDS.len());
+        self.add(first + place, 1);
+        self.add(first + BOUNDS.len() + 1, nanos);
+    }
+}
+
+#[derive(Default)]
 pub struct Metrics {
     slots: [Slot; SLOTS],
     /// Answers of the API, the metrics and the page, by status.
     api: Mutex<BTreeMap<u16, u64>>,
-    batches: Histogram,
     pub(crate) rows: AtomicU64,
     pub(crate) unsaved: AtomicU64,
     /// When nothing was unsaved last, in seconds since 1970.
@@ -167,44 +144,21 @@ pub struct Metrics {
     pub(crate) connections: AtomicU64,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Metrics {
-            slots: [const { Slot::new() }; SLOTS],
-            api: Mutex::default(),
-            batches: Histogram::new(),
-            rows: AtomicU64::default(),
-            unsaved: AtomicU64::default(),
-            saved: AtomicU32::default(),
-            database_up: AtomicBool::new(true),
-            connections: AtomicU64::default(),
-        }
-    }
-}
-
 impl Metrics {
     fn slot(&self) -> &Slot {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local!(static SLOT: Cell<usize> = const { Cell::new(usize::MAX) });
-        let mut at = SLOT.get();
-        if at == usize::MAX {
-            at = NEXT.fetch_add(1, Relaxed) % SLOTS;
-            SLOT.set(at);
-        }
-        &self.slots[at % SLOTS]
+        thread_local!(static SLOT: usize = NEXT.fetch_add(1, Relaxed) % SLOTS);
+        &self.slots[SLOT.with(|slot| *slot) % SLOTS]
     }
 
     pub fn answered(&self, listener: Transport, asked: Asked, refusal: Option<&Refusal>, start: Instant) {
-        let slot = self.slot();
-        let listener = listener as usize;
-        count(&slot.requests, listener * PER_LISTENER + asked.event() * RESULTS.len() + result(refusal));
-        if let Some(times) = slot.times.get(listener) {
-            times.add(start.elapsed());
-        }
+        let (slot, listener) = (self.slot(), listener as usize);
+        slot.add(listener * PER_LISTENER + asked.event() * RESULTS.len() + result(refusal), 1);
+        slot.took(listener, start.elapsed());
     }
 
     pub(crate) fn datagram(&self, result: Datagram) {
-        count(&self.slot().datagrams, result as usize);
+        self.slot().add(FIRST_DATAGRAM + result as usize, 1);
     }
 
     pub(crate) fn api(&self, status: u16) {
@@ -212,57 +166,49 @@ impl Metrics {
     }
 
     pub(crate) fn wrote(&self, rows: usize, took: Duration) {
-        self.batches.add(took);
+        self.slot().took(BATCHES, took);
         self.rows.fetch_add(rows as u64, Relaxed);
     }
 
-    fn sum(&self, counters: impl Fn(&Slot) -> &[AtomicU64], at: usize) -> u64 {
-        self.slots.iter().filter_map(|slot| counters(slot).get(at)).map(|counter| counter.load(Relaxed)).sum()
+    fn sum(&self, at: usize) -> u64 {
+        self.slots.iter().filter_map(|slot| slot.0.get(at)).map(|counter| counter.load(Relaxed)).sum()
     }
 
-    pub(crate) fn requests_of(&self, listener: usize, event: usize, result: usize) -> u64 {
-        self.sum(|s| &s.requests, listener * PER_LISTENER + event * RESULTS.len() + result)
+    /// How many requests came to which end: by the words for listener, event and result.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = ([&'static str; 3], u64)> {
+        let events =
+            |listener| EVENTS.iter().flat_map(move |event| RESULTS.iter().map(move |end| [listener, *event, *end]));
+        LISTENERS.into_iter().flat_map(events).zip(0..).map(|(words, at)| (words, self.sum(at)))
     }
 
-    pub(crate) fn datagrams_of(&self, result: usize) -> u64 {
-        self.sum(|s| &s.datagrams, result)
+    fn requests_where(&self, wanted: impl Fn([&str; 3]) -> bool) -> u64 {
+        self.requests().filter(|(words, _)| wanted(*words)).map(|(_, count)| count).sum()
+    }
+
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        DATAGRAMS.into_iter().zip(FIRST_DATAGRAM..).map(|(result, at)| (result, self.sum(at)))
     }
 
     pub(crate) fn statuses(&self) -> BTreeMap<u16, u64> {
         lock(&self.api).clone()
     }
 
-    /// How many answers of a listener took how long, by [`BOUNDS`]; and nanoseconds in all.
-    pub(crate) fn answer_times(&self, listener: usize) -> (Vec<u64>, u64) {
-        let times: Vec<&Histogram> = self.slots.iter().filter_map(|slot| slot.times.get(listener)).collect();
-        let count = |at: usize| times.iter().filter_map(|h| h.counts.get(at)).map(|c| c.load(Relaxed)).sum();
-        let counts = (0..=BOUNDS.len()).map(count).collect();
-        (counts, times.iter().map(|h| h.nanos.load(Relaxed)).sum())
-    }
-
-    pub(crate) fn batch_times(&self) -> (Vec<u64>, u64) {
-        let counts = self.batches.counts.iter().map(|count| count.load(Relaxed)).collect();
-        (counts, self.batches.nanos.load(Relaxed))
+    /// How many answers of a listener, or [`BATCHES`], took how long, by [`BOUNDS`]; and nanoseconds in all.
+    pub(crate) fn times(&self, histogram: usize) -> (Vec<u64>, u64) {
+        let first = FIRST_TIME + histogram * PER_HISTOGRAM;
+        let counts = (0..=BOUNDS.len()).map(|place| self.sum(first + place)).collect();
+        (counts, self.sum(first + BOUNDS.len() + 1))
     }
 
     /// Announces answered, and announces and scrapes refused.
     pub fn announces(&self) -> (u64, u64) {
-        let (mut answered, mut refused) = (0, 0);
-        for slot in &self.slots {
-            for (event, results) in slot.requests.chunks(RESULTS.len()).enumerate() {
-                let mut counts = results.iter().map(|counter| counter.load(Relaxed));
-                let good = counts.next().unwrap_or(0);
-                answered += if event % EVENTS.len() == Asked::Scrape.event() { 0 } else { good };
-                refused += counts.sum::<u64>();
-            }
-        }
-        (answered, refused)
+        let answered = self.requests_where(|[_, event, result]| event != "scrape" && result == "answered");
+        (answered, self.requests_where(|[.., result]| result != "answered"))
     }
 
     /// Requests over HTTP and HTTPS, those of the API among them, and over UDP.
-    pub(crate) fn requests(&self) -> (u64, u64) {
-        let sum = |at| self.sum(|s| &s.requests, at);
-        let of = |listener: usize| (0..PER_LISTENER).map(|at| sum(listener * PER_LISTENER + at)).sum::<u64>();
-        (of(0) + of(1) + lock(&self.api).values().sum::<u64>(), of(2))
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let [tcp, udp] = [false, true].map(|udp| self.requests_where(|[listener, ..]| (listener == "udp") == udp));
+        (tcp + lock(&self.api).values().sum::<u64>(), udp)
     }
 }

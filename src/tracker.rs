@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::auth::Auth;
 use crate::books::journal::encode;
@@ -74,6 +75,7 @@ impl Tracker {
             hashes.get(&key.file).into_iter().for_each(|hash| tracker.publish(hash, &key));
         }
         tracker.history.tick(&tracker.metrics, &tracker.swarms, &tracker.store, tracker.clock.now());
+        tracker.metrics.database_up.store(true, Relaxed);
         tracker.store.set_serving();
         Ok(tracker)
     }

@@ -11,7 +11,7 @@ use super::sql::{Error, big};
 pub(crate) type HistoryRow = [u64; 7];
 
 /// The columns of its tables.
-pub(super) const HISTORY: &str = "time, announces, refused, seeders, leechers, uploaded, downloaded";
+pub(crate) const HISTORY: &str = "time, announces, refused, seeders, leechers, uploaded, downloaded";
 /// The tables, for how many seconds a row of them stands, and for how many it is kept: half an hour, and 400 days.
 const TABLES: [(&str, u64, u64); 2] = [("minutes", 60, 1_800), ("hours", 3_600, 400 * 86_400)];
 

@@ -42,7 +42,7 @@ pub use users::{NewUser, User};
 pub(crate) use actions::Action;
 pub(crate) use clients::{MAX_PENDING, MAX_PENDING_BY_ONE};
 pub(crate) use community::Import;
-pub(crate) use history::HistoryRow;
+pub(crate) use history::{HISTORY, HistoryRow};
 pub(crate) use invitations::Invitation;
 pub(crate) use keys::{KEY_LIFE, MAX_CALLS, Password, hash_key};
 pub(crate) use list::{Order, Page};

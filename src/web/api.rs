@@ -9,24 +9,21 @@ mod me;
 mod torrents;
 
 use std::collections::HashMap;
-use std::env::consts::{ARCH, OS};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::auth::{Caller, Credentials, Failure, Proof};
-use crate::history::{COLUMNS, HOUR, STEP};
+use crate::history::{HOUR, STEP};
 use crate::net::http::ReadWrite;
 use crate::net::message::{Request, split};
-use crate::protocol::Free;
 use crate::rules::announce::silence;
 use crate::rules::limits::Reason;
 use crate::snapshot::Snapshot;
 use crate::store::{
-    BY_TIME, FILE_ORDERS, FileUser, Invitation, KEY_LIFE, NOT_REFUSED, Page, Torrent, USER_ORDERS, User, VERIFIED,
-    Which, Who,
+    BY_TIME, FILE_ORDERS, FileUser, HISTORY, Invitation, KEY_LIFE, NOT_REFUSED, Page, Torrent, USER_ORDERS, User,
+    VERIFIED, Which, Who,
 };
-use crate::sys::hostname;
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::local::is_local;
 use crate::web::metrics;
@@ -192,20 +189,6 @@ struct FullUser {
     invitations: u32,
     invites: Vec<Invitation>,
     torrents: Vec<FileUser>,
-}
-
-/// The state of the tracker. The first fields are those of the original, in its order and words.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    pid: u32,
-    hostname: String,
-    platform: &'static str,
-    architecture: &'static str,
-    num_cpu: usize,
-    #[serde(flatten)]
-    now: Snapshot,
-    free: Option<Free>,
 }
 
 /// A call by a member who is known.
@@ -394,21 +377,7 @@ impl Call<'_> {
         // This request is one.
         now.http.total = now.http.total.saturating_add(1);
         now.http.current = now.http.current.saturating_add(1);
-        Answer::json(&Status {
-            pid: std::process::id(),
-            hostname: hostname(),
-            platform: OS,
-            // Go's words.
-            architecture: match ARCH {
-                "x86_64" => "amd64",
-                "x86" => "386",
-                "aarch64" => "arm64",
-                other => other,
-            },
-            num_cpu: std::thread::available_parallelism().map_or(1, usize::from),
-            now,
-            free: self.tracker.swarms.free(self.now),
-        })
+        Answer::json(&now)
     }
 
     /// What happened: the last half hour in steps, or minutes before goat's start, and a week by the hour; of both only
@@ -417,6 +386,7 @@ impl Call<'_> {
         let after = self.query.after.unwrap_or(self.now.saturating_sub(HOURS * HOUR));
         let recent = self.tracker.history.rows(self.query.after.unwrap_or(0));
         let hours = self.tracker.store.history("hours", after, self.now)?;
-        Answer::json(&json!({ "step": STEP, "columns": COLUMNS, "recent": recent, "hours": hours }))
+        let columns: Vec<&str> = HISTORY.split(", ").collect();
+        Answer::json(&json!({ "step": STEP, "columns": columns, "recent": recent, "hours": hours }))
     }
 }
