@@ -10,7 +10,7 @@
 //! them; [`cli`] is the command line.
 //!
 //! Everything else over HTTP is for [`web`], which sends the status page, and the answers of the [`web::api`] to those
-//! whom [`auth`] knows. It waits for the database on a thread of the [`net::pool`] that may, as does an announce whose
+//! whom `web::signin` knows, by keys that are made with that of [`auth`]. It waits for the database on a thread of the [`net::pool`] that may, as does an announce whose
 //! member or torrent memory does not know ([`serve`]). [`rules::limits`] bounds what others can make goat hold or do.
 //! Several goats on one database are one tracker: they hear of each other through [`nodes`].
 //! [`metrics`] and [`history`] count, at next to no cost for an announce; a `snapshot` is what the log, the API and
@@ -27,12 +27,12 @@
 //! the idle connections of the store and the changes that it followed, the shares, rates and failures of `limits`, the outbox
 //! of `books`, what is known in `nodes`, the certificate in `tls`, the jobs, the slots
 //! of connections and the threads in `pool`, the scrapers in `udp`, the segment of the journal, the samples in
-//! `history`, the statuses in `metrics`, the server key and the turn of passwords in `auth`, the making of words in
+//! `history`, the statuses in `metrics`, the file of the server key in `auth`, the turn of passwords in `web::signin`, the making of words in
 //! `store::search`, the reading of a torrent in `web::api`. While a shard is locked the tables of `access` may be
 //! asked for, never the other way round; while clients are counted for `history`, the shards one by one; while
 //! words are made, the idle connections; while the jobs are locked, the shares and the threads; while a slot is locked,
 //! the shares, for what is in it may end. All others are taken alone. None is held across I/O but the journal's, for
-//! one write to a file; the server key's, once, for its file; the turn of passwords, for the database's answer; that of words, for which nobody waits; and a slot's, for
+//! one write to a file; that of the server key's file, for that; the turn of passwords, for the database's answer; that of words, for which nobody waits; and a slot's, for
 //! calls that do not wait.
 
 #![deny(unsafe_code)]

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::auth::Auth;
 use crate::books::journal::encode;
 use crate::books::recovery::recover;
 use crate::books::session::LATE;
@@ -33,7 +32,6 @@ pub struct Tracker {
     pub store: Store,
     /// What the database does not have yet, where a kill cannot reach it.
     pub journal: Journal,
-    pub(crate) auth: Auth,
     pub metrics: Metrics,
     pub(crate) history: History,
     pub nodes: Nodes,
@@ -63,7 +61,6 @@ impl Tracker {
             swarms: Swarms::default(),
             store,
             journal,
-            auth: Auth::default(),
             metrics: Metrics::default(),
             nodes,
             clock,

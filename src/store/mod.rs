@@ -43,10 +43,9 @@ pub(crate) use actions::Action;
 pub(crate) use clients::{MAX_PENDING, MAX_PENDING_BY_ONE};
 pub(crate) use community::Import;
 pub(crate) use history::{HISTORY, HistoryRow};
-pub(crate) use invitations::Invitation;
 pub(crate) use keys::{KEY_LIFE, MAX_CALLS, Password, hash_key};
 pub(crate) use list::{Order, Page};
 #[cfg(feature = "sqlite")]
 pub(crate) use restore::{open_backup, restore};
-pub(crate) use torrents::{BY_TIME, FILE_ORDERS, FileUser, NOT_REFUSED, SWARM_ORDERS, VERIFIED, Which};
+pub(crate) use torrents::{BY_TIME, FILE_ORDERS, NOT_REFUSED, SWARM_ORDERS, VERIFIED, Which};
 pub(crate) use users::{USER_ORDERS, Who};

@@ -10,10 +10,8 @@ mod torrents;
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::auth::{Caller, Credentials, Failure, Proof};
 use crate::history::{HOUR, STEP};
 use crate::net::http::ReadWrite;
 use crate::net::message::{Request, split};
@@ -21,13 +19,13 @@ use crate::rules::announce::silence;
 use crate::rules::limits::Reason;
 use crate::snapshot::Snapshot;
 use crate::store::{
-    BY_TIME, FILE_ORDERS, FileUser, HISTORY, Invitation, KEY_LIFE, NOT_REFUSED, Page, Torrent, USER_ORDERS, User,
-    VERIFIED, Which, Who,
+    BY_TIME, FILE_ORDERS, HISTORY, KEY_LIFE, NOT_REFUSED, Page, Torrent, USER_ORDERS, User, VERIFIED, Which, Who,
 };
 use crate::tracker::{Tracker, announce_urls};
-use crate::web::local::is_local;
+use crate::web::answer::{Answer, Failure};
 use crate::web::metrics;
 use crate::web::query::Query;
+use crate::web::signin::{Credentials, Proof, is_local, secret_of};
 
 /// Hours of history unless `after` says otherwise: a week.
 const HOURS: u32 = 7 * 24;
@@ -74,25 +72,7 @@ pub(crate) fn admit(tracker: &Tracker, request: &Request) -> Result<Option<Crede
     if path.starts_with("/api/invite/") {
         return Ok(None);
     }
-    Credentials::of(request.header("Authorization"), request.method, path.trim_end_matches('/')).map(Some)
-}
-
-/// An answer of status 200.
-pub(crate) struct Answer {
-    pub media: &'static str,
-    pub body: Vec<u8>,
-    /// Where a list has more rows: the query that asks for the next of them.
-    pub next: Option<String>,
-    /// What to call it where it is saved.
-    pub name: Option<String>,
-}
-
-impl Answer {
-    fn json(body: &impl Serialize) -> Result<Answer, Failure> {
-        let mut body = serde_json::to_vec(body)?;
-        body.push(b'\n');
-        Ok(Answer { media: "application/json", body, next: None, name: None })
-    }
+    Credentials::of(request).map(Some)
 }
 
 pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn ReadWrite) -> Result<Answer, Failure> {
@@ -100,19 +80,13 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
     if let Some((passkey, feed)) = feeds::route(request.target) {
         return feeds::respond(tracker, request, passkey, feed);
     }
+    let caller = credentials.map(|credentials| credentials.identify(tracker, request)).transpose()?;
     let (path, query) = split(request.target);
-    let resource = request.target.find(path).and_then(|at| request.target.get(at..)).unwrap_or(path);
-    let identify = |credentials| {
-        let caller = Caller { from: request.client(tracker), method: request.method, resource, credentials };
-        tracker.auth.identify(&tracker.config, &tracker.store, &tracker.limits, &caller, tracker.clock.now())
-    };
-    let caller = credentials.map(identify).transpose()?;
     if path == "/metrics" {
         if caller.is_some_and(|(user, _)| !user.admin) {
             return Err(forbidden());
         }
-        let body = metrics::render(tracker).into_bytes();
-        return Ok(Answer { media: "text/plain; version=0.0.4; charset=utf-8", body, next: None, name: None });
+        return Ok(Answer::of("text/plain; version=0.0.4; charset=utf-8", metrics::render(tracker)));
     }
     if !methods(path).split(", ").any(|method| method == request.method) {
         return Err(Failure(405, "Method not allowed".into()));
@@ -173,22 +147,8 @@ fn forbidden() -> Failure {
 
 /// An id in a path.
 fn number(text: &str) -> Result<u32, Failure> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let wrong = || Failure(400, "Invalid integer ID".into());
-    if digits { text.parse().map_err(|_| wrong()) } else { Err(wrong()) }
-}
-
-/// A member with what they did, and for themselves what is for nobody else's eyes.
-#[derive(Serialize)]
-struct FullUser {
-    #[serde(flatten)]
-    user: User,
-    #[serde(flatten)]
-    own: Option<Value>,
-    /// How many they may give, and those that are open.
-    invitations: u32,
-    invites: Vec<Invitation>,
-    torrents: Vec<FileUser>,
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| Failure(400, "Invalid integer ID".into()))
 }
 
 /// A call by a member who is known.
@@ -212,7 +172,7 @@ impl Call<'_> {
     fn log_in(&self) -> Result<Answer, Failure> {
         let user_id = self.user.id;
         let public = self.tracker.store.add_login(user_id, self.secret()?, self.now)?;
-        let secret = self.tracker.auth.secret(&self.tracker.config, &public, user_id)?;
+        let secret = secret_of(self.tracker, &public, user_id)?;
         let expire = self.now.saturating_add(KEY_LIFE);
         Answer::json(&json!({ "userId": user_id, "pubkey": public, "secret": secret, "expire": expire }))
     }
@@ -231,7 +191,8 @@ impl Call<'_> {
     }
 
     fn files(&self) -> Result<Answer, Failure> {
-        if self.query.pending {
+        let pending = self.query.on("pending");
+        if pending {
             self.admin()?;
         }
         let mut search = self.tracker.store.search(&self.query.value("q").unwrap_or_default())?;
@@ -241,46 +202,41 @@ impl Call<'_> {
             false => NOT_REFUSED,
         };
         search.free = self.only_free();
-        search.mine = self.query.mine.then_some(self.user.id);
-        let which = if self.query.pending { Which::Pending } else { Which::Found(&search) };
+        search.mine = self.query.on("mine").then_some(self.user.id);
+        let which = if pending { Which::Pending } else { Which::Found(&search) };
         let mut ids = match self.query.sort() {
             ("peers", descending) => self.by_peers(which, descending)?,
             _ => self.tracker.store.file_ids(which, &self.query.page(&FILE_ORDERS)?)?,
         };
-        let next = self.query.cut(&mut ids, |id| *id);
-        Ok(Answer { next, ..Answer::json(&self.read_files(&ids)?)? })
+        let header = self.query.cut(&mut ids, |id| *id);
+        Ok(Answer { header, ..Answer::json(&self.read_files(&ids)?)? })
     }
 
     /// Whether only some torrents are freeleech, and only those are asked for.
     fn only_free(&self) -> bool {
-        self.query.free && self.tracker.swarms.free(self.now).is_none_or(|free| free.factors.download > 0)
+        self.query.on("free") && self.tracker.swarms.free(self.now).is_none_or(|free| free.factors.download > 0)
     }
 
     /// The ids of the torrents that are wanted, in the order of their peers, which memory knows.
     fn by_peers(&self, which: Which, descending: bool) -> Result<Vec<u32>, Failure> {
         let mut ids = self.tracker.store.file_ids(which, &Page { descending, ..Page::ALL })?;
         // With room for all from the start: announces wait while a shard is locked.
-        let mut peers = Vec::with_capacity(ids.len());
+        let mut peers = HashMap::with_capacity(ids.len());
         for shard in self.tracker.swarms.each() {
             peers.extend(shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len() as i64))));
         }
-        let peers: HashMap<u32, i64> = peers.into_iter().collect();
         let sign = if descending { -1 } else { 1 };
         ids.sort_by_cached_key(|id| peers.get(id).map_or(0, |count| count * sign));
         let page = self.query.part(Page::ALL);
-        let start = match page.after {
-            None => 0,
-            Some(after) => {
-                let found = ids.iter().position(|id| *id == after);
-                1 + found.ok_or_else(|| Failure(400, "Invalid after: no row has this id".into()))?
-            }
-        };
+        let absent = || Failure(400, "Invalid after: no row has this id".into());
+        let behind = |after| ids.iter().position(|id| *id == after).map(|at| at + 1).ok_or_else(absent);
+        let start = page.after.map_or(Ok(0), behind)?;
         Ok(ids.into_iter().skip(start).take(page.limit).collect())
     }
 
     /// Torrents by their ids, in that order, with what memory knows of them.
     fn read_files(&self, ids: &[u32]) -> Result<Vec<Torrent>, Failure> {
-        let mut files = Vec::new();
+        let mut files = HashMap::with_capacity(ids.len());
         let (theirs, free) = (self.tracker.store.theirs(self.user.id, ids)?, self.tracker.swarms.free(self.now));
         self.tracker.store.files(Which::Ids(ids), &Page::ALL, None, |mut file| {
             if !self.user.admin {
@@ -294,11 +250,9 @@ impl Call<'_> {
                 file.leechers = swarm.leechers() as u32;
             }
             drop(shard);
-            files.push(file);
+            files.insert(file.id, file);
         })?;
-        let places: HashMap<u32, usize> = ids.iter().copied().zip(0..).collect();
-        files.sort_unstable_by_key(|file| places.get(&file.id).copied());
-        Ok(files)
+        Ok(ids.iter().filter_map(|id| files.remove(id)).collect())
     }
 
     /// A torrent that the caller may see: also what they sent and nobody has approved.
@@ -313,17 +267,17 @@ impl Call<'_> {
         let file = self.visible(id)?;
         let only = (!self.user.admin).then_some(self.user.id);
         let mut users = self.tracker.store.file_users(id, only, &self.query.part(Page::ALL))?;
-        let next = self.query.cut(&mut users, |user| user.user_id);
+        let header = self.query.cut(&mut users, |user| user.user_id);
         let files = self.contents(id)?;
-        Ok(Answer { next, ..Answer::json(&Torrent { file_users: Some(users), files, ..file })? })
+        Ok(Answer { header, ..Answer::json(&Torrent { file_users: Some(users), files, ..file })? })
     }
 
     fn users(&self) -> Result<Answer, Failure> {
         self.admin()?;
         let part = self.query.value("q").unwrap_or_default();
         let mut users = self.read_users(Who::Called(&part), &self.query.page(&USER_ORDERS)?, None)?;
-        let next = self.query.cut(&mut users, |user| user.id);
-        Ok(Answer { next, ..Answer::json(&users)? })
+        let header = self.query.cut(&mut users, |user| user.id);
+        Ok(Answer { header, ..Answer::json(&users)? })
     }
 
     fn read_users(&self, who: Who, page: &Page, since: Option<u32>) -> Result<Vec<User>, Failure> {
@@ -348,13 +302,21 @@ impl Call<'_> {
             user.ban_reason.clear(); // It is for operators, as is the other.
             user.invited_by = None;
         }
-        let announce = announce_urls(&tracker.config, &user.passkey);
-        let password = tracker.store.has_password(id)?;
-        let own = own.then(|| json!({ "passkey": user.passkey, "announce": announce, "password": password }));
+        let mut shown = serde_json::to_value(&user)?;
+        // What is for nobody else's eyes.
+        if own {
+            shown["passkey"] = json!(user.passkey);
+            shown["announce"] = json!(announce_urls(&tracker.config, &user.passkey));
+            shown["password"] = json!(tracker.store.has_password(id)?);
+        }
+        // How many they may give, and those that are open.
         let (invitations, invites) = tracker.store.invitations(&user, self.now)?;
         let mut torrents = tracker.store.user_files(id, &self.query.part(Page::by(&BY_TIME, true)))?;
-        let next = self.query.cut(&mut torrents, |row| row.file_id);
-        Ok(Answer { next, ..Answer::json(&FullUser { user, own, invitations, invites, torrents })? })
+        let header = self.query.cut(&mut torrents, |row| row.file_id);
+        shown["invitations"] = json!(invitations);
+        shown["invites"] = json!(invites);
+        shown["torrents"] = json!(torrents);
+        Ok(Answer { header, ..Answer::json(&shown)? })
     }
 
     /// The clients that are let in, and for administrators also the others; with the peers whose ids begin

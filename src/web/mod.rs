@@ -1,9 +1,12 @@
 //! Sends what browsers and scripts ask for: the status page from memory, and the answers of `api`.
 
+mod answer;
 mod api;
-mod local;
+mod base64;
 mod metrics;
+mod password;
 mod query;
+mod signin;
 
 use std::io;
 use std::sync::LazyLock;
@@ -11,16 +14,17 @@ use std::sync::LazyLock;
 use ring::digest::{SHA256, digest};
 use tiny_http::{Header, Response, StatusCode};
 
-use crate::auth::{Failure, base64_encode};
 use crate::net::http::{Pages, ReadWrite};
 use crate::net::message::{HSTS, Request, print, split};
 use crate::tracker::Tracker;
-use crate::web::api::{Answer, admit, methods, respond, serves};
-use crate::web::query::encoded;
+use crate::web::answer::{Answer, Failure};
+use crate::web::api::{admit, methods, respond, serves};
+use crate::web::base64::base64_encode;
 
 /// What the listener calls for all that is neither announce nor scrape.
 pub const PAGES: Pages = Pages { serves, answer_at_once, answer };
 
+const HTML: &str = "text/html; charset=utf-8";
 /// The status page: HTML, style and script.
 const PAGE: &str = include_str!("../../res/page.html");
 
@@ -42,70 +46,53 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 /// Appends why a request is refused, where that needs no database. Returns whether it is; else the request is for
 /// [`answer`].
 pub(crate) fn answer_at_once(tracker: &Tracker, request: &Request, out: &mut Vec<u8>) -> bool {
-    let refused = admit(tracker, request).err();
-    refused.iter().for_each(|failure| fail(tracker, request, failure, out));
+    let refused = admit(tracker, request).err().map(|failure| print_answer(tracker, request, Err(failure)));
+    out.extend(refused.iter().flatten());
     refused.is_some()
 }
 
 /// Answers a request that may ask the database, or whose answer may be long.
 pub(crate) fn answer(tracker: &Tracker, request: &Request, stream: &mut dyn ReadWrite) -> io::Result<()> {
-    let page = || Answer { media: "text/html; charset=utf-8", body: PAGE.into(), next: None, name: None };
-    let mut out = Vec::new();
+    let page = || Answer { header: Some(("Content-Security-Policy", POLICY.clone())), ..Answer::of(HTML, PAGE) };
     let answer = match split(request.target).0 {
         "/" => admit(tracker, request).map(|_| page()),
         _ => respond(tracker, request, stream),
     };
-    match answer {
-        Ok(answer) => succeed(tracker, request, answer, &mut out),
-        Err(failure) => fail(tracker, request, &failure, &mut out),
-    }
-    stream.write_all(&out)
+    stream.write_all(&print_answer(tracker, request, answer))
 }
 
-fn succeed(tracker: &Tracker, request: &Request, answer: Answer, out: &mut Vec<u8>) {
-    let mut headers = headers(answer.media);
-    let next = answer.next.map(|query| format!("<?{query}>; rel=\"next\""));
-    headers.extend(next.as_deref().map(|link| ("Link", link)));
-    // Has a browser save it under this name (RFC 6266 and 8187).
-    let name = answer.name.map(|name| format!("attachment; filename*=UTF-8''{}", encoded(&name)));
-    headers.extend(name.as_deref().map(|name| ("Content-Disposition", name)));
-    if answer.media.starts_with("text/html") {
-        headers.push(("Content-Security-Policy", &POLICY));
-    }
-    tracker.metrics.api(200);
-    send(request, 200, &headers, answer.body, out);
+/// An error, as JSON.
+fn error(request: &Request, status: u16, why: &str) -> Answer {
+    let header = match status {
+        401 => Some(("WWW-Authenticate", "Basic realm=\"goat\", charset=\"UTF-8\"")),
+        405 => Some(("Allow", methods(split(request.target).0))),
+        429 | 503 => Some(("Retry-After", "60")),
+        _ => None,
+    };
+    let header = header.map(|(name, value)| (name, value.to_string()));
+    Answer { header, ..Answer::of("application/json", format!("{}\n", serde_json::json!({ "error": why }))) }
 }
 
-/// Appends an error, as JSON.
-fn fail(tracker: &Tracker, request: &Request, Failure(status, why): &Failure, out: &mut Vec<u8>) {
-    let mut headers = headers("application/json");
-    match status {
-        401 => headers.push(("WWW-Authenticate", "Basic realm=\"goat\", charset=\"UTF-8\"")),
-        405 => headers.push(("Allow", methods(split(request.target).0))),
-        429 | 503 => headers.push(("Retry-After", "60")),
-        _ => {}
-    }
-    tracker.metrics.api(*status);
-    send(request, *status, &headers, format!("{}\n", serde_json::json!({ "error": why })).into_bytes(), out);
-}
-
-/// What all answers say. None may be kept by a cache, for they hold what only one member may see.
-fn headers(media: &str) -> Vec<(&'static str, &str)> {
-    vec![
+/// Counts an answer, and returns it as it is sent. None may be kept by a cache, for they hold what only one member may
+/// see.
+fn print_answer(tracker: &Tracker, request: &Request, answer: Result<Answer, Failure>) -> Vec<u8> {
+    let (status, Answer { media, body, header }) = match answer {
+        Ok(answer) => (200, answer),
+        Err(Failure(status, why)) => (status, error(request, status, &why)),
+    };
+    tracker.metrics.api(status);
+    let headers = [
         ("Server", "goat"),
         ("Content-Type", media),
-        ("Cache-Control", if media.starts_with("text/html") { "no-cache" } else { "no-store" }),
+        ("Cache-Control", if media == HTML { "no-cache" } else { "no-store" }),
         ("X-Content-Type-Options", "nosniff"),
         ("Referrer-Policy", "no-referrer"),
         ("Cross-Origin-Resource-Policy", "same-origin"),
-    ]
-}
-
-fn send(request: &Request, status: u16, headers: &[(&'static str, &str)], body: Vec<u8>, out: &mut Vec<u8>) {
+    ];
+    let own = header.as_ref().map(|(name, value)| (*name, value.as_str()));
+    let headers = headers.into_iter().chain(own).chain(request.secure.then_some(HSTS));
+    let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok()).collect();
     let length = Some(body.len());
-    let secure = request.secure.then_some(&HSTS);
-    let headers = headers.iter().chain(secure).filter_map(|(name, value)| Header::from_bytes(*name, *value).ok());
-    let response = Response::new(StatusCode(status), headers.collect(), io::Cursor::new(body), length, None);
-    let response = response.with_chunked_threshold(usize::MAX);
-    out.append(&mut print(response, request.method == "HEAD", request.connection()));
+    let response = Response::new(StatusCode(status), headers, io::Cursor::new(body), length, None);
+    print(response.with_chunked_threshold(usize::MAX), request.method == "HEAD", request.connection())
 }

@@ -1,8 +1,8 @@
 //! What may follow the question mark of a call.
 
-use crate::auth::Failure;
 use crate::net::message::{decoded, pairs};
 use crate::store::{Order, Page};
+use crate::web::answer::Failure;
 
 /// The most rows of a list in one answer, and how many there are unless `limit` says otherwise.
 const MAX_ROWS: usize = 1_000;
@@ -11,16 +11,18 @@ const MAX_ROWS: usize = 1_000;
 pub(crate) struct Query<'a> {
     pub limit: usize,
     pub after: Option<u32>,
-    pub sort: Option<&'a str>,
-    pub pending: bool,
-    pub free: bool,
-    pub mine: bool,
     all: &'a str,
 }
 
 /// The value of a parameter, still encoded.
 fn find<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     pairs(query).find(|(found, _)| *found == name).map(|(_, value)| value)
+}
+
+/// What an encoded value says.
+fn text(value: &str) -> String {
+    let bytes: Vec<u8> = decoded(value).map(|byte| byte.unwrap_or_else(|percent| percent)).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Text as it may stand in a query or a header (RFC 3986, section 2.1).
@@ -32,39 +34,34 @@ pub(super) fn encoded(text: &str) -> String {
 impl<'a> Query<'a> {
     pub(crate) fn read(query: &'a str) -> Result<Query<'a>, Failure> {
         let wrong = |what: &str| Failure(400, format!("Invalid {what}"));
-        let flag = |name| find(query, name) == Some("true");
         let limit = find(query, "limit").map_or(Ok(MAX_ROWS), str::parse).ok().filter(|limit| *limit <= MAX_ROWS);
         let after = find(query, "after").map(str::parse).transpose();
         Ok(Query {
             limit: limit.ok_or_else(|| wrong("limit: a whole number from 0 to 1000"))?,
             after: after.map_err(|_| wrong("after: the id or time of the last row before"))?,
-            sort: find(query, "sort"),
-            pending: flag("pending"),
-            free: flag("free"),
-            mine: flag("mine"),
             all: query,
         })
     }
 
     /// The text of any parameter.
     pub fn value(&self, name: &str) -> Option<String> {
-        let bytes: Vec<u8> =
-            decoded(find(self.all, name)?).map(|byte| byte.unwrap_or_else(|percent| percent)).collect();
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+        find(self.all, name).map(text)
     }
 
-    /// The query that asks for what follows a row.
-    fn next(&self, last: u32) -> String {
-        let sort = self.sort.map_or(String::new(), |sort| format!("sort={sort}&"));
-        let q = self.value("q").map_or(String::new(), |q| format!("q={}&", encoded(&q)));
-        let flags = [("pending", self.pending), ("free", self.free), ("mine", self.mine)];
-        let flags: String = flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=true&")).collect();
-        format!("{sort}{q}{flags}limit={}&after={last}", self.limit)
+    pub(crate) fn on(&self, name: &str) -> bool {
+        find(self.all, name) == Some("true")
+    }
+
+    /// The header that names what follows a row: the same query from there on.
+    fn next(&self, last: u32) -> (&'static str, String) {
+        let same = pairs(self.all).filter(|(name, _)| !["", "limit", "after"].contains(name));
+        let same = same.map(|(name, value)| format!("{}={}&", encoded(name), encoded(&text(value))));
+        ("Link", format!("<?{}limit={}&after={last}>; rel=\"next\"", same.collect::<String>(), self.limit))
     }
 
     /// The word to sort by, and whether backwards.
     pub(crate) fn sort(&self) -> (&'a str, bool) {
-        let sort = self.sort.unwrap_or("id");
+        let sort = find(self.all, "sort").unwrap_or("id");
         sort.strip_prefix('-').map_or((sort, false), |word| (word, true))
     }
 
@@ -84,8 +81,8 @@ impl<'a> Query<'a> {
         Page { after: self.after, limit: self.limit.saturating_add(1), ..list }
     }
 
-    /// Takes away the row too many, and returns the query for what follows the others.
-    pub(crate) fn cut<T>(&self, rows: &mut Vec<T>, id: impl Fn(&T) -> u32) -> Option<String> {
+    /// Takes away the row too many, and returns the header that says how to ask for what follows the others.
+    pub(crate) fn cut<T>(&self, rows: &mut Vec<T>, id: impl Fn(&T) -> u32) -> Option<(&'static str, String)> {
         let more = rows.len() > self.limit;
         rows.truncate(self.limit);
         rows.last().filter(|_| more).map(|last| self.next(id(last)))

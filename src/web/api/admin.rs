@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::{Answer, Call, number};
-use crate::auth::Failure;
+use super::{Call, number};
 use crate::log::{clean, log};
 use crate::protocol::{Factors, Free};
 use crate::store::{Action, Page, Who};
 use crate::tracker::{Tracker, announce_urls};
+use crate::web::answer::{Answer, Failure};
 
 /// What was done, on whom, and how.
 type Deed = (String, String);
@@ -206,7 +206,7 @@ impl Call<'_> {
         let mut rows = Vec::new();
         let page = self.query.part(Page { descending: true, ..Page::ALL });
         self.tracker.store.actions(&page, |row| rows.push(row))?;
-        let next = self.query.cut(&mut rows, |row| row.id);
-        Ok(Answer { next, ..Answer::json(&rows)? })
+        let header = self.query.cut(&mut rows, |row| row.id);
+        Ok(Answer { header, ..Answer::json(&rows)? })
     }
 }

@@ -3,13 +3,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Answer, Call};
-use crate::auth::{Failure, Proof};
+use super::{Call, number};
 use crate::net::message::{Request, split};
+use crate::protocol::Refusal;
 use crate::rules::limits;
-use crate::store::{FILE_ORDERS, Page, Torrent, VERIFIED};
+use crate::store::{FILE_ORDERS, Page, Torrent, VERIFIED, Which};
 use crate::tracker::Tracker;
+use crate::web::answer::{Answer, Failure};
 use crate::web::query::Query;
+use crate::web::signin::Proof;
 
 /// The most torrents of one answer, and of a list that is paged.
 const MOST: usize = 100;
@@ -38,11 +40,11 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, passkey: &str, feed:
         return Err(Failure(403, "Invalid passkey".into()));
     };
     if user.banned {
-        return Err(Failure(403, tracker.access.words(&crate::protocol::Refusal::Banned, Some(passkey))));
+        return Err(Failure(403, tracker.access.words(&Refusal::Banned, Some(passkey))));
     }
     let call = Call { tracker, query: Query::read(split(request.target).1)?, user, proof: Proof::Signature, now };
     if let Some(id) = feed.strip_prefix("torrent/") {
-        return call.copy(super::number(id)?);
+        return call.copy(number(id)?);
     }
     let base = base(tracker, request);
     let asked = call.query.value("t").unwrap_or_default();
@@ -52,8 +54,7 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, passkey: &str, feed:
         _ => "<error code=\"203\" description=\"Function not available: t=caps or t=search\"/>".into(),
     };
     let media = if feed == "rss" { "application/rss+xml; charset=utf-8" } else { "application/xml; charset=utf-8" };
-    let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}\n").into_bytes();
-    Ok(Answer { media, body, next: None, name: None })
+    Ok(Answer::of(media, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}\n")))
 }
 
 const CAPS: &str = "<caps><server title=\"goat\"/><limits max=\"MOST\" default=\"MOST\"/><searching>\
@@ -78,7 +79,7 @@ impl Call<'_> {
         let offset: usize = self.query.value("offset").and_then(|text| text.parse().ok()).unwrap_or(0);
         let limit = offset.saturating_add(self.query.limit.min(MOST)).min(MOST_PAGED);
         let page = Page { descending: true, limit, ..Page::named(&FILE_ORDERS, "id") };
-        let ids = self.tracker.store.file_ids(crate::store::Which::Found(&search), &page)?;
+        let ids = self.tracker.store.file_ids(Which::Found(&search), &page)?;
         let files = self.read_files(ids.get(offset..).unwrap_or_default())?;
         let items: String = files.iter().map(|file| self.item(file, base)).collect();
         Ok(format!(

@@ -2,19 +2,21 @@
 
 use serde_json::json;
 
+use super::Call;
 use super::admin::note;
-use super::{Answer, Call};
-use crate::auth::{Failure, password};
 use crate::net::message::Request;
 use crate::rules::limits;
 use crate::store::{Action, Password};
 use crate::tracker::{Tracker, announce_urls, invitation_url};
+use crate::web::answer::{Answer, Failure};
+use crate::web::password;
 use crate::web::query::Query;
+use crate::web::signin::turn;
 
 /// The password that a request brings, as the database is to have it.
 fn new_password(tracker: &Tracker, request: &Request) -> Result<Option<Password>, Failure> {
     let Some(text) = password::read(request.begun)? else { return Ok(None) };
-    let _turn = tracker.auth.turn(&tracker.config, &tracker.limits, request.client(tracker))?;
+    let _turn = turn(tracker, request)?;
     password::protect(text).map(Some)
 }
 

@@ -6,9 +6,8 @@ use std::sync::Mutex;
 
 use serde_json::json;
 
+use super::Call;
 use super::admin::note;
-use super::{Answer, Call};
-use crate::auth::Failure;
 use crate::log::{clean, log};
 use crate::net::http::ReadWrite;
 use crate::net::message::Request;
@@ -18,6 +17,8 @@ use crate::sync::lock;
 use crate::torrent::metainfo::{File, Metainfo, files};
 use crate::torrent::{self, InfoHash, Torrent};
 use crate::tracker::announce_urls;
+use crate::web::answer::{Answer, Failure};
+use crate::web::query::encoded;
 
 /// The most files of a torrent that are listed.
 const MAX_FILES: usize = 1_000;
@@ -32,7 +33,10 @@ impl Call<'_> {
             || Failure(404, "Only the hash of this torrent is known here: ask an administrator for it".into());
         let kept = self.tracker.store.metainfo(id)?.ok_or_else(unknown)?;
         let body = kept.copy_for(&announce_urls(&self.tracker.config, &self.user.passkey));
-        Ok(Answer { media: "application/x-bittorrent", body, next: None, name: Some(format!("{}.torrent", file.name)) })
+        // Has a browser save it under this name (RFC 6266 and 8187).
+        let name = format!("attachment; filename*=UTF-8''{}.torrent", encoded(&file.name));
+        let header = Some(("Content-Disposition", name));
+        Ok(Answer { header, ..Answer::of("application/x-bittorrent", body) })
     }
 
     /// The files of a torrent, as far as they are known and listed.

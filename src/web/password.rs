@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 
 use ring::pbkdf2::{PBKDF2_HMAC_SHA256, derive};
 
-use super::Failure;
 use crate::random::{hex, secret, unhex};
 use crate::store::Password;
+use crate::web::answer::Failure;
 
 /// What each guess costs who has stolen the database.
 const ROUNDS: u32 = 600_000;
@@ -16,7 +16,7 @@ const MAX_ROUNDS: u32 = 10 * ROUNDS;
 const MIN_LENGTH: usize = 12;
 
 /// The password that is the body of a request; empty is none.
-pub(crate) fn read(body: &[u8]) -> Result<Option<&str>, Failure> {
+pub(super) fn read(body: &[u8]) -> Result<Option<&str>, Failure> {
     let rule = "A password has at least 12 characters, at most 1,024 bytes, none for control, and does not look like an API key";
     let good =
         |text: &&str| text.chars().count() >= MIN_LENGTH && !text.contains(char::is_control) && !looks_like_a_key(text);
@@ -32,7 +32,7 @@ pub(super) fn looks_like_a_key(text: &str) -> bool {
 }
 
 /// What the database is to have of a password.
-pub(crate) fn protect(password: &str) -> Result<Password, Failure> {
+pub(super) fn protect(password: &str) -> Result<Password, Failure> {
     let salt = secret::<16>().map_err(|e| Failure(503, e))?;
     Ok(Password { hash: hash(password, &salt, ROUNDS), salt, rounds: ROUNDS })
 }
