@@ -1,54 +1,50 @@
 //! What administrators do to members, torrents and clients. All of it is written down.
 
+use serde::Serialize;
 use serde_json::json;
 
-use super::{Call, number};
+use super::{Call, number, undefined};
 use crate::log::{clean, log};
 use crate::protocol::{Factors, Free};
 use crate::store::{Action, Page, Who};
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::answer::{Answer, Failure};
 
-/// What was done, on whom, and how.
-type Deed = (String, String);
+/// On whom something was done, how, and what is said of it.
+type Deed = (String, String, Answer);
 
 /// Writes down what was done. Where that fails it must still be answered: there may be keys in it that are shown once.
-pub(super) fn note(tracker: &Tracker, action: &Action) {
-    if let Err(e) = tracker.store.note(action) {
+pub(super) fn note(tracker: &Tracker, who: &str, what: &str, whom: &str, detail: &str) {
+    let [who, what, whom, detail] = [who, what, whom, detail].map(String::from);
+    let action = Action { id: 0, time: tracker.clock.now(), who, what, whom, detail };
+    if let Err(e) = tracker.store.note(&action) {
         let Action { who, what, whom, .. } = action;
-        log(format!("{} of {} by {} was done, but is missing in `goat log`: {e}", what, clean(whom), clean(who)));
+        log(format!("{what} of {} by {} was done, but is missing in `goat log`: {e}", clean(&whom), clean(&who)));
     }
+}
+
+fn worded(factors: Factors) -> String {
+    format!("download {} upload {}", factors.download, factors.upload)
+}
+
+/// What something has become; nothing of what is gone.
+fn shown(found: Option<impl Serialize>) -> Result<Answer, Failure> {
+    found.map_or_else(|| Answer::json(&json!({})), |found| Answer::json(&found))
 }
 
 impl Call<'_> {
     /// Does what the words of a path say, and answers what it has become.
     pub(super) fn act(&self, words: &[&str]) -> Result<Answer, Failure> {
         self.admin()?;
-        let (what, deed, answer) = match *words {
-            ["users"] => {
-                let (deed, answer) = self.add_user()?;
-                ("user add".into(), deed, answer)
-            }
-            ["users", id, verb] => {
-                let (deed, answer) = self.on_user(number(id)?, verb)?;
-                (format!("user {verb}"), deed, answer)
-            }
-            ["files", id, verb] => {
-                let (deed, answer) = self.on_file(number(id)?, verb)?;
-                (format!("file {verb}"), deed, answer)
-            }
-            ["free"] => {
-                let (deed, answer) = self.free_all()?;
-                ("file free".into(), deed, answer)
-            }
-            ["clients", verb] => {
-                let deed = self.on_client(verb)?;
-                (format!("client {verb}"), deed, Answer::json(&json!({}))?)
-            }
-            _ => return Err(super::undefined()),
+        let (what, (whom, detail, answer)) = match *words {
+            ["users"] => ("user add".into(), self.add_user()?),
+            ["users", id, verb] => (format!("user {verb}"), self.on_user(number(id)?, verb)?),
+            ["files", id, verb] => (format!("file {verb}"), self.on_file(number(id)?, verb)?),
+            ["free"] => ("file free".into(), self.free_all()?),
+            ["clients", verb] => (format!("client {verb}"), self.on_client(verb)?),
+            _ => return Err(undefined()),
         };
-        let ((whom, detail), who) = (deed, self.user.name.clone());
-        note(self.tracker, &Action { id: 0, time: self.now, who, what, whom, detail });
+        note(self.tracker, &self.user.name, &what, &whom, &detail);
         Ok(answer)
     }
 
@@ -63,27 +59,23 @@ impl Call<'_> {
         self.query.value(name).map_or(Ok(otherwise), |text| text.parse().map_err(|_| wrong()))
     }
 
-    fn flag(&self, name: &str) -> Result<Option<bool>, Failure> {
+    fn flag(&self, name: &str) -> Result<bool, Failure> {
         let wrong = |_| Failure(400, format!("Invalid {name}: true or false"));
-        self.query.value(name).map(|text| text.parse().map_err(wrong)).transpose()
+        self.query.value(name).map_or(Ok(false), |text| text.parse().map_err(wrong))
     }
 
     fn reason(&self) -> Result<String, Failure> {
         let reason = self.query.value("reason").unwrap_or_default();
         let good = reason.chars().count() <= 255 && !reason.contains(char::is_control);
-        if good {
-            Ok(reason)
-        } else {
-            Err(Failure(400, "A reason has at most 255 characters, none for control".into()))
-        }
+        let wrong = || Failure(400, "A reason has at most 255 characters, none for control".into());
+        good.then_some(reason).ok_or_else(wrong)
     }
 
-    fn add_user(&self) -> Result<(Deed, Answer), Failure> {
-        let name = self.given("name")?;
-        let admin = self.flag("admin")?.unwrap_or(false);
+    fn add_user(&self) -> Result<Deed, Failure> {
+        let (name, admin) = (self.given("name")?, self.flag("admin")?);
         let new = self.tracker.store.add_user(&name, self.amount("torrents", 0)?, admin)?;
-        let detail = if admin { "admin".into() } else { String::new() };
-        Ok(((name, detail), self.secrets(new.id, Some(&new.passkey), Some(&new.api_key))?))
+        let detail = if admin { "admin" } else { "" };
+        Ok((name, detail.into(), self.secrets(new.id, Some(&new.passkey), Some(&new.api_key))?))
     }
 
     /// What is shown once.
@@ -92,81 +84,58 @@ impl Call<'_> {
         Answer::json(&json!({ "id": id, "announce": announce, "passkey": passkey, "apiKey": api_key }))
     }
 
-    fn on_user(&self, id: u32, verb: &str) -> Result<(Deed, Answer), Failure> {
+    fn on_user(&self, id: u32, verb: &str) -> Result<Deed, Failure> {
         let store = &self.tracker.store;
         let absent = || Failure(404, "There is no user with this ID".into());
         let name = store.user_by_id(id)?.ok_or_else(absent)?.name;
-        let mut detail = String::new();
-        match verb {
-            "ban" => {
-                detail = self.reason()?;
-                // Without one, the reason that was given before stays.
-                store.ban(id, Some(detail.as_str()).filter(|reason| !reason.is_empty()))?;
-            }
-            "unban" => store.unban(id)?,
-            "limit" => {
-                let limit = self.amount("torrents", 0)?;
-                detail = limit.to_string();
-                store.set_limit(id, limit)?;
-            }
+        let detail = match verb {
+            "ban" => self.reason()?,
+            "limit" => self.amount("torrents", 0u32)?.to_string(),
             "credit" => {
-                let (uploaded, downloaded) = (self.amount("uploaded", 0)?, self.amount("downloaded", 0)?);
-                detail = format!("uploaded {uploaded} downloaded {downloaded}");
-                store.credit(id, uploaded, downloaded)?;
+                let (uploaded, downloaded) = (self.amount("uploaded", 0i64)?, self.amount("downloaded", 0i64)?);
+                format!("uploaded {uploaded} downloaded {downloaded}")
             }
-            "invitations" => {
-                let count = self.amount("count", 0)?;
-                detail = count.to_string();
-                store.set_invitations(id, count, self.now)?;
-            }
-            "admin" => {
-                let on = self.flag("on")?.ok_or_else(|| Failure(400, "on is missing".into()))?;
-                detail = on.to_string();
-                store.set_admin(id, on)?;
-            }
-            "rename" => {
-                detail = self.given("name")?;
-                store.rename_user(id, &detail)?;
-            }
-            "passkey" => return Ok(((name, detail), self.secrets(id, Some(&store.new_passkey(id)?), None)?)),
-            "key" => return Ok(((name, detail), self.secrets(id, None, Some(&store.new_api_key(id)?))?)),
-            "remove" => {
-                store.remove_user(id)?;
-                return Ok(((name, detail), Answer::json(&json!({}))?));
-            }
-            _ => return Err(super::undefined()),
+            "invitations" => self.amount("count", 0u32)?.to_string(),
+            "admin" => self.given("on")?,
+            "rename" => self.given("name")?,
+            _ => String::new(),
+        };
+        match verb {
+            // Without a reason, the one that was given before stays.
+            "ban" => store.ban(id, Some(detail.as_str()).filter(|reason| !reason.is_empty()))?,
+            "unban" => store.unban(id)?,
+            "limit" => store.set_limit(id, self.amount("torrents", 0)?)?,
+            "credit" => drop(store.credit(id, self.amount("uploaded", 0)?, self.amount("downloaded", 0)?)?),
+            "invitations" => store.set_invitations(id, self.amount("count", 0)?, self.now)?,
+            "admin" => store.set_admin(id, self.flag("on")?)?,
+            "rename" => store.rename_user(id, &detail)?,
+            "passkey" => return Ok((name, detail, self.secrets(id, Some(&store.new_passkey(id)?), None)?)),
+            "key" => return Ok((name, detail, self.secrets(id, None, Some(&store.new_api_key(id)?))?)),
+            "remove" => store.remove_user(id)?,
+            _ => return Err(undefined()),
         }
-        let user = self.read_users(Who::Id(id), &Page::ALL, None)?.pop().ok_or_else(absent)?;
-        Ok(((name, detail), Answer::json(&user)?))
+        Ok((name, detail, shown(self.read_users(Who::Id(id), &Page::ALL, None)?.pop())?))
     }
 
-    fn on_file(&self, id: u32, verb: &str) -> Result<(Deed, Answer), Failure> {
+    fn on_file(&self, id: u32, verb: &str) -> Result<Deed, Failure> {
         let store = &self.tracker.store;
         let file = self.visible(id)?;
         let name = if file.name.is_empty() { file.info_hash.to_string() } else { file.name };
-        let mut detail = String::new();
+        let detail = match verb {
+            "revoke" => self.reason()?,
+            "rename" => self.given("name")?,
+            "free" => worded(self.factors()?),
+            _ => String::new(),
+        };
         match verb {
             "approve" => store.set_verified(id, true, "")?,
-            "revoke" => {
-                detail = self.reason()?;
-                store.set_verified(id, false, &detail)?;
-            }
-            "rename" => {
-                detail = self.given("name")?;
-                store.rename_file(id, &detail)?;
-            }
-            "free" => {
-                let factors = self.factors()?;
-                detail = format!("download {} upload {}", factors.download, factors.upload);
-                store.set_factors(id, factors)?;
-            }
-            "remove" => {
-                store.remove_file(id)?;
-                return Ok(((name, detail), Answer::json(&json!({}))?));
-            }
-            _ => return Err(super::undefined()),
+            "revoke" => store.set_verified(id, false, &detail)?,
+            "rename" => store.rename_file(id, &detail)?,
+            "free" => store.set_factors(id, self.factors()?)?,
+            "remove" => store.remove_file(id)?,
+            _ => return Err(undefined()),
         }
-        Ok(((name, detail), Answer::json(&self.visible(id)?)?))
+        Ok((name, detail, shown(self.read_files(&[id])?.pop())?))
     }
 
     fn factors(&self) -> Result<Factors, Failure> {
@@ -175,14 +144,14 @@ impl Call<'_> {
         good.then_some(factors).ok_or_else(|| Failure(400, "A percentage is at most 1000".into()))
     }
 
-    fn free_all(&self) -> Result<(Deed, Answer), Failure> {
+    fn free_all(&self) -> Result<Deed, Failure> {
         self.given("until")?;
         let free = Free { factors: self.factors()?, until: self.amount("until", 0)? };
         self.tracker.store.set_free(free)?;
         self.tracker.swarms.set_free(free.pack());
-        let Factors { upload, download } = free.factors;
-        let detail = format!("download {download} upload {upload} until {}", free.until);
-        Ok((("all torrents".into(), detail), Answer::json(&json!({ "free": self.tracker.swarms.free(self.now) }))?))
+        let detail = format!("{} until {}", worded(free.factors), free.until);
+        let answer = Answer::json(&json!({ "free": self.tracker.swarms.free(self.now) }))?;
+        Ok(("all torrents".into(), detail, answer))
     }
 
     fn on_client(&self, verb: &str) -> Result<Deed, Failure> {
@@ -195,9 +164,9 @@ impl Call<'_> {
             "deny" => store.set_client(&client, false)?,
             "remove" if store.remove_client(&client)? => {}
             "remove" => return Err(Failure(404, "There is no such client".into())),
-            _ => return Err(super::undefined()),
+            _ => return Err(undefined()),
         }
-        Ok((client, String::new()))
+        Ok((client, String::new(), Answer::json(&json!({}))?))
     }
 
     /// What administrators did, the newest first.

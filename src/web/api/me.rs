@@ -6,7 +6,7 @@ use super::Call;
 use super::admin::note;
 use crate::net::message::Request;
 use crate::rules::limits;
-use crate::store::{Action, Password};
+use crate::store::Password;
 use crate::tracker::{Tracker, announce_urls, invitation_url};
 use crate::web::answer::{Answer, Failure};
 use crate::web::password;
@@ -66,8 +66,7 @@ pub(super) fn invited(tracker: &Tracker, request: &Request, words: &[&str], quer
     let (new, invitation) = store.join(code, &name, password.as_ref(), now)?.ok_or_else(gone)?;
     let name = if invitation.name.is_empty() { name } else { invitation.name };
     if !invitation.by.is_empty() {
-        let (who, whom) = (invitation.by, name.clone());
-        note(tracker, &Action { time: now, who, what: "invite".into(), whom, ..Action::default() });
+        note(tracker, &invitation.by, "invite", &name, "");
     }
     let announce = announce_urls(&tracker.config, &new.passkey);
     Answer::json(&json!({

@@ -12,7 +12,7 @@ use crate::log::{clean, log};
 use crate::net::http::ReadWrite;
 use crate::net::message::Request;
 use crate::rules::limits::sharer;
-use crate::store::{self, Action, MAX_PENDING_BY_ONE, Suggestion};
+use crate::store::{self, MAX_PENDING_BY_ONE, Suggestion};
 use crate::sync::lock;
 use crate::torrent::metainfo::{File, Metainfo, files};
 use crate::torrent::{self, InfoHash, Torrent};
@@ -43,9 +43,8 @@ impl Call<'_> {
     pub(super) fn contents(&self, id: u32) -> Result<Option<Vec<File>>, Failure> {
         let kept = self.tracker.store.metainfo(id)?;
         let _turn = lock(&READING);
-        let mut found = kept.and_then(|kept| files(&kept.info).ok());
-        found.iter_mut().for_each(|files| files.truncate(MAX_FILES));
-        Ok(found)
+        let found = kept.and_then(|kept| files(&kept.info).ok());
+        Ok(found.map(|files| files.into_iter().take(MAX_FILES).collect()))
     }
 
     /// Registers the torrent that a member sends.
@@ -65,8 +64,7 @@ impl Call<'_> {
         drop(turn);
         let (row, new) = self.register(&torrent, &kept)?;
         if self.user.admin {
-            let (who, whom) = (self.user.name.clone(), row.name.clone());
-            note(self.tracker, &Action { time: self.now, who, what: "file add".into(), whom, ..Action::default() });
+            note(self.tracker, &self.user.name, "file add", &row.name, "");
         }
         // Where it is changed, the member has to fetch a copy: its hash is another now.
         let store::Torrent { id, info_hash, name, size, verified, .. } = row;
