@@ -62,7 +62,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Whether its body is for whoever answers it to read; that of any other is waited for.
     pub fn uploads(&self) -> bool {
-        (self.method, split(self.target).0) == UPLOAD
+        (self.method, split(self.target).0.trim_end_matches('/')) == UPLOAD
     }
 
     /// What the answer says of the connection; nothing where the client knows.

@@ -91,7 +91,7 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
     if !methods(path).split(", ").any(|method| method == request.method) {
         return Err(Failure(405, "Method not allowed".into()));
     }
-    let (query, words) = (Query::read(query)?, path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>());
+    let (query, words) = (Query::read(query)?, words(path));
     let Some((user, proof)) = caller else { return me::invited(tracker, request, &words, &query) };
     let call = Call { tracker, query, user, proof, now: tracker.clock.now() };
     match *words.as_slice() {
@@ -114,26 +114,23 @@ pub(crate) fn respond(tracker: &Tracker, request: &Request, stream: &mut dyn Rea
     }
 }
 
+/// What follows `/api/`.
+fn words(path: &str) -> Vec<&str> {
+    path.trim_end_matches('/').split('/').skip(2).collect()
+}
+
 /// The methods that a call knows.
 pub fn methods(path: &str) -> &'static str {
-    match path {
-        "/api/login" => "POST, DELETE",
-        "/api/files" | "/api/users" => "GET, HEAD, POST",
-        // What is done to one member or torrent, or to a client.
-        _ => match path.trim_end_matches('/').split('/').skip(2).collect::<Vec<_>>()[..] {
-            ["free"] => "POST",
-            ["invite", _] => "GET, HEAD, POST",
-            ["files", _, "approve" | "revoke" | "rename" | "free" | "remove"]
-            | [
-                "users",
-                _,
-                "ban" | "unban" | "limit" | "credit" | "admin" | "rename" | "passkey" | "key" | "remove"
-                | "invitations",
-            ]
-            | ["me", "password" | "passkey" | "key" | "invite"]
-            | ["clients", "approve" | "deny" | "remove"] => "POST",
-            _ => "GET, HEAD",
-        },
+    match words(path)[..] {
+        ["login"] => "POST, DELETE",
+        ["files"] | ["users"] | ["invite", _] => "GET, HEAD, POST",
+        ["free"] => "POST",
+        ["files", _, "approve" | "revoke" | "rename" | "free" | "remove"] => "POST",
+        ["users", _, "ban" | "unban" | "limit" | "credit" | "admin" | "rename" | "remove"] => "POST",
+        ["users", _, "passkey" | "key" | "invitations"] => "POST",
+        ["me", "password" | "passkey" | "key" | "invite"] => "POST",
+        ["clients", "approve" | "deny" | "remove"] => "POST",
+        _ => "GET, HEAD",
     }
 }
 

@@ -340,8 +340,10 @@ fn each_call_is_for_those_who_may_make_it(database: Database) {
             assert_eq!(answer.header("allow"), "GET, HEAD");
         }
     }
-    let answer = get(&goat, &admin, "/api/login");
-    assert_eq!((answer.status, answer.header("allow")), (405, "POST, DELETE"));
+    for (path, methods) in [("/api/login", "POST, DELETE"), ("/api/login/", "POST, DELETE"), ("/api/free", "POST")] {
+        let answer = get(&goat, &admin, path);
+        assert_eq!((answer.status, answer.header("allow")), (405, methods), "{path}");
+    }
     for id in ["x", "-1", "1.0", "4294967296", "0x1", "+1", "%31", "1'"] {
         for list in ["files", "users"] {
             let answer = get(&goat, &admin, &format!("/api/{list}/{id}"));
