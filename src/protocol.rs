@@ -102,9 +102,7 @@ impl fmt::Display for Refusal {
             Refusal::TooMany => write!(f, "Invalid parameter: info_hash (more than {MAX_SCRAPE})"),
             Refusal::Unregistered => f.write_str("Unregistered torrent"),
             Refusal::Unverified => f.write_str("Unverified torrent"),
-            Refusal::Limit { active, limit } => {
-                write!(f, "Exceeded active torrent limit: {active} > {limit}")
-            }
+            Refusal::Limit { active, limit } => write!(f, "Exceeded active torrent limit: {active} > {limit}"),
             Refusal::SlowDown => f.write_str("Slow down"),
         }
     }
@@ -208,9 +206,7 @@ pub fn ip4(&[a, b, c, d, ..]: &Addr4) -> Ipv4Addr {
 }
 
 pub fn ip6(addr: &Addr6) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&addr[..16]);
-    octets.into()
+    addr.first_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED, |octets| Ipv6Addr::from(*octets))
 }
 
 pub fn port(addr: &[u8]) -> u16 {
