@@ -4,7 +4,7 @@
 //! what its row holds as credited already. A state that is written again, late, or by two goats finds a row that
 //! has it, and is worth nothing.
 
-use super::session::{Birth, Paths, State, begins, is_later};
+use super::session::{Paths, State, is_later};
 use crate::protocol::{Factors, Moved};
 use crate::store::sessions::{LifeRow, Row};
 
@@ -26,9 +26,7 @@ pub struct Rise {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     /// One that the row does not have yet, and the close after which that is in doubt (0: none).
-    New {
-        doubt: u32,
-    },
+    New(u32),
     Current,
     Former,
     /// One before these: it is over, and was settled.
@@ -44,10 +42,10 @@ pub fn credit(row: &Row, state: &State, silence: u32) -> (Row, Rise) {
     let (mut new, mut rise) = (*row, Rise::default());
     let which = which(row, state, silence);
     match which {
-        Which::New { doubt } => {
-            new.former =
-                if number(row, state) == row.life.saturating_add(1) { row.current } else { LifeRow::default() };
-            new.life = number(row, state);
+        Which::New(doubt) => {
+            let next = row.life.saturating_add(1);
+            new.life = if session.life.is_provisional() { next } else { session.life.0 };
+            new.former = if new.life == next { row.current } else { LifeRow::default() };
             new.current = begin(state, doubt, row.life != 0);
         }
         Which::Current => new.current.top = row.current.top.max(session.top),
@@ -57,17 +55,14 @@ pub fn credit(row: &Row, state: &State, silence: u32) -> (Row, Rise) {
                 new.former = begin(state, state.birth.map_or(0, |birth| birth.doubt), false);
             }
             new.former.top = new.former.top.max(session.top);
+            rise.moved = pay(&mut new.former, session.last_seen());
         }
         Which::Older => {}
     }
-    match which {
-        Which::New { .. } | Which::Current => {
-            rise.snatch = take_over(&mut new, row, state);
-            let heard = new.last_seen();
-            rise.moved = pay(&mut new.current, heard);
-        }
-        Which::Former => rise.moved = pay(&mut new.former, session.last_seen()),
-        Which::Older => {}
+    if matches!(which, Which::New(_) | Which::Current) {
+        rise.snatch = take_over(&mut new, row, state);
+        let heard = new.last_seen();
+        rise.moved = pay(&mut new.current, heard);
     }
     if session.user == 0 {
         rise.moved = Moved::default(); // everybody is nobody's account
@@ -81,13 +76,13 @@ pub fn credit(row: &Row, state: &State, silence: u32) -> (Row, Rise) {
 
 fn which(row: &Row, state: &State, silence: u32) -> Which {
     let life = state.known.session.life;
-    let in_doubt = |birth: Option<Birth>| Which::New { doubt: birth.map_or(0, |birth| birth.doubt) };
+    let new = Which::New(state.birth.map_or(0, |birth| birth.doubt));
     if row.life == 0 {
-        return in_doubt(state.birth);
+        return new;
     }
     if !life.is_provisional() {
         return match life.0 {
-            number if number > row.life => in_doubt(state.birth),
+            number if number > row.life => new,
             number if number == row.life => Which::Current,
             number if number.saturating_add(1) == row.life => Which::Former,
             _ => Which::Older,
@@ -96,8 +91,8 @@ fn which(row: &Row, state: &State, silence: u32) -> Which {
     if let Some(birth) = state.birth.filter(|_| is_news(row, state)) {
         let silent = row.last_seen().saturating_add(silence);
         let closed = if row.closed == 0 && silent < birth.at { silent } else { row.closed };
-        let began = begins(row.current.top, closed, Paths(row.paths), birth.at, birth.path, birth.started, birth.first);
-        return began.filter(|_| closed != 0).map_or(Which::Current, |doubt| Which::New { doubt });
+        let doubt = birth.begins(row.current.top, closed, Paths(row.paths));
+        return doubt.filter(|_| closed != 0).map_or(Which::Current, Which::New);
     }
     // The row has heard of it before, and perhaps of later things: the state is a later one, was written already, or
     // elsewhere.
@@ -125,12 +120,6 @@ fn begun_earlier(row: &Row, state: &State) -> Option<Row> {
 /// Whether a life that memory has begun without knowing the row began after all that the row has heard of.
 fn is_news(row: &Row, state: &State) -> bool {
     state.known.session.life.is_provisional() && state.birth.is_some_and(|birth| birth.at > row.last_seen())
-}
-
-/// The number of a life that the row does not have.
-fn number(row: &Row, state: &State) -> u32 {
-    let life = state.known.session.life;
-    if life.is_provisional() { row.life.saturating_add(1) } else { life.0 }
 }
 
 /// What the row is to have of a life that it does not know. `later`: it knows the one before.

@@ -1,7 +1,7 @@
 //! What a goat makes of another's word on a session: a later life is believed, and of the same one the maxima are. To
 //! hear a state twice, late or out of order so changes nothing.
 
-use super::session::{Known, State, begins, is_later};
+use super::session::{Known, Life, Session, State, is_later};
 
 /// The time of the last that is known of a session, in seconds since 1970.
 fn word(known: &Known) -> u32 {
@@ -10,35 +10,29 @@ fn word(known: &Known) -> u32 {
 
 /// What a session is by what this goat knows and what another says.
 pub fn merge(mine: &Known, other: &State) -> Known {
-    let theirs = &other.known;
-    let (own, life) = (mine.session.life, theirs.session.life);
+    let (theirs, session) = (&other.known, &mine.session);
+    let (own, life) = (session.life, theirs.session.life);
     match (own.is_provisional(), life.is_provisional()) {
-        // The other knows the row. What it says is of this life, unless it ended before this began: the row will tell.
-        (true, false) if word(theirs) < mine.session.began => *mine,
-        (true, false) => {
-            let mut next = same(mine, theirs);
-            next.session.life = life;
-            next
-        }
+        // It ended before this life began: the row will tell.
+        (begun, told) if begun != told && word(theirs) < session.began => *mine,
+        // The other knows the row.
+        (true, false) => same(mine, theirs, life),
         // This goat knows it: the life that the other began gets the number that the row will give it.
-        (false, true) if word(theirs) < mine.session.began => *mine,
         (false, true) => {
             let birth = other.birth.filter(|birth| birth.at > word(mine) && mine.closed != 0);
-            let new = birth.and_then(|b| {
-                begins(mine.session.top, mine.closed, mine.session.paths, b.at, b.path, b.started, b.first)
-            });
-            let mut next = if new.is_some() { *theirs } else { same(mine, theirs) };
-            next.session.life = if new.is_some() { own.next() } else { own };
-            next
+            match birth.and_then(|birth| birth.begins(session.top, mine.closed, session.paths)) {
+                Some(_) => Known { session: Session { life: own.next(), ..theirs.session }, ..*theirs },
+                None => same(mine, theirs, own),
+            }
         }
         _ if life > own => *theirs,
         _ if life < own => *mine,
-        _ => same(mine, theirs),
+        _ => same(mine, theirs, own),
     }
 }
 
-/// Two words on the same life.
-fn same(mine: &Known, theirs: &Known) -> Known {
+/// Two words on the same life, and its number.
+fn same(mine: &Known, theirs: &Known, life: Life) -> Known {
     let (a, b) = (&mine.session, &theirs.session);
     let said = |known: &Known| (known.closed, known.session.last_seen(), known.session.announced);
     let news = is_later(said(theirs), said(mine));
@@ -54,7 +48,7 @@ fn same(mine: &Known, theirs: &Known) -> Known {
         next.at.v4 = if theirs4 > mine4 { theirs.at.v4 } else { mine.at.v4 };
         next.at.v6 = if theirs6 > mine6 { theirs.at.v6 } else { mine.at.v6 };
     }
-    next.session.life = a.life;
+    next.session.life = life;
     next.session.top = a.top.max(b.top);
     next.session.began = a.began.min(b.began);
     next.session.announced = a.announced.max(b.announced);

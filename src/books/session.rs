@@ -111,7 +111,7 @@ impl Session {
 }
 
 /// A session with its addresses, open or closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     pub session: Session,
     pub at: Addresses,
@@ -134,7 +134,7 @@ pub struct Birth {
 }
 
 /// What is to be written of a session. To write it twice, or late, changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub known: Known,
     /// Absent in later states of a life.
@@ -151,13 +151,23 @@ impl Birth {
     pub fn better(&self, other: &Birth) -> Birth {
         if other.started && !self.started && other.at <= self.at { *other } else { *self }
     }
+
+    /// Whether a closed session begins a new life so, and then the close that puts it in doubt (0: none).
+    pub fn begins(&self, top: Moved, closed: u32, paths: Paths) -> Option<u32> {
+        if !self.started || self.first.max(top) == self.first {
+            None
+        } else if self.at.saturating_sub(closed) > LATE {
+            Some(0)
+        } else {
+            (self.first == Moved::default() && paths.contains(self.path)).then_some(closed)
+        }
+    }
 }
 
 impl State {
     /// What becomes of a session that leaves the swarm, at a time in seconds since 1970.
     pub fn closed(session: Session, at: Addresses, closed: u32) -> State {
-        let known = Known { session, at, closed: closed.max(1) };
-        State { known, birth: None, seeded: (0, 0), factors: Factors::default() }
+        State { known: Known { session, at, closed: closed.max(1) }, ..State::default() }
     }
 
     /// Takes over from an earlier state of the same life what only that one knows.
@@ -192,41 +202,15 @@ pub fn is_later(word: Word, other: Word) -> bool {
     }
 }
 
-/// Whether an announce begins a new life of a closed session, and then the close that puts it in doubt (0: none).
-pub fn begins(
-    top: Moved,
-    closed: u32,
-    paths: Paths,
-    now: u32,
-    path: Paths,
-    started: bool,
-    counters: Moved,
-) -> Option<u32> {
-    let lower = counters.uploaded < top.uploaded || counters.downloaded < top.downloaded;
-    if !lower || !started {
-        return None;
-    }
-    if now.saturating_sub(closed) > LATE {
-        Some(0)
-    } else {
-        (counters == Moved::default() && paths.contains(path)).then_some(closed)
-    }
-}
-
 /// What a session is after an announce. `silence` is how many seconds of silence close a session.
 pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u32) -> State {
     let path = Paths::of(a.ip, a.udp);
     let counters = Moved { uploaded: a.uploaded, downloaded: a.downloaded }.min(MOST);
     let (started, stopped) = (a.event == Event::Started, a.event == Event::Stopped);
-    let mut birth = Birth { at: now, base: Moved::default(), doubt: 0, first: counters, started, path };
+    let base = if started { Moved::default() } else { counters };
+    let mut birth = Birth { at: now, base, doubt: 0, first: counters, started, path };
     let Some(before) = known else {
-        if !started {
-            birth.base = counters;
-        }
-        let mut known = unknown(user, a, counters, path);
-        (known.closed, known.session.began) = (if stopped { now } else { 0 }, now);
-        known.say(a, now);
-        return State { known, birth: Some(birth), seeded: (0, 0), factors: Factors::default() };
+        return State { known: unknown(user, a, &birth), birth: Some(birth), ..State::default() };
     };
     let mut next = *before;
     let last = before.session.last_seen();
@@ -239,18 +223,17 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     next.session.announced = next.session.announced.saturating_add(1);
     if next.closed == 0 {
         next.stay(a, counters, path, now);
-        return State { known: next, birth: None, seeded, factors: Factors::default() };
+        return State { known: next, seeded, ..State::default() };
     }
     let top = next.session.top;
-    let doubt = begins(top, next.closed, next.session.paths, now, path, started, counters);
+    let doubt = birth.begins(top, next.closed, next.session.paths);
     let late = doubt.is_none() && top.max(counters) != counters;
     if !late {
         next.session.top = counters;
     }
-    // One life may end and the next begin within a second: the row tells by the time which came first.
-    birth.at = if doubt.is_some() { now.max(last.saturating_add(1)) } else { now };
     if let Some(doubt) = doubt {
-        birth.doubt = doubt;
+        // One life may end and the next begin within a second: the row tells by the time which came first.
+        (birth.at, birth.doubt) = (now.max(last.saturating_add(1)), doubt);
         (next.session.life, next.session.began) = (next.session.life.next(), birth.at);
         if next.session.life.is_provisional() {
             next.session.announced = 1; // each is added to what the row has
@@ -266,24 +249,27 @@ pub fn hear(known: Option<&Known>, user: u32, a: &Announce, now: u32, silence: u
     if next.closed == 0 || !late {
         next.say(a, birth.at);
     }
-    State { known: next, birth: doubt.map(|_| birth), seeded, factors: Factors::default() }
+    State { known: next, birth: doubt.map(|_| birth), ..State::default() }
 }
 
 /// A session of which nothing was known before this announce.
-fn unknown(user: u32, a: &Announce, top: Moved, paths: Paths) -> Known {
+fn unknown(user: u32, a: &Announce, birth: &Birth) -> Known {
     let session = Session {
-        top,
-        left: a.left,
+        top: birth.first,
         user,
         life: Life(PROVISIONAL | 1),
+        began: birth.at,
         announced: 1,
         peer_id: a.peer_id,
-        paths,
+        paths: birth.path,
         // One that was leeching somewhere where goat did not hear it.
         snatched: a.event == Event::Completed && a.left == 0 && a.downloaded > 0,
         ..Session::default()
     };
-    Known { session, at: Addresses::NONE, closed: 0 }
+    let closed = if a.event == Event::Stopped { birth.at } else { 0 };
+    let mut known = Known { session, closed, ..Known::default() };
+    known.say(a, birth.at);
+    known
 }
 
 impl Known {

@@ -33,14 +33,11 @@ pub fn settle(store: &Store, batch: &[Waiting], silence: u32) -> Result<Vec<Reso
 /// What a batch makes of the rows of its members, both sorted.
 fn changes(batch: &[Waiting], rows: &[(Key, Row)], silence: u32) -> (Changes, Vec<Resolved>) {
     let (mut changes, mut told) = (Changes::default(), Vec::new());
-    let mut rows = rows;
     for states in batch.chunk_by(|(_, a, _), (_, b, _)| (a.file, a.user) == (b.file, b.user)) {
         let Some((_, SessionKey { file, user, .. }, _)) = states.first() else { continue };
         let from = rows.partition_point(|((f, u, _), _)| (f, u) < (file, user));
         let to = rows.partition_point(|((f, u, _), _)| (f, u) <= (file, user));
-        let own = rows.get(from..to).unwrap_or_default();
-        member(states, own, silence, &mut changes, &mut told);
-        rows = rows.get(to..).unwrap_or_default();
+        member(states, rows.get(from..to).unwrap_or_default(), silence, &mut changes, &mut told);
     }
     (changes, told)
 }
