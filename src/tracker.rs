@@ -9,7 +9,7 @@ use crate::books::recovery::recover;
 use crate::books::session::LATE;
 use crate::books::{Journal, Known, SessionKey, State};
 use crate::clock::Clock;
-use crate::config::{Config, Driver};
+use crate::config::Config;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
@@ -47,11 +47,8 @@ impl Tracker {
         let store = Store::open(&config).map_err(failed)?;
         let clock = Clock::start();
         let silence = silence(&config);
-        let (mut journal, settled) = recover(&config, &store, silence)?;
-        if config.redis.is_some() && config.db.driver == Driver::Mysql {
-            journal.share();
-        }
-        let nodes = Nodes::new(&config, journal.head())?;
+        let (journal, settled) = recover(&config, &store, silence)?;
+        let nodes = Nodes::new(&config, journal.head)?;
         store.close_sessions(clock.now(), silence).map_err(failed)?;
         let limits = Limits::new(&config, crate::sys::file_limit());
         let tracker = Tracker {

@@ -9,13 +9,12 @@
 //! database. A record may well outlive that: to settle it again changes nothing.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
@@ -48,21 +47,17 @@ pub struct Head {
 pub struct Journal {
     folder: PathBuf,
     /// Of the run that is written; absent until it begins.
-    head: Option<Head>,
+    pub head: Option<Head>,
     /// Held so that no other goat uses the folder.
     _lock: Option<Flock<File>>,
-    current: Mutex<Current>,
+    /// The segment that is appended to, if there is one.
+    current: Mutex<Option<Segment>>,
+    /// The number of the next. Each is given once: what is in the way of one is not in that of the next.
+    next: AtomicU64,
     /// Something that was answered is not in it.
     failed: AtomicBool,
     /// What other goats are to hear, and whether there was no room for some of it; absent where there are none.
     outbox: Option<Mutex<(Vec<u8>, bool)>>,
-}
-
-/// The segment that is appended to, if there is one.
-struct Current {
-    segment: Option<Segment>,
-    /// The number of the next.
-    next: u64,
 }
 
 struct Segment {
@@ -70,7 +65,7 @@ struct Segment {
     /// What the file is known by, whatever happens to its name.
     inode: u64,
     number: u64,
-    /// Bytes of whole records, and the head.
+    /// Bytes of the head and of whole records.
     length: u64,
     /// How much of that is on the disk.
     synced: u64,
@@ -91,18 +86,16 @@ impl Journal {
         // Also what is read-only can be locked.
         let file = made.or_else(|_| File::open(&name)).ok();
         let lock = file.map(|file| wait_for(file, &path)).transpose()?;
-        let current = Mutex::new(Current { segment: None, next: 1 });
-        Ok(Journal { folder: path, head: None, _lock: lock, current, failed: AtomicBool::new(false), outbox: None })
-    }
-
-    /// What this run says of itself.
-    pub fn head(&self) -> Option<Head> {
-        self.head
-    }
-
-    /// From now on keeps what is written for other goats as well.
-    pub fn share(&mut self) {
-        self.outbox = Some(Mutex::default());
+        let shared = config.redis.is_some() && config.db.driver == Driver::Mysql;
+        Ok(Journal {
+            folder: path,
+            head: None,
+            _lock: lock,
+            current: Mutex::default(),
+            next: AtomicU64::new(1),
+            failed: AtomicBool::new(false),
+            outbox: shared.then(Mutex::default),
+        })
     }
 
     /// Has other goats hear of records, if there are some: at the cost of a copy, for another thread tells them.
@@ -123,17 +116,12 @@ impl Journal {
         std::mem::replace(&mut *outbox, (room, false))
     }
 
-    /// What was left here. An error names the file that cannot be read, or is damaged, and where.
-    pub fn read(&self) -> Result<Left, String> {
-        read_all(&self.folder)
-    }
-
     /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written,
     /// the journal has [`Journal::failed`].
     pub fn begin(&mut self, head: Head) {
         self.head = Some(head);
         let last = segments(&self.folder).ok().and_then(|files| files.last().map(|(number, _)| *number));
-        lock(&self.current).next = last.unwrap_or(0).saturating_add(1);
+        self.next = last.unwrap_or(0).saturating_add(1).into();
         match self.turn() {
             Ok(number) => self.settled(number),
             Err(_) => self.failed.store(true, Relaxed),
@@ -142,7 +130,7 @@ impl Journal {
 
     /// Removes all that was left, and returns how many states that was.
     pub fn discard(&self) -> Result<usize, String> {
-        let states = self.read()?.values().map(BTreeMap::len).sum();
+        let states = count(&read_all(&self.folder)?);
         for (_, path) in segments(&self.folder)? {
             fs::remove_file(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
         }
@@ -195,7 +183,8 @@ fn cannot_read(path: &Path, why: &str) -> String {
     format!("{} holds accounts not yet written, but cannot be read: {why}. {advice}", path.display())
 }
 
-/// Reads a segment. What a crash cut off is its end; a record that is wrong before others is damage.
+/// Reads a segment: of two states of a life keeps the newer, with what only the older knows. What a crash cut off is the
+/// end; a record that is wrong before others is damage.
 fn read(path: &Path, left: &mut Left) -> Result<(), String> {
     let file = match File::open(path) {
         // The goat that runs has settled it since it was listed.
@@ -215,7 +204,12 @@ fn read(path: &Path, left: &mut Left) -> Result<(), String> {
     while fill(&mut record)? {
         match (decode(&record), wrong) {
             (Some(_), Some(wrong)) => return Err(format!("byte {wrong} is damaged")),
-            (Some((order, key, state)), None) => merge(states, order, key, state),
+            (Some((order, key, state)), None) => {
+                let kept = states.entry((key, state.known.session.life)).or_insert((order, state));
+                let (newer, older) = if kept.0 <= order { ((order, state), kept.1) } else { (*kept, state) };
+                *kept = newer;
+                kept.1.follow(&older);
+            }
             (None, _) => wrong = wrong.or(Some(at)),
         }
         at += RECORD;
@@ -223,29 +217,22 @@ fn read(path: &Path, left: &mut Left) -> Result<(), String> {
     Ok(())
 }
 
-/// Keeps the newer of two states of a life, with what only the older knows.
-fn merge(states: &mut BTreeMap<(SessionKey, Life), (u64, State)>, order: u64, key: SessionKey, mut state: State) {
-    match states.entry((key, state.known.session.life)) {
-        Entry::Vacant(entry) => drop(entry.insert((order, state))),
-        Entry::Occupied(mut entry) if entry.get().0 <= order => {
-            state.follow(&entry.get().1);
-            entry.insert((order, state));
-        }
-        Entry::Occupied(mut entry) => entry.get_mut().1.follow(&state),
-    }
-}
-
-/// How many states a configuration's journal holds that may be unwritten.
-pub fn left(config: &Config) -> Result<usize, String> {
-    Ok(read_all(&path(config))?.values().map(BTreeMap::len).sum())
-}
-
-fn read_all(folder: &Path) -> Result<Left, String> {
+/// What was left in a folder. An error names the file that cannot be read, or is damaged, and where.
+pub fn read_all(folder: &Path) -> Result<Left, String> {
     let mut left = Left::new();
     for (_, path) in segments(folder)? {
         read(&path, &mut left).map_err(|e| cannot_read(&path, &e))?;
     }
     Ok(left)
+}
+
+/// How many states a configuration's journal holds that may be unwritten.
+pub fn left(config: &Config) -> Result<usize, String> {
+    Ok(count(&read_all(&path(config))?))
+}
+
+fn count(left: &Left) -> usize {
+    left.values().map(BTreeMap::len).sum()
 }
 
 /// Segments that cannot be read to their end: where, and why.
@@ -267,15 +254,10 @@ impl Journal {
 
     /// The same with what other goats have heard.
     pub fn append(&self, records: &mut Vec<u8>) {
-        if records.is_empty() {
-            return;
-        }
-        let mut current = lock(&self.current);
-        let written = current.segment.as_mut().is_some_and(|segment| segment.append(records));
-        if !written {
+        let append = |segment: &mut Segment| segment.append(records).is_ok();
+        if !records.is_empty() && !lock(&self.current).as_mut().is_some_and(append) {
             self.failed.store(true, Relaxed);
         }
-        drop(current);
         records.clear();
     }
 
@@ -283,7 +265,7 @@ impl Journal {
     pub fn failed(&self) -> bool {
         let there = |(number, inode): (u64, u64)| fs::metadata(self.name(number)).is_ok_and(|meta| meta.ino() == inode);
         // The disk is asked without the lock, which announces wait for.
-        let segment = lock(&self.current).segment.as_ref().map(|segment| (segment.number, segment.inode));
+        let segment = lock(&self.current).as_ref().map(|segment| (segment.number, segment.inode));
         self.failed.swap(false, Relaxed) || !segment.is_some_and(there)
     }
 
@@ -291,13 +273,12 @@ impl Journal {
     pub fn sync(&self) -> io::Result<()> {
         let behind = |segment: &&mut Segment| segment.synced < segment.length;
         let copy = |segment: &mut Segment| segment.file.try_clone().map(|file| (file, segment.number, segment.length));
-        let Some(copied) = lock(&self.current).segment.as_mut().filter(behind).map(copy) else { return Ok(()) };
+        let Some(copied) = lock(&self.current).as_mut().filter(behind).map(copy) else { return Ok(()) };
         let synced = copied.and_then(|(file, number, length)| file.sync_data().map(|()| (number, length)));
         let (number, length) = synced.inspect_err(|_| self.failed.store(true, Relaxed))?;
         let mut current = lock(&self.current);
-        if let Some(segment) = current.segment.as_mut().filter(|segment| segment.number == number) {
-            segment.synced = length;
-        }
+        let same = current.as_mut().filter(|segment| segment.number == number);
+        same.into_iter().for_each(|segment| segment.synced = length);
         Ok(())
     }
 
@@ -305,14 +286,14 @@ impl Journal {
     pub fn turn(&self) -> io::Result<u64> {
         let head = self.head.ok_or_else(|| io::Error::other("no run has begun"))?;
         DirBuilder::new().recursive(true).mode(0o770).create(&self.folder)?;
-        let number = self.next();
+        let number = self.next.fetch_add(1, Relaxed);
         let path = self.name(number);
         let mut file =
             OpenOptions::new().append(true).create_new(true).mode(0o660).custom_flags(libc::O_NOFOLLOW).open(&path)?;
         let begun = file.write_all(&encode_head(head)).and_then(|()| File::open(&self.folder)?.sync_all());
         let segment = Segment { inode: file.metadata()?.ino(), file, number, length: HEAD as u64, synced: 0 };
         begun.inspect_err(|_| drop(fs::remove_file(&path)))?;
-        let before = lock(&self.current).segment.replace(segment);
+        let before = lock(&self.current).replace(segment);
         // Before anything older is removed.
         before.map_or(Ok(()), |segment| segment.file.sync_data()).map(|()| number)
     }
@@ -324,27 +305,15 @@ impl Journal {
         old.for_each(|(_, path)| drop(fs::remove_file(path)));
     }
 
-    /// Bytes of the segment that is appended to.
+    /// Bytes of the records in the segment that is appended to.
     pub fn length(&self) -> u64 {
-        lock(&self.current).segment.as_ref().map_or(0, |segment| segment.length)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.length() <= HEAD as u64
+        lock(&self.current).as_ref().map_or(0, |segment| segment.length - HEAD as u64)
     }
 
     /// Bytes that it takes on the disk, about.
     pub fn size(&self) -> u64 {
         let files = segments(&self.folder).unwrap_or_default();
         files.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|meta| meta.len()).sum()
-    }
-
-    /// A number for a segment. Each is given once: what is in the way of one is not in that of the next.
-    fn next(&self) -> u64 {
-        let mut current = lock(&self.current);
-        let number = current.next;
-        current.next = number.saturating_add(1);
-        number
     }
 
     fn name(&self, number: u64) -> PathBuf {
@@ -354,14 +323,11 @@ impl Journal {
 
 impl Segment {
     /// Appends records, or none of them.
-    fn append(&mut self, records: &[u8]) -> bool {
-        let written = self.file.write_all(records);
-        match written {
-            Ok(()) => self.length += records.len() as u64,
-            // Half a record would make the next ones unreadable.
-            Err(_) => drop(self.file.set_len(self.length)),
-        }
-        written.is_ok()
+    fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        // Half a record would make the next ones unreadable.
+        self.file.write_all(records).inspect_err(|_| drop(self.file.set_len(self.length)))?;
+        self.length += records.len() as u64;
+        Ok(())
     }
 }
 
@@ -432,28 +398,17 @@ pub fn decode(record: &[u8]) -> Option<(u64, SessionKey, State)> {
     let mut number = || take(bytes).map(u32::from_le_bytes);
     let (file, user, life, began, announced) = (number()?, number()?, Life(number()?), number()?, number()?);
     let (seen, closed, seeded) = ([number()?, number()?], number()?, (number()?, number()?));
-    let (born, doubt) = (number()?, number()?);
+    let (at_birth, doubt) = (number()?, number()?);
     let mut percent = || take(bytes).map(u16::from_le_bytes);
     let factors = Factors { upload: percent()?, download: percent()? };
     let [flags, paths, path] = take(bytes)?;
+    let (paths, path) = (Paths(paths), Paths(path));
     let (peer_id, at) = (PeerId(take(bytes)?), Addresses { v4: take(bytes)?, v6: take(bytes)? });
     let on = |flag: u8| flags & flag != 0;
-    let birth = Birth { at: born, base, doubt, first, started: on(STARTED), path: Paths(path) };
-    let session = Session {
-        top,
-        left,
-        seen,
-        user,
-        life,
-        began,
-        seeds: if seeded.0 < seeded.1 { seeded.0 } else { 0 },
-        announced,
-        peer_id,
-        paths: Paths(paths),
-        paused: on(PAUSED),
-        complete: on(COMPLETE),
-        snatched: on(SNATCHED),
-    };
+    let flags = Session { paused: on(PAUSED), complete: on(COMPLETE), snatched: on(SNATCHED), ..Session::default() };
+    let seeds = if seeded.0 < seeded.1 { seeded.0 } else { 0 };
+    let session = Session { top, left, seen, user, life, began, seeds, announced, peer_id, paths, ..flags };
+    let birth = Birth { at: at_birth, base, doubt, first, started: on(STARTED), path };
     let state = State { known: Known { session, at, closed }, birth: on(BORN).then_some(birth), seeded, factors };
     Some((order, SessionKey { file, user, peer_id }, state))
 }

@@ -1,6 +1,6 @@
 //! What an earlier run answered and did not write: its journal is settled before anything new is answered.
 
-use super::journal::{Head, Journal};
+use super::journal::{Head, Journal, read_all};
 use super::ledger::Waiting;
 use super::session::SessionKey;
 use super::settle::{MOST_ROWS, settle};
@@ -15,7 +15,7 @@ pub fn recover(config: &Config, store: &Store, silence: u32) -> Result<(Journal,
     let mut journal = Journal::open(config)?;
     let failed = |e| format!("{}: {e}", config.database_name());
     let identity = store.identity().map_err(failed)?;
-    let left = journal.read()?;
+    let left = read_all(journal.path())?;
     let mut settled = Vec::new();
     for (head, states) in left.iter().filter(|(_, states)| !states.is_empty()) {
         let known = head.identity == identity && store.has_run(head.run).map_err(failed)?;
