@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::books::journal::encode;
@@ -17,7 +18,7 @@ use crate::protocol::{Factors, Refusal};
 use crate::rules::access::Access;
 use crate::rules::announce::{drop_torrent, silence};
 use crate::rules::limits::{Failure, Limits};
-use crate::rules::swarm::Swarms;
+use crate::rules::swarm::{Shard, Swarms};
 use crate::store::sessions::{Key, Row};
 use crate::store::{Store, Suggestion, Torrent};
 use crate::torrent::InfoHash;
@@ -190,13 +191,18 @@ impl Tracker {
         registered.then(|| self.store.file_by_hash(info_hash).ok().flatten())?
     }
 
-    /// Forgets a torrent and its swarm. What was moved until now is still written.
-    pub fn remove_torrent(&self, info_hash: &InfoHash) {
+    /// Changes a part of the swarms, and has the journal hold what the books must.
+    pub fn change(&self, mut shard: MutexGuard<Shard>, change: impl FnOnce(&mut Shard, &mut Vec<u8>)) {
         let mut records = Vec::new();
-        let mut shard = self.swarms.shard(info_hash);
-        drop_torrent(&self.access, &mut shard, info_hash, self.clock.now(), &mut records);
+        change(&mut shard, &mut records);
         drop(shard);
         self.journal.write(&mut records);
+    }
+
+    /// Forgets a torrent and its swarm. What was moved until now is still written.
+    pub fn remove_torrent(&self, info_hash: &InfoHash) {
+        let (shard, now) = (self.swarms.shard(info_hash), self.clock.now());
+        self.change(shard, |shard, records| drop_torrent(&self.access, shard, info_hash, now, records));
     }
 
     pub fn put_torrent(&self, file: &Torrent) {

@@ -130,7 +130,7 @@ impl Journal {
 
     /// Removes all that was left, and returns how many states that was.
     pub fn discard(&self) -> Result<usize, String> {
-        let states = count(&read_all(&self.folder)?);
+        let states = read_all(&self.folder)?.values().map(BTreeMap::len).sum();
         for (_, path) in segments(&self.folder)? {
             fs::remove_file(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
         }
@@ -228,11 +228,7 @@ pub fn read_all(folder: &Path) -> Result<Left, String> {
 
 /// How many states a configuration's journal holds that may be unwritten.
 pub fn left(config: &Config) -> Result<usize, String> {
-    Ok(count(&read_all(&path(config))?))
-}
-
-fn count(left: &Left) -> usize {
-    left.values().map(BTreeMap::len).sum()
+    Ok(read_all(&path(config))?.values().map(BTreeMap::len).sum())
 }
 
 /// Segments that cannot be read to their end: where, and why.
@@ -405,9 +401,9 @@ pub fn decode(record: &[u8]) -> Option<(u64, SessionKey, State)> {
     let (paths, path) = (Paths(paths), Paths(path));
     let (peer_id, at) = (PeerId(take(bytes)?), Addresses { v4: take(bytes)?, v6: take(bytes)? });
     let on = |flag: u8| flags & flag != 0;
-    let flags = Session { paused: on(PAUSED), complete: on(COMPLETE), snatched: on(SNATCHED), ..Session::default() };
+    let flagged = Session { paused: on(PAUSED), complete: on(COMPLETE), snatched: on(SNATCHED), ..Session::default() };
     let seeds = if seeded.0 < seeded.1 { seeded.0 } else { 0 };
-    let session = Session { top, left, seen, user, life, began, seeds, announced, peer_id, paths, ..flags };
+    let session = Session { top, left, seen, user, life, began, seeds, announced, peer_id, paths, ..flagged };
     let birth = Birth { at: at_birth, base, doubt, first, started: on(STARTED), path };
     let state = State { known: Known { session, at, closed }, birth: on(BORN).then_some(birth), seeded, factors };
     Some((order, SessionKey { file, user, peer_id }, state))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::command;
 use crate::log::log;
 use crate::rules::announce::drop_users;
-use crate::store::{Error, Found, Suggestion, Torrent, User};
+use crate::store::{Error, Found, Suggestion, User};
 use crate::torrent::InfoHash;
 use crate::tracker::Tracker;
 
@@ -34,7 +34,12 @@ fn follow_some(tracker: &Tracker) -> Result<bool, Error> {
     if !changes.files.is_empty() || changes.clients.is_some() {
         tracker.access.forget_suggestions();
     }
-    changes.files.into_iter().for_each(|found| put_file(tracker, found));
+    for found in changes.files {
+        match found {
+            Found::There(file) => tracker.put_torrent(&file),
+            Found::Gone(info_hash) => tracker.remove_torrent(&info_hash),
+        }
+    }
     changes.clients.into_iter().for_each(|prefixes| tracker.access.set_clients(prefixes));
     let more = !changes.batch.is_empty();
     tracker.store.forget_changes(changes.batch)?;
@@ -56,23 +61,14 @@ fn put_user(tracker: &Tracker, found: Found<u32, User>) -> Option<u32> {
     }
 }
 
-fn put_file(tracker: &Tracker, found: Found<InfoHash, Torrent>) {
-    match found {
-        Found::There(file) => tracker.put_torrent(&file),
-        Found::Gone(info_hash) => tracker.remove_torrent(&info_hash),
-    }
-}
-
 /// Takes members' sessions out of all swarms, in one walk, when nobody of them can come back.
 fn drop_sessions(tracker: &Tracker, users: HashSet<u32>) {
     if users.is_empty() {
         return;
     }
-    let (now, mut records) = (tracker.clock.now(), Vec::new());
-    for mut shard in tracker.swarms.each() {
-        drop_users(&tracker.access, &mut shard, &users, now, &mut records);
-        drop(shard);
-        tracker.journal.write(&mut records);
+    let now = tracker.clock.now();
+    for shard in tracker.swarms.each() {
+        tracker.change(shard, |shard, records| drop_users(&tracker.access, shard, &users, now, records));
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Keeper {
     sweep: Option<u32>,
     /// It did not answer in time when it was asked last.
     hangs: bool,
+    /// Goat is to end.
+    stopped: bool,
     /// Announces at the last status line.
     announces: u64,
     /// Its beginning, in seconds since 1970; and in seconds from then on the last turn, and the last in which the
@@ -65,8 +67,8 @@ fn is_due(seconds: u32, last: u32, now: u32) -> bool {
 impl Keeper {
     pub fn new(tracker: Arc<Tracker>) -> Keeper {
         let begun = tracker.clock.now();
-        let (writer, away_since, sweep, hangs, announces) = (Writer::new(begun), None, None, false, 0);
-        Keeper { tracker, writer, away_since, sweep, hangs, announces, begun, last: 0, kept: 0 }
+        let (writer, away_since, sweep, hangs, stopped) = (Writer::new(begun), None, None, false, false);
+        Keeper { tracker, writer, away_since, sweep, hangs, stopped, announces: 0, begun, last: 0, kept: 0 }
     }
 
     /// Keeps until something comes through `stop`; calls `refresh` when it is time to look at the certificate. Ends
@@ -81,26 +83,24 @@ impl Keeper {
             }
         };
         std::thread::Builder::new().spawn(sync).map_err(|e| format!("cannot start a thread: {e}"))?;
-        let mut pause = Some(TURN);
-        while let Some(wait) = pause
-            && stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
-        {
+        let mut pause = TURN;
+        while !self.stopped && stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let begin = Instant::now();
-            let stopped = self.turn(stop, &refresh)?;
+            self.turn(stop, &refresh)?;
             // From begin to begin: where writing takes long, the next must not wait as well.
-            pause = (!stopped).then(|| TURN.saturating_sub(begin.elapsed()).max(PAUSE));
+            pause = TURN.saturating_sub(begin.elapsed()).max(PAUSE);
         }
         Ok(())
     }
 
-    /// Returns whether something came through `stop` meanwhile.
-    fn turn(&mut self, stop: &Receiver<()>, refresh: &impl Fn()) -> Result<bool, String> {
+    fn turn(&mut self, stop: &Receiver<()>, refresh: &impl Fn()) -> Result<(), String> {
         if let Some(ahead) = self.tracker.clock.follow(crate::clock::now()) {
             log(format!("the system's clock was set forward by {ahead} seconds: following it"));
         }
         let now = self.tracker.clock.now();
         let passed = now.saturating_sub(self.begun);
-        let due = |seconds| is_due(seconds, self.last, passed);
+        let last = std::mem::replace(&mut self.last, passed);
+        let due = |seconds| is_due(seconds, last, passed);
         self.tracker.history.tick(&self.tracker.metrics, &self.tracker.swarms, &self.tracker.store, now);
         if due(EXPIRE.min(self.tracker.config.interval)) {
             self.expire(now);
@@ -109,8 +109,7 @@ impl Keeper {
             refresh();
         }
         self.writer.tend_journal(&self.tracker);
-        let mut stopped = false;
-        let done = self.use_database(now, stop, &mut stopped);
+        let done = self.use_database(now, stop);
         if done.is_ok() {
             self.kept = passed;
         }
@@ -121,7 +120,7 @@ impl Keeper {
             return Err(format!("{}: {e}", self.tracker.config.database_name()));
         }
         self.report(done, now);
-        if is_due(REFUSED, self.last, passed) {
+        if due(REFUSED) {
             let limits = &self.tracker.limits;
             for (what, refused) in [
                 ("connections refused or closed to make room", &limits.refused_connections),
@@ -131,15 +130,14 @@ impl Keeper {
                 refused.report().into_iter().for_each(|report| log(format!("{what}: {report}")));
             }
         }
-        if is_due(STATUS, self.last, passed) {
+        if due(STATUS) {
             self.status();
         }
-        self.last = passed;
-        Ok(stopped)
+        Ok(())
     }
 
     /// Everything that may wait for the database; the longest lets others in between, and ends where goat is to stop.
-    fn use_database(&mut self, now: u32, stop: &Receiver<()>, stopped: &mut bool) -> Result<(), Error> {
+    fn use_database(&mut self, now: u32, stop: &Receiver<()>) -> Result<(), Error> {
         let (tracker, begun, kept) = (self.tracker.clone(), self.begun, self.kept);
         let (mut looked, mut followed) = (kept, Ok(()));
         let mut follow = || {
@@ -157,13 +155,14 @@ impl Keeper {
         follow();
         if self.writer.due(&tracker, now) {
             let between = |gap| {
-                *stopped |= stop.recv_timeout(gap) != Err(RecvTimeoutError::Timeout);
+                self.stopped |= stop.recv_timeout(gap) != Err(RecvTimeoutError::Timeout);
                 follow();
-                *stopped
+                self.stopped
             };
             self.writer.write(&tracker, now, between)?;
+            tracker.history.save(&tracker.metrics, &tracker.store, now, false)?;
         }
-        if *stopped {
+        if self.stopped {
             return Ok(());
         }
         followed?;
@@ -182,11 +181,9 @@ impl Keeper {
     }
 
     fn expire(&self, now: u32) {
-        let (tracker, mut records) = (&self.tracker, Vec::new());
-        for mut shard in tracker.swarms.each() {
-            expire(&tracker.config, &tracker.access, &mut shard, now, &mut records);
-            drop(shard);
-            tracker.journal.write(&mut records);
+        let Tracker { config, access, swarms, .. } = &*self.tracker;
+        for shard in swarms.each() {
+            self.tracker.change(shard, |shard, records| expire(config, access, shard, now, records));
         }
     }
 
@@ -194,24 +191,21 @@ impl Keeper {
     fn report(&mut self, done: Result<(), Error>, now: u32) {
         self.tracker.metrics.database_up.store(done.is_ok(), Relaxed);
         self.hangs = matches!(&done, Err(e) if e.kind == Kind::Silent);
-        match done {
-            Ok(()) => {
-                if let Some(since) = self.away_since.take() {
-                    let name = self.tracker.config.database_name();
-                    let (seconds, rows) = (now.saturating_sub(since), self.writer.caught_up);
-                    log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were written late"));
-                }
+        let name = self.tracker.config.database_name();
+        match (done, self.away_since) {
+            (Ok(()), Some(since)) => {
+                self.away_since = None;
+                let (seconds, rows) = (now.saturating_sub(since), self.writer.caught_up);
+                log(format!("{name} can be written again, after {seconds} seconds: {rows} rows were written late"));
             }
-            Err(e) if self.away_since.is_none() => {
-                self.away_since = Some(now);
-                self.writer.caught_up = 0;
+            (Err(e), None) => {
+                (self.away_since, self.writer.caught_up) = (Some(now), 0);
+                let kept = self.tracker.metrics.unsaved.load(Relaxed);
                 log(format!(
-                    "{} cannot be written: {e}. Announces are answered, {} rows are kept in memory until it can",
-                    self.tracker.config.database_name(),
-                    self.tracker.metrics.unsaved.load(Relaxed)
+                    "{name} cannot be written: {e}. Announces are answered, {kept} rows are kept in memory until it can"
                 ));
             }
-            Err(_) => {}
+            _ => {}
         }
     }
 

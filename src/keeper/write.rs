@@ -7,7 +7,7 @@ use crate::books::ledger::Waiting;
 use crate::books::settle::{MOST_ROWS, settle, sort};
 use crate::log::log;
 use crate::rules::announce::silence;
-use crate::store::{Error, Kind};
+use crate::store::Error;
 use crate::tracker::Tracker;
 
 /// States a second below which all are written each second.
@@ -42,14 +42,12 @@ pub struct Writer {
     pub caught_up: usize,
     /// The journal could not be written when it was looked at last.
     fails: bool,
-    /// When goat is about to end: until when it may write.
-    until: Option<Instant>,
 }
 
 impl Writer {
     /// A writer that has nothing to write yet, at a time in seconds since 1970.
     pub fn new(now: u32) -> Writer {
-        Writer { written: now, took: 0, rows: FIRST_ROWS, gap: GAP.0, caught_up: 0, fails: false, until: None }
+        Writer { written: now, took: 0, rows: FIRST_ROWS, gap: GAP.0, caught_up: 0, fails: false }
     }
 
     pub fn waiting(tracker: &Tracker) -> usize {
@@ -88,22 +86,16 @@ impl Writer {
     ) -> Result<(), Error> {
         // First: what is noted from here on is in a later segment than what is settled. A short one goes on, for to
         // settle it again costs little, until nothing happens for a while.
-        let idle = Writer::waiting(tracker) == 0 && !tracker.journal.is_empty();
-        let turns = idle || tracker.journal.length() > SHORT;
-        let segment = if turns { tracker.journal.turn().ok() } else { None };
+        let short = if Writer::waiting(tracker) == 0 { 0 } else { SHORT };
+        let segment = if tracker.journal.length() > short { tracker.journal.turn().ok() } else { None };
         let batch = Writer::take(tracker);
         let begin = Instant::now();
         let mut rest = &batch[..];
         while let Some((part, later)) =
             rest.split_at_checked(self.rows.min(rest.len())).filter(|(part, _)| !part.is_empty())
         {
-            let late = self.until.is_some_and(|until| Instant::now() > until);
-            let done = if late { Err(Error::other("there is too much")) } else { self.settle(tracker, part) };
-            if let Err(e) = done {
-                Writer::put_back(tracker, rest);
-                return Err(e);
-            }
-            if !later.is_empty() && self.until.is_none() && between(self.gap) {
+            self.settle(tracker, part).inspect_err(|_| Writer::put_back(tracker, rest))?;
+            if !later.is_empty() && between(self.gap) {
                 Writer::put_back(tracker, later);
                 return Ok(());
             }
@@ -118,19 +110,14 @@ impl Writer {
         self.written = now;
         self.took = begin.elapsed().as_secs() as u32;
         tracker.metrics.saved.store(now, Relaxed);
-        let at_last = self.until.is_some();
-        let done = tracker.history.save(&tracker.metrics, &tracker.store, now, at_last);
-        // A few minutes of a graph are no reason to end with an error.
-        if at_last { Ok(()) } else { done }
+        Ok(())
     }
 
     fn settle(&mut self, tracker: &Tracker, part: &[Waiting]) -> Result<(), Error> {
         let begin = Instant::now();
         let told = settle(&tracker.store, part, silence(&tracker.config))?;
-        let mut records = Vec::new();
         for told in &told {
-            tracker.swarms.shard(&told.info_hash).resolve(told, &mut records);
-            tracker.journal.write(&mut records);
+            tracker.change(tracker.swarms.shard(&told.info_hash), |shard, records| shard.resolve(told, records));
             // Others have the session without its number.
             tracker.publish(&told.info_hash, &told.key);
         }
@@ -168,21 +155,8 @@ impl Writer {
 
     /// Writes everything for the last time. What cannot be written stays in the journal, for the next start.
     pub fn finish(&mut self, tracker: &Tracker, hangs: bool) -> Result<(), String> {
-        self.until = Some(Instant::now() + LAST);
-        let now = tracker.clock.now();
-        let name = tracker.config.database_name();
         // A database that hangs is not waited for again: goat is to end within 10 seconds.
-        let done = if hangs {
-            Err(Error { kind: Kind::Silent, message: "it does not answer".into() })
-        } else {
-            // Asked before anything is prepared for it.
-            let mut done = tracker.store.is_same().and_then(|()| self.write(tracker, now, |_| false));
-            // Whoever waited for the database was answered meanwhile.
-            while done.is_ok() && Writer::waiting(tracker) > 0 {
-                done = self.write(tracker, now, |_| false);
-            }
-            done
-        };
+        let done = if hangs { Err(Error::other("it does not answer")) } else { self.write_all(tracker) };
         let Err(e) = done.and_then(|()| tracker.store.end_run(tracker.store.run())) else {
             tracker.journal.settled(u64::MAX);
             return Ok(());
@@ -192,19 +166,30 @@ impl Writer {
             return Ok(());
         }
         let kept = journal.sync().is_ok() && !journal.failed() && !self.fails;
-        match kept || renew_journal(tracker).is_ok() {
-            true => {
-                log(format!(
-                    "{name} cannot be written: {e}. The next start writes {waiting} states of sessions from {}",
-                    journal.path().display()
-                ));
-                Ok(())
-            }
-            false => Err(format!(
-                "{name} cannot be written: {e}; nor can {}: {waiting} states of sessions are lost",
-                journal.path().display()
-            )),
+        let (name, path) = (tracker.config.database_name(), journal.path().display());
+        if !kept && renew_journal(tracker).is_err() {
+            return Err(format!(
+                "{name} cannot be written: {e}; nor can {path}: {waiting} states of sessions are lost"
+            ));
         }
+        log(format!("{name} cannot be written: {e}. The next start writes {waiting} states of sessions from {path}"));
+        Ok(())
+    }
+
+    fn write_all(&mut self, tracker: &Tracker) -> Result<(), Error> {
+        let (now, until) = (tracker.clock.now(), Instant::now() + LAST);
+        // Asked before anything is prepared for it.
+        tracker.store.is_same()?;
+        // Whoever waited for the database was answered meanwhile.
+        while Writer::waiting(tracker) > 0 {
+            if Instant::now() > until {
+                return Err(Error::other("there is too much"));
+            }
+            self.write(tracker, now, |_| Instant::now() > until)?;
+        }
+        // A few minutes of a graph are no reason to end with an error.
+        let _ = tracker.history.save(&tracker.metrics, &tracker.store, now, true);
+        Ok(())
     }
 }
 
