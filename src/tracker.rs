@@ -17,10 +17,11 @@ use crate::nodes::Nodes;
 use crate::protocol::{Factors, Refusal};
 use crate::rules::access::Access;
 use crate::rules::announce::{drop_torrent, silence};
+use crate::rules::heard;
 use crate::rules::limits::{Failure, Limits};
 use crate::rules::swarm::{Shard, Swarms};
 use crate::store::sessions::{Key, Row};
-use crate::store::{Store, Suggestion, Torrent};
+use crate::store::{Error, Store, Suggestion, Torrent, User};
 use crate::torrent::InfoHash;
 
 /// How often somebody is looked up, while the keeper takes over changes.
@@ -44,7 +45,7 @@ impl Tracker {
     /// Connects to the database, settles what an earlier run could not, and loads what there is.
     pub fn load(config: Config) -> Result<Tracker, String> {
         let whose = config.database_name();
-        let failed = |e: crate::store::Error| format!("{whose}: {e}");
+        let failed = |e: Error| format!("{whose}: {e}");
         let store = Store::open(&config).map_err(failed)?;
         let clock = Clock::start();
         let silence = silence(&config);
@@ -76,7 +77,7 @@ impl Tracker {
     }
 
     /// Reads users, torrents, sessions and clients. Where the connection is lost meanwhile, all are read once more.
-    fn read(&self) -> Result<HashMap<u32, InfoHash>, crate::store::Error> {
+    fn read(&self) -> Result<HashMap<u32, InfoHash>, Error> {
         let mut hashes = HashMap::new();
         self.store.skip_changes()?;
         self.store.load(
@@ -103,9 +104,8 @@ impl Tracker {
             return;
         }
         let Some(known) = self.swarms.shard(info_hash).known(info_hash, key) else { return };
-        let state = State { known, birth: None, seeded: (0, 0), factors: Factors::default() };
         let mut record = Vec::new();
-        encode(0, key.file, &state, &mut record);
+        encode(0, key.file, &State { known, ..State::default() }, &mut record);
         self.journal.tell(&record);
     }
 
@@ -118,16 +118,10 @@ impl Tracker {
             known.closed = self.clock.now();
         }
         let mut shard = self.swarms.shard(info_hash);
-        if known.closed != 0 {
-            shard.closed.insert(SessionKey { file, user, peer_id }, known);
-            return;
+        let Shard { torrents, closed, .. } = &mut *shard;
+        if let Some(torrent) = torrents.get_mut(info_hash) {
+            heard::put(torrent, closed, member.as_deref(), &SessionKey { file, user, peer_id }, &known);
         }
-        let Some(torrent) = shard.torrents.get_mut(info_hash) else { return };
-        let swarm = torrent.swarm.get_or_insert_default();
-        if let Some(member) = member.filter(|_| !swarm.has(user, &peer_id)) {
-            member.come_back();
-        }
-        swarm.put(swarm.find(user, &peer_id), known.session, known.at);
     }
 
     /// Asks the database about what memory did not know: a user or a torrent may have been made a moment ago.
@@ -141,7 +135,7 @@ impl Tracker {
     ) -> bool {
         match (unknown, passkey, info_hash) {
             (Refusal::UnknownPasskey, Some(passkey), _) => {
-                let found = self.look_up_user(passkey);
+                let found = self.look_up_user(|| self.store.user_by_passkey(passkey));
                 if !found {
                     self.limits.fail(Failure::Passkey, from, self.clock.now());
                 }
@@ -152,36 +146,34 @@ impl Tracker {
         }
     }
 
-    /// Looks a passkey up in the database. Returns whether there is a user with it. An error is not logged:
-    /// the keeper says when the database is away.
-    fn look_up_user(&self, passkey: &str) -> bool {
-        for _ in 0..LOOKS {
+    /// Has `learn` take over what `find` sees in the database, once more where the keeper takes over changes at the time.
+    /// Returns whether there was something. An error is not logged: the keeper says when the database is away.
+    fn learn<T>(&self, find: impl Fn() -> Result<Option<T>, Error>, learn: impl Fn(T, u64) -> bool) -> bool {
+        let look = |_| {
             let changes = self.access.changes();
-            let Some(user) = self.store.user_by_passkey(passkey).ok().flatten() else { return false };
-            if self.access.learn_user(user.into(), changes) {
-                return true;
-            }
-        }
-        false
+            find().ok().flatten().map(|found| learn(found, changes))
+        };
+        (0..LOOKS).map_while(look).any(|learnt| learnt)
+    }
+
+    /// Looks a user up in the database. Returns whether there is one.
+    pub fn look_up_user(&self, find: impl Fn() -> Result<Option<User>, Error>) -> bool {
+        self.learn(find, |user, changes| self.access.learn_user(user.into(), changes))
     }
 
     /// Looks a torrent up in the database, or registers it where no operator is asked. Returns whether it is there.
     fn look_up_torrent(&self, info_hash: &InfoHash, passkey: Option<&str>) -> bool {
         let user = passkey.filter(|_| self.config.passkey).and_then(|passkey| self.access.user(passkey).ok());
         let user = user.map_or(0, |user| user.id);
-        for _ in 0..LOOKS {
-            let changes = self.access.changes();
-            let Ok(found) = self.store.file_by_either_hash(info_hash) else { return false };
+        let find = || {
+            let found = self.store.file_by_either_hash(info_hash)?;
             if found.is_none() && self.config.verified {
                 self.access.suggest(Suggestion::Torrent(*info_hash), user);
-                return false;
+                return Ok(None);
             }
-            let Some(file) = found.or_else(|| self.register(info_hash, user)) else { return false };
-            if self.learn_torrent(&file, Some(changes)) {
-                return true;
-            }
-        }
-        false
+            Ok(found.or_else(|| self.register(info_hash, user)))
+        };
+        self.learn(find, |file, changes| self.learn_torrent(&file, Some(changes)))
     }
 
     /// Registers a torrent that nobody knows, where the member may.
@@ -192,7 +184,7 @@ impl Tracker {
     }
 
     /// Changes a part of the swarms, and has the journal hold what the books must.
-    pub fn change(&self, mut shard: MutexGuard<Shard>, change: impl FnOnce(&mut Shard, &mut Vec<u8>)) {
+    pub fn change(&self, mut shard: MutexGuard<'_, Shard>, change: impl FnOnce(&mut Shard, &mut Vec<u8>)) {
         let mut records = Vec::new();
         change(&mut shard, &mut records);
         drop(shard);

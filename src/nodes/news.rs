@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::books::journal::{RECORD, decode};
 use crate::books::session::LATE;
 use crate::books::{Known, SessionKey, State};
-use crate::protocol::Factors;
 use crate::rules::announce::silence;
 use crate::rules::heard::take_over;
 use crate::store::Error;
@@ -46,7 +45,7 @@ impl Torrents {
             if let Some(hash) = hash
                 && !self.merge(tracker, &hash, &key, &state, now)
                 && may_look()
-                && look_up_member(tracker, key.user)
+                && tracker.look_up_user(|| tracker.store.user_by_id(key.user))
             {
                 self.merge(tracker, &hash, &key, &state, now);
             }
@@ -75,17 +74,10 @@ impl Torrents {
         let since = since.max(now.saturating_sub(silence(&tracker.config)));
         tracker.store.sessions(now.saturating_sub(LATE), since, |key, row| {
             let (file, user, peer_id) = key;
-            let known = Known::of(key, &row);
-            let state = State { known, birth: None, seeded: (0, 0), factors: Factors::default() };
+            let state = State { known: Known::of(key, &row), ..State::default() };
             if let Some(hash) = self.0.get(&file) {
                 self.merge(tracker, hash, &SessionKey { file, user, peer_id }, &state, now);
             }
         })
     }
-}
-
-fn look_up_member(tracker: &Tracker, id: u32) -> bool {
-    let changes = tracker.access.changes();
-    let found = tracker.store.user_by_id(id).ok().flatten();
-    found.is_some_and(|user| tracker.access.learn_user(user.into(), changes))
 }

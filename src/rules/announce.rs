@@ -94,13 +94,10 @@ pub fn announce(
     if a.port == 0 && a.event != Event::Stopped {
         return Err(Refusal::Integer("port"));
     }
-    let anonymous;
-    let a = if who.user.id == 0 {
-        anonymous = Announce { peer_id: anonymous_id(&a.peer_id, a.ip), ..a.clone() };
-        &anonymous
-    } else {
-        a
-    };
+    let mut a = a.clone();
+    if who.user.id == 0 {
+        a.peer_id = anonymous_id(&a.peer_id, a.ip);
+    }
     let mut shard = swarms.shard(&a.info_hash);
     let Shard { torrents, ledger, closed, pace, seconds } = &mut *shard;
     buffers.peers.clear();
@@ -109,13 +106,13 @@ pub fn announce(
         drop(shard);
         // No session is there that could end.
         who.refusal.map_or(Ok(()), Err)?;
-        return announce_second(config, swarms, &first.ok_or(Refusal::Unregistered)?, a, &mut buffers.rng);
+        return announce_second(config, swarms, &first.ok_or(Refusal::Unregistered)?, &a, &mut buffers.rng);
     };
     let key = SessionKey { file: torrent.id, user: who.user.id, peer_id: a.peer_id };
     let known = torrent.find(&key).or_else(|| closed.get(&key).copied());
-    let entered = may(config, torrent, who, a, known.as_ref(), pace, now)?;
+    let entered = may(config, torrent, who, &a, known.as_ref(), pace, now)?;
 
-    let mut state = hear(known.as_ref(), who.user.id, a, now, silence(config));
+    let mut state = hear(known.as_ref(), who.user.id, &a, now, silence(config));
     state.factors = swarms.credited(torrent.factors, now);
     let swarm = torrent.swarm.get_or_insert_default();
     let moved = known.is_none_or(|known| known.closed != 0 || known.at != state.known.at);
@@ -128,8 +125,8 @@ pub fn announce(
         }
     }
     let slot = place(swarm, closed, &key, &state.known);
-    let gone = slot.is_none() && known.is_some_and(|known| known.closed == 0) && !swarm.has(key.user, &a.peer_id);
-    if gone || entered && slot.is_none() {
+    let counted = entered || known.is_some_and(|known| known.closed == 0);
+    if slot.is_none() && counted && !swarm.has(key.user, &a.peer_id) {
         who.user.leave();
     }
     ledger.note(&a.info_hash, key.file, state, &mut buffers.records);
@@ -137,7 +134,7 @@ pub fn announce(
     if let Some(slot) = slot.filter(|_| a.event != Event::Stopped) {
         swarm.choose(slot, a.want, &mut buffers.rng, &mut buffers.peers);
     }
-    let reply = reply(config, swarm, torrent.snatches, a, &mut buffers.rng);
+    let reply = reply(config, swarm, torrent.snatches, &a, &mut buffers.rng);
     if swarm.is_empty() {
         torrent.swarm = None;
     }

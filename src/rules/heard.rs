@@ -1,15 +1,16 @@
 //! What other goats say of sessions, taken over into the swarms. Nothing of it is noted in ledger or journal: it is in
 //! theirs.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use crate::books::session::LATE;
 use crate::books::{Known, Session, SessionKey, State, merge};
 use crate::config::Config;
 use crate::protocol::{ip4, ip6, network};
-use crate::rules::access::Access;
+use crate::rules::access::{Access, User};
 use crate::rules::announce::{place, silence};
-use crate::rules::swarm::Shard;
+use crate::rules::swarm::{Shard, Torrent};
 use crate::torrent::InfoHash;
 
 /// Takes over what another goat, or the database, says of a session of a torrent, at a time in seconds since 1970.
@@ -25,24 +26,8 @@ pub fn take_over(
 ) -> bool {
     let Shard { torrents, ledger, closed, pace, .. } = shard;
     let Some(torrent) = torrents.get_mut(info_hash).filter(|torrent| torrent.id == key.file) else { return true };
-    let mut note = |next: &Known| ledger.hear(*key, next.session.life, state.birth);
-    // Nearly always it is here and stays.
-    if let Some(swarm) = torrent.swarm.as_deref_mut()
-        && let slot @ Some(_) = swarm.find(key.user, &key.peer_id)
-        && let Some((session, at)) = slot.and_then(|slot| swarm.get(slot))
-    {
-        let next = merge(&Known { session: *session, at, closed: 0 }, state);
-        if next.closed == 0 {
-            swarm.put(slot, next.session, next.at);
-            note(&next);
-            return true;
-        }
-    }
     let known = torrent.find(key).or_else(|| closed.get(key).copied());
-    let next = match &known {
-        Some(mine) => merge(mine, state),
-        None => state.known,
-    };
+    let next = known.as_ref().map_or(state.known, |mine| merge(mine, state));
     let over = |known: &Known| match known.closed {
         0 => known.session.last_seen().saturating_add(silence(config)) < now,
         closed => closed.saturating_add(LATE) < now,
@@ -58,11 +43,22 @@ pub fn take_over(
         let whose = if key.user == 0 { network(at) } else { Ipv4Addr::UNSPECIFIED.into() };
         pace.begun.take((key.file, key.user, whose), u32::MAX, config.interval, now);
     }
-    note(&next);
+    ledger.hear(*key, next.session.life, state.birth);
+    put(torrent, closed, member.as_deref(), key, &next);
+    true
+}
+
+/// Brings a session to where it belongs, and counts its member in or out.
+pub fn put(
+    torrent: &mut Torrent,
+    closed: &mut HashMap<SessionKey, Known>,
+    member: Option<&User>,
+    key: &SessionKey,
+    known: &Known,
+) {
     let swarm = torrent.swarm.get_or_insert_default();
     let was = swarm.has(key.user, &key.peer_id);
-    place(swarm, closed, key, &next);
-    let is = swarm.has(key.user, &key.peer_id);
+    let is = place(swarm, closed, key, known).is_some() || swarm.has(key.user, &key.peer_id);
     if swarm.is_empty() {
         torrent.swarm = None;
     }
@@ -71,5 +67,4 @@ pub fn take_over(
         Some(member) if was && !is => member.leave(),
         _ => {}
     }
-    true
 }

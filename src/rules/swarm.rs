@@ -166,17 +166,10 @@ impl Swarm {
             return;
         }
         let (Some(hash_a), Some(hash_b)) = (self.entry(a), self.entry(b)) else { return };
-        // The first look-up must be over before the second: both may be on one chain, and after the
-        // first write two entries would hold the same slot.
-        let parked = u32::MAX;
-        if let Some(entry) = self.index.find_mut(hash_a, |&slot| slot as usize == a) {
-            *entry = parked;
-        }
-        if let Some(entry) = self.index.find_mut(hash_b, |&slot| slot as usize == b) {
-            *entry = a as u32;
-        }
-        if let Some(entry) = self.index.find_mut(hash_a, |&slot| slot == parked) {
-            *entry = b as u32;
+        let slots = [a as u32, b as u32];
+        let entries = self.index.get_disjoint_mut([hash_a, hash_b], |i, slot| slots.get(i) == Some(slot));
+        if let [Some(entry_a), Some(entry_b)] = entries {
+            std::mem::swap(entry_a, entry_b);
         }
         self.sessions.swap(a, b);
         self.v4.swap(a, b);
