@@ -244,13 +244,9 @@ pub fn announce_urls(config: &Config, passkey: &str) -> Vec<String> {
         Some((public, _)) if public == scheme || by_proxy => format!("{}{path}", config.url.trim_end_matches('/')),
         _ => format!("{scheme}://{host}:{port}{path}"),
     };
-    let mut urls = Vec::new();
-    if config.https {
-        urls.push(url("https", config.ssl.port));
-    }
-    if config.http {
-        urls.push(url("http", config.port));
-    }
+    let schemes = [(config.https, "https", config.ssl.port), (config.http, "http", config.port)];
+    let schemes = schemes.into_iter().filter(|(on, ..)| *on);
+    let mut urls: Vec<String> = schemes.map(|(_, scheme, port)| url(scheme, port)).collect();
     // A client that fails once over HTTPS would send its passkey in clear. Who has an old copy is still answered.
     if urls.iter().any(|url| url.starts_with("https:")) {
         urls.retain(|url| !url.starts_with("http:"));

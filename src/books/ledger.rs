@@ -5,7 +5,6 @@
 //! of sessions, however long the database is away.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use super::journal::encode;
 use super::session::{Birth, Life, Session, SessionKey, State};
@@ -29,16 +28,14 @@ impl Ledger {
     pub fn note(&mut self, info_hash: &InfoHash, file: u32, mut state: State, records: &mut Vec<u8>) {
         let session = &state.known.session;
         let (life, key) = (session.life, SessionKey { file, user: session.user, peer_id: session.peer_id });
-        let entry = self.states.entry((key, life));
-        if let Entry::Occupied(entry) = &entry {
-            state.follow(&entry.get().1);
-        }
+        let (_, kept) = self.states.entry((key, life)).or_insert((*info_hash, state));
+        state.follow(kept);
         if let Some(birth) = self.heard.get(&(key, life)) {
             state.birth = Some(state.birth.map_or(*birth, |own| own.better(birth)));
         }
         self.order += 1;
         encode(self.order, file, &state, records);
-        entry.insert_entry((*info_hash, state));
+        *kept = state;
     }
 
     pub fn waiting(&self) -> usize {
@@ -67,10 +64,8 @@ impl Ledger {
 
     /// Takes back a state that could not be written.
     pub fn put_back(&mut self, (info_hash, key, state): Waiting) {
-        match self.states.entry((key, state.known.session.life)) {
-            Entry::Vacant(entry) => drop(entry.insert((info_hash, state))),
-            Entry::Occupied(mut entry) => entry.get_mut().1.follow(&state),
-        }
+        let (_, kept) = self.states.entry((key, state.known.session.life)).or_insert((info_hash, state));
+        kept.follow(&state);
     }
 
     /// Keeps how a life began by the word of another goat.

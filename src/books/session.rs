@@ -165,11 +165,6 @@ impl Birth {
 }
 
 impl State {
-    /// What becomes of a session that leaves the swarm, at a time in seconds since 1970.
-    pub fn closed(session: Session, at: Addresses, closed: u32) -> State {
-        State { known: Known { session, at, closed: closed.max(1) }, ..State::default() }
-    }
-
     /// Takes over from an earlier state of the same life what only that one knows.
     pub fn follow(&mut self, earlier: &State) {
         self.birth = self.birth.or(earlier.birth);

@@ -82,16 +82,13 @@ pub fn record_suggestions(tracker: &Tracker) -> Result<(), Error> {
     let written = tracker.store.suggest(&suggestions, tracker.clock.now());
     let written = written.inspect_err(|_| tracker.access.forget_suggestions());
     for suggestion in written? {
-        log(match suggestion {
-            Suggestion::Client(agent) => {
-                let approve = command("client approve PREFIX");
-                format!("a member uses the unknown client {agent:?}: `{approve}` allows it")
-            }
+        let (what, approve) = match suggestion {
+            Suggestion::Client(agent) => (format!("uses the unknown client {agent:?}"), "client approve PREFIX".into()),
             Suggestion::Torrent(hash) => {
-                let approve = command(&format!("file approve {hash}"));
-                format!("a member announced the unknown torrent {hash}: `{approve}` allows it")
+                (format!("announced the unknown torrent {hash}"), format!("file approve {hash}"))
             }
-        });
+        };
+        log(format!("a member {what}: `{}` allows it", command(&approve)));
     }
     Ok(())
 }

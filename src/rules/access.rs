@@ -34,12 +34,12 @@ impl User {
         self.banned.load(Acquire)
     }
 
-    /// Counts one more active torrent, or says (how many it would be, how many it may be).
-    pub fn enter(&self) -> Result<(), (u32, u32)> {
-        let room =
-            |active: u32| (self.torrent_limit == 0 || active < self.torrent_limit).then(|| active.saturating_add(1));
+    /// Counts one more active torrent, where there may be one more.
+    pub fn enter(&self) -> Result<(), Refusal> {
+        let limit = self.torrent_limit;
+        let room = |active: u32| (limit == 0 || active < limit).then(|| active.saturating_add(1));
         let entered = self.active.fetch_update(Relaxed, Relaxed, room);
-        entered.map(drop).map_err(|active| (active.saturating_add(1), self.torrent_limit))
+        entered.map(drop).map_err(|active| Refusal::Limit { active: active.saturating_add(1), limit })
     }
 
     /// Counts one more active torrent that was there before a restart, whatever the limit is now.

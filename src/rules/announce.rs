@@ -99,14 +99,14 @@ pub fn announce(
         a.peer_id = anonymous_id(&a.peer_id, a.ip);
     }
     let mut shard = swarms.shard(&a.info_hash);
-    let Shard { torrents, ledger, closed, pace, seconds } = &mut *shard;
+    let Shard { torrents, ledger, closed, pace, .. } = &mut *shard;
     buffers.peers.clear();
     let Some(torrent) = torrents.get_mut(&a.info_hash) else {
-        let first = seconds.get(&a.info_hash).copied();
         drop(shard);
         // No session is there that could end.
         who.refusal.map_or(Ok(()), Err)?;
-        return announce_second(config, swarms, &first.ok_or(Refusal::Unregistered)?, &a, &mut buffers.rng);
+        // Of the second hash of a hybrid torrent there are counts and no peers, and nothing is booked.
+        return Ok(reply(config, &counts(config, swarms, &a.info_hash)?, &a, &mut buffers.rng));
     };
     let key = SessionKey { file: torrent.id, user: who.user.id, peer_id: a.peer_id };
     let known = torrent.find(&key).or_else(|| closed.get(&key).copied());
@@ -117,10 +117,9 @@ pub fn announce(
     let swarm = torrent.swarm.get_or_insert_default();
     let moved = known.is_none_or(|known| known.closed != 0 || known.at != state.known.at);
     if state.known.closed == 0 && moved {
-        for gone in close_replaced(swarm, &key, &state.known.at, now) {
-            let state = State { factors: torrent.factors, ..gone };
-            let session = gone.known.session;
-            closed.insert(SessionKey { user: session.user, peer_id: session.peer_id, ..key }, state.known);
+        for known in close_replaced(swarm, &key, &state.known.at, now) {
+            closed.insert(SessionKey { peer_id: known.session.peer_id, ..key }, known);
+            let state = State { known, factors: torrent.factors, ..State::default() };
             ledger.note(&a.info_hash, key.file, state, &mut buffers.records);
         }
     }
@@ -134,11 +133,8 @@ pub fn announce(
     if let Some(slot) = slot.filter(|_| a.event != Event::Stopped) {
         swarm.choose(slot, a.want, &mut buffers.rng, &mut buffers.peers);
     }
-    let reply = reply(config, swarm, torrent.snatches, &a, &mut buffers.rng);
-    if swarm.is_empty() {
-        torrent.swarm = None;
-    }
-    Ok(reply)
+    torrent.swarm.take_if(|swarm| swarm.is_empty());
+    Ok(reply(config, &torrent.counts(), &a, &mut buffers.rng))
 }
 
 /// What stands for the peer id of an anonymous client, in memory and in the books: so that nobody can close or move the
@@ -184,7 +180,7 @@ fn may(
     if !stopped {
         match torrent.swarm.as_ref().map_or(0, |swarm| swarm.of_user(user.id, &a.peer_id).count()) {
             0 => {
-                user.enter().map_err(|(active, limit)| Refusal::Limit { active, limit })?;
+                user.enter()?;
                 entered = true;
             }
             clients if clients >= config.clients as usize => return Err(Refusal::SlowDown),
@@ -243,13 +239,13 @@ fn too_fast(
 
 /// Closes the other sessions of a user at the addresses of one that has come there: a client that was killed, and
 /// is back under another peer id.
-fn close_replaced(swarm: &mut Swarm, own: &SessionKey, at: &Addresses, now: u32) -> Vec<State> {
+fn close_replaced(swarm: &mut Swarm, own: &SessionKey, at: &Addresses, now: u32) -> Vec<Known> {
     let same = |session: &Session, there: &Addresses| session.peer_id != own.peer_id && there.meets(at);
     let others = swarm.of_user(own.user, &own.peer_id).filter_map(|slot| swarm.get(slot));
     let others: Vec<_> =
         others.filter(|(session, there)| same(session, there)).map(|(session, _)| session.peer_id).collect();
     let gone = others.iter().filter_map(|peer_id| Some(swarm.remove(swarm.find(own.user, peer_id)?)));
-    gone.map(|(session, at)| State::closed(session, at, now)).collect()
+    gone.map(|(session, at)| Known { session, at, closed: now.max(1) }).collect()
 }
 
 /// Brings a session to where it belongs: into the swarm, whose slot is returned, or among the closed ones.
@@ -271,26 +267,10 @@ pub(super) fn place(
     None
 }
 
-/// Answers for the second hash of a hybrid torrent: with its counts and no peers, and nothing is booked.
-fn announce_second(
-    config: &Config,
-    swarms: &Swarms,
-    first: &InfoHash,
-    a: &Announce,
-    rng: &mut Rng,
-) -> Result<Reply, Refusal> {
-    let shard = swarms.shard(first);
-    let torrent = shard.torrents.get(first).ok_or(Refusal::Unregistered)?;
-    if !is_good(config, torrent) {
-        return Err(Refusal::Unverified);
-    }
-    let nobody = Swarm::default();
-    Ok(reply(config, torrent.swarm.as_deref().unwrap_or(&nobody), torrent.snatches, a, rng))
-}
-
-fn reply(config: &Config, swarm: &Swarm, snatches: u32, a: &Announce, rng: &mut Rng) -> Reply {
+fn reply(config: &Config, counts: &Scrape, a: &Announce, rng: &mut Rng) -> Reply {
+    let Scrape { complete, incomplete, downloaded, .. } = *counts;
     let (interval, min_interval) = intervals(config.interval, a.left == 0, rng);
-    Reply { complete: swarm.seeders(), incomplete: swarm.leechers(), downloaded: snatches, interval, min_interval }
+    Reply { complete, incomplete, downloaded, interval, min_interval }
 }
 
 /// Seconds of silence after which a session is over.
@@ -351,40 +331,36 @@ fn remove<'a>(
     for (info_hash, torrent) in torrents {
         let Some(swarm) = &mut torrent.swarm else { continue };
         let mut gone = swarm.expire(&deadline);
-        for (session, at) in &gone {
-            // It may only have lost one of its two addresses.
-            let still = swarm.find(session.user, &session.peer_id).and_then(|slot| swarm.get(slot));
-            let mut state = State::closed(*session, *at, closing(session));
-            match still {
-                Some((session, at)) => state.known = Known { session: *session, at, closed: 0 },
-                None => {
-                    let key = SessionKey { file: torrent.id, user: session.user, peer_id: session.peer_id };
-                    closed.insert(key, state.known);
-                }
-            }
-            state.factors = torrent.factors;
-            ledger.note(info_hash, torrent.id, state, records);
-        }
         // A user who had several clients here has left one torrent.
         gone.sort_unstable_by_key(|(session, _)| session.user);
-        gone.dedup_by_key(|(session, _)| session.user);
-        for (session, _) in gone.iter().filter(|(session, _)| !swarm.has(session.user, &session.peer_id)) {
-            access.by_id(session.user).iter().for_each(|user| user.leave());
+        for same in gone.chunk_by(|(a, _), (b, _)| a.user == b.user) {
+            let left = same.first().filter(|(session, _)| !swarm.has(session.user, &session.peer_id));
+            left.and_then(|(session, _)| access.by_id(session.user)).iter().for_each(|user| user.leave());
         }
-        if swarm.is_empty() {
-            torrent.swarm = None;
+        for (session, at) in gone {
+            let key = SessionKey { file: torrent.id, user: session.user, peer_id: session.peer_id };
+            // It may only have lost one of its two addresses.
+            let known = torrent.find(&key).unwrap_or(Known { session, at, closed: closing(&session).max(1) });
+            if known.closed != 0 {
+                closed.insert(key, known);
+            }
+            ledger.note(info_hash, key.file, State { known, factors: torrent.factors, ..State::default() }, records);
         }
+        torrent.swarm.take_if(|swarm| swarm.is_empty());
     }
 }
 
 /// What a scrape says of one torrent; `None` where it may not be known.
 pub fn scrape(config: &Config, swarms: &Swarms, info_hash: &InfoHash) -> Option<Scrape> {
+    counts(config, swarms, info_hash).ok()
+}
+
+/// The counts of a torrent, by either hash of a hybrid one (BEP 52).
+fn counts(config: &Config, swarms: &Swarms, info_hash: &InfoHash) -> Result<Scrape, Refusal> {
     let unknown = Some(swarms.shard(info_hash)).filter(|shard| !shard.torrents.contains_key(info_hash));
     let first = unknown.and_then(|shard| shard.seconds.get(info_hash).copied());
     let info_hash = first.as_ref().unwrap_or(info_hash);
     let shard = swarms.shard(info_hash);
-    let torrent = shard.torrents.get(info_hash).filter(|torrent| is_good(config, torrent))?;
-    let counts = |swarm: &Swarm| (swarm.seeders(), swarm.downloaders(), swarm.leechers());
-    let (complete, downloaders, incomplete) = torrent.swarm.as_deref().map_or((0, 0, 0), counts);
-    Some(Scrape { complete, downloaded: torrent.snatches, downloaders, incomplete })
+    let torrent = shard.torrents.get(info_hash).ok_or(Refusal::Unregistered)?;
+    if is_good(config, torrent) { Ok(torrent.counts()) } else { Err(Refusal::Unverified) }
 }

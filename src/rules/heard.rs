@@ -59,9 +59,7 @@ pub fn put(
     let swarm = torrent.swarm.get_or_insert_default();
     let was = swarm.has(key.user, &key.peer_id);
     let is = place(swarm, closed, key, known).is_some() || swarm.has(key.user, &key.peer_id);
-    if swarm.is_empty() {
-        torrent.swarm = None;
-    }
+    torrent.swarm.take_if(|swarm| swarm.is_empty());
     match member {
         Some(member) if is && !was => member.come_back(),
         Some(member) if was && !is => member.leave(),

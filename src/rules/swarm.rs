@@ -15,7 +15,9 @@ use hashbrown::HashTable;
 
 use crate::books::settle::Resolved;
 use crate::books::{Known, Ledger, Life, Session, SessionKey};
-use crate::protocol::{Addr4, Addr6, Addresses, Factors, Free, NO_ADDR4, NO_ADDR6, Peers, Want, ip4, ip6, port};
+use crate::protocol::{
+    Addr4, Addr6, Addresses, Factors, Free, NO_ADDR4, NO_ADDR6, Peers, Scrape, Want, ip4, ip6, port,
+};
 use crate::random::Rng;
 use crate::rules::limits::Quota;
 use crate::sync::lock;
@@ -305,6 +307,12 @@ impl Torrent {
         let swarm = self.swarm.as_deref()?;
         let (session, at) = swarm.get(swarm.find(key.user, &key.peer_id)?)?;
         Some(Known { session: *session, at, closed: 0 })
+    }
+
+    pub fn counts(&self) -> Scrape {
+        let counts = |swarm: &Swarm| (swarm.seeders(), swarm.downloaders(), swarm.leechers());
+        let (complete, downloaders, incomplete) = self.swarm.as_deref().map_or((0, 0, 0), counts);
+        Scrape { complete, downloaded: self.snatches, downloaders, incomplete }
     }
 }
 
