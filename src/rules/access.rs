@@ -103,17 +103,11 @@ pub struct Access {
     users: RwLock<Users>,
     clients: RwLock<Vec<Box<[u8]>>>,
     anonymous: Arc<User>,
-    suggested: Mutex<Suggested>,
+    /// What was suggested, by whom (`users.id`), and whether it was taken to be recorded.
+    suggested: Mutex<HashMap<Suggestion, (u32, bool)>>,
     registered: Mutex<Quota<u32>>,
     /// How often the keeper took over what the database said.
     changes: AtomicU64,
-}
-
-/// What was suggested, by whom (`users.id`), and what of it is not recorded yet.
-#[derive(Default)]
-struct Suggested {
-    seen: HashMap<Suggestion, u32>,
-    queue: Vec<(Suggestion, u32)>,
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -220,28 +214,30 @@ impl Access {
     /// Suggests something that a user needs to the operator, unless enough was suggested already.
     pub fn suggest(&self, suggestion: Suggestion, user: u32) {
         let mut suggested = lock(&self.suggested);
-        let Suggested { seen, queue } = &mut *suggested;
-        if seen.contains_key(&suggestion) {
+        if suggested.contains_key(&suggestion) {
             return;
         }
         let same = |s: &Suggestion| std::mem::discriminant(s) == std::mem::discriminant(&suggestion);
-        let by = seen.iter().filter(|(s, _)| same(s)).map(|(_, by)| *by);
+        let by = suggested.iter().filter(|(s, _)| same(s)).map(|(_, (by, _))| *by);
         let own = by.clone().filter(|by| *by == user).count();
         if by.count() < MAX_PENDING && (user == 0 || own < MAX_PENDING_BY_ONE) {
-            seen.insert(suggestion.clone(), user);
-            queue.push((suggestion, user));
+            suggested.insert(suggestion, (user, false));
         }
     }
 
     /// Takes what was suggested since the last time, and by whom.
     pub fn take_suggestions(&self) -> Vec<(Suggestion, u32)> {
-        std::mem::take(&mut lock(&self.suggested).queue)
+        let mut suggested = lock(&self.suggested);
+        let new = suggested.iter_mut().filter(|(_, (_, taken))| !*taken);
+        new.map(|(suggestion, (by, taken))| {
+            *taken = true;
+            (suggestion.clone(), *by)
+        })
+        .collect()
     }
 
     /// Lets things be suggested again, after the operator has changed what is approved.
     pub fn forget_suggestions(&self) {
-        let mut suggested = lock(&self.suggested);
-        let Suggested { seen, queue } = &mut *suggested;
-        seen.retain(|suggestion, by| queue.contains(&(suggestion.clone(), *by)));
+        lock(&self.suggested).retain(|_, (_, taken)| !*taken);
     }
 }
