@@ -166,21 +166,16 @@ impl Tracker {
         let user = passkey.filter(|_| self.config.passkey).and_then(|passkey| self.access.user(passkey).ok());
         let user = user.map_or(0, |user| user.id);
         let find = || {
-            let found = self.store.file_by_either_hash(info_hash)?;
+            let (found, now) = (self.store.file_by_either_hash(info_hash)?, self.clock.now());
             if found.is_none() && self.config.verified {
                 self.access.suggest(Suggestion::Torrent(*info_hash), user);
-                return Ok(None);
+            } else if found.is_none() && self.access.may_register(user, now) {
+                self.store.register(info_hash, user, now)?;
+                return self.store.file_by_hash(info_hash);
             }
-            Ok(found.or_else(|| self.register(info_hash, user)))
+            Ok(found)
         };
         self.learn(find, |file, changes| self.learn_torrent(&file, Some(changes)))
-    }
-
-    /// Registers a torrent that nobody knows, where the member may.
-    fn register(&self, info_hash: &InfoHash, user: u32) -> Option<Torrent> {
-        let now = self.clock.now();
-        let registered = self.access.may_register(user, now) && self.store.register(info_hash, user, now).is_ok();
-        registered.then(|| self.store.file_by_hash(info_hash).ok().flatten())?
     }
 
     /// Changes a part of the swarms, and has the journal hold what the books must.

@@ -91,9 +91,8 @@ impl Writer {
         let batch = Writer::take(tracker);
         let begin = Instant::now();
         let mut rest = &batch[..];
-        while let Some((part, later)) =
-            rest.split_at_checked(self.rows.min(rest.len())).filter(|(part, _)| !part.is_empty())
-        {
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(self.rows.min(rest.len()));
             self.settle(tracker, part).inspect_err(|_| Writer::put_back(tracker, rest))?;
             if !later.is_empty() && between(self.gap) {
                 Writer::put_back(tracker, later);
