@@ -43,7 +43,6 @@ pub struct Head {
     pub run: u64,
 }
 
-/// See the head of this file.
 pub struct Journal {
     folder: PathBuf,
     /// Of the run that is written; absent until it begins.
@@ -138,7 +137,6 @@ impl Journal {
     }
 }
 
-/// Waits until no other goat has the folder.
 fn wait_for(mut file: File, folder: &Path) -> Result<Flock<File>, String> {
     let begin = Instant::now();
     loop {
@@ -326,8 +324,6 @@ impl Segment {
         Ok(())
     }
 }
-
-// ---- The bytes -------------------------------------------------------------------------------------------
 
 fn encode_head(head: Head) -> Vec<u8> {
     let mut out = MAGIC.to_vec();

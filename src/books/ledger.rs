@@ -42,12 +42,10 @@ impl Ledger {
         self.states.len()
     }
 
-    /// Whether a state of a life waits.
     pub fn has(&self, key: &SessionKey, life: Life) -> bool {
         self.states.contains_key(&(*key, life))
     }
 
-    /// Moves all states to the end of `batch`.
     pub fn take(&mut self, batch: &mut Vec<Waiting>) {
         // No room is kept: it would be that of the busiest second.
         let states = std::mem::take(&mut self.states);

@@ -268,7 +268,6 @@ fn unknown(user: u32, a: &Announce, birth: &Birth) -> Known {
 }
 
 impl Known {
-    /// A session as its row has it.
     pub fn of((_, user, peer_id): Key, row: &Row) -> Known {
         let session = Session {
             top: row.current.top,

@@ -13,7 +13,6 @@ use crate::tracker::Tracker;
 /// How long changes are followed before the books have their turn: while somebody imports a million torrents, too.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Takes over what others have changed in the database.
 pub fn follow_changes(tracker: &Tracker) -> Result<(), Error> {
     if tracker.store.missed_changes() {
         tracker.store.skip_changes()?;
@@ -72,7 +71,6 @@ fn drop_sessions(tracker: &Tracker, users: HashSet<u32>) {
     }
 }
 
-/// Records what members' clients suggest.
 pub fn record_suggestions(tracker: &Tracker) -> Result<(), Error> {
     let suggestions = tracker.access.take_suggestions();
     if suggestions.is_empty() {

@@ -19,7 +19,6 @@ trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-/// See the head of this file.
 pub struct Connection(Box<dyn Stream>);
 
 impl Connection {

@@ -66,7 +66,6 @@ fn nodes(connection: &mut Connection, identity: u64) -> io::Result<Vec<Status>> 
     Ok(nodes)
 }
 
-/// The thread.
 pub struct Link {
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -109,7 +108,6 @@ impl Link {
     }
 }
 
-/// What the thread works with.
 struct Talk {
     tracker: Arc<Tracker>,
     seal: Seal,
@@ -251,7 +249,6 @@ impl Talk {
         Ok(())
     }
 
-    /// Takes over an entry.
     fn hear(&mut self, head: Head, records: &[u8]) {
         let tracker = self.tracker.clone();
         let Nodes { run: own, lag, heard, gaps, .. } = &tracker.nodes;
@@ -299,7 +296,6 @@ impl Talk {
     }
 }
 
-/// The time in milliseconds since 1970.
 fn milliseconds() -> u64 {
     UNIX_EPOCH.elapsed().map_or(0, |passed| passed.as_millis() as u64)
 }

@@ -50,7 +50,6 @@ pub struct Status {
     pub secret: String,
 }
 
-/// See the head of this file.
 #[derive(Default)]
 pub struct Nodes {
     /// What this node is, and the run of it that the others know.

@@ -304,7 +304,6 @@ pub fn expire(config: &Config, access: &Access, shard: &mut Shard, now: u32, rec
     ledger.forget_heard(deadline);
 }
 
-/// Takes the sessions of some users out of one shard, as a ban or a removal demands.
 pub fn drop_users(access: &Access, shard: &mut Shard, users: &HashSet<u32>, now: u32, records: &mut Vec<u8>) {
     let Shard { torrents, ledger, closed, .. } = shard;
     let deadline = |session: &Session| if users.contains(&session.user) { u32::MAX } else { 0 };
