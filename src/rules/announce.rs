@@ -176,16 +176,12 @@ fn may(
         let soon = too_fast(config, torrent.id, known, a, &mut pace.paths, now);
         return if soon { Err(Refusal::SlowDown) } else { Ok(false) };
     }
-    let mut entered = false;
-    if !stopped {
-        match torrent.swarm.as_ref().map_or(0, |swarm| swarm.of_user(user.id, &a.peer_id).count()) {
-            0 => {
-                user.enter()?;
-                entered = true;
-            }
-            clients if clients >= config.clients as usize => return Err(Refusal::SlowDown),
-            _ => {}
-        }
+    let clients = torrent.swarm.as_ref().map_or(0, |swarm| swarm.of_user(user.id, &a.peer_id).count());
+    let entered = !stopped && clients == 0;
+    if entered {
+        user.enter()?;
+    } else if !stopped && clients >= config.clients as usize {
+        return Err(Refusal::SlowDown);
     }
     // Each session costs the database a row, and memory until it is written. Each client may be restarted once.
     let most = config.clients.saturating_mul(2);
@@ -240,10 +236,9 @@ fn too_fast(
 /// Closes the other sessions of a user at the addresses of one that has come there: a client that was killed, and
 /// is back under another peer id.
 fn close_replaced(swarm: &mut Swarm, own: &SessionKey, at: &Addresses, now: u32) -> Vec<Known> {
-    let same = |session: &Session, there: &Addresses| session.peer_id != own.peer_id && there.meets(at);
     let others = swarm.of_user(own.user, &own.peer_id).filter_map(|slot| swarm.get(slot));
-    let others: Vec<_> =
-        others.filter(|(session, there)| same(session, there)).map(|(session, _)| session.peer_id).collect();
+    let others = others.filter(|(session, there)| session.peer_id != own.peer_id && there.meets(at));
+    let others: Vec<PeerId> = others.map(|(session, _)| session.peer_id).collect();
     let gone = others.iter().filter_map(|peer_id| Some(swarm.remove(swarm.find(own.user, peer_id)?)));
     gone.map(|(session, at)| Known { session, at, closed: now.max(1) }).collect()
 }
