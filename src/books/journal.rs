@@ -43,6 +43,7 @@ pub struct Head {
     pub run: u64,
 }
 
+#[derive(Default)]
 pub struct Journal {
     folder: PathBuf,
     /// Of the run that is written; absent until it begins.
@@ -86,15 +87,7 @@ impl Journal {
         let file = made.or_else(|_| File::open(&name)).ok();
         let lock = file.map(|file| wait_for(file, &path)).transpose()?;
         let shared = config.redis.is_some() && config.db.driver == Driver::Mysql;
-        Ok(Journal {
-            folder: path,
-            head: None,
-            _lock: lock,
-            current: Mutex::default(),
-            next: AtomicU64::new(1),
-            failed: AtomicBool::new(false),
-            outbox: shared.then(Mutex::default),
-        })
+        Ok(Journal { folder: path, _lock: lock, outbox: shared.then(Mutex::default), ..Journal::default() })
     }
 
     /// Has other goats hear of records, if there are some: at the cost of a copy, for another thread tells them.

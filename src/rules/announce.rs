@@ -262,10 +262,13 @@ pub(super) fn place(
     None
 }
 
+/// Seeders are spread so that they do not all come at once.
 fn reply(config: &Config, counts: &Scrape, a: &Announce, rng: &mut Rng) -> Reply {
     let Scrape { complete, incomplete, downloaded, .. } = *counts;
-    let (interval, min_interval) = intervals(config.interval, a.left == 0, rng);
-    Reply { complete, incomplete, downloaded, interval, min_interval }
+    let shortest = shortest(config.interval, a.left == 0);
+    let later = if a.left == 0 { rng.below((config.interval - shortest) as usize + 1) as u32 } else { 0 };
+    let interval = shortest + later;
+    Reply { complete, incomplete, downloaded, interval, min_interval: interval / 2 }
 }
 
 /// Seconds of silence after which a session is over.
@@ -277,13 +280,6 @@ pub fn silence(config: &Config) -> u32 {
 /// Interval of 600 must not give 0.
 fn shortest(interval: u32, seeder: bool) -> u32 {
     if seeder { interval.saturating_sub(SHORT_INTERVAL).max(interval / 2) } else { interval.min(SHORT_INTERVAL) }
-}
-
-/// (interval, min interval) in seconds. Seeders are spread so that they do not all come at once.
-fn intervals(interval: u32, seeder: bool, rng: &mut Rng) -> (u32, u32) {
-    let shortest = shortest(interval, seeder);
-    let chosen = if seeder { shortest + rng.below((interval - shortest) as usize + 1) as u32 } else { shortest };
-    (chosen, chosen / 2)
 }
 
 /// Takes the sessions that have been silent for two Intervals out of one shard, and forgets those that were closed

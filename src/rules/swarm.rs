@@ -98,7 +98,7 @@ impl Swarm {
 
     /// Stores a session, in the given slot if it has one, and returns its slot.
     pub fn put(&mut self, slot: Option<usize>, session: Session, at: Addresses) -> usize {
-        let mut slot = match slot {
+        let slot = match slot {
             Some(slot) => {
                 self.paused -= usize::from(self.sessions[slot].paused);
                 self.sessions[slot] = session;
@@ -126,50 +126,40 @@ impl Swarm {
             *v6 = at.v6;
         }
         self.paused += usize::from(session.paused);
-        if session.left == 0 && slot >= self.seeders {
-            self.swap(slot, self.seeders);
-            slot = self.seeders;
-            self.seeders += 1;
-        } else if session.left > 0 && slot < self.seeders {
-            self.seeders -= 1;
-            self.swap(slot, self.seeders);
-            slot = self.seeders;
-        }
-        slot
+        self.sort(slot, session.left == 0)
     }
 
-    pub fn remove(&mut self, mut slot: usize) -> (Session, Addresses) {
-        if slot < self.seeders {
-            self.seeders -= 1;
-            self.swap(slot, self.seeders);
-            slot = self.seeders;
-        }
-        self.swap(slot, self.sessions.len() - 1);
-        slot = self.sessions.len() - 1;
-        if let Some(entry) = self.entry(slot) {
-            self.index.find_entry(entry, |&other| other as usize == slot).map(|e| e.remove()).ok();
-        }
-        let at = self.get(slot).map_or(Addresses::NONE, |(_, at)| at);
-        let session = self.sessions.swap_remove(slot);
-        self.v4.swap_remove(slot);
-        if !self.v6.is_empty() {
-            self.v6.swap_remove(slot);
-        }
+    /// Brings a slot among those of seeders, or of the others, and returns where it is then.
+    fn sort(&mut self, slot: usize, seeds: bool) -> usize {
+        let seeders = self.seeders;
+        let to = match (slot < seeders, seeds) {
+            (true, false) => seeders - 1,
+            (false, true) => seeders,
+            _ => return slot,
+        };
+        self.seeders = if seeds { seeders + 1 } else { seeders - 1 };
+        self.swap(slot, to);
+        to
+    }
+
+    pub fn remove(&mut self, slot: usize) -> (Session, Addresses) {
+        let (slot, last) = (self.sort(slot, false), self.len() - 1);
+        self.swap(slot, last);
+        let (session, v4) = (self.sessions.swap_remove(last), self.v4.swap_remove(last));
+        let at = Addresses { v4, v6: self.v6.pop().unwrap_or(NO_ADDR6) };
+        let entry = self.index.find_entry(hash(session.user, &session.peer_id), |&other| other as usize == last);
+        entry.map(|entry| entry.remove()).ok();
         self.paused -= usize::from(session.paused);
         (session, at)
-    }
-
-    fn entry(&self, slot: usize) -> Option<u64> {
-        self.sessions.get(slot).map(|s| hash(s.user, &s.peer_id))
     }
 
     fn swap(&mut self, a: usize, b: usize) {
         if a == b {
             return;
         }
-        let (Some(hash_a), Some(hash_b)) = (self.entry(a), self.entry(b)) else { return };
         let slots = [a as u32, b as u32];
-        let entries = self.index.get_disjoint_mut([hash_a, hash_b], |i, slot| slots.get(i) == Some(slot));
+        let hashes = [&self.sessions[a], &self.sessions[b]].map(|session| hash(session.user, &session.peer_id));
+        let entries = self.index.get_disjoint_mut(hashes, |i, slot| slots.get(i) == Some(slot));
         if let [Some(entry_a), Some(entry_b)] = entries {
             std::mem::swap(entry_a, entry_b);
         }
@@ -192,10 +182,7 @@ impl Swarm {
             let (v4, v6) = (self.v4.get(slot), self.v6.get(slot));
             want4 && v4.is_some_and(|a| *a != NO_ADDR4) || want6 && v6.is_some_and(|a| *a != NO_ADDR6)
         };
-        let mut chosen = Vec::new();
-        if mixed {
-            chosen = sample_where(among.clone(), slot, want.count, rng, has);
-        }
+        let chosen = if mixed { sample_where(among.clone(), slot, want.count, rng, has) } else { Vec::new() };
         let count = if mixed { 0 } else { want.count };
         for slot in sample(among, slot, count, rng).chain(chosen) {
             let v4 = self.v4.get(slot).filter(|a| want4 && **a != NO_ADDR4 && **a != at.v4);
