@@ -76,13 +76,13 @@ impl Store {
         let drawn = big(Rng::from_system().bits() >> 1);
         let sql = format!("{} INTO goat (name, value) VALUES ('identity', ?)", self.dialect.insert_ignore());
         again(|| self.with(|c| c.execute(&sql, &[drawn])))?;
-        Ok(self.row("SELECT value FROM goat WHERE name = 'identity'", &[])?.map_or(0, |(id,)| id))
+        Ok(self.number("identity")?.unwrap_or(0))
     }
 
     /// What has changed and was not followed: one batch. It asks for the rows of a table that is empty if nothing has
     /// changed, so it costs the same however many torrents there are.
     pub fn changes(&self) -> Result<Changes, Error> {
-        self.number()?;
+        self.number_changes()?;
         let (mut changes, mut users, mut files) = (Changes::default(), Vec::new(), Vec::new());
         let last = Value::Int(lock(&self.followed).last);
         let next = "SELECT MIN(batch) FROM changes WHERE batch > ?";
@@ -112,7 +112,7 @@ impl Store {
 
     /// Gives changes that have no number one, as a batch, members before all else. A transaction may bring ids lower
     /// than those that are there; numbers are there in their order, for who gives one waits for the row that counts them.
-    fn number(&self) -> Result<(), Error> {
+    fn number_changes(&self) -> Result<(), Error> {
         let sql = format!("SELECT id FROM changes WHERE batch = 0 ORDER BY what DESC LIMIT {TOGETHER}");
         let ids = self.ids(&sql, &[])?;
         if ids.is_empty() {
@@ -128,12 +128,12 @@ impl Store {
     }
 
     fn ids(&self, sql: &str, values: &[Value]) -> Result<Vec<Value<'static>>, Error> {
-        Ok(self.rows(sql, values)?.into_iter().map(|(id,)| Value::Int(id)).collect())
+        Ok(self.rows(sql, values)?.into_iter().map(Value::Int).collect())
     }
 
     /// Takes all changes for followed, before everything is read.
     pub fn skip_changes(&self) -> Result<(), Error> {
-        let last = self.row("SELECT value FROM goat WHERE name = 'changes'", &[])?.map_or(0, |(last,)| last);
+        let last = self.number("changes")?.unwrap_or(0).cast_signed();
         // Where there are others, they are yet to follow what has no number.
         let least = Value::Int(i64::from(!self.is_alone()?));
         let ids = self.ids("SELECT id FROM changes WHERE batch >= ?", &[least])?;
@@ -169,8 +169,8 @@ impl Store {
 
     /// Whether no other goat is at this database.
     fn is_alone(&self) -> Result<bool, Error> {
-        let goats = self.row("SELECT COUNT(*) FROM goat WHERE name LIKE 'run %'", &[])?;
-        Ok(goats.is_none_or(|(goats,): (i64,)| goats <= 1))
+        let goats = self.row::<u32>("SELECT COUNT(*) FROM goat WHERE name LIKE 'run %'", &[])?;
+        Ok(goats.is_none_or(|goats| goats <= 1))
     }
 
     /// Whether this goat may have missed changes, for it has not looked for so long that others may have removed them.

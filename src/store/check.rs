@@ -2,9 +2,10 @@
 
 use super::history::HISTORY;
 use super::pool::Store;
+use super::row::rows;
 use super::schema::version;
 use super::sessions::{SESSION_COLUMNS, TOTALS};
-use super::sql::{Connection, Error, Value};
+use super::sql::{Connection, Error};
 use super::torrents::FILE_COLUMNS;
 use super::users::USER_COLUMNS;
 use crate::config::{Config, Driver};
@@ -48,7 +49,7 @@ impl Store {
             match config.db.driver {
                 Driver::Mysql => check_server(c, config, &mut wrong)?,
                 Driver::Sqlite => {
-                    let found = texts(c, "PRAGMA quick_check(1)")?.concat();
+                    let found = rows::<String>(c, "PRAGMA quick_check(1)", &[])?.concat();
                     if found != "ok" {
                         wrong.push(format!("the file is damaged: {found}. Restore a backup"));
                     }
@@ -101,7 +102,7 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
         Driver::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'trigger'",
         Driver::Mysql => "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()",
     };
-    let present = texts(c, triggers)?;
+    let present: Vec<String> = rows(c, triggers, &[])?;
     let events =
         ["users", "files", "whitelist"].map(|table| ["insert", "update", "delete"].map(|e| format!("{table}_{e}")));
     let words = ["insert", "update", "delete", "torrent"].map(|event| format!("words_{event}"));
@@ -118,7 +119,7 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
 
 fn check_server(c: &mut dyn Connection, config: &Config, wrong: &mut Vec<String>) -> Result<(), Error> {
     let (db, user) = (&config.db.database, &config.db.username);
-    let version = texts(c, "SELECT VERSION()")?.concat();
+    let version = rows::<String>(c, "SELECT VERSION()", &[])?.concat();
     let (name, least) = if version.contains("MariaDB") { ("MariaDB", vec![10, 5]) } else { ("MySQL", vec![8, 0, 16]) };
     let numbers: Vec<u32> = version.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok()).collect();
     if numbers < least {
@@ -126,7 +127,7 @@ fn check_server(c: &mut dyn Connection, config: &Config, wrong: &mut Vec<String>
         wrong.push(format!("the server is {name} {version}: goat needs {} or newer", least.join(".")));
     }
     let mut missing = PRIVILEGES.to_vec();
-    for grant in texts(c, "SHOW GRANTS FOR CURRENT_USER()")? {
+    for grant in rows::<String>(c, "SHOW GRANTS FOR CURRENT_USER()", &[])? {
         // GRANT SELECT, INSERT ON `goat`.* TO ...; in the name of a database _ and % may be wildcards.
         let Some((privileges, rest)) = grant.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON ")) else {
             continue;
@@ -143,23 +144,16 @@ fn check_server(c: &mut dyn Connection, config: &Config, wrong: &mut Vec<String>
         wrong.push(format!("the user {user} may not {list}: as an administrator, GRANT {list} ON {db}.* TO the user"));
     }
     let sql = "SELECT default_character_set_name FROM information_schema.schemata WHERE schema_name = DATABASE()";
-    let charset = texts(c, sql)?.concat();
+    let charset = rows::<String>(c, sql, &[])?.concat();
     if charset != "utf8mb4" {
         wrong.push(format!("the database's character set is {charset}: ALTER DATABASE {db} CHARACTER SET utf8mb4"));
     }
     let sql = "SELECT table_name FROM information_schema.tables
                WHERE table_schema = DATABASE() AND table_collation NOT LIKE 'utf8mb4%' ORDER BY table_name";
-    for table in texts(c, sql)? {
+    for table in rows::<String>(c, sql, &[])? {
         wrong.push(format!(
             "the character set of the table {table} is not utf8mb4: ALTER TABLE {table} DEFAULT CHARACTER SET utf8mb4"
         ));
     }
     Ok(())
-}
-
-/// The first column of all rows.
-fn texts(c: &mut dyn Connection, sql: &str) -> Result<Vec<String>, Error> {
-    let mut texts = Vec::new();
-    c.query(sql, &[], &mut |row| texts.extend(row.first().map(Value::text)))?;
-    Ok(texts)
 }

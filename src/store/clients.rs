@@ -57,7 +57,7 @@ impl Store {
     /// The approved prefixes of User-Agents and peer ids.
     pub(crate) fn approved_clients(&self) -> Result<Vec<Box<[u8]>>, Error> {
         let sql = "SELECT client FROM whitelist WHERE approved = 1 AND client <> ''";
-        Ok(self.rows::<(String,)>(sql, &[])?.into_iter().map(|(client,)| client.into_bytes().into()).collect())
+        Ok(self.rows::<String>(sql, &[])?.into_iter().map(|client| client.into_bytes().into()).collect())
     }
 
     /// Approves or denies a client, known so far or not. It is no suggestion any more, nor are those that an

@@ -72,7 +72,7 @@ impl Store {
 
     /// When the books were written last, in seconds since 1970; 0 is never.
     pub(crate) fn last_written(&self) -> Result<u32, Error> {
-        Ok(self.row("SELECT value FROM goat WHERE name = 'written'", &[])?.map_or(0, |(time,)| time))
+        Ok(self.number("written")?.map_or(0, |time| time.try_into().unwrap_or(u32::MAX)))
     }
 
     /// Copies the whole SQLite database, as it is at this moment, into a file that is empty or missing. A

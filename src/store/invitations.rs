@@ -46,7 +46,7 @@ impl Store {
         self.transaction(|c| {
             c.execute("DELETE FROM invitations WHERE expire <= ?", &[now.into()])?;
             if let Some(by) = by {
-                rows::<(u32,)>(c, &lock, &[by.id.into()])?;
+                rows::<u32>(c, &lock, &[by.id.into()])?;
                 let sql =
                     "SELECT invitations, (SELECT COUNT(*) FROM invitations WHERE by_id = id) FROM users WHERE id = ?";
                 let (invitations, open) = rows(c, sql, &[by.id.into()])?.pop().unwrap_or_default();
@@ -101,9 +101,8 @@ impl Store {
                     insert_user(c, name, 0, false, invitation.by_id)?
                 }
                 id => {
-                    let found = rows(c, "SELECT passkey FROM users WHERE id = ?", &[id.into()])?;
-                    let (passkey,) = found.into_iter().next().unwrap_or_default();
-                    NewUser { id, passkey, api_key: replace_key(c, id)? }
+                    let passkey = rows(c, "SELECT passkey FROM users WHERE id = ?", &[id.into()])?.pop();
+                    NewUser { id, passkey: passkey.unwrap_or_default(), api_key: replace_key(c, id)? }
                 }
             };
             if password.is_some() {

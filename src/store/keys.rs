@@ -50,7 +50,7 @@ impl Store {
     }
 
     pub(crate) fn has_password(&self, id: u32) -> Result<bool, Error> {
-        Ok(self.row::<(u32,)>("SELECT rounds FROM passwords WHERE user_id = ?", &[id.into()])?.is_some())
+        Ok(self.row::<u32>("SELECT rounds FROM passwords WHERE user_id = ?", &[id.into()])?.is_some())
     }
 
     /// Gives a member a password in place of any other, or takes it away.
@@ -64,7 +64,7 @@ impl Store {
         self.transaction(|c| {
             c.execute("DELETE FROM api_logins WHERE use_time < ?", &[now.saturating_sub(KEY_LIFE).into()])?;
             let sql = "SELECT pubkey FROM api_logins WHERE user_id = ? ORDER BY use_time DESC";
-            for (old,) in rows::<(String,)>(c, sql, &[user.into()])?.iter().skip(MAX_KEYS - 1) {
+            for old in rows::<String>(c, sql, &[user.into()])?.iter().skip(MAX_KEYS - 1) {
                 c.execute("DELETE FROM api_logins WHERE pubkey = ?", &[old.as_str().into()])?;
             }
             c.execute("DELETE FROM api_nonces WHERE pubkey NOT IN (SELECT pubkey FROM api_logins)", &[])?;

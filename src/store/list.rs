@@ -90,7 +90,7 @@ impl Store {
             let sql = format!("SELECT {id} FROM {from} AND {id} = ?");
             let all: Vec<Value> = values.iter().copied().chain([Value::Int(last)]).collect();
             let absent = || Error { kind: Kind::NoRow, message: "no row has this id".into() };
-            self.row::<(u32,)>(&sql, &all)?.ok_or_else(absent)?;
+            self.row::<u32>(&sql, &all)?.ok_or_else(absent)?;
         }
         Ok(())
     }

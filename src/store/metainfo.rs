@@ -52,7 +52,7 @@ impl Store {
 
     /// Who gave a torrent that is kept; 0 for an operator.
     pub(crate) fn uploader(&self, id: u32) -> Result<Option<u32>, Error> {
-        self.one("SELECT user_id FROM torrents WHERE file_id = ?", &[id.into()], |row| row.first().map(Value::small))
+        self.row("SELECT user_id FROM torrents WHERE file_id = ?", &[id.into()])
     }
 
     /// The torrent with an id, if it is kept.
@@ -65,12 +65,16 @@ impl Store {
         let sql = format!(
             "SELECT id, info_hash, files, layers, info FROM files LEFT JOIN torrents ON file_id = id WHERE {whose}"
         );
-        self.one(&sql, &[key], |row| {
-            let [id, info_hash, files, layers, info, ..] = row else { return None };
-            let layers = Some(layers.bytes().to_vec()).filter(|layers| !layers.is_empty());
-            let kept = Metainfo { info: info.bytes().to_vec(), layers, files: files.small() };
-            let hash = info_hash.text().parse().ok()?;
-            Some((id.small(), Some(kept).filter(|kept| kept.is(&hash))))
-        })
+        let mut found = None;
+        self.with(|c| {
+            c.query(&sql, &[key], &mut |row| {
+                let [id, info_hash, files, layers, info, ..] = row else { return };
+                let layers = Some(layers.bytes().to_vec()).filter(|layers| !layers.is_empty());
+                let kept = Metainfo { info: info.bytes().to_vec(), layers, files: files.small() };
+                let own = info_hash.text().parse().is_ok_and(|hash| kept.is(&hash));
+                found = Some((id.small(), own.then_some(kept)));
+            })
+        })?;
+        Ok(found)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::changes::Followed;
 use super::dialect::Dialect;
 use super::schema::make_tables;
-use super::sql::{Connection, Error, Kind, Value, replaced};
+use super::sql::{Connection, Error, Kind, replaced};
 use crate::config::{Config, Driver};
 use crate::random::Rng;
 use crate::sync::lock;
@@ -28,8 +28,6 @@ pub(super) struct Run {
     pub(super) id: AtomicU64,
     /// The number of settlings that are known to be written.
     pub(super) written: AtomicU64,
-    /// When it was noted last that something was written, in seconds since 1970.
-    pub(super) stamped: AtomicU64,
 }
 
 /// A database, and connections to it that wait to be used again.
@@ -152,17 +150,6 @@ impl Store {
                 }
             })
         })
-    }
-
-    pub(super) fn one<T>(
-        &self,
-        sql: &str,
-        values: &[Value],
-        read: impl Fn(&[Value]) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        let mut found = None;
-        self.with(|c| c.query(sql, values, &mut |row| found = read(row)))?;
-        Ok(found)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rows as structs: serde reads the columns of a row, in their order, into the fields of a struct or a tuple, also of
-//! structs in these. What does not fit a number is 0; an `Option` is `None` where the column is NULL or not there.
+//! structs in these, or the only one into a number or a text. What does not fit a number is 0; an `Option` is `None`
+//! where the column is NULL or not there.
 
 use std::slice::Iter;
 
@@ -94,6 +95,11 @@ impl Store {
 
     pub(super) fn row<T: DeserializeOwned>(&self, sql: &str, values: &[Value]) -> Result<Option<T>, Error> {
         Ok(self.rows(sql, values)?.pop())
+    }
+
+    /// A number that goat keeps for itself.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Error> {
+        self.row("SELECT value FROM goat WHERE name = ?", &[name.into()])
     }
 
     /// Runs one statement in a transaction; returns how many rows it changed.

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::pool::{Store, again};
+use super::row::rows;
 use super::sql::{Connection, Error, Value, big, replaced};
 use crate::random::Rng;
 
@@ -17,8 +18,7 @@ fn name(run: u64) -> String {
 impl Store {
     /// Whether a run has a row here: it wrote into this database, and did not end in good order.
     pub(crate) fn has_run(&self, run: u64) -> Result<bool, Error> {
-        let sql = "SELECT 1 FROM goat WHERE name = ?";
-        Ok(self.one(sql, &[Value::Text(&name(run))], |_| Some(()))?.is_some())
+        Ok(self.number(&name(run))?.is_some())
     }
 
     /// Begins a run, and returns what it is called by.
@@ -50,20 +50,16 @@ impl Store {
             return Err(replaced());
         }
         let now = crate::clock::now();
-        if now < self.run.stamped.load(Relaxed).saturating_add(STAMP) {
-            return Ok(());
+        let noted = rows::<u64>(c, "SELECT value FROM goat WHERE name = 'written'", &[])?.pop().unwrap_or(0);
+        if now.abs_diff(noted) >= STAMP {
+            c.execute("REPLACE INTO goat (name, value) VALUES ('written', ?)", &[big(now)])?;
         }
-        let sql = "REPLACE INTO goat (name, value) VALUES ('written', ?)";
-        c.execute(sql, &[big(now)]).map(drop)
+        Ok(())
     }
 
     /// Notes that the last settling is written.
     pub(super) fn stamped(&self) {
         self.run.written.fetch_add(1, Relaxed);
-        let now = crate::clock::now();
-        if now >= self.run.stamped.load(Relaxed).saturating_add(STAMP) {
-            self.run.stamped.store(now, Relaxed);
-        }
     }
 
     /// Whether the database is still the one that was written last.
@@ -72,17 +68,10 @@ impl Store {
         if run == 0 {
             return Ok(());
         }
-        let sql = "SELECT value FROM goat WHERE name = ?";
-        let found = self.one(sql, &[Value::Text(&name(run))], |row| row.first().map(Value::small::<u64>))?;
         // The last one may have been written without an answer.
-        let next = written.saturating_add(1);
-        match found {
-            Some(value) if value == written => Ok(()),
-            Some(value) if value == next => {
-                self.run.written.store(next, Relaxed);
-                Ok(())
-            }
-            _ => Err(replaced()),
-        }
+        let expected = written..=written.saturating_add(1);
+        let found = self.number(&name(run))?.filter(|found| expected.contains(found)).ok_or_else(replaced)?;
+        self.run.written.fetch_max(found, Relaxed);
+        Ok(())
     }
 }

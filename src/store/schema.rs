@@ -1,6 +1,7 @@
 //! Makes the tables.
 
-use super::sql::{Connection, Error, Value};
+use super::row::rows;
+use super::sql::{Connection, Error};
 use crate::config::{Config, Driver};
 
 /// The version of the tables in `res/`.
@@ -29,9 +30,7 @@ fn make(c: &mut dyn Connection) -> Result<(), Error> {
 
 /// The version of the tables in a database, which this goat knows.
 pub(super) fn version(c: &mut dyn Connection) -> Result<i64, Error> {
-    let mut version = None;
-    c.query("SELECT value FROM goat WHERE name = 'schema'", &[], &mut |row| version = row.first().map(Value::int))?;
-    match version {
+    match rows(c, "SELECT value FROM goat WHERE name = 'schema'", &[])?.pop() {
         Some(SCHEMA) => Ok(SCHEMA),
         Some(other) => Err(Error::other(format!(
             "the tables of the database have version {other}, this goat knows version {SCHEMA}: use the goat that made them, or a newer one"

@@ -98,7 +98,7 @@ impl Store {
         let sql =
             format!("SELECT COUNT(*) FROM (SELECT 1 FROM words WHERE word >= ? AND word <= ? LIMIT {MANY}) found");
         for (count, first, last) in &mut search.words {
-            (*count,) = self.row(&sql, &[Value::Text(first), Value::Text(last)])?.unwrap_or_default();
+            *count = self.row(&sql, &[Value::Text(first), Value::Text(last)])?.unwrap_or_default();
         }
         search.words.sort_unstable();
         Ok(search)
@@ -108,7 +108,7 @@ impl Store {
     fn index(&self) -> Result<(), Error> {
         let Ok(_one) = INDEXING.try_lock() else { return Ok(()) };
         let begin = Instant::now();
-        while begin.elapsed() < INDEX && self.row::<(u32,)>("SELECT file_id FROM unindexed LIMIT 1", &[])?.is_some() {
+        while begin.elapsed() < INDEX && self.row::<u32>("SELECT file_id FROM unindexed LIMIT 1", &[])?.is_some() {
             self.transaction(|c| self.index_some(c))?;
         }
         Ok(())
@@ -118,24 +118,23 @@ impl Store {
     fn index_some(&self, c: &mut dyn Connection) -> Result<(), Error> {
         let begin = Instant::now();
         let sql = format!("SELECT file_id FROM unindexed LIMIT {ROWS}{}", self.dialect.for_update());
-        let ids: Vec<(u32,)> = rows(c, &sql, &[])?;
-        for (id,) in &ids {
+        for id in rows::<u32>(c, &sql, &[])? {
             let mut found = BTreeSet::new();
             let sql = "SELECT name, info FROM files LEFT JOIN torrents ON file_id = id WHERE id = ?";
-            c.query(sql, &[(*id).into()], &mut |row| {
+            c.query(sql, &[id.into()], &mut |row| {
                 if let [name, info, ..] = row {
                     found = indexed(&name.text(), info.bytes());
                 }
             })?;
-            c.execute("DELETE FROM words WHERE file_id = ?", &[(*id).into()])?;
+            c.execute("DELETE FROM words WHERE file_id = ?", &[id.into()])?;
             let found: Vec<String> = found.into_iter().collect();
             for some in found.chunks(ROWS) {
                 let more = ", (?, ?)".repeat(self.dialect.at_once(some.len()).saturating_sub(1));
                 let sql = format!("{} INTO words (word, file_id) VALUES (?, ?){more}", self.dialect.insert_ignore());
-                let values: Vec<Value> = some.iter().flat_map(|word| [Value::Text(word), (*id).into()]).collect();
+                let values: Vec<Value> = some.iter().flat_map(|word| [Value::Text(word), id.into()]).collect();
                 c.execute(&sql, &values)?;
             }
-            c.execute("DELETE FROM unindexed WHERE file_id = ?", &[(*id).into()])?;
+            c.execute("DELETE FROM unindexed WHERE file_id = ?", &[id.into()])?;
             if begin.elapsed() > LOCKED {
                 break;
             }

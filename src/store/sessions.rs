@@ -358,8 +358,7 @@ impl Store {
         let last = format!(
             "SELECT MAX(file_id) FROM (SELECT file_id FROM sessions WHERE file_id >= ? ORDER BY file_id LIMIT {SWEPT}) t"
         );
-        let to = self.one(&last, &[from.into()], |row| row.first().map(Value::small::<u32>).filter(|to| *to > 0))?;
-        let Some(to) = to else {
+        let Some(to) = self.row::<Option<u32>>(&last, &[from.into()])?.flatten() else {
             return self.forget_suggestions(before).map(|()| (None, false));
         };
         let (sqlite, limits) =
@@ -414,14 +413,12 @@ impl Store {
              OR user_id <> 0 AND user_id NOT IN (SELECT id FROM users WHERE banned = 0))"
         );
         let before = Value::from(now.saturating_sub(silence));
-        let (mut from, mut more) = (0u32, true);
-        while more {
-            let last = self.one(&next, &[from.into()], |row| row.first().map(Value::small::<u32>))?;
-            more = last.is_some();
-            let to = last.unwrap_or(u32::MAX);
-            let values = [before, silence.into(), now.into(), from.into(), to.into(), before];
+        let mut next_from = Some(0u32);
+        while let Some(from) = next_from {
+            let to: Option<u32> = self.row(&next, &[from.into()])?;
+            let values = [before, silence.into(), now.into(), from.into(), to.unwrap_or(u32::MAX).into(), before];
             again(|| self.with(|c| c.execute(&sql, &values)))?;
-            from = to.saturating_add(1);
+            next_from = to.and_then(|to| to.checked_add(1));
         }
         Ok(())
     }

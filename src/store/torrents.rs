@@ -205,7 +205,7 @@ impl Store {
         let from = format!("files WHERE {filter}");
         let source = Source { columns: "files.id", from: &from, values: &values, id: "files.id" };
         let mut ids = Vec::new();
-        self.list(&source, page, &mut |(id,): (u32,)| ids.push(id))?;
+        self.list(&source, page, &mut |id| ids.push(id))?;
         Ok(ids)
     }
 
@@ -215,8 +215,8 @@ impl Store {
         let search = Search { mine: Some(user), ..Search::default() };
         let (mine, whose) = search.condition();
         values.extend(whose);
-        let found: Vec<(u32,)> = self.rows(&format!("SELECT id FROM files WHERE {filter} AND {mine}"), &values)?;
-        Ok(found.into_iter().map(|(id,)| id).collect())
+        let found = self.rows(&format!("SELECT id FROM files WHERE {filter} AND {mine}"), &values)?;
+        Ok(found.into_iter().collect())
     }
 
     pub(crate) fn file_by_hash(&self, info_hash: &InfoHash) -> Result<Option<Torrent>, Error> {
@@ -350,7 +350,7 @@ impl Store {
 
     /// What is credited of all torrents, as [`Free::pack`] gives it.
     pub fn free(&self) -> Result<u64, Error> {
-        Ok(self.row("SELECT value FROM goat WHERE name = 'free'", &[])?.map_or(0, |(packed,)| packed))
+        Ok(self.number("free")?.unwrap_or(0))
     }
 
     /// Sets what is credited of all torrents from now on.

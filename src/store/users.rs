@@ -118,7 +118,7 @@ const MAX_NAME: usize = 64;
 
 impl Store {
     pub(crate) fn has_users(&self) -> Result<bool, Error> {
-        Ok(self.row::<(u32,)>("SELECT id FROM users LIMIT 1", &[])?.is_some())
+        Ok(self.row::<u32>("SELECT id FROM users LIMIT 1", &[])?.is_some())
     }
 
     /// Makes a user with a new passkey and API key.
@@ -162,7 +162,7 @@ impl Store {
     /// The id of the user with a name, or else with an id.
     pub(crate) fn find_user(&self, text: &str) -> Result<Option<u32>, Error> {
         let sql = format!("SELECT id FROM users WHERE {}", self.dialect.has_name());
-        let by_name = self.row(&sql, &[text.into()])?.map(|(id,)| id);
+        let by_name = self.row(&sql, &[text.into()])?;
         match text.parse() {
             Ok(id) if by_name.is_none() => Ok(self.user_by_id(id)?.map(|user| user.id)),
             _ => Ok(by_name),
@@ -221,8 +221,7 @@ impl Store {
     /// Refuses to take away the last administrator who is not banned.
     fn keep_an_admin(&self, c: &mut dyn Connection, id: u32) -> Result<(), Error> {
         let sql = format!("SELECT id FROM users WHERE admin = 1 AND banned = 0{}", self.dialect.for_update());
-        let admins: Vec<(u32,)> = rows(c, &sql, &[])?;
-        if admins != [(id,)] {
+        if rows::<u32>(c, &sql, &[])? != [id] {
             return Ok(());
         }
         let advice = format!("first make another one with `{}`", command("user admin NAME on"));
@@ -326,7 +325,7 @@ fn taken(e: Error, name: &str) -> Error {
 /// Keeps a user other than `own` from being called what another one is meant by: their id.
 pub(super) fn not_an_id(c: &mut dyn Connection, name: &str, own: u32) -> Result<(), Error> {
     let Some(id) = name.parse::<u32>().ok().filter(|id| *id != own) else { return Ok(()) };
-    let found: Vec<(u32,)> = rows(c, "SELECT id FROM users WHERE id = ?", &[id.into()])?;
+    let found: Vec<u32> = rows(c, "SELECT id FROM users WHERE id = ?", &[id.into()])?;
     let message = format!("{name} is the id of another member: choose another name");
     if found.is_empty() { Ok(()) } else { Err(Error::wrong(message)) }
 }
