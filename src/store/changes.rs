@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
+use super::dialect::Dialect;
 use super::pool::{Store, again};
 use super::row::{read, rows};
-use super::sessions::pieces;
 use super::sql::{Connection, Error, Value, big};
 use super::torrents::{FILE_COLUMNS, LOADED, Torrent};
 use super::users::{USER_COLUMNS, User};
@@ -98,9 +98,9 @@ impl Store {
         }
         self.with(|c| {
             let by_id = format!("SELECT {USER_COLUMNS} FROM users WHERE id");
-            changes.users = look_up(c, &by_id, &mut users, |user: &User| user.id)?;
+            changes.users = look_up(c, &self.dialect, &by_id, &mut users, |user: &User| user.id)?;
             let by_hash = format!("SELECT {FILE_COLUMNS} FROM files WHERE info_hash");
-            changes.files = look_up(c, &by_hash, &mut files, |file: &Torrent| file.info_hash)?;
+            changes.files = look_up(c, &self.dialect, &by_hash, &mut files, |file: &Torrent| file.info_hash)?;
             Ok(())
         })?;
         if changes.clients.is_some() {
@@ -122,8 +122,7 @@ impl Store {
             c.execute("UPDATE goat SET value = value + 1 WHERE name = 'changes'", &[])?;
             // Another goat may have numbered them meanwhile.
             let number = "CASE batch WHEN 0 THEN (SELECT value FROM goat WHERE name = 'changes') ELSE batch END";
-            let sql = format!("UPDATE changes SET batch = {number} WHERE id");
-            each(&ids, &sql, |sql, ids| c.execute(sql, ids).map(drop))
+            self.dialect.execute(c, &ids, 1, one_of(&format!("UPDATE changes SET batch = {number} WHERE id")))
         })
     }
 
@@ -159,9 +158,9 @@ impl Store {
         let wait = if there && self.is_alone()? { Duration::ZERO } else { FOLLOWED };
         let old = || lock(&self.followed).there.front().filter(|(_, since)| since.elapsed() >= wait).cloned();
         while let Some((ids, _)) = old() {
-            each(&ids, "DELETE FROM changes WHERE id", |sql, ids| {
-                again(|| self.with(|c| c.execute(sql, ids).map(drop)))
-            })?;
+            let delete = one_of("DELETE FROM changes WHERE id");
+            self.dialect
+                .in_pieces(&ids, 1, delete, |sql, ids| again(|| self.with(|c| c.execute(sql, ids).map(drop))))?;
             lock(&self.followed).there.pop_front();
         }
         Ok(())
@@ -179,18 +178,15 @@ impl Store {
     }
 }
 
-/// Does something for each piece of values, with the statement that ends with them.
-fn each<'a>(
-    all: &[Value<'a>],
-    sql: &str,
-    mut todo: impl FnMut(&str, &[Value<'a>]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    pieces(all).try_for_each(|piece| todo(&format!("{sql} IN ({})", vec!["?"; piece.len()].join(", ")), piece))
+/// A statement that ends with a column, for rows in which this has one of so many values.
+fn one_of(sql: &str) -> impl Fn(usize) -> String {
+    move |values| format!("{sql} IN ({})", vec!["?"; values].join(", "))
 }
 
 /// The rows whose key, with which the statement ends, is one of `which`; and the keys that have none.
 fn look_up<K: std::str::FromStr + Copy + Eq + std::hash::Hash, T: DeserializeOwned>(
     c: &mut dyn Connection,
+    dialect: &Dialect,
     select: &str,
     which: &mut Vec<String>,
     key: fn(&T) -> K,
@@ -199,7 +195,7 @@ fn look_up<K: std::str::FromStr + Copy + Eq + std::hash::Hash, T: DeserializeOwn
     which.dedup();
     let mut missing: HashSet<K> = which.iter().filter_map(|text| text.parse().ok()).collect();
     let (mut found, values): (Vec<T>, Vec<_>) = (Vec::new(), which.iter().map(|text| Value::Text(text)).collect());
-    each(&values, select, |sql, values| rows(c, sql, values).map(|rows| found.extend(rows)))?;
+    dialect.in_pieces(&values, 1, one_of(select), |sql, values| rows(c, sql, values).map(|rows| found.extend(rows)))?;
     for row in &found {
         missing.remove(&key(row));
     }

@@ -1,6 +1,17 @@
 //! The SQL that SQLite and MySQL do not share.
 
+use super::sql::{Connection, Error, Value};
 use crate::config::Driver;
+
+/// How many rows one statement writes or reads: the largest that fits, so that few different statements are made
+/// and each is prepared once.
+pub(super) const ROWS: [usize; 4] = [512, 64, 8, 1];
+
+/// Places in a statement for the values of so many rows.
+pub(super) fn places(rows: usize, width: usize) -> String {
+    let row = format!("({})", vec!["?"; width].join(", "));
+    vec![row; rows].join(", ")
+}
 
 /// The words in which the two databases differ. Statements are written as for MySQL, with `NEW(column)` for
 /// the value that an upsert brings.
@@ -57,9 +68,34 @@ impl Dialect {
         )
     }
 
-    /// How many of so many rows one run of a statement reads or writes: MySQL takes five times as long one by one.
-    pub fn at_once(&self, rows: usize) -> usize {
-        if self.driver == Driver::Sqlite { 1 } else { rows }
+    /// Runs a statement for rows of `width` values each; `word` says it for so many rows at once. MySQL takes five times
+    /// as long one by one.
+    pub fn in_pieces(
+        &self,
+        mut values: &[Value],
+        width: usize,
+        word: impl Fn(usize) -> String,
+        mut run: impl FnMut(&str, &[Value]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for rows in ROWS {
+            let sql = word(if self.driver == Driver::Sqlite { 1 } else { rows });
+            while let Some((piece, rest)) = values.split_at_checked(rows * width) {
+                run(&sql, piece)?;
+                values = rest;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a statement that writes.
+    pub fn execute(
+        &self,
+        c: &mut dyn Connection,
+        values: &[Value],
+        width: usize,
+        word: impl Fn(usize) -> String,
+    ) -> Result<(), Error> {
+        self.in_pieces(values, width, word, |sql, values| c.execute(sql, values).map(drop))
     }
 
     /// After a table's name: find rows by the primary key. A server that believes the table to be nearly empty, as it

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::dialect::places;
 use super::pool::Store;
 use super::row::rows;
 use super::sql::{Connection, Error, Value};
@@ -39,8 +40,8 @@ static INDEXING: Mutex<()> = Mutex::new(());
 /// For how long a search makes words before it begins, and for how long it keeps others from writing.
 const INDEX: Duration = Duration::from_secs(2);
 const LOCKED: Duration = Duration::from_millis(100);
-/// Rows of one statement.
-const ROWS: usize = 500;
+/// The most torrents whose words are made together.
+const TOGETHER: usize = 500;
 
 impl Search {
     /// SQL that says so of a row of `files`, and its values.
@@ -116,8 +117,8 @@ impl Store {
 
     /// Makes the words of some of them.
     fn index_some(&self, c: &mut dyn Connection) -> Result<(), Error> {
-        let begin = Instant::now();
-        let sql = format!("SELECT file_id FROM unindexed LIMIT {ROWS}{}", self.dialect.for_update());
+        let (begin, insert) = (Instant::now(), self.dialect.insert_ignore());
+        let sql = format!("SELECT file_id FROM unindexed LIMIT {TOGETHER}{}", self.dialect.for_update());
         for id in rows::<u32>(c, &sql, &[])? {
             let mut found = BTreeSet::new();
             let sql = "SELECT name, info FROM files LEFT JOIN torrents ON file_id = id WHERE id = ?";
@@ -127,13 +128,9 @@ impl Store {
                 }
             })?;
             c.execute("DELETE FROM words WHERE file_id = ?", &[id.into()])?;
-            let found: Vec<String> = found.into_iter().collect();
-            for some in found.chunks(ROWS) {
-                let more = ", (?, ?)".repeat(self.dialect.at_once(some.len()).saturating_sub(1));
-                let sql = format!("{} INTO words (word, file_id) VALUES (?, ?){more}", self.dialect.insert_ignore());
-                let values: Vec<Value> = some.iter().flat_map(|word| [Value::Text(word), id.into()]).collect();
-                c.execute(&sql, &values)?;
-            }
+            let values: Vec<Value> = found.iter().flat_map(|word| [Value::Text(word), id.into()]).collect();
+            let sql = |rows| format!("{insert} INTO words (word, file_id) VALUES {}", places(rows, 2));
+            self.dialect.execute(c, &values, 2, sql)?;
             c.execute("DELETE FROM unindexed WHERE file_id = ?", &[id.into()])?;
             if begin.elapsed() > LOCKED {
                 break;

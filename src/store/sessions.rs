@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, ROWS, places};
 use super::pool::{Store, again};
 use super::sql::{Connection, Error, Value, big};
 use crate::config::Driver;
@@ -89,38 +89,12 @@ const ANNOUNCED: u32 = 16;
 /// The largest counter that the database holds.
 const MOST: Moved = Moved { uploaded: i64::MAX as u64, downloaded: i64::MAX as u64 };
 
-/// How many rows one statement writes or reads: the largest that fits, so that few different statements are made
-/// and each is prepared once.
-const ROWS: [usize; 4] = [512, 64, 8, 1];
-
-/// Cuts `rows` into pieces of the sizes in [`ROWS`].
-pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = ROWS.into_iter().find(|&size| size <= rows.len())?;
-        let (piece, rest) = rows.split_at_checked(size)?;
-        rows = rest;
-        Some(piece)
-    })
-}
-
-/// Runs a statement for rows of `width` values each; `word` says it for so many rows at once.
-fn in_pieces(
-    dialect: &Dialect,
-    (values, width): (&[Value], usize),
-    word: impl Fn(usize) -> String,
-    mut run: impl FnMut(&str, &[Value]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let rows: Vec<&[Value]> = values.chunks(width).collect();
-    pieces(&rows).try_for_each(|piece| run(&word(dialect.at_once(piece.len())), &piece.concat()))
-}
-
 /// The rows that settling states of these sessions takes: all those of their members on these torrents, who are credited
 /// the time of seeding once; of anonymous ones, of whom there may be thousands on a torrent, their own. Where others
 /// write too, they are locked until the end of the transaction.
 fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Result<Vec<(Key, Row)>, Error> {
     let select = |columns: &str, rows: usize| {
-        let places = vec!["?"; columns.split(',').count()].join(", ");
-        let places = vec![format!("({places})"); rows].join(", ");
+        let places = places(rows, columns.split(',').count());
         // SQLite would make a table of a list of one.
         let which = if rows == 1 { format!("({columns}) = {places}") } else { format!("({columns}) IN ({places})") };
         format!("SELECT {SESSION_COLUMNS} FROM sessions{} WHERE {which}{}", dialect.by_key(), dialect.for_update())
@@ -135,8 +109,8 @@ fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Resul
             None => {}
         }
     }
-    in_pieces(dialect, (&members, 2), |rows| select("file_id, user_id", rows), &mut query)?;
-    in_pieces(dialect, (&anonymous, 3), |rows| select(KEY, rows), query)?;
+    dialect.in_pieces(&members, 2, |rows| select("file_id, user_id", rows), &mut query)?;
+    dialect.in_pieces(&anonymous, KEYS, |rows| select(KEY, rows), query)?;
     rows.sort_unstable_by_key(|(key, _)| *key);
     Ok(rows)
 }
@@ -144,17 +118,14 @@ fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Resul
 /// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
 fn write(c: &mut dyn Connection, dialect: &Dialect, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
     let verb = if new { "INSERT" } else { "REPLACE" };
-    let statement = |rows| {
-        let row = format!("({})", ["?"; KEYS + OTHERS].join(", "));
-        format!("{verb} INTO sessions ({SESSION_COLUMNS}) VALUES {}", vec![row; rows].join(", "))
-    };
+    let word = |rows| format!("{verb} INTO sessions ({SESSION_COLUMNS}) VALUES {}", places(rows, KEYS + OTHERS));
     let packed: Vec<_> = rows.iter().map(|(_, row)| (bonus(row), pack(row))).collect();
     let mut values = Vec::with_capacity(rows.len() * (KEYS + OTHERS));
     for ((key, row), (bonus, state)) in rows.iter().zip(&packed) {
         values.extend([Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)]);
         values.extend(columns(row, bonus, state));
     }
-    in_pieces(dialect, (&values, KEYS + OTHERS), statement, |sql, values| c.execute(sql, values).map(drop))
+    dialect.execute(c, &values, KEYS + OTHERS, word)
 }
 
 fn columns<'a>(row: &Row, bonus: &'a str, state: &'a [u8]) -> [Value<'a>; OTHERS] {
@@ -347,8 +318,7 @@ impl Store {
     fn credit_users(&self, c: &mut dyn Connection, credits: &BTreeMap<u32, Moved>) -> Result<(), Error> {
         let sums = credits.iter();
         let values = sums.flat_map(|(id, sum)| [Value::from(*id), big(sum.uploaded), big(sum.downloaded)]);
-        let (values, word) = (values.collect::<Vec<_>>(), |users| self.dialect.add_to_users(users));
-        in_pieces(&self.dialect, (&values, 3), word, |sql, values| c.execute(sql, values).map(drop))
+        self.dialect.execute(c, &values.collect::<Vec<_>>(), 3, |users| self.dialect.add_to_users(users))
     }
 
     /// Folds sessions silent since `before` (seconds since 1970) of some torrents from `from` on into `totals`, and
@@ -450,7 +420,7 @@ fn begin_totals(c: &mut dyn Connection, dialect: &Dialect, new: &[(Key, Row)]) -
         format!("{} INTO totals ({TOTALS}) VALUES {rows}", dialect.insert_ignore())
     };
     let values: Vec<Value> = members.iter().flat_map(|(file, user)| [Value::from(*file), Value::from(*user)]).collect();
-    in_pieces(dialect, (&values, 2), insert, |sql, values| c.execute(sql, values).map(drop))
+    dialect.execute(c, &values, 2, insert)
 }
 
 /// The states that are settled together, so that their pages are read and written while they are at hand, and the rest;
