@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::keys::insert_key;
 use super::pool::Store;
 use super::sql::{Connection, Error, Kind, big};
-use super::torrents::{MAX_TITLE, check_title};
-use super::users::{check_name, not_an_id};
+use super::torrents::title;
+use super::users::check_name;
 use crate::torrent::InfoHash;
 
 /// The community at a glance.
@@ -86,13 +86,14 @@ impl Store {
         self.transaction(|c| {
             let mut mistakes = Vec::new();
             for (line, row) in rows {
-                match row.as_ref().map_err(String::clone).and_then(|row| insert(c, row)) {
-                    Err(message) if mistakes.len() < MISTAKES => mistakes.push(format!("line {line}: {message}")),
+                match row.as_ref().map_err(Error::wrong).and_then(|row| insert(c, row)) {
+                    Err(e) if e.kind != Kind::Wrong => return Err(e),
+                    Err(e) if mistakes.len() < MISTAKES => mistakes.push(format!("line {line}: {e}")),
                     Err(_) => {
                         mistakes.push("and more".into());
                         break;
                     }
-                    Ok(done) => done?,
+                    Ok(()) => {}
                 }
             }
             if mistakes.is_empty() { Ok(()) } else { Err(Error::other(mistakes.join("\n"))) }
@@ -100,40 +101,28 @@ impl Store {
     }
 }
 
-/// Inserts one row. The outer error is a mistake in a line, the inner one trouble with the database.
-fn insert(c: &mut dyn Connection, row: &Import) -> Result<Result<(), Error>, String> {
-    let (done, taken) = match row {
+fn insert(c: &mut dyn Connection, row: &Import) -> Result<(), Error> {
+    match row {
         Import::User { name, passkey, uploaded, downloaded, torrent_limit, admin, banned, api_key } => {
-            check_name(name)?;
-            if let Err(e) = not_an_id(c, name, 0) {
-                return Err(e.message);
-            }
+            check_name(c, name, 0)?;
             let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
             if !(16..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
-                return Err("a passkey has 16 to 64 letters, digits and -._~".into());
+                return Err(Error::wrong("a passkey has 16 to 64 letters, digits and -._~"));
             }
             let sql = "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit, admin, banned)
                 VALUES (?, ?, ?, ?, ?, ?, ?)";
             let member = [name.as_str().into(), passkey.as_str().into(), big(*uploaded), big(*downloaded)];
             let rules = [(*torrent_limit).into(), (*admin).into(), (*banned).into()];
-            let done = c.execute(sql, &[&member[..], &rules].concat()).map(drop);
-            let done = done.and_then(|()| {
-                let user = c.last_id();
-                api_key.iter().try_for_each(|key| insert_key(c, user, key))
-            });
-            (done, format!("there is a user named {name}, or with the same passkey, already"))
+            let taken = || format!("there is a user named {name}, or with the same passkey, already");
+            c.execute(sql, &[&member[..], &rules].concat()).map_err(|e| e.if_exists(Kind::Wrong, taken()))?;
+            let user = c.last_id();
+            api_key.iter().try_for_each(|key| insert_key(c, user, key))
         }
         Import::Torrent { info_hash, name, size } => {
-            check_title(name)?;
-            let name: String = name.chars().take(MAX_TITLE).collect();
-            let hash = info_hash.to_string();
+            let (name, hash) = (title(name)?, info_hash.to_string());
             let sql = "INSERT INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)";
             let done = c.execute(sql, &[hash.as_str().into(), name.as_str().into(), big(*size)]).map(drop);
-            (done, format!("the torrent {hash} is registered already"))
+            done.map_err(|e| e.if_exists(Kind::Wrong, format!("the torrent {hash} is registered already")))
         }
-    };
-    match done {
-        Err(e) if e.kind == Kind::Exists => Err(taken),
-        done => Ok(done),
     }
 }

@@ -96,7 +96,14 @@ impl Store {
     }
 }
 
-/// Members or torrents as a [`Source`], where `since` is given with `sums`: columns of [`moved`], joined as `s`.
+/// Which sessions are a member's, who are found by the torrents that they were on; and which are a torrent's. The id is
+/// asked for twice.
+pub(super) const OF_USER: &str = "user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)";
+pub(super) const OF_FILE: &str = "file_id = ? AND file_id = ?";
+
+/// Members or torrents as a [`Source`], all or one; where `since` is given with `sums`, columns of what was moved by them
+/// or on them. `seeding` and `leeching` are torrents of a member or sessions of a torrent; a session is in the swarm if
+/// it has announced since `since`. (Bytes are added as decimals or reals: SQLite fails where integers are too large.)
 pub(super) fn joined(
     table: &str,
     (columns, sums): (&str, &str),
@@ -104,22 +111,15 @@ pub(super) fn joined(
     since: Option<u32>,
 ) -> (String, String, Vec<Value<'static>>) {
     let Some(since) = since else { return (columns.into(), table.into(), Vec::new()) };
-    let (sql, values) = moved(if table == "users" { "user_id" } else { "file_id" }, one, since);
-    (format!("{columns}, {sums}"), format!("{table} LEFT JOIN ({sql}) s ON s.whose = {table}.id"), values)
-}
-
-/// SQL for what was moved by all members or on all torrents, or by or on `one`, by `user_id` or `file_id`; and its
-/// values. `seeding` and `leeching` are torrents of a member or sessions of a torrent; a session is in the swarm if it
-/// has announced since `since`. (Bytes are added as decimals or reals: SQLite fails where integers are too large.)
-fn moved(by: &str, one: Option<u32>, since: u32) -> (String, Vec<Value<'static>>) {
-    let (case, counted) = if by == "user_id" { ("DISTINCT CASE", "file_id") } else { ("CASE", "1") };
-    let (sessions, totals) = match (one, by) {
-        (None, _) => ("1 = 1", "1 = 1"),
-        // A member's sessions are found by the torrents that they were on.
-        (_, "user_id") => ("user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)", "user_id = ?"),
-        _ => ("file_id = ?", "file_id = ?"),
+    let (by, of_one, case, counted) = match table {
+        "users" => ("user_id", OF_USER, "DISTINCT CASE", "file_id"),
+        _ => ("file_id", OF_FILE, "CASE", "1"),
     };
-    let sql = format!(
+    let (sessions, totals) = match one {
+        None => ("1 = 1", "1 = 1".into()),
+        Some(_) => (of_one, format!("{by} = ?")),
+    };
+    let moved = format!(
         "SELECT {by} AS whose, COUNT({case} WHEN live = 1 AND `left` = 0 THEN {counted} END) AS seeding,
             COUNT({case} WHEN live = 1 AND `left` > 0 THEN {counted} END) AS leeching, SUM(completed) AS snatches,
             SUM(seed_time) AS seed_time, NULLIF(MAX(time), 0) AS seen, SUM(uploaded + 0.0) AS moved_up,
@@ -129,7 +129,7 @@ fn moved(by: &str, one: Option<u32>, since: u32) -> (String, Vec<Value<'static>>
             UNION ALL SELECT file_id, user_id, 0, `left`, completed, seed_time, time, uploaded, downloaded
                 FROM totals WHERE {totals}) moved GROUP BY {by}"
     );
-    let places = sessions.matches('?').count() + totals.matches('?').count();
-    let values = std::iter::once(since.into()).chain(one.into_iter().flat_map(|id| vec![id.into(); places]));
-    (sql, values.collect())
+    let values = std::iter::once(since.into()).chain(one.into_iter().flat_map(|id| [id.into(); 3]));
+    let from = format!("{table} LEFT JOIN ({moved}) s ON s.whose = {table}.id");
+    (format!("{columns}, {sums}"), from, values.collect())
 }

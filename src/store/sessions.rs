@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::dialect::{Dialect, ROWS, places};
 use super::pool::{Store, again};
-use super::sql::{Connection, Error, Value, big};
+use super::sql::{Connection, Error, Kind, Value, big};
 use crate::config::Driver;
 use crate::protocol::{Addresses, Moved, NO_ADDR6};
 use crate::torrent::PeerId;
@@ -294,7 +294,8 @@ impl Store {
                 let (changes, said) = compute(piece, &rows);
                 write(c, &self.dialect, &changes.changed, false)?;
                 // Where two goats begin the same row, one of them comes again and finds it.
-                write(c, &self.dialect, &changes.new, true).map_err(Error::exists_is_conflict)?;
+                let faster = |e: Error| e.if_exists(Kind::Conflict, "another goat has begun the same session");
+                write(c, &self.dialect, &changes.new, true).map_err(faster)?;
                 begin_totals(c, &self.dialect, &changes.new)?;
                 changes.snatches.iter().try_for_each(|snatch| count_snatch(c, *snatch))?;
                 for (user, credited) in changes.credits {

@@ -112,9 +112,9 @@ impl Error {
         matches!(self.kind, Kind::Lost | Kind::Silent | Kind::Unsure)
     }
 
-    /// Where a row that exists was made by somebody who was faster, and the same again will find it.
-    pub(super) fn exists_is_conflict(self) -> Error {
-        Error { kind: if self.kind == Kind::Exists { Kind::Conflict } else { self.kind }, ..self }
+    /// Says of a row that exists what that means.
+    pub(super) fn if_exists(self, kind: Kind, message: impl Into<String>) -> Error {
+        if self.kind == Kind::Exists { Error { kind, message: message.into() } } else { self }
     }
 
     /// What is wrong with what was asked for, for whoever asked.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::clients::decision;
-use super::list::{Order, Page, Source, joined};
+use super::list::{OF_FILE, Order, Page, Source, joined};
 use super::pool::Store;
 use super::search::Search;
 use super::sql::{Error, Value, big};
@@ -329,8 +329,7 @@ impl Store {
 
     /// Gives a torrent another name.
     pub(crate) fn rename_file(&self, id: u32, name: &str) -> Result<(), Error> {
-        check_title(name).map_err(Error::wrong)?;
-        let name: String = name.chars().take(MAX_TITLE).collect();
+        let name = title(name)?;
         self.write("UPDATE files SET name = ? WHERE id = ?", &[name.as_str().into(), id.into()]).map(drop)
     }
 
@@ -338,7 +337,7 @@ impl Store {
     pub(crate) fn remove_file(&self, id: u32) -> Result<(), Error> {
         self.transaction(|c| {
             c.execute("DELETE FROM files WHERE id = ?", &[id.into()])?;
-            close_sessions(c, "file_id", id)
+            close_sessions(c, OF_FILE, id)
         })
     }
 
@@ -392,13 +391,12 @@ fn filter(which: Which<'_>) -> (String, Vec<Value<'_>>) {
     (condition.into(), Vec::new())
 }
 
-/// Whether a torrent can be called so.
-pub(super) fn check_title(name: &str) -> Result<(), String> {
+/// What is kept of a torrent's name, if that can be one.
+pub(super) fn title(name: &str) -> Result<String, Error> {
     if name.contains(char::is_control) {
-        Err("the name of a torrent cannot have control characters".into())
-    } else {
-        Ok(())
+        return Err(Error::wrong("the name of a torrent cannot have control characters"));
     }
+    Ok(name.chars().take(MAX_TITLE).collect())
 }
 
 /// An IP address as it is usually written.

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::keys::replace_key;
-use super::list::{Order, Page, Source, joined};
+use super::list::{OF_USER, Order, Page, Source, joined};
 use super::pool::Store;
 use super::row::rows;
 use super::sql::{Connection, Error, Kind, Value};
@@ -171,10 +171,10 @@ impl Store {
 
     /// The addresses that a user announced from and when they did last, in seconds since 1970; the newest first.
     pub(crate) fn user_addresses(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
-        let whose = "user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)";
         let sql = format!(
-            "SELECT MAX(time), ip FROM (SELECT ipv4 AS ip, time4 AS time FROM peers WHERE {whose}
-             UNION ALL SELECT ipv6, time6 FROM peers WHERE {whose}) a WHERE ip <> '' GROUP BY ip ORDER BY MAX(time) DESC, ip"
+            "SELECT MAX(time), ip FROM (SELECT ipv4 AS ip, time4 AS time FROM peers WHERE {OF_USER}
+             UNION ALL SELECT ipv6, time6 FROM peers WHERE {OF_USER}) a
+             WHERE ip <> '' GROUP BY ip ORDER BY MAX(time) DESC, ip"
         );
         let seen: Vec<(u32, String)> = self.rows(&sql, &[id.into(); 4])?;
         Ok(seen.into_iter().map(|(time, ip)| (time, usual(ip))).collect())
@@ -182,14 +182,13 @@ impl Store {
 
     /// The clients that a user announced with, by the first 8 bytes of their peer ids, likewise.
     pub(crate) fn user_clients(&self, id: u32) -> Result<Vec<(u32, String)>, Error> {
-        let sql = "SELECT MAX(time), HEX(SUBSTR(peer_id, 1, 8)) FROM peers
-            WHERE user_id = ? AND file_id IN (SELECT file_id FROM totals WHERE user_id = ?)
-            GROUP BY SUBSTR(peer_id, 1, 8) ORDER BY MAX(time) DESC";
-        let seen: Vec<(u32, String)> = self.rows(sql, &[id.into(); 2])?;
-        Ok(seen
-            .into_iter()
-            .map(|(time, hex)| (time, unhex(&hex).unwrap_or_default().escape_ascii().to_string()))
-            .collect())
+        let sql = format!(
+            "SELECT MAX(time), HEX(SUBSTR(peer_id, 1, 8)) FROM peers WHERE {OF_USER}
+             GROUP BY SUBSTR(peer_id, 1, 8) ORDER BY MAX(time) DESC"
+        );
+        let seen: Vec<(u32, String)> = self.rows(&sql, &[id.into(); 2])?;
+        let client = |hex: String| unhex(&hex).unwrap_or_default().escape_ascii().to_string();
+        Ok(seen.into_iter().map(|(time, hex)| (time, client(hex))).collect())
     }
 
     /// Shuts a user out. Without a reason the one that was given before stays.
@@ -200,7 +199,7 @@ impl Store {
             if let Some(reason) = reason {
                 c.execute("UPDATE users SET ban_reason = ? WHERE id = ?", &[reason.into(), id.into()])?;
             }
-            close_sessions(c, "user_id", id)
+            close_sessions(c, OF_USER, id)
         })
     }
 
@@ -229,9 +228,8 @@ impl Store {
     }
 
     pub(crate) fn rename_user(&self, id: u32, name: &str) -> Result<(), Error> {
-        check_name(name).map_err(Error::wrong)?;
         self.transaction(|c| {
-            not_an_id(c, name, id)?;
+            check_name(c, name, id)?;
             let done = c.execute("UPDATE users SET username = ? WHERE id = ?", &[name.into(), id.into()]);
             done.map(drop).map_err(|e| taken(e, name))
         })
@@ -245,7 +243,7 @@ impl Store {
             c.execute("DELETE FROM passwords WHERE user_id = ?", &[id.into()])?;
             c.execute("DELETE FROM invitations WHERE by_id = ? OR user_id = ?", &[id.into(); 2])?;
             c.execute("DELETE FROM users WHERE id = ?", &[id.into()])?;
-            close_sessions(c, "user_id", id)
+            close_sessions(c, OF_USER, id)
         })
     }
 
@@ -288,8 +286,7 @@ pub(super) fn insert_user(
     admin: bool,
     invited_by: u32,
 ) -> Result<NewUser, Error> {
-    check_name(name).map_err(Error::wrong)?;
-    not_an_id(c, name, 0)?;
+    check_name(c, name, 0)?;
     let passkey = secret::<20>().map_err(Error::other)?;
     let sql = "INSERT INTO users (username, passkey, torrent_limit, admin, invited_by) VALUES (?, ?, ?, ?, ?)";
     let values = [name.into(), passkey.as_str().into(), torrent_limit.into(), admin.into(), invited_by.into()];
@@ -303,40 +300,28 @@ fn ratio(uploaded: u64, downloaded: u64) -> Option<f64> {
     (downloaded > 0).then(|| (uploaded as f64 / downloaded as f64 * 1000.0).round() / 1000.0)
 }
 
-/// Whether somebody can be called so.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+/// Whether somebody, or the one with an id, can be called so: not what another one is meant by, their id.
+pub(super) fn check_name(c: &mut dyn Connection, name: &str, own: u32) -> Result<(), Error> {
     let length = name.chars().count();
     if length == 0 || length > MAX_NAME || name.chars().any(|c| c.is_control() || c == ':') || name.trim() != name {
-        return Err(format!(
+        return Err(Error::wrong(format!(
             "a user name has 1 to {MAX_NAME} characters, no control characters, no colon, and no space at either end"
-        ));
+        )));
     }
-    Ok(())
-}
-
-/// Says of a name that exists that it does.
-fn taken(e: Error, name: &str) -> Error {
-    match e.kind {
-        Kind::Exists => Error { kind: Kind::Exists, message: format!("there is a user named {name} already") },
-        _ => e,
-    }
-}
-
-/// Keeps a user other than `own` from being called what another one is meant by: their id.
-pub(super) fn not_an_id(c: &mut dyn Connection, name: &str, own: u32) -> Result<(), Error> {
     let Some(id) = name.parse::<u32>().ok().filter(|id| *id != own) else { return Ok(()) };
     let found: Vec<u32> = rows(c, "SELECT id FROM users WHERE id = ?", &[id.into()])?;
     let message = format!("{name} is the id of another member: choose another name");
     if found.is_empty() { Ok(()) } else { Err(Error::wrong(message)) }
 }
 
-/// Closes the sessions of one user or torrent, by the name of the column.
-pub(super) fn close_sessions(c: &mut dyn Connection, column: &str, id: u32) -> Result<(), Error> {
-    let on = match column {
-        "user_id" => "file_id IN (SELECT file_id FROM totals WHERE user_id = ?)",
-        _ => "file_id = ?",
-    };
-    let sql = format!("UPDATE sessions SET closed = ? WHERE {column} = ? AND {on} AND closed = 0");
+/// Says of a name that exists that it does.
+fn taken(e: Error, name: &str) -> Error {
+    e.if_exists(Kind::Exists, format!("there is a user named {name} already"))
+}
+
+/// Closes the sessions of a user or torrent: [`OF_USER`] or [`OF_FILE`].
+pub(super) fn close_sessions(c: &mut dyn Connection, whose: &str, id: u32) -> Result<(), Error> {
     let now = u32::try_from(crate::clock::now()).unwrap_or(u32::MAX);
+    let sql = format!("UPDATE sessions SET closed = ? WHERE {whose} AND closed = 0");
     c.execute(&sql, &[now.into(), id.into(), id.into()]).map(drop)
 }
