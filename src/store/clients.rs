@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::pool::Store;
-use super::row::rows;
 use super::sql::{Error, Value, big};
 use crate::sync::lock;
 use crate::torrent::InfoHash;
@@ -93,19 +92,14 @@ impl Store {
                 Suggestion::Client(agent) => ("whitelist", "client", "approved", agent.clone()),
                 Suggestion::Torrent(hash) => ("files", "info_hash", "verified", hash.to_string()),
             };
-            let count = format!(
-                "SELECT COUNT(*), COUNT(CASE WHEN suggested_by = ? THEN 1 END) FROM {table}
-                 WHERE {unapproved} = 0 AND suggested >= 0"
+            let sql = format!(
+                "{insert} INTO {table} ({column}, suggested, suggested_by) SELECT ?, ?, ? FROM
+                 (SELECT COUNT(*) AS pending, COUNT(CASE WHEN suggested_by = ? AND suggested_by > 0 THEN 1 END) AS own
+                  FROM {table} WHERE {unapproved} = 0 AND suggested >= 0) waiting
+                 WHERE pending < {MAX_PENDING} AND own < {MAX_PENDING_BY_ONE}"
             );
-            let sql = format!("{insert} INTO {table} ({column}, suggested, suggested_by) VALUES (?, ?, ?)");
-            let inserted = self.with(|c| {
-                let (all, own) = rows::<(u64, u64)>(c, &count, &[(*user).into()])?.pop().unwrap_or_default();
-                if all >= MAX_PENDING as u64 || *user != 0 && own >= MAX_PENDING_BY_ONE as u64 {
-                    return Ok(0);
-                }
-                c.execute(&sql, &[key.as_str().into(), now.into(), (*user).into()])
-            })?;
-            if inserted > 0 {
+            let user = Value::from(*user);
+            if self.with(|c| c.execute(&sql, &[key.as_str().into(), now.into(), user, user]))? > 0 {
                 new.push(suggestion.clone());
             }
         }

@@ -19,29 +19,23 @@ pub struct Mysql(Conn);
 const TIMEOUT_SERVING: Duration = Duration::from_secs(4);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Errors of the server: a unique key exists; a lock was not to be had in time; two transactions were in each other's
-/// way, on one server or on two of a Galera cluster; the server is going away, or is not yet part of its cluster.
-const DUPLICATE_ENTRY: u16 = 1062;
-const BUSY: u16 = 1205;
-const DEADLOCK: u16 = 1213;
-const CONFLICT: &str = "40001";
-const GONE: [u16; 5] = [1047, 1053, 1077, 1927, 4031];
-/// A trigger exists already; a trigger may not be created because of the binary log.
+/// Errors of the server: a trigger exists already; a trigger may not be created because of the binary log.
 const TRIGGER_EXISTS: u16 = 1359;
 const BINARY_LOG: u16 = 1419;
-/// A wrong user or password; a user who may not use that database; no such database.
-const DENIED_USER: u16 = 1045;
-const DENIED_DATABASE: u16 = 1044;
-const UNKNOWN_DATABASE: u16 = 1049;
 
 impl From<mysql::Error> for Error {
     fn from(error: mysql::Error) -> Error {
         let kind = match &error {
-            mysql::Error::MySqlError(e) if e.code == DUPLICATE_ENTRY => Kind::Exists,
-            mysql::Error::MySqlError(e) if e.code == BUSY => Kind::Busy,
-            mysql::Error::MySqlError(e) if e.code == DEADLOCK || e.state == CONFLICT => Kind::Conflict,
-            mysql::Error::MySqlError(e) if GONE.contains(&e.code) => Kind::Lost,
-            mysql::Error::MySqlError(_) => Kind::Other,
+            mysql::Error::MySqlError(e) => match (e.code, e.state.as_str()) {
+                (1062, _) => Kind::Exists,
+                // A lock was not to be had in time.
+                (1205, _) => Kind::Busy,
+                // Two transactions were in each other's way, on one server or on two of a Galera cluster.
+                (1213, _) | (_, "40001") => Kind::Conflict,
+                // The server is going away, or is not yet part of its cluster.
+                (1047 | 1053 | 1077 | 1927 | 4031, _) => Kind::Lost,
+                _ => Kind::Other,
+            },
             mysql::Error::IoError(e) if is_silence(e) => Kind::Silent,
             mysql::Error::CodecError(e) if e.source().is_some_and(is_silence) => Kind::Silent,
             _ => Kind::Lost,
@@ -82,12 +76,13 @@ impl Mysql {
                 format!("SET SESSION innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}"),
             ]);
         let failed = |e: mysql::Error| {
-            let code = if let mysql::Error::MySqlError(e) = &e { Some(e.code) } else { None };
+            let code = if let mysql::Error::MySqlError(e) = &e { e.code } else { 0 };
             let e = Error::from(e);
             let advice = match code {
-                Some(DENIED_USER) => ": check DB.Username and DB.Password, or have an administrator CREATE USER",
-                Some(DENIED_DATABASE) => ": have an administrator GRANT the user the rights in docs/database.md",
-                Some(UNKNOWN_DATABASE) => ": have an administrator CREATE DATABASE with CHARACTER SET utf8mb4",
+                // A wrong user or password; a user who may not use that database; no such database.
+                1045 => ": check DB.Username and DB.Password, or have an administrator CREATE USER",
+                1044 => ": have an administrator GRANT the user the rights in docs/database.md",
+                1049 => ": have an administrator CREATE DATABASE with CHARACTER SET utf8mb4",
                 _ => "",
             };
             let message = format!("cannot connect to {} as {}: {}{advice}", db.host, db.username, e.message);

@@ -131,8 +131,7 @@ impl Connection for Sqlite {
 
     fn create_schema(&mut self) -> Result<(), Error> {
         const SCHEMA: &str = include_str!("../../res/sqlite/schema.sql");
-        let mut statement = self.0.prepare("SELECT name FROM sqlite_master")?;
-        let present = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        let present = self.tables()?;
         let mut names = SCHEMA.split("IF NOT EXISTS ").skip(1).filter_map(|rest| rest.split_whitespace().next());
         let clients = "SELECT EXISTS (SELECT 1 FROM whitelist)";
         // Who makes nothing need not wait for others to write.
@@ -141,7 +140,6 @@ impl Connection for Sqlite {
         {
             return Ok(());
         }
-        drop(statement);
         self.0.execute_batch("BEGIN IMMEDIATE")?;
         let done = self.0.execute_batch(SCHEMA).and_then(|()| {
             let clients: bool = self.0.query_row(clients, [], |row| row.get(0))?;
@@ -152,7 +150,7 @@ impl Connection for Sqlite {
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {
-        let mut statement = self.0.prepare("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")?;
+        let mut statement = self.0.prepare("SELECT name FROM sqlite_master")?;
         let names = statement.query_map([], |row| row.get(0))?;
         Ok(names.collect::<Result<_, _>>()?)
     }
