@@ -17,7 +17,7 @@ use crate::net::tls::{Certificates, Defect};
 use crate::random::secret;
 #[cfg(feature = "sqlite")]
 use crate::store::Error;
-use crate::store::{FILE_ORDERS, Import, Kind, Page, USER_ORDERS, Which, Who};
+use crate::store::{FILE_ORDERS, Import, Kind, Page, USER_ORDERS, User, Which, Who};
 use crate::sys::{read_text, write_new_file};
 
 pub fn run(call: &Call) -> Done {
@@ -177,9 +177,9 @@ fn new_keys<'a>(rows: &mut [Row], out: &'a str) -> Result<&'a str, Failure> {
     let mut table = "name,api_key\n".to_string();
     for (_, row) in rows {
         match row {
-            Ok(Import::User { name, api_key, .. }) => {
+            Ok(Import::User { user, api_key }) => {
                 let key = secret::<20>()?;
-                table += &format!("\"{}\",{key}\n", name.replace('"', "\"\""));
+                table += &format!("\"{}\",{key}\n", user.name.replace('"', "\"\""));
                 *api_key = Some(key);
             }
             Ok(Import::Torrent { .. }) => return Err("--keys is for members, not for torrents".into()),
@@ -252,7 +252,7 @@ fn rows(text: &str) -> Result<Vec<Row>, String> {
             "" => 0,
             limit => limit.parse().map_err(|_| wrong("torrent_limit", &format!("0 to {}", u32::MAX)))?,
         };
-        Ok(Import::User {
+        let user = User {
             name,
             passkey: field("passkey").into(),
             uploaded: size("uploaded")?,
@@ -260,8 +260,9 @@ fn rows(text: &str) -> Result<Vec<Row>, String> {
             torrent_limit,
             admin: flag("admin")?,
             banned: flag("banned")?,
-            api_key: None,
-        })
+            ..User::default()
+        };
+        Ok(Import::User { user, api_key: None })
     };
     Ok(records.map(|(line, record)| (line, row(record))).collect())
 }

@@ -85,33 +85,28 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
         wrong.push(e.message);
         return Ok(());
     }
-    let missing: Vec<&str> =
-        TABLES.map(|(table, _)| table).into_iter().filter(|t| !present.iter().any(|p| p == t)).collect();
-    if !missing.is_empty() {
+    let missing = |names: &mut dyn Iterator<Item = &'static str>| {
+        names.filter(|name| !present.iter().any(|found| found == name)).collect::<Vec<_>>()
+    };
+    let tables = missing(&mut TABLES.iter().map(|(table, _)| *table));
+    if !tables.is_empty() {
         wrong.push(format!(
             "missing tables: {}. Restore them from a backup; goat's next start, or res/{folder}/schema.sql, creates them empty",
-            missing.join(", ")
+            tables.join(", ")
         ));
     }
-    for (table, columns) in TABLES.iter().filter(|(table, _)| !missing.contains(table)) {
+    for (table, columns) in TABLES.iter().filter(|(table, _)| !tables.contains(table)) {
         if let Err(e) = c.query(&format!("SELECT {columns} FROM {table} WHERE 1 = 0"), &[], &mut |_| ()) {
             wrong.push(format!("the table {table} was changed: {e}. res/{folder}/schema.sql shows how it must be"));
         }
     }
-    let triggers = match driver {
-        Driver::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'trigger'",
-        Driver::Mysql => "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()",
-    };
-    let present: Vec<String> = rows(c, triggers, &[])?;
-    let events =
-        ["users", "files", "whitelist"].map(|table| ["insert", "update", "delete"].map(|e| format!("{table}_{e}")));
-    let words = ["insert", "update", "delete", "torrent"].map(|event| format!("words_{event}"));
-    let missing: Vec<String> =
-        events.into_iter().flatten().chain(words).filter(|name| !present.contains(name)).collect();
-    if !missing.is_empty() {
+    // Those that both databases have.
+    let triggers = include_str!("../../res/mysql/triggers.sql").split("CREATE TRIGGER ").skip(1);
+    let triggers = missing(&mut triggers.filter_map(|rest| rest.split(' ').next()));
+    if !triggers.is_empty() {
         wrong.push(format!(
             "missing triggers: {}. Without them goat does not notice changes made by others; its next start creates them",
-            missing.join(", ")
+            triggers.join(", ")
         ));
     }
     Ok(())

@@ -6,7 +6,7 @@ use super::keys::insert_key;
 use super::pool::Store;
 use super::sql::{Connection, Error, Kind, big};
 use super::torrents::title;
-use super::users::check_name;
+use super::users::{User, insert_user};
 use crate::torrent::InfoHash;
 
 /// The community at a glance.
@@ -33,20 +33,10 @@ pub(crate) struct Stats {
     pub last_written: Option<u32>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Import {
-    /// A member with their passkey.
-    User {
-        name: String,
-        passkey: String,
-        uploaded: u64,
-        downloaded: u64,
-        torrent_limit: u32,
-        admin: bool,
-        banned: bool,
-        /// They get this API key, or none.
-        api_key: Option<String>,
-    },
+    /// A member, who gets this API key, or none.
+    User { user: User, api_key: Option<String> },
     /// A torrent, which counts as verified.
     Torrent { info_hash: InfoHash, name: String, size: u64 },
 }
@@ -103,20 +93,14 @@ impl Store {
 
 fn insert(c: &mut dyn Connection, row: &Import) -> Result<(), Error> {
     match row {
-        Import::User { name, passkey, uploaded, downloaded, torrent_limit, admin, banned, api_key } => {
-            check_name(c, name, 0)?;
+        Import::User { user, api_key } => {
             let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-            if !(16..=64).contains(&passkey.len()) || !passkey.bytes().all(unreserved) {
+            if !(16..=64).contains(&user.passkey.len()) || !user.passkey.bytes().all(unreserved) {
                 return Err(Error::wrong("a passkey has 16 to 64 letters, digits and -._~"));
             }
-            let sql = "INSERT INTO users (username, passkey, uploaded, downloaded, torrent_limit, admin, banned)
-                VALUES (?, ?, ?, ?, ?, ?, ?)";
-            let member = [name.as_str().into(), passkey.as_str().into(), big(*uploaded), big(*downloaded)];
-            let rules = [(*torrent_limit).into(), (*admin).into(), (*banned).into()];
-            let taken = || format!("there is a user named {name}, or with the same passkey, already");
-            c.execute(sql, &[&member[..], &rules].concat()).map_err(|e| e.if_exists(Kind::Wrong, taken()))?;
-            let user = c.last_id();
-            api_key.iter().try_for_each(|key| insert_key(c, user, key))
+            let taken = || format!("there is a user named {}, or with the same passkey, already", user.name);
+            let id = insert_user(c, user).map_err(|e| e.if_exists(Kind::Wrong, taken()))?;
+            api_key.iter().try_for_each(|key| insert_key(c, id, key))
         }
         Import::Torrent { info_hash, name, size } => {
             let (name, hash) = (title(name)?, info_hash.to_string());

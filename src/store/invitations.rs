@@ -6,7 +6,7 @@ use super::keys::{Password, hash_key, put_password, replace_key};
 use super::pool::Store;
 use super::row::rows;
 use super::sql::{Connection, Error};
-use super::users::{NewUser, User, insert_user};
+use super::users::{NewUser, User, new_user};
 use crate::random::secret;
 
 /// For so many seconds an invitation is good: a week.
@@ -98,7 +98,7 @@ impl Store {
                 0 => {
                     let sql = "UPDATE users SET invitations = invitations - 1 WHERE id = ? AND invitations > 0";
                     c.execute(sql, &[invitation.by_id.into()])?;
-                    insert_user(c, name, 0, false, invitation.by_id)?
+                    new_user(c, &User { name: name.into(), invited_by: Some(invitation.by_id), ..User::default() })?
                 }
                 id => {
                     let passkey = rows(c, "SELECT passkey FROM users WHERE id = ?", &[id.into()])?.pop();

@@ -155,7 +155,9 @@ impl Connection for Mysql {
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {
-        Ok(self.0.query("SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()")?)
+        let tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
+        let triggers = "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()";
+        Ok(self.0.query(format!("{tables} UNION ALL {triggers}"))?)
     }
 
     fn last_id(&mut self) -> u32 {

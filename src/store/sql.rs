@@ -142,7 +142,7 @@ pub(super) trait Connection: Send {
     fn query(&mut self, sql: &str, values: &[Value], row: &mut dyn FnMut(&[Value])) -> Result<(), Error>;
     /// Creates tables, triggers and clients where they are missing.
     fn create_schema(&mut self) -> Result<(), Error>;
-    /// The names of the tables there are, and in SQLite of all else.
+    /// The names of the tables, views and triggers there are.
     fn tables(&mut self) -> Result<Vec<String>, Error>;
     /// Whether another database is now where this one was.
     fn stale(&self) -> bool {

@@ -8,13 +8,13 @@ use super::keys::replace_key;
 use super::list::{OF_USER, Order, Page, Source, joined};
 use super::pool::Store;
 use super::row::rows;
-use super::sql::{Connection, Error, Kind, Value};
+use super::sql::{Connection, Error, Kind, Value, big};
 use super::torrents::usual;
 use crate::config::command;
 use crate::random::{secret, unhex};
 
 /// A row of `users`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
     pub id: u32,
@@ -54,7 +54,7 @@ pub struct User {
 }
 
 /// What a member has done on all torrents together.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Activity {
     /// Torrents seeded and leeched now.
@@ -123,7 +123,8 @@ impl Store {
 
     /// Makes a user with a new passkey and API key.
     pub fn add_user(&self, name: &str, torrent_limit: u32, admin: bool) -> Result<NewUser, Error> {
-        self.transaction(|c| insert_user(c, name, torrent_limit, admin, 0))
+        let user = User { name: name.into(), torrent_limit, admin, ..User::default() };
+        self.transaction(|c| new_user(c, &user))
     }
 
     /// Calls `sink` for some users; with what they do, if that is asked for, according to sessions that announced since
@@ -278,21 +279,23 @@ impl Store {
     }
 }
 
-/// Makes a user with a new passkey and API key, whom the one with an id has invited, if any.
-pub(super) fn insert_user(
-    c: &mut dyn Connection,
-    name: &str,
-    torrent_limit: u32,
-    admin: bool,
-    invited_by: u32,
-) -> Result<NewUser, Error> {
-    check_name(c, name, 0)?;
+/// Makes a user with a new passkey and API key.
+pub(super) fn new_user(c: &mut dyn Connection, user: &User) -> Result<NewUser, Error> {
     let passkey = secret::<20>().map_err(Error::other)?;
-    let sql = "INSERT INTO users (username, passkey, torrent_limit, admin, invited_by) VALUES (?, ?, ?, ?, ?)";
-    let values = [name.into(), passkey.as_str().into(), torrent_limit.into(), admin.into(), invited_by.into()];
-    c.execute(sql, &values).map_err(|e| taken(e, name))?;
-    let id = c.last_id();
+    let id = insert_user(c, &User { passkey: passkey.clone(), ..user.clone() })?;
     Ok(NewUser { id, passkey, api_key: replace_key(c, id)? })
+}
+
+/// Makes a user, and returns their id.
+pub(super) fn insert_user(c: &mut dyn Connection, user: &User) -> Result<u32, Error> {
+    let User { name, passkey, admin, banned, torrent_limit, uploaded, downloaded, invited_by, .. } = user;
+    check_name(c, name, 0)?;
+    let texts = [name.as_str().into(), passkey.as_str().into()];
+    let rules = [(*admin).into(), (*banned).into(), (*torrent_limit).into(), invited_by.unwrap_or(0).into()];
+    let sql = "INSERT INTO users (username, passkey, admin, banned, torrent_limit, invited_by, uploaded, downloaded)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    c.execute(sql, &[&texts[..], &rules, &[big(*uploaded), big(*downloaded)]].concat()).map_err(|e| taken(e, name))?;
+    Ok(c.last_id())
 }
 
 /// To three places; `None` where nothing was downloaded.
