@@ -29,7 +29,6 @@ const KEPT: u32 = 10_000;
 const MAX_TEXT: usize = 255;
 
 impl Store {
-    /// Writes down what was done.
     pub(crate) fn note(&self, action: &Action) -> Result<(), Error> {
         let text = |text: &str| text.chars().take(MAX_TEXT).collect::<String>();
         let Action { time, who, what, whom, detail, .. } = action;
@@ -44,9 +43,9 @@ impl Store {
     }
 
     /// What was done, in the order of its ids.
-    pub(crate) fn actions(&self, page: &Page, mut sink: impl FnMut(Action)) -> Result<(), Error> {
-        let source =
-            Source { columns: "id, time, who, what, whom, detail", from: "actions WHERE 1 = 1", values: &[], id: "id" };
-        self.list(&source, page, &mut sink)
+    pub(crate) fn actions(&self, page: &Page, sink: impl FnMut(Action)) -> Result<(), Error> {
+        let columns = "id, time, who, what, whom, detail";
+        let source = Source { columns, from: "actions WHERE 1 = 1", values: &[], id: "id" };
+        self.list(&source, page, sink)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::dialect::Dialect;
-use super::pool::{Store, again};
+use super::pool::Store;
 use super::row::{read, rows};
 use super::sql::{Connection, Error, Value, big};
 use super::torrents::{FILE_COLUMNS, LOADED, Torrent};
@@ -75,7 +75,7 @@ impl Store {
     pub(crate) fn identity(&self) -> Result<u64, Error> {
         let drawn = big(Rng::from_system().bits() >> 1);
         let sql = format!("{} INTO goat (name, value) VALUES ('identity', ?)", self.dialect.insert_ignore());
-        again(|| self.with(|c| c.execute(&sql, &[drawn])))?;
+        self.write(&sql, &[drawn])?;
         Ok(self.number("identity")?.unwrap_or(0))
     }
 
@@ -159,8 +159,7 @@ impl Store {
         let old = || lock(&self.followed).there.front().filter(|(_, since)| since.elapsed() >= wait).cloned();
         while let Some((ids, _)) = old() {
             let delete = one_of("DELETE FROM changes WHERE id");
-            self.dialect
-                .in_pieces(&ids, 1, delete, |sql, ids| again(|| self.with(|c| c.execute(sql, ids).map(drop))))?;
+            self.dialect.in_pieces(&ids, 1, delete, |sql, ids| self.write(sql, ids).map(drop))?;
             lock(&self.followed).there.pop_front();
         }
         Ok(())

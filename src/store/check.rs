@@ -115,11 +115,12 @@ fn check_tables(c: &mut dyn Connection, driver: Driver, wrong: &mut Vec<String>)
 fn check_server(c: &mut dyn Connection, config: &Config, wrong: &mut Vec<String>) -> Result<(), Error> {
     let (db, user) = (&config.db.database, &config.db.username);
     let version = rows::<String>(c, "SELECT VERSION()", &[])?.concat();
-    let (name, least) = if version.contains("MariaDB") { ("MariaDB", vec![10, 5]) } else { ("MySQL", vec![8, 0, 16]) };
-    let numbers: Vec<u32> = version.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok()).collect();
-    if numbers < least {
-        let least: Vec<String> = least.iter().map(u32::to_string).collect();
-        wrong.push(format!("the server is {name} {version}: goat needs {} or newer", least.join(".")));
+    let (name, least) = if version.contains("MariaDB") { ("MariaDB", "10.5") } else { ("MySQL", "8.0.16") };
+    let numbers = |version: &str| -> Vec<u32> {
+        version.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok()).collect()
+    };
+    if numbers(&version) < numbers(least) {
+        wrong.push(format!("the server is {name} {version}: goat needs {least} or newer"));
     }
     let mut missing = PRIVILEGES.to_vec();
     for grant in rows::<String>(c, "SHOW GRANTS FOR CURRENT_USER()", &[])? {

@@ -45,7 +45,6 @@ pub(crate) const MAX_PENDING_BY_ONE: usize = 20;
 static SUGGESTING: Mutex<()> = Mutex::new(());
 
 impl Store {
-    /// All clients, by prefix.
     pub(crate) fn clients(&self) -> Result<Vec<Client>, Error> {
         let sql =
             "SELECT client, approved, approved = 0 AND suggested >= 0, CASE WHEN suggested > 0 THEN suggested END,
@@ -62,12 +61,10 @@ impl Store {
     /// Approves or denies a client, known so far or not. It is no suggestion any more, nor are those that an
     /// approved one covers.
     pub(crate) fn set_client(&self, prefix: &str, approved: bool) -> Result<(), Error> {
-        let insert = self.dialect.insert_ignore();
+        let update = self.dialect.upsert("client", "approved = NEW(approved), suggested = NEW(suggested)");
         self.transaction(|c| {
-            let values = [approved.into(), prefix.into()];
-            c.execute(&format!("{insert} INTO whitelist (approved, client) VALUES (?, ?)"), &values)?;
-            let values = [approved.into(), decision(approved), prefix.into()];
-            c.execute("UPDATE whitelist SET approved = ?, suggested = ? WHERE client = ?", &values)?;
+            let sql = format!("INSERT INTO whitelist (client, approved, suggested) VALUES (?, ?, ?) {update}");
+            c.execute(&sql, &[prefix.into(), approved.into(), decision(approved)])?;
             if approved {
                 let sql = "DELETE FROM whitelist WHERE approved = 0 AND suggested > 0 AND SUBSTR(client, 1, ?) = ?";
                 c.execute(sql, &[big(prefix.chars().count() as u64), prefix.into()])?;

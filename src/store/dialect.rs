@@ -109,7 +109,6 @@ impl Dialect {
         if self.driver == Driver::Sqlite { "" } else { " FOR UPDATE" }
     }
 
-    /// Begins a transaction.
     pub fn begin(&self) -> &'static str {
         match self.driver {
             // Take the write lock at once: a transaction that begins by reading could not get it later.

@@ -35,7 +35,6 @@ impl Store {
         self.row(&sql, &[name.into(), key_hash.into()])
     }
 
-    /// Gives a user a new API key in place of all that they have, and returns it.
     pub(crate) fn new_api_key(&self, id: u32) -> Result<String, Error> {
         self.transaction(|c| replace_key(c, id))
     }
@@ -53,7 +52,6 @@ impl Store {
         Ok(self.row::<u32>("SELECT rounds FROM passwords WHERE user_id = ?", &[id.into()])?.is_some())
     }
 
-    /// Gives a member a password in place of any other, or takes it away.
     pub(crate) fn set_password(&self, id: u32, password: Option<&Password>) -> Result<(), Error> {
         self.transaction(|c| put_password(c, id, password))
     }

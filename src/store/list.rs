@@ -64,7 +64,7 @@ impl Store {
         &self,
         source: &Source,
         page: &Page,
-        sink: &mut dyn FnMut(T),
+        mut sink: impl FnMut(T),
     ) -> Result<(), Error> {
         let Source { columns, from, values, id } = *source;
         let by = if page.by == "id" { id } else { page.by };
@@ -83,7 +83,7 @@ impl Store {
         self.with(|c| {
             c.query(&sql, &all, &mut |row| {
                 none = false;
-                read(row).into_iter().for_each(&mut *sink);
+                read(row).into_iter().for_each(&mut sink);
             })
         })?;
         if none && by != id && page.after.is_some() {

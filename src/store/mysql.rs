@@ -12,7 +12,6 @@ use mysql::{Conn, OptsBuilder, Params};
 use super::sql::{Connection, Error, Kind, Value};
 use crate::config::Db;
 
-/// A connection to a MySQL or MariaDB server.
 pub struct Mysql(Conn);
 
 /// How long a server may take to accept a connection and to answer a statement, while members wait for answers and else.

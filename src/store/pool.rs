@@ -103,32 +103,24 @@ impl Store {
     /// Runs `f` on a connection, and keeps that for later unless it is lost. Where a kept connection turns
     /// out to be lost, tries once more on a new one: `f` must not mind.
     pub(super) fn with<T>(&self, mut f: impl FnMut(&mut dyn Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let kept = lock(&self.idle).pop();
-        if kept.as_ref().is_some_and(|connection| connection.stale()) {
-            return Err(replaced());
-        }
-        if let Some(mut connection) = kept {
+        loop {
+            let kept = lock(&self.idle).pop();
+            let was_kept = kept.is_some();
+            let mut connection = kept.map_or_else(|| self.connect(), Ok)?;
+            if connection.stale() {
+                return Err(replaced());
+            }
             match f(connection.as_mut()) {
-                Err(e) if e.kind == Kind::Lost => lock(&self.idle).clear(),
+                Err(e) if e.kind == Kind::Lost && was_kept => lock(&self.idle).clear(),
                 Err(e) if e.broken() => return Err(e),
                 done => {
-                    self.keep(connection);
+                    let mut idle = lock(&self.idle);
+                    if idle.len() < MAX_IDLE {
+                        idle.push(connection);
+                    }
                     return done;
                 }
             }
-        }
-        let mut connection = self.connect()?;
-        let done = f(connection.as_mut());
-        if !done.as_ref().is_err_and(Error::broken) {
-            self.keep(connection);
-        }
-        done
-    }
-
-    fn keep(&self, connection: Box<dyn Connection>) {
-        let mut idle = lock(&self.idle);
-        if idle.len() < MAX_IDLE {
-            idle.push(connection);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::pool::{Store, again};
+use super::pool::Store;
 use super::row::rows;
 use super::sql::{Connection, Error, Value, big, replaced};
 use crate::random::Rng;
@@ -24,8 +24,7 @@ impl Store {
     /// Begins a run, and returns what it is called by.
     pub(crate) fn begin_run(&self) -> Result<u64, Error> {
         let run = Rng::from_system().bits().max(1);
-        let sql = "INSERT INTO goat (name, value) VALUES (?, 0)";
-        again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))])))?;
+        self.write("INSERT INTO goat (name, value) VALUES (?, 0)", &[Value::Text(&name(run))])?;
         self.run.written.store(0, Relaxed);
         self.run.id.store(run, Relaxed);
         Ok(run)
@@ -38,8 +37,7 @@ impl Store {
 
     /// Forgets a run of which nothing is left to write.
     pub(crate) fn end_run(&self, run: u64) -> Result<(), Error> {
-        let sql = "DELETE FROM goat WHERE name = ?";
-        again(|| self.with(|c| c.execute(sql, &[Value::Text(&name(run))]).map(drop)))
+        self.write("DELETE FROM goat WHERE name = ?", &[Value::Text(&name(run))]).map(drop)
     }
 
     /// Counts a settling, in its transaction. An error if the row of this run is gone.

@@ -7,7 +7,6 @@ use crate::config::{Config, Driver};
 /// The version of the tables in `res/`.
 pub(super) const SCHEMA: i64 = 1;
 
-/// Makes what is missing.
 pub(super) fn make_tables(c: &mut dyn Connection, config: &Config) -> Result<(), Error> {
     if config.db.driver == Driver::Sqlite {
         return make(c);

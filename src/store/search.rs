@@ -46,19 +46,16 @@ const TOGETHER: usize = 500;
 impl Search {
     /// SQL that says so of a row of `files`, and its values.
     pub(super) fn condition(&self) -> (String, Vec<Value<'_>>) {
-        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+        let (mut conditions, mut values) = (vec!["1 = 1".to_string()], Vec::new());
         const GIVEN: &str = "files.id IN (SELECT file_id FROM torrents WHERE user_id = ?)";
         if let Some(user) = self.mine {
             conditions.push(format!("(files.id IN (SELECT file_id FROM totals WHERE user_id = ?) OR {GIVEN})"));
             values.extend([Value::from(user); 2]);
         }
-        match self.mine {
-            _ if self.seen.is_empty() => {}
-            Some(user) => {
-                conditions.push(format!("({} OR {GIVEN})", self.seen));
-                values.push(user.into());
-            }
-            None => conditions.push(self.seen.into()),
+        if !self.seen.is_empty() {
+            let given = self.mine.map_or(String::new(), |_| format!(" OR {GIVEN}"));
+            conditions.push(format!("({}{given})", self.seen));
+            values.extend(self.mine.map(Value::from));
         }
         if self.kept {
             conditions.push("EXISTS (SELECT 1 FROM torrents WHERE file_id = files.id)".into());
@@ -75,7 +72,7 @@ impl Search {
             });
             values.extend([Value::Text(first), Value::Text(last)]);
         }
-        (if conditions.is_empty() { "1 = 1".into() } else { conditions.join(" AND ") }, values)
+        (conditions.join(" AND "), values)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::dialect::{Dialect, ROWS, places};
-use super::pool::{Store, again};
+use super::pool::Store;
 use super::sql::{Connection, Error, Kind, Value, big};
 use crate::config::Driver;
 use crate::protocol::{Addresses, Moved, NO_ADDR6};
@@ -69,9 +69,7 @@ const KEY: &str = "file_id, user_id, peer_id";
 pub(super) const SESSION_COLUMNS: &str =
     "file_id, user_id, peer_id, closed, flags, uploaded, downloaded, bonus, `left`,
     seed_time, time4, time6, state";
-/// How many of them are the key, and how many follow.
-const KEYS: usize = 3;
-const OTHERS: usize = 10;
+const COLUMNS: usize = 13;
 /// The most rows that one clean-up removes.
 const SWEPT: u64 = 2_000;
 /// Rows among which sessions are closed at a time, about.
@@ -110,7 +108,7 @@ fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Resul
         }
     }
     dialect.in_pieces(&members, 2, |rows| select("file_id, user_id", rows), &mut query)?;
-    dialect.in_pieces(&anonymous, KEYS, |rows| select(KEY, rows), query)?;
+    dialect.in_pieces(&anonymous, 3, |rows| select(KEY, rows), query)?;
     rows.sort_unstable_by_key(|(key, _)| *key);
     Ok(rows)
 }
@@ -118,27 +116,31 @@ fn of_sessions(c: &mut dyn Connection, dialect: &Dialect, keys: &[Key]) -> Resul
 /// Writes rows, all of which are new or none. A new one that is there already is an error: somebody else was faster.
 fn write(c: &mut dyn Connection, dialect: &Dialect, rows: &[(Key, Row)], new: bool) -> Result<(), Error> {
     let verb = if new { "INSERT" } else { "REPLACE" };
-    let word = |rows| format!("{verb} INTO sessions ({SESSION_COLUMNS}) VALUES {}", places(rows, KEYS + OTHERS));
+    let word = |rows| format!("{verb} INTO sessions ({SESSION_COLUMNS}) VALUES {}", places(rows, COLUMNS));
     let packed: Vec<_> = rows.iter().map(|(_, row)| (bonus(row), pack(row))).collect();
-    let mut values = Vec::with_capacity(rows.len() * (KEYS + OTHERS));
-    for ((key, row), (bonus, state)) in rows.iter().zip(&packed) {
-        values.extend([Value::from(key.0), Value::from(key.1), Value::Blob(&key.2.0)]);
-        values.extend(columns(row, bonus, state));
-    }
-    dialect.execute(c, &values, KEYS + OTHERS, word)
+    let values = rows.iter().zip(&packed).flat_map(|((key, row), (bonus, state))| columns(key, row, bonus, state));
+    dialect.execute(c, &values.collect::<Vec<_>>(), COLUMNS, word)
 }
 
-fn columns<'a>(row: &Row, bonus: &'a str, state: &'a [u8]) -> [Value<'a>; OTHERS] {
+fn columns<'a>(
+    (file, user, peer_id): &'a Key,
+    row: &Row,
+    bonus: &'a Option<String>,
+    state: &'a [u8],
+) -> [Value<'a>; COLUMNS] {
     let flag = |flag: u8, on: bool| if on { flag } else { 0 };
     let flags = flag(PAUSED, row.paused) | flag(COMPLETE, row.complete) | flag(SNATCHED, row.snatched);
     let flags = i64::from(flags | flag(IPV6, row.at.v6 != NO_ADDR6)) | i64::from(row.paths) << PATHS;
     let [time4, time6] = row.seen;
     [
+        (*file).into(),
+        (*user).into(),
+        Value::Blob(&peer_id.0),
         row.closed.into(),
         Value::Int(flags | i64::from(row.announced) << ANNOUNCED),
         big(row.moved.uploaded),
         big(row.moved.downloaded),
-        if bonus.is_empty() { Value::Null } else { Value::Text(bonus) },
+        bonus.as_deref().map_or(Value::Null, Value::Text),
         big(row.left),
         big(row.seed_time),
         time4.into(),
@@ -175,12 +177,12 @@ fn read(row: &[Value]) -> Option<(Key, Row)> {
     Some(((file.small(), user.small(), PeerId(peer_id.bytes().try_into().ok()?)), row))
 }
 
-/// How many bytes more than moved were credited, or fewer, as text: two numbers, or nothing where these are 0.
-fn bonus(row: &Row) -> String {
+/// How many bytes more than moved were credited, or fewer, as text: two numbers, unless these are 0.
+fn bonus(row: &Row) -> Option<String> {
     let (moved, credited) = (row.moved.min(MOST), row.credited.min(MOST));
     let more = |credited: u64, moved: u64| credited.wrapping_sub(moved).cast_signed();
     let (up, down) = (more(credited.uploaded, moved.uploaded), more(credited.downloaded, moved.downloaded));
-    if (up, down) == (0, 0) { String::new() } else { format!("{up},{down}") }
+    ((up, down) != (0, 0)).then(|| format!("{up},{down}"))
 }
 
 /// The reverse.
@@ -265,7 +267,6 @@ impl Changes {
         }
     }
 
-    /// Credits a member.
     pub fn credit(&mut self, user: u32, credited: Moved, moved: Moved) {
         self.moved = self.moved.plus(moved);
         if credited != Moved::default() {
@@ -388,7 +389,7 @@ impl Store {
         while let Some(from) = next_from {
             let to: Option<u32> = self.row(&next, &[from.into()])?;
             let values = [before, silence.into(), now.into(), from.into(), to.unwrap_or(u32::MAX).into(), before];
-            again(|| self.with(|c| c.execute(&sql, &values)))?;
+            self.write(&sql, &values)?;
             next_from = to.and_then(|to| to.checked_add(1));
         }
         Ok(())
@@ -404,9 +405,7 @@ impl Store {
         let (closed, heard) = (closed.max(1).into(), heard.into());
         self.with(|c| {
             c.query(&sql, &[closed, heard, heard, heard], &mut |row| {
-                if let Some((key, row)) = read(row) {
-                    sink(key, row);
-                }
+                read(row).into_iter().for_each(|(key, row)| sink(key, row));
             })
         })
     }

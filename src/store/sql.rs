@@ -92,7 +92,7 @@ pub enum Kind {
     Other,
 }
 
-/// An error of a database, with its own words.
+/// An error of a database.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: Kind,

@@ -12,7 +12,6 @@ use rusqlite::{ToSql, params_from_iter};
 
 use super::sql::{Connection, Error, Kind, Value};
 
-/// A connection to a SQLite file.
 pub struct Sqlite(rusqlite::Connection, File);
 
 /// A file by what it is, not by its name.

@@ -142,7 +142,6 @@ const ACTIVITY: &str =
 
 /// The order of a member's torrents: the one announced last comes first.
 pub(crate) const BY_TIME: Order = Order::new("time", "t.time", true);
-/// By what torrents can be sorted.
 pub(crate) const FILE_ORDERS: [Order; 7] = [
     Order::new("id", "id", false),
     Order::new("name", "name", false),
@@ -191,7 +190,7 @@ impl Store {
         values.extend(wanted);
         let from = format!("{tables} WHERE {filter}");
         let source = Source { columns: &columns, from: &from, values: &values, id: "files.id" };
-        self.list(&source, page, &mut |(torrent, swarm): (Torrent, Option<(u32, u32, FileActivity)>)| {
+        self.list(&source, page, |(torrent, swarm): (Torrent, Option<(u32, u32, FileActivity)>)| {
             sink(match swarm {
                 Some((seeders, leechers, done)) => Torrent { seeders, leechers, activity: Some(done), ..torrent },
                 None => torrent,
@@ -205,7 +204,7 @@ impl Store {
         let from = format!("files WHERE {filter}");
         let source = Source { columns: "files.id", from: &from, values: &values, id: "files.id" };
         let mut ids = Vec::new();
-        self.list(&source, page, &mut |id| ids.push(id))?;
+        self.list(&source, page, |id| ids.push(id))?;
         Ok(ids)
     }
 
@@ -258,7 +257,7 @@ impl Store {
         let columns = format!("{FILE_USER_COLUMNS}, (SELECT username FROM users WHERE users.id = t.user_id)");
         let source = Source { columns: &columns, from, values: &values, id: "t.user_id" };
         let mut found = Vec::new();
-        self.list(&source, page, &mut |(row, user_name): (FileUser, _)| found.push(FileUser { user_name, ..row }))?;
+        self.list(&source, page, |(row, user_name): (FileUser, _)| found.push(FileUser { user_name, ..row }))?;
         Ok(found)
     }
 
@@ -267,7 +266,7 @@ impl Store {
         let from = "files_users t JOIN files f ON f.id = t.file_id WHERE t.user_id = ?";
         let source = Source { columns: &columns, from, values: &[user.into()], id: "t.file_id" };
         let mut found = Vec::new();
-        self.list(&source, page, &mut |(row, file): (FileUser, _)| found.push(FileUser { file, ..row }))?;
+        self.list(&source, page, |(row, file): (FileUser, _)| found.push(FileUser { file, ..row }))?;
         Ok(found)
     }
 
@@ -324,7 +323,6 @@ impl Store {
         self.write(&format!("UPDATE files SET verified = 1, suggested = 0 WHERE {PENDING}"), &[])
     }
 
-    /// Gives a torrent another name.
     pub(crate) fn rename_file(&self, id: u32, name: &str) -> Result<(), Error> {
         let name = title(name)?;
         self.write("UPDATE files SET name = ? WHERE id = ?", &[name.as_str().into(), id.into()]).map(drop)

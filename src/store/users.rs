@@ -78,7 +78,6 @@ const ACTIVITY: &str =
     "COALESCE(seeding, 0), COALESCE(leeching, 0), COALESCE(snatches, 0), COALESCE(seed_time, 0), seen,
     COALESCE(moved_up, 0), COALESCE(moved_down, 0)";
 
-/// By what users can be sorted.
 pub(crate) const USER_ORDERS: [Order; 6] = [
     Order::new("id", "id", false),
     Order::new("name", "username", false),
@@ -147,7 +146,7 @@ impl Store {
         values.extend(if let Who::Called(text) = who { Some(Value::Text(text)) } else { None });
         let from = format!("{tables} WHERE {filter}");
         let source = Source { columns: &columns, from: &from, values: &values, id: "users.id" };
-        self.list(&source, page, &mut |(user, activity): (User, _)| {
+        self.list(&source, page, |(user, activity): (User, _)| {
             sink(User { ratio: ratio(user.uploaded, user.downloaded), activity, ..user });
         })
     }
@@ -196,10 +195,8 @@ impl Store {
     pub(crate) fn ban(&self, id: u32, reason: Option<&str>) -> Result<(), Error> {
         self.transaction(|c| {
             self.keep_an_admin(c, id)?;
-            c.execute("UPDATE users SET banned = 1 WHERE id = ?", &[id.into()])?;
-            if let Some(reason) = reason {
-                c.execute("UPDATE users SET ban_reason = ? WHERE id = ?", &[reason.into(), id.into()])?;
-            }
+            let sql = "UPDATE users SET banned = 1, ban_reason = COALESCE(?, ban_reason) WHERE id = ?";
+            c.execute(sql, &[reason.map_or(Value::Null, Value::Text), id.into()])?;
             close_sessions(c, OF_USER, id)
         })
     }
@@ -208,7 +205,6 @@ impl Store {
         self.write("UPDATE users SET banned = 0, ban_reason = '' WHERE id = ?", &[id.into()]).map(drop)
     }
 
-    /// Makes a user an administrator, or takes that back.
     pub(crate) fn set_admin(&self, id: u32, admin: bool) -> Result<(), Error> {
         self.transaction(|c| {
             if !admin {
@@ -248,14 +244,12 @@ impl Store {
         })
     }
 
-    /// Gives a user a new passkey, and returns it.
     pub(crate) fn new_passkey(&self, id: u32) -> Result<String, Error> {
         let passkey = secret::<20>().map_err(Error::other)?;
         self.write("UPDATE users SET passkey = ? WHERE id = ?", &[passkey.as_str().into(), id.into()])?;
         Ok(passkey)
     }
 
-    /// Sets how many torrents a user may be active on; 0 is no limit.
     pub(crate) fn set_limit(&self, id: u32, limit: u32) -> Result<(), Error> {
         self.write("UPDATE users SET torrent_limit = ? WHERE id = ?", &[limit.into(), id.into()]).map(drop)
     }
@@ -286,7 +280,6 @@ pub(super) fn new_user(c: &mut dyn Connection, user: &User) -> Result<NewUser, E
     Ok(NewUser { id, passkey, api_key: replace_key(c, id)? })
 }
 
-/// Makes a user, and returns their id.
 pub(super) fn insert_user(c: &mut dyn Connection, user: &User) -> Result<u32, Error> {
     let User { name, passkey, admin, banned, torrent_limit, uploaded, downloaded, invited_by, .. } = user;
     check_name(c, name, 0)?;
