@@ -17,8 +17,11 @@ impl Store {
         }
         let layers = kept.layers.as_deref().map_or(Value::Null, Value::Blob);
         let values = [id.into(), by.into(), kept.files.into(), layers, Value::Blob(&kept.info)];
-        self.write("REPLACE INTO torrents (file_id, user_id, files, layers, info) VALUES (?, ?, ?, ?, ?)", &values)
-            .map(drop)
+        self.transaction(|c| {
+            c.execute("DELETE FROM torrents WHERE file_id = ?", &[id.into()])?;
+            let sql = "INSERT INTO torrents (file_id, user_id, files, layers, info) VALUES (?, ?, ?, ?, ?)";
+            c.execute(sql, &values).map(drop)
+        })
     }
 
     /// Says of a torrent what its file says, where only its hash was known. What was taken for a torrent by the other hash

@@ -282,15 +282,18 @@ impl Store {
         let hash = info_hash.to_string();
         let second = second.map(InfoHash::to_string);
         let name: String = name.chars().take(MAX_TITLE).collect();
-        let update = self.dialect.upsert(
-            "info_hash",
-            "size = CASE NEW(name) WHEN '' THEN files.size ELSE NEW(size) END, verified = 1, refusal = '',
-             name = CASE NEW(name) WHEN '' THEN files.name ELSE NEW(name) END, suggested = GREATEST(files.suggested, 0)",
-        );
+        let insert = self.dialect.insert_ignore();
         self.transaction(|c| {
             let hash = Value::Text(&hash);
-            let sql = format!("INSERT INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1) {update}");
+            let sql = format!("{insert} INTO files (info_hash, name, size, verified) VALUES (?, ?, ?, 1)");
             c.execute(&sql, &[hash, name.as_str().into(), big(size)])?;
+            if !name.is_empty() {
+                let sql = "UPDATE files SET name = ?, size = ? WHERE info_hash = ?";
+                c.execute(sql, &[name.as_str().into(), big(size), hash])?;
+            }
+            let sql = "UPDATE files SET verified = 1, refusal = '', suggested = CASE WHEN suggested > 0 THEN suggested ELSE 0 END
+                WHERE info_hash = ? AND verified = 0";
+            c.execute(sql, &[hash])?;
             let Some(second) = &second else { return Ok(()) };
             c.execute("DELETE FROM files WHERE info_hash = ?", &[Value::Text(second)])?;
             let sql = "UPDATE files SET info_hash_v2 = ? WHERE info_hash = ?";
