@@ -116,6 +116,8 @@ fn a_port_that_another_program_has_in_one_family_is_an_error_that_says_so() {
     });
 }
 
+// On i386 sockets are made by the call `socketcall`, whose arguments a filter cannot see.
+#[cfg(not(target_arch = "x86"))]
 #[test]
 fn where_the_system_has_no_ipv6_ipv4_alone_is_served_and_the_log_says_so() {
     let database = Database::sqlite();
@@ -179,6 +181,7 @@ fn answers_udp(at: SocketAddr) -> bool {
 }
 
 /// Takes IPv6 away from this process, as from one on a system that has none: a filter of its system calls (seccomp).
+#[cfg(not(target_arch = "x86"))]
 fn without_ipv6() -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
