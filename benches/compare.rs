@@ -306,7 +306,10 @@ impl Contender {
         let there = |contender: &mut Contender, mode| match mode {
             Mode::Udp | Mode::Connects if udp::connect(contender.server.port).is_none() => false,
             Mode::Kept | Mode::Each if TcpStream::connect(("127.0.0.1", contender.server.port)).is_err() => false,
-            mode => contender.run(shape, mode, Check::Any, Duration::from_secs(5), 100).wrong == 0,
+            mode => {
+                let answers = contender.run(shape, mode, Check::Any, Duration::from_secs(5), 100);
+                answers.wrong == 0 && !answers.times.is_empty()
+            }
         };
         let modes = contender.modes.clone();
         contender.modes = modes.into_iter().filter(|mode| there(&mut contender, *mode)).collect();

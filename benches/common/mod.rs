@@ -374,8 +374,11 @@ pub fn ask(port: u16, request: &[u8]) -> std::io::Result<Vec<u8>> {
     connection.set_read_timeout(Some(Duration::from_secs(5)))?;
     connection.write_all(request)?;
     let mut answer = Vec::new();
-    connection.read_to_end(&mut answer)?;
-    Ok(answer)
+    match connection.read_to_end(&mut answer) {
+        // Some keep a connection that they were asked to close.
+        Err(e) if answer.is_empty() => Err(e),
+        _ => Ok(answer),
+    }
 }
 
 // ---------------------------------------------------------------------------------------------
