@@ -17,9 +17,10 @@ use crate::nodes::Nodes;
 use crate::protocol::{Factors, Refusal};
 use crate::rules::access::Access;
 use crate::rules::announce::{drop_torrent, silence};
-use crate::rules::heard::take_over;
+use crate::rules::heard;
 use crate::rules::limits::{Failure, Limits};
 use crate::rules::swarm::{Shard, Swarms};
+use crate::store::sessions::{Key, Row};
 use crate::store::{Error, Store, Suggestion, Torrent, User};
 use crate::torrent::InfoHash;
 
@@ -50,11 +51,10 @@ impl Tracker {
         let silence = silence(&config);
         let (journal, settled) = recover(&config, &store, silence)?;
         let nodes = Nodes::new(&config, journal.head)?;
-        let now = clock.now();
-        store.close_sessions(now, silence).map_err(failed)?;
+        store.close_sessions(clock.now(), silence).map_err(failed)?;
         let limits = Limits::new(&config, crate::sys::file_limit());
         let tracker = Tracker {
-            history: History::load(&store, now).map_err(failed)?,
+            history: History::load(&store, clock.now()).map_err(failed)?,
             config,
             access: Access::default(),
             swarms: Swarms::default(),
@@ -65,7 +65,7 @@ impl Tracker {
             clock,
             limits,
         };
-        let hashes = tracker.read(now).map_err(failed)?;
+        let hashes = tracker.read().map_err(failed)?;
         // Others do not know what only this goat's journal had.
         for key in settled {
             hashes.get(&key.file).into_iter().for_each(|hash| tracker.publish(hash, &key));
@@ -77,41 +77,25 @@ impl Tracker {
     }
 
     /// Reads users, torrents, sessions and clients. Where the connection is lost meanwhile, all are read once more.
-    fn read(&self, now: u32) -> Result<HashMap<u32, InfoHash>, Error> {
+    fn read(&self) -> Result<HashMap<u32, InfoHash>, Error> {
+        let mut hashes = HashMap::new();
         self.store.skip_changes()?;
-        self.store.load(|user| self.access.put_user(user.into()), |file| self.put_torrent(&file))?;
-        let hashes = self.hashes();
-        self.read_sessions(&hashes, 0, now)?;
+        self.store.load(
+            |user| self.access.put_user(user.into()),
+            |file| {
+                hashes.insert(file.id, file.info_hash);
+                self.put_torrent(&file);
+            },
+        )?;
+        let lately = self.clock.now().saturating_sub(LATE);
+        self.store.sessions(lately, 0, |key, row| {
+            if let Some(info_hash) = hashes.get(&key.0) {
+                self.put_session(info_hash, key, &row);
+            }
+        })?;
         self.access.set_clients(self.store.approved_clients()?);
         self.swarms.set_free(self.store.free()?);
         Ok(hashes)
-    }
-
-    /// The torrents that memory knows, by the numbers that rows and records have.
-    pub fn hashes(&self) -> HashMap<u32, InfoHash> {
-        let mut known = HashMap::new();
-        for shard in self.swarms.each() {
-            known.extend(shard.torrents.iter().map(|(hash, torrent)| (torrent.id, *hash)));
-        }
-        known
-    }
-
-    /// Takes over what the database knows of sessions that were heard of since a time, both in seconds since 1970.
-    pub fn read_sessions(&self, hashes: &HashMap<u32, InfoHash>, since: u32, now: u32) -> Result<(), Error> {
-        let since = since.max(now.saturating_sub(silence(&self.config)));
-        self.store.sessions(now.saturating_sub(LATE), since, |key, row| {
-            let (file, user, peer_id) = key;
-            let state = State { known: Known::of(key, &row), ..State::default() };
-            if let Some(hash) = hashes.get(&file) {
-                self.hear(hash, &SessionKey { file, user, peer_id }, &state, now);
-            }
-        })
-    }
-
-    /// Takes over what another goat, or the database, says of a session. Returns false where the member is not known here.
-    pub fn hear(&self, info_hash: &InfoHash, key: &SessionKey, state: &State, now: u32) -> bool {
-        let mut shard = self.swarms.shard(info_hash);
-        take_over(&self.config, &self.access, &mut shard, info_hash, key, state, now)
     }
 
     /// Tells other goats, if there are some, what a session is here.
@@ -123,6 +107,21 @@ impl Tracker {
         let mut record = Vec::new();
         encode(0, key.file, &State { known, ..State::default() }, &mut record);
         self.journal.tell(&record);
+    }
+
+    fn put_session(&self, info_hash: &InfoHash, key: Key, row: &Row) {
+        let mut known = Known::of(key, row);
+        let (file, user, peer_id) = key;
+        let member = self.access.by_id(user);
+        // Banned while goat was away: the session may still be ended.
+        if known.closed == 0 && user != 0 && member.as_ref().is_none_or(|member| member.banned()) {
+            known.closed = self.clock.now();
+        }
+        let mut shard = self.swarms.shard(info_hash);
+        let Shard { torrents, closed, .. } = &mut *shard;
+        if let Some(torrent) = torrents.get_mut(info_hash) {
+            heard::put(torrent, closed, member.as_deref(), &SessionKey { file, user, peer_id }, &known);
+        }
     }
 
     /// Asks the database about what memory did not know: a user or a torrent may have been made a moment ago.

@@ -31,8 +31,8 @@ const MAGIC: [u8; 8] = *b"goatjrn2";
 const HEAD: usize = 28;
 /// Bytes of a record, its checksum among them.
 pub const RECORD: usize = 167;
-/// Where so many bytes wait until other goats are told, they are not told the rest: ten seconds of the busiest tracker.
-pub const OUTBOX: usize = 64 << 20;
+/// The most bytes that wait until other goats are told: ten seconds of the busiest tracker.
+const OUTBOX: usize = 64 << 20;
 /// How long to wait for another goat to end: as long as one may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,8 +56,8 @@ pub struct Journal {
     next: AtomicU64,
     /// Something that was answered is not in it.
     failed: AtomicBool,
-    /// What other goats are to hear; absent where there are none.
-    outbox: Option<Mutex<Vec<u8>>>,
+    /// What other goats are to hear, and whether there was no room for some of it; absent where there are none.
+    outbox: Option<Mutex<(Vec<u8>, bool)>>,
 }
 
 struct Segment {
@@ -93,17 +93,19 @@ impl Journal {
     /// Has other goats hear of records, if there are some: at the cost of a copy, for another thread tells them.
     pub fn tell(&self, records: &[u8]) {
         let Some(mut outbox) = self.outbox.as_ref().filter(|_| !records.is_empty()).map(lock) else { return };
-        if outbox.len() < OUTBOX {
-            outbox.extend_from_slice(records);
+        let (waiting, lost) = &mut *outbox;
+        match waiting.len().saturating_add(records.len()) > OUTBOX {
+            true => *lost = true,
+            false => waiting.extend_from_slice(records),
         }
     }
 
-    /// Takes what other goats are to hear: from [`OUTBOX`] bytes on it may lack something.
-    pub fn take_told(&self) -> Vec<u8> {
-        let Some(mut outbox) = self.outbox.as_ref().map(lock) else { return Vec::new() };
+    /// Takes what other goats are to hear, and whether there was no room for some of it.
+    pub fn take_told(&self) -> (Vec<u8>, bool) {
+        let Some(mut outbox) = self.outbox.as_ref().map(lock) else { return Default::default() };
         // As much room as was needed: it will be needed again.
-        let room = Vec::with_capacity(outbox.len());
-        std::mem::replace(&mut *outbox, room)
+        let room = Vec::with_capacity(outbox.0.len());
+        std::mem::replace(&mut *outbox, (room, false))
     }
 
     /// Begins a run, whose states are all to come; what was left is settled, and goes. Where nothing can be written,

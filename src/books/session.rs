@@ -172,13 +172,13 @@ impl State {
         self.factors = self.factors.better(earlier.factors);
         self.known.session.snatched |= earlier.known.session.snatched;
         let ((from, to), (start, end)) = (earlier.seeded, self.seeded);
-        if start <= to && from <= end {
-            self.seeded = (from.min(start), end.max(to));
-        } else if to.saturating_sub(from) > end.saturating_sub(start) {
+        self.seeded = if start <= to && from <= end {
+            (from.min(start), end.max(to))
+        } else {
             // Of times that lie apart the longer: to move them together would be to count twice what another client
             // of the member seeded as well.
-            self.seeded = earlier.seeded;
-        }
+            if to.saturating_sub(from) > end.saturating_sub(start) { earlier.seeded } else { self.seeded }
+        };
     }
 }
 

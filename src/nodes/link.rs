@@ -15,7 +15,7 @@ use super::connection::{Connection, PATIENCE};
 use super::entry::{Head, Seal};
 use super::news::Torrents;
 use super::{Nodes, Status};
-use crate::books::journal::{OUTBOX, RECORD};
+use crate::books::journal::RECORD;
 use crate::log::log;
 use crate::sync::{join, lock};
 use crate::tracker::Tracker;
@@ -197,9 +197,9 @@ impl Talk {
     /// Makes entries of what was journaled: one at least, so that others see that this node is there.
     fn gather(&mut self) {
         let Tracker { journal, limits, nodes, .. } = &*self.tracker;
-        let records = journal.take_told();
+        let (records, lost) = journal.take_told();
         // A number that nobody gets tells others that they miss something.
-        self.sequence = self.sequence.saturating_add(u64::from(records.len() >= OUTBOX));
+        self.sequence = self.sequence.saturating_add(u64::from(lost));
         let mut failures = limits.take_failures();
         let parts = if records.is_empty() { vec![&[][..]] } else { records.chunks(ENTRY).collect() };
         for part in parts {

@@ -4,6 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::books::journal::{RECORD, decode};
+use crate::books::session::LATE;
+use crate::books::{Known, SessionKey, State};
+use crate::rules::announce::silence;
+use crate::rules::heard::take_over;
 use crate::store::Error;
 use crate::torrent::InfoHash;
 use crate::tracker::Tracker;
@@ -18,7 +22,11 @@ pub struct Torrents(HashMap<u32, InfoHash>);
 impl Torrents {
     /// Those that memory knows.
     pub fn of(tracker: &Tracker) -> Torrents {
-        Torrents(tracker.hashes())
+        let mut known = HashMap::new();
+        for shard in tracker.swarms.each() {
+            known.extend(shard.torrents.iter().map(|(hash, torrent)| (torrent.id, *hash)));
+        }
+        Torrents(known)
     }
 
     /// Takes over the records of another goat; returns how many there were. A member or torrent that is new to memory
@@ -35,11 +43,11 @@ impl Torrents {
             let known = self.0.get(&key.file).copied();
             let hash = known.or_else(|| if may_look() { self.look_up(tracker, key.file) } else { None });
             if let Some(hash) = hash
-                && !tracker.hear(&hash, &key, &state, now)
+                && !self.merge(tracker, &hash, &key, &state, now)
                 && may_look()
                 && tracker.look_up_user(|| tracker.store.user_by_id(key.user))
             {
-                tracker.hear(&hash, &key, &state, now);
+                self.merge(tracker, &hash, &key, &state, now);
             }
         }
         heard
@@ -53,9 +61,23 @@ impl Torrents {
         Some(file.info_hash)
     }
 
+    /// Returns false where the member is not known here.
+    fn merge(&self, tracker: &Tracker, hash: &InfoHash, key: &SessionKey, state: &State, now: u32) -> bool {
+        let mut shard = tracker.swarms.shard(hash);
+        take_over(&tracker.config, &tracker.access, &mut shard, hash, key, state, now)
+    }
+
     /// Takes over what the database knows of sessions that were heard of since a time in seconds since 1970.
     pub fn read(&mut self, tracker: &Tracker, since: u32) -> Result<(), Error> {
         *self = Torrents::of(tracker);
-        tracker.read_sessions(&self.0, since, tracker.clock.now())
+        let now = tracker.clock.now();
+        let since = since.max(now.saturating_sub(silence(&tracker.config)));
+        tracker.store.sessions(now.saturating_sub(LATE), since, |key, row| {
+            let (file, user, peer_id) = key;
+            let state = State { known: Known::of(key, &row), ..State::default() };
+            if let Some(hash) = self.0.get(&file) {
+                self.merge(tracker, hash, &SessionKey { file, user, peer_id }, &state, now);
+            }
+        })
     }
 }

@@ -1,15 +1,16 @@
 //! What other goats say of sessions, taken over into the swarms. Nothing of it is noted in ledger or journal: it is in
 //! theirs.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use crate::books::session::LATE;
 use crate::books::{Known, Session, SessionKey, State, merge};
 use crate::config::Config;
 use crate::protocol::{ip4, ip6, network};
-use crate::rules::access::Access;
+use crate::rules::access::{Access, User};
 use crate::rules::announce::{place, silence};
-use crate::rules::swarm::Shard;
+use crate::rules::swarm::{Shard, Torrent};
 use crate::torrent::InfoHash;
 
 /// Takes over what another goat, or the database, says of a session of a torrent, at a time in seconds since 1970.
@@ -33,25 +34,35 @@ pub fn take_over(
     };
     let member = access.by_id(key.user);
     let gone = key.user != 0 && member.as_ref().is_none_or(|member| member.banned());
-    // Of who is banned a session that is closed may still be ended.
-    if known.is_none() && over(&next) || gone && next.closed == 0 {
+    if known.is_none() && (over(&next) || gone) || gone && next.closed == 0 {
         return key.user == 0 || member.is_some();
     }
-    if known.is_none() && next.session.began.saturating_add(config.interval) > now {
+    if known.is_none() {
         let Session { seen: [v4, v6], .. } = next.session;
         let at = if v4 >= v6 { ip4(&next.at.v4).into() } else { ip6(&next.at.v6).into() };
         let whose = if key.user == 0 { network(at) } else { Ipv4Addr::UNSPECIFIED.into() };
         pace.begun.take((key.file, key.user, whose), u32::MAX, config.interval, now);
     }
     ledger.hear(*key, next.session.life, state.birth);
+    put(torrent, closed, member.as_deref(), key, &next);
+    true
+}
+
+/// Brings a session to where it belongs, and counts its member in or out.
+pub fn put(
+    torrent: &mut Torrent,
+    closed: &mut HashMap<SessionKey, Known>,
+    member: Option<&User>,
+    key: &SessionKey,
+    known: &Known,
+) {
     let swarm = torrent.swarm.get_or_insert_default();
     let was = swarm.has(key.user, &key.peer_id);
-    let is = place(swarm, closed, key, &next).is_some() || swarm.has(key.user, &key.peer_id);
+    let is = place(swarm, closed, key, known).is_some() || swarm.has(key.user, &key.peer_id);
     torrent.swarm.take_if(|swarm| swarm.is_empty());
     match member {
         Some(member) if is && !was => member.come_back(),
         Some(member) if was && !is => member.leave(),
         _ => {}
     }
-    true
 }
