@@ -1,10 +1,9 @@
 //! The server key, 32 random bytes, and what is made with it: the secrets of the keys by which members call the API, and
-//! what several goats share. It is in a file for its owner's eyes only, in the folder `State` (`config.secret`), never
+//! what several goats share. It is in a file for its owner and group alone, in the folder `State` (`config.secret`), never
 //! in the database nor in its backups. Removing the file ends all keys. It is read whenever it is needed.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::sync::Mutex;
 
 use ring::hmac;
@@ -12,6 +11,7 @@ use ring::hmac;
 use crate::config::Config;
 use crate::random::{secret, unhex};
 use crate::sync::lock;
+use crate::sys::write_new_file;
 
 /// Held while the file is read or made: of two who find none, one makes it.
 static FILE: Mutex<()> = Mutex::new(());
@@ -30,8 +30,7 @@ fn server_key(config: &Config) -> Result<Vec<u8>, String> {
     let text = match fs::read_to_string(&file) {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let text = secret::<32>()?;
-            let made = OpenOptions::new().write(true).create_new(true).mode(0o660).open(&file);
-            let written = made.and_then(|mut out| writeln!(out, "{text}").and_then(|()| out.sync_all()));
+            let written = write_new_file(&file, 0o660, format!("{text}\n").as_bytes());
             written.map_err(|e| format!("cannot make {shown}, the key of the API: {e}"))?;
             text
         }

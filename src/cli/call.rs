@@ -220,7 +220,7 @@ pub fn replace_file<E: Display>(path: &Path, fill: impl FnOnce(&Path) -> Result<
     let place = path::absolute(path).map_err(cannot)?;
     // The name of the place itself may be as long as names can be.
     let new = place.with_file_name(format!(".goat-{}", std::process::id()));
-    write_new_file(&new, b"").map_err(cannot)?;
+    write_new_file(&new, 0o600, b"").map_err(cannot)?;
     let filled = fill(&new).map_err(|e| cannot_write(path, e));
     let done = filled.and_then(|()| fs::rename(&new, &place).map_err(cannot));
     if done.is_err() {

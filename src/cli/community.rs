@@ -186,7 +186,7 @@ fn new_keys<'a>(rows: &mut [Row], out: &'a str) -> Result<&'a str, Failure> {
             Err(_) => {} // It is said by the import, which then does nothing.
         }
     }
-    let written = write_new_file(Path::new(out), table.as_bytes());
+    let written = write_new_file(Path::new(out), 0o600, table.as_bytes());
     written.map(|()| out).map_err(|e| cannot_write(Path::new(out), e))
 }
 

@@ -84,16 +84,17 @@ pub fn done(text: &str, thing: &impl Serialize, json: bool) -> Done {
 
 /// Prints things as text with these columns under titles, or as one JSON array, an object a line.
 pub fn show_all(things: &[impl Serialize], columns: &str, json: bool) -> Done {
-    if json {
-        let object = |thing| serde_json::to_string(thing).map(|object| format!("\n{object}"));
-        let objects: Vec<String> = things.iter().map(object).collect::<Result<_, _>>()?;
-        return print(format!("[{}\n]\n", objects.join(",")));
+    let mut text = if json { "[".into() } else { row(None, columns) + "\n" };
+    for (number, thing) in things.iter().enumerate() {
+        text += &match json {
+            true => format!("{}\n{}", if number > 0 { "," } else { "" }, serde_json::to_string(thing)?),
+            false => row(Some(&serde_json::to_value(thing)?), columns) + "\n",
+        };
+        if text.len() > 1 << 16 {
+            print(std::mem::take(&mut text))?;
+        }
     }
-    let mut text = row(None, columns) + "\n";
-    for thing in things {
-        text += &(row(Some(&serde_json::to_value(thing)?), columns) + "\n");
-    }
-    print(text)
+    print(text + if json { "\n]\n" } else { "" })
 }
 
 /// Writes to stdout. Who reads our output may stop before its end, as in `goat user list | head`.

@@ -31,6 +31,6 @@ pub fn default_in(variable: impl Fn(&'static str) -> Option<OsString>) -> Option
 /// Writes [`TEMPLATE`] to `path`, for its owner's eyes only; never over a file that exists.
 pub fn create(path: &Path) -> Result<(), Problem> {
     fs::create_dir_all(path.parent().unwrap_or(path))
-        .and_then(|()| write_new_file(path, TEMPLATE.as_bytes()))
+        .and_then(|()| write_new_file(path, 0o600, TEMPLATE.as_bytes()))
         .map_err(|e| Problem::new(path, 0, "", e, "a new file in a folder that is writable"))
 }

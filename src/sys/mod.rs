@@ -50,9 +50,9 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read_file(path, most)?).map_err(|_| io::Error::other("stream did not contain valid UTF-8"))
 }
 
-/// Writes a file for its owner's eyes only, where there is none.
-pub fn write_new_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+/// Writes a file that those may read whom its mode names, where there is none.
+pub fn write_new_file(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
     // Half of it is of no use, and might be taken for the whole.
     file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| drop(fs::remove_file(path)))
 }

@@ -218,10 +218,11 @@ impl Call<'_> {
     fn by_peers(&self, which: Which, descending: bool) -> Result<Vec<u32>, Failure> {
         let mut ids = self.tracker.store.file_ids(which, &Page { descending, ..Page::ALL })?;
         // With room for all from the start: announces wait while a shard is locked.
-        let mut peers = HashMap::with_capacity(ids.len());
+        let mut peers = Vec::with_capacity(ids.len());
         for shard in self.tracker.swarms.each() {
             peers.extend(shard.torrents.values().filter_map(|t| Some((t.id, t.swarm.as_ref()?.len() as i64))));
         }
+        let peers: HashMap<u32, i64> = peers.into_iter().collect();
         let sign = if descending { -1 } else { 1 };
         ids.sort_by_cached_key(|id| peers.get(id).map_or(0, |count| count * sign));
         let page = self.query.part(Page::ALL);

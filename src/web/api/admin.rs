@@ -10,8 +10,8 @@ use crate::store::{Action, Page, Who};
 use crate::tracker::{Tracker, announce_urls};
 use crate::web::answer::{Answer, Failure};
 
-/// On whom something was done, how, and what is said of it.
-type Deed = (String, String, Answer);
+/// On whom something was done, how, and what is said of it: it is done even where that cannot be found out.
+type Deed = (String, String, Result<Answer, Failure>);
 
 /// Writes down what was done. Where that fails it must still be answered: there may be keys in it that are shown once.
 pub(super) fn note(tracker: &Tracker, who: &str, what: &str, whom: &str, detail: &str) {
@@ -45,7 +45,7 @@ impl Call<'_> {
             _ => return Err(undefined()),
         };
         note(self.tracker, &self.user.name, &what, &whom, &detail);
-        Ok(answer)
+        answer
     }
 
     /// A parameter that must be there.
@@ -75,7 +75,7 @@ impl Call<'_> {
         let (name, admin) = (self.given("name")?, self.flag("admin")?);
         let new = self.tracker.store.add_user(&name, self.amount("torrents", 0)?, admin)?;
         let detail = if admin { "admin" } else { "" };
-        Ok((name, detail.into(), self.secrets(new.id, Some(&new.passkey), Some(&new.api_key))?))
+        Ok((name, detail.into(), self.secrets(new.id, Some(&new.passkey), Some(&new.api_key))))
     }
 
     /// What is shown once.
@@ -89,32 +89,46 @@ impl Call<'_> {
         let absent = || Failure(404, "There is no user with this ID".into());
         let name = store.user_by_id(id)?.ok_or_else(absent)?.name;
         let detail = match verb {
-            "ban" => self.reason()?,
-            "limit" => self.amount("torrents", 0u32)?.to_string(),
+            "ban" => {
+                let reason = self.reason()?;
+                // Without one, the reason that was given before stays.
+                store.ban(id, Some(reason.as_str()).filter(|reason| !reason.is_empty())).map(|()| reason)?
+            }
+            "unban" => store.unban(id).map(|()| String::new())?,
+            "limit" => {
+                let limit = self.amount("torrents", 0u32)?;
+                store.set_limit(id, limit).map(|()| limit.to_string())?
+            }
             "credit" => {
-                let (uploaded, downloaded) = (self.amount("uploaded", 0i64)?, self.amount("downloaded", 0i64)?);
+                let (uploaded, downloaded) = (self.amount("uploaded", 0)?, self.amount("downloaded", 0)?);
+                store.credit(id, uploaded, downloaded)?;
                 format!("uploaded {uploaded} downloaded {downloaded}")
             }
-            "invitations" => self.amount("count", 0u32)?.to_string(),
-            "admin" => self.given("on")?,
-            "rename" => self.given("name")?,
-            _ => String::new(),
-        };
-        match verb {
-            // Without a reason, the one that was given before stays.
-            "ban" => store.ban(id, Some(detail.as_str()).filter(|reason| !reason.is_empty()))?,
-            "unban" => store.unban(id)?,
-            "limit" => store.set_limit(id, self.amount("torrents", 0)?)?,
-            "credit" => drop(store.credit(id, self.amount("uploaded", 0)?, self.amount("downloaded", 0)?)?),
-            "invitations" => store.set_invitations(id, self.amount("count", 0)?, self.now)?,
-            "admin" => store.set_admin(id, self.flag("on")?)?,
-            "rename" => store.rename_user(id, &detail)?,
-            "passkey" => return Ok((name, detail, self.secrets(id, Some(&store.new_passkey(id)?), None)?)),
-            "key" => return Ok((name, detail, self.secrets(id, None, Some(&store.new_api_key(id)?))?)),
-            "remove" => store.remove_user(id)?,
+            "invitations" => {
+                let count = self.amount("count", 0)?;
+                store.set_invitations(id, count, self.now).map(|()| count.to_string())?
+            }
+            "admin" => {
+                let on = self.given("on")?;
+                store.set_admin(id, self.flag("on")?).map(|()| on)?
+            }
+            "rename" => {
+                let new = self.given("name")?;
+                store.rename_user(id, &new).map(|()| new)?
+            }
+            "passkey" => {
+                let passkey = store.new_passkey(id)?;
+                return Ok((name, String::new(), self.secrets(id, Some(&passkey), None)));
+            }
+            "key" => {
+                let key = store.new_api_key(id)?;
+                return Ok((name, String::new(), self.secrets(id, None, Some(&key))));
+            }
+            "remove" => store.remove_user(id).map(|()| String::new())?,
             _ => return Err(undefined()),
-        }
-        Ok((name, detail, shown(self.read_users(Who::Id(id), &Page::ALL, None)?.pop())?))
+        };
+        let found = self.read_users(Who::Id(id), &Page::ALL, None);
+        Ok((name, detail, found.and_then(|mut users| shown(users.pop()))))
     }
 
     fn on_file(&self, id: u32, verb: &str) -> Result<Deed, Failure> {
@@ -122,20 +136,23 @@ impl Call<'_> {
         let file = self.visible(id)?;
         let name = if file.name.is_empty() { file.info_hash.to_string() } else { file.name };
         let detail = match verb {
-            "revoke" => self.reason()?,
-            "rename" => self.given("name")?,
-            "free" => worded(self.factors()?),
-            _ => String::new(),
-        };
-        match verb {
-            "approve" => store.set_verified(id, true, "")?,
-            "revoke" => store.set_verified(id, false, &detail)?,
-            "rename" => store.rename_file(id, &detail)?,
-            "free" => store.set_factors(id, self.factors()?)?,
-            "remove" => store.remove_file(id)?,
+            "approve" => store.set_verified(id, true, "").map(|()| String::new())?,
+            "revoke" => {
+                let reason = self.reason()?;
+                store.set_verified(id, false, &reason).map(|()| reason)?
+            }
+            "rename" => {
+                let new = self.given("name")?;
+                store.rename_file(id, &new).map(|()| new)?
+            }
+            "free" => {
+                let factors = self.factors()?;
+                store.set_factors(id, factors).map(|()| worded(factors))?
+            }
+            "remove" => store.remove_file(id).map(|()| String::new())?,
             _ => return Err(undefined()),
-        }
-        Ok((name, detail, shown(self.read_files(&[id])?.pop())?))
+        };
+        Ok((name, detail, self.read_files(&[id]).and_then(|mut files| shown(files.pop()))))
     }
 
     fn factors(&self) -> Result<Factors, Failure> {
@@ -150,7 +167,7 @@ impl Call<'_> {
         self.tracker.store.set_free(free)?;
         self.tracker.swarms.set_free(free.pack());
         let detail = format!("{} until {}", worded(free.factors), free.until);
-        let answer = Answer::json(&json!({ "free": self.tracker.swarms.free(self.now) }))?;
+        let answer = Answer::json(&json!({ "free": self.tracker.swarms.free(self.now) }));
         Ok(("all torrents".into(), detail, answer))
     }
 
@@ -166,7 +183,7 @@ impl Call<'_> {
             "remove" => return Err(Failure(404, "There is no such client".into())),
             _ => return Err(undefined()),
         }
-        Ok((client, String::new(), Answer::json(&json!({}))?))
+        Ok((client, String::new(), Answer::json(&json!({}))))
     }
 
     /// What administrators did, the newest first.
